@@ -1,0 +1,160 @@
+"""What execution asks of the world, in plain data: rows to write, runs to claim, loops to advance.
+
+Execution decides *what* becomes durable and never sees SQL; the store decides *how*. The objects here are all that
+crosses between the two. Times are the database's; durations are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID
+
+from pgflow.history.events import Event
+
+
+class EventRow(NamedTuple):
+    """One row of history to write. Payloads are JSON text.
+
+    A row is keyed by its workflow and location: an ended row replaces a pending one, never another ended one.
+    `wake_at` is a deadline as database time; `delay` is a deadline in seconds after the moment of the write, for
+    those who know how long but not what time it is. At most one of the two is given.
+    """
+
+    location: str
+    iteration: int
+    seq: int | None
+    version: int
+    kind: str
+    name: str
+    status: str
+    attempts: int
+    input: str | None
+    output: str | None
+    error: str | None
+    wake_at: datetime | None
+    delay: float | None
+    turn_state: str | None
+    turn_now: datetime | None
+    loop_progress: int | None
+    loop_state: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """The workflow sleeps: its lease ends with this write.
+
+    Whichever of `wake_at` and now + `delay` comes first is when it may be claimed again; both None: an event wakes it.
+    `mailbox` is the number of the last signal that the run had seen: if the row knows of a later one, or of a
+    request to cancel, the workflow is pending at once instead of sleeping.
+    """
+
+    wake_at: datetime | None
+    delay: float | None
+    waiting_for: tuple[str, ...] = ()
+    mailbox: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The workflow returned: its output is stored, its run row goes."""
+
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The workflow ended with an error (JSON of class, message, traceback): its run row stays, as `failed`."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The worker hands the workflow back unfinished: pending, claimable at once by another worker."""
+
+
+Outcome = Suspended | Completed | Failed | Released
+
+
+@dataclass(slots=True)
+class Write:
+    """What one run asks to be made durable in one transaction, fenced by its epoch.
+
+    The writes of one run become durable in the order in which they were handed over; several of them may share a
+    transaction. Exactly one of the callbacks is called, once, on the worker's event loop, never from within
+    `Journal.write` itself. Both get `self`.
+    """
+
+    workflow_id: UUID
+    epoch: int
+    rows: list[EventRow]
+    outcome: Outcome | None
+    on_commit: Callable[[Write, datetime], None]
+    """Called after the commit with the transaction's time."""
+    on_refused: Callable[[Write, BaseException], None]
+    """Called with `LeaseLost`, or with what the database said of this run's rows."""
+
+
+@dataclass(slots=True)
+class Advance:
+    """The forgetting of a loop's finished turns, as one serializable transaction (design, section 4).
+
+    `turns` is the number of ended turns: rows of turns below it leave active history. At the break, `output` is the
+    loop's output and `seq` its place in the order of completion; before it both are None.
+    """
+
+    workflow_id: UUID
+    epoch: int
+    location: str
+    turns: int
+    state: str | None
+    keep: int
+    output: str | None
+    seq: int | None
+    on_commit: Callable[[Advance, datetime], None]
+    on_refused: Callable[[Advance, BaseException], None]
+
+    @property
+    def breaks(self) -> bool:
+        """Whether this is the advancement that ends the loop."""
+        return self.seq is not None
+
+
+@dataclass(slots=True)
+class Claimed:
+    """A workflow that this worker holds the lease of, with all that a replay needs."""
+
+    workflow_id: UUID
+    name: str
+    queue: str
+    epoch: int
+    input: str
+    tags: dict[str, Any]
+    created_at: datetime
+    parent_id: UUID | None
+    seed: UUID
+    mailbox: int
+    cancel_requested: bool
+    now: datetime
+    """The database's time at the claim."""
+    events: list[Event] = field(default_factory=list)
+    """Active history, ordered by location."""
+
+
+class Journal(Protocol):
+    """Where runs hand over what must be durable (group commit)."""
+
+    def write(self, write: Write) -> None:
+        """Take one write; it is in the next transaction, or in a later one when its run's row is busy."""
+        ...
+
+
+class Loops(Protocol):
+    """Where runs hand over the forgetting of finished turns."""
+
+    def advance(self, advance: Advance) -> None:
+        """Take one advancement; the caller has made sure that all rows of the ended turns are committed."""
+        ...
