@@ -1,0 +1,1 @@
+"""pgflow: durable workflows on nothing but PostgreSQL."""

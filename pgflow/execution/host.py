@@ -1,0 +1,72 @@
+"""The worker as a run sees it: where it hands its writes, starts its activities and asks for the time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+from pgflow.execution.ports import Journal, Loops, Outcome
+
+if TYPE_CHECKING:
+    from pgflow.execution.activities import ActivityCall
+    from pgflow.execution.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one workflow.
+
+    Parameters:
+        payload: the largest payload, in bytes of JSON.
+        warn_rows: active history rows at which a warning names `ctx.loop`.
+        max_rows: active history rows at which the workflow is stopped with an error.
+    """
+
+    payload: int = 1 << 20
+    warn_rows: int = 10_000
+    max_rows: int = 100_000
+
+
+class Timer(Protocol):
+    """A timer that can be cancelled."""
+
+    def cancel(self) -> None: ...
+
+
+class Host(Protocol):
+    """What a run needs of the worker that it lives in. Everything is called on the worker's event loop."""
+
+    @property
+    def journal(self) -> Journal: ...
+
+    @property
+    def loops(self) -> Loops: ...
+
+    @property
+    def limits(self) -> Limits: ...
+
+    def now(self) -> datetime:
+        """The database's time, as well as it is known; never ahead of it."""
+        ...
+
+    def observe_time(self, at: datetime) -> None:
+        """Learn that the database's time is at least `at`."""
+        ...
+
+    def schedule(self, run: Run) -> None:
+        """Pump `run` in a later callback; once, however often it is asked before that."""
+        ...
+
+    def call_at(self, when: datetime, callback: Callable[[], None]) -> Timer:
+        """Call back when the database's time has reached `when`."""
+        ...
+
+    def start_activity(self, call: ActivityCall) -> None:
+        """Execute one attempt of an activity, now or when there is room."""
+        ...
+
+    def finished(self, run: Run, outcome: Outcome | None) -> None:
+        """`run` has left memory: its outcome is committed, or (None) its lease was lost."""
+        ...

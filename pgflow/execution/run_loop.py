@@ -1,0 +1,219 @@
+"""The event loop on which one run of a workflow executes: a first-in-first-out queue of callbacks and nothing else.
+
+Replay must take every decision again as it was taken, `gather`, `TaskGroup`, `wait`, locks and queues included. On the
+worker's own loop their order would depend on sockets, timers and on whoever else runs there. Here it depends on
+nothing but the order in which results are delivered: the worker delivers one, drains the queue to rest, and delivers
+the next. Timers, threads and I/O are refused, with the name of the durable step to use instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import sys
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, NoReturn, TypeVar
+
+from pgflow.errors import EngineError, NondeterminismError
+
+T = TypeVar("T")
+
+log = logging.getLogger("pgflow.execution")
+
+_INSTEAD = {
+    "call_later": "asyncio's timers are not durable: use `await ctx.sleep(...)` instead of `asyncio.sleep(...)`, and "
+    "`async with ctx.timeout(...)` instead of `asyncio.timeout(...)` or `asyncio.wait_for(...)`",
+    "call_at": "asyncio's timers are not durable: use `await ctx.sleep(...)` instead of `asyncio.sleep(...)`, and "
+    "`async with ctx.timeout(...)` instead of `asyncio.timeout(...)` or `asyncio.wait_for(...)`",
+    "run_in_executor": "a workflow starts no threads: put the call in a plain `def` activity, which runs in one",
+    "call_soon_threadsafe": "a workflow is not called from threads: put the work in an activity, or send a signal",
+    "subprocess_exec": "a workflow starts no processes: do it in an activity",
+    "subprocess_shell": "a workflow starts no processes: do it in an activity",
+}
+_REFUSED = (
+    "call_later",
+    "call_at",
+    "run_in_executor",
+    "call_soon_threadsafe",
+    "subprocess_exec",
+    "subprocess_shell",
+    "create_connection",
+    "create_server",
+    "create_unix_connection",
+    "create_unix_server",
+    "create_datagram_endpoint",
+    "connect_accepted_socket",
+    "connect_read_pipe",
+    "connect_write_pipe",
+    "sendfile",
+    "start_tls",
+    "getaddrinfo",
+    "getnameinfo",
+    "sock_recv",
+    "sock_recv_into",
+    "sock_recvfrom",
+    "sock_sendall",
+    "sock_sendto",
+    "sock_connect",
+    "sock_accept",
+    "sock_sendfile",
+    "add_reader",
+    "add_writer",
+    "remove_reader",
+    "remove_writer",
+    "add_signal_handler",
+    "remove_signal_handler",
+    "run_forever",
+    "run_until_complete",
+    "set_default_executor",
+    "shutdown_default_executor",
+    "stop",
+    "close",
+)
+
+
+class RunLoop(asyncio.AbstractEventLoop):
+    """The deterministic event loop of one run.
+
+    Parameters:
+        name: the workflow and its id, for messages.
+        time: the run's `now()` in seconds since the epoch; what `loop.time()` answers.
+        fatal: told of a refusal, which ends the run whatever the code does with the exception.
+    """
+
+    __slots__ = ("_fatal", "_name", "_ready", "_time", "tasks")
+
+    def __init__(
+        self, name: str, time: Callable[[], float], fatal: Callable[[EngineError], None]
+    ) -> None:
+        self._name = name
+        self._time = time
+        self._fatal = fatal
+        self._ready: deque[asyncio.Handle] = deque()
+        self.tasks: list[asyncio.Task[Any]] = []
+
+    def drain(self) -> None:
+        """Run callbacks until none is ready. To be called from a plain callback, not from within a task."""
+        ready = self._ready
+        if not ready:
+            return
+        outer, hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
+        asyncio._set_running_loop(self)
+        sys.set_asyncgen_hooks(None, None)  # the worker's loop must not adopt this run's generators
+        try:
+            while ready:
+                handle = ready.popleft()
+                if not handle.cancelled():
+                    try:
+                        handle._run()
+                    except (SystemExit, KeyboardInterrupt):
+                        # asyncio raises these through the loop *after* it has stored them in the task. The task's
+                        # owner finds them there; a workflow that calls sys.exit() must not end the worker.
+                        continue
+        finally:
+            asyncio._set_running_loop(outer)
+            sys.set_asyncgen_hooks(*hooks)
+
+    def discard(self) -> None:
+        """Forget the run: close the frames of its tasks without running another step of them."""
+        self._ready.clear()
+        for task in self.tasks:
+            if task.done():
+                continue
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # dropped on purpose
+            coroutine = task.get_coro()
+            for _ in range(10):  # a frame may await again while it is closed (TaskGroup does); never for ever
+                try:
+                    if coroutine is not None:
+                        coroutine.close()
+                    break
+                except RuntimeError:
+                    continue
+                except BaseException as error:  # noqa: BLE001 — user code in a `finally` of a run that is gone
+                    log.debug("%s: %r while its frames were closed", self._name, error)
+                    break
+        self.tasks.clear()
+        self._ready.clear()
+
+    # What asyncio asks of a loop
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(  # type: ignore[override]
+        self,
+        coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
+        *,
+        name: str | None = None,
+        context: contextvars.Context | None = None,
+        **options: Any,
+    ) -> asyncio.Task[T]:
+        task: asyncio.Task[T] = asyncio.Task(coro, loop=self, name=name, context=context, **options)  # type: ignore[arg-type]
+        if len(self.tasks) > 64:
+            self.tasks = [other for other in self.tasks if not other.done()]
+        self.tasks.append(task)
+        return task
+
+    def time(self) -> float:
+        return self._time()
+
+    def get_debug(self) -> bool:
+        return False
+
+    def set_debug(self, enabled: bool) -> None:
+        """Debug mode would time callbacks by a real clock; it is not supported."""
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def get_task_factory(self) -> None:
+        return None
+
+    def get_exception_handler(self) -> None:
+        return None
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        self.call_exception_handler(context)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        log.error("%s: %s", self._name, context.get("message"), exc_info=error)
+
+    async def shutdown_asyncgens(self) -> None:
+        """Nothing to do: asynchronous generators live and end with the run."""
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        raise AssertionError("a run's loop hands out no timers")
+
+    def _refuse(self, method: str) -> NoReturn:
+        instead = _INSTEAD.get(method, "a workflow does no I/O: do it in an activity")
+        error = NondeterminismError(
+            f"{self._name}: the workflow's code asked its event loop for `{method}`. {instead}."
+        )
+        self._fatal(error)
+        raise error
+
+
+def _refusal(method: str) -> Callable[..., NoReturn]:
+    def refuse(self: RunLoop, *args: Any, **kwargs: Any) -> NoReturn:
+        self._refuse(method)
+
+    refuse.__name__ = method
+    return refuse
+
+
+for _method in _REFUSED:
+    setattr(RunLoop, _method, _refusal(_method))
+# AbstractEventLoop declares its methods abstract only by raising NotImplementedError, so that none stands in the way.

@@ -1,0 +1,253 @@
+"""A scope: a body of code (workflow, branch or loop turn) over its own stretch of history.
+
+It gives each step that is called its location, keeps history free of holes, knows which of its steps are unfinished,
+and carries what a body sees of the world: the time, the random numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections import deque
+from collections.abc import Coroutine
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pgflow.errors import LatentHistory, NondeterminismError, PgflowError
+from pgflow.execution.ports import EventRow
+from pgflow.history.cursor import Cursor
+from pgflow.history.events import STATUS_ABANDONED
+from pgflow.history.location import display
+
+if TYPE_CHECKING:
+    from pgflow.execution.run import Run
+    from pgflow.execution.step import Step
+
+T = TypeVar("T")
+
+
+class Scope:
+    """One body and its branch of history.
+
+    Parameters:
+        run: the run that it belongs to.
+        location: stored form of the branch; "" is the root.
+        iteration: the turn of the innermost loop around it, 0 outside loops.
+        now: the time that the body starts with.
+        covering: the timeouts that were open where this body was called.
+        turn_state: for a loop's turn, the state to be written with the turn's first row.
+    """
+
+    __slots__ = (
+        "_random",
+        "_turn_state",
+        "children",
+        "closed",
+        "covering",
+        "cursor",
+        "has_rows",
+        "iteration",
+        "location",
+        "now",
+        "owner",
+        "parent",
+        "run",
+        "turn_now",
+        "unfinished",
+        "unrecorded",
+    )
+
+    def __init__(
+        self,
+        run: Run,
+        parent: Scope | None,
+        location: str,
+        iteration: int,
+        now: datetime,
+        covering: tuple[Any, ...] = (),
+        turn_state: str | None = None,
+    ) -> None:
+        self.run = run
+        self.parent = parent
+        self.location = location
+        self.iteration = iteration
+        self.now = now
+        self.turn_now = now
+        self.covering = covering
+        events = run.history.children(location)
+        self.cursor = Cursor(location, events)
+        self.has_rows = bool(events)
+        self._turn_state = turn_state if not events else None
+        self.owner: asyncio.Task[Any] | None = None
+        self.unfinished: dict[Step, None] = {}
+        self.unrecorded: deque[Step] = deque()
+        self.children: dict[Scope, None] = {}
+        self.closed = False
+        self._random: random.Random | None = None
+        if parent is not None:
+            parent.children[self] = None
+
+    def check_usable(self) -> None:
+        """Refuse a step that the run could not replay.
+
+        Raises:
+            NondeterminismError: the context is used from another task than its body's, after its body has ended,
+                or from outside the workflow.
+            EngineError: the run has ended with this error already.
+        """
+        run = self.run
+        run.check_alive()
+        if asyncio._get_running_loop() is not run.loop:
+            raise NondeterminismError(
+                f"{run.label}: the workflow's context was used outside of the workflow's own code, for example in an "
+                "activity or a thread. Only the workflow calls steps; pass the activity the values that it needs."
+            )
+        if self.closed:
+            raise PgflowError(
+                f"{run.label}: a step was called on the context of {self.describe()} after its body had ended. Await "
+                "what the body starts before it returns, or call the step on the context of the body around it."
+            )
+        task = asyncio.current_task()
+        if task is not self.owner:
+            run.end_with(
+                NondeterminismError(
+                    f"{run.label}: the context of {self.describe()} was used from two tasks "
+                    f"({self.owner.get_name() if self.owner else 'none'} and {task.get_name() if task else 'none'}). Which "
+                    "of them comes first would decide where their steps stand. Give each concurrent piece of code a "
+                    "branch of its own, with `ctx.join(...)` or `ctx.branch(closure)`."
+                )
+            )
+
+    def call(self, step: Step) -> None:
+        """Fix the location of a step that the code has just called."""
+        self.check_usable()
+        try:
+            location, event = self.cursor.step(step.kind, step.name, step.version)
+        except Exception as error:
+            self.run.end_with(error)
+        step.location = location
+        step.event = event
+        step.covering = self.covering
+        step.recorded = event is not None
+        if event is None:
+            self.unrecorded.append(step)
+        else:
+            step.attempts = event.attempts
+        self.unfinished[step] = None
+
+    def record(self, step: Step, row: EventRow) -> None:
+        """Hand a step's row to the run's next write, and rows for earlier steps that have none: no holes."""
+        if not step.recorded:
+            unrecorded = self.unrecorded
+            while unrecorded and not step.recorded:
+                earlier = unrecorded.popleft()
+                if earlier is step:
+                    break
+                if not earlier.recorded:
+                    earlier.recorded = True
+                    self._hand_over(earlier.pending_row())
+            step.recorded = True
+        self._hand_over(row)
+
+    def _hand_over(self, row: EventRow) -> None:
+        if self._turn_state is not None:
+            row = row._replace(turn_state=self._turn_state, turn_now=self.turn_now)
+            self._turn_state = None
+        self.has_rows = True
+        self.run.take_row(row)
+
+    def pass_time(self, at: datetime) -> None:
+        """An event recorded at this time has been passed."""
+        if at > self.now:
+            self.now = at
+
+    def random(self) -> random.Random:
+        """This branch's random numbers: the same on every replay."""
+        if self._random is None:
+            digest = hashlib.sha256(self.run.claimed.seed.bytes + self.location.encode()).digest()
+            self._random = random.Random(digest)
+        return self._random
+
+    def all_unfinished(self) -> list[Step]:
+        """The unfinished steps of this scope and of all below, in location order."""
+        found: list[Step] = []
+        waiting: list[Scope] = [self]
+        while waiting:
+            scope = waiting.pop()
+            found.extend(scope.unfinished)
+            waiting.extend(scope.children)
+        found.sort(key=lambda step: step.location)
+        return found
+
+    def check_latent(self) -> None:
+        """Refuse to end a body while history holds more steps than its code called.
+
+        Raises:
+            LatentHistory: events are left over.
+        """
+        if self.cursor.exhausted:
+            return
+        left = self.cursor.remaining()
+        first = left[0]
+        self.run.end_with(
+            LatentHistory(
+                f"{self.run.label}: {self.describe()} has ended, but history goes on with {len(left)} more "
+                f'step{"s" if len(left) > 1 else ""}, the first {first.kind} "{first.name}" at '
+                f"{display(first.location)}. Expected: the code calls every step that history holds. Put the step back, "
+                "or stand `await ctx.removed(...)` in its place."
+            )
+        )
+
+    async def run_body(self, body: Coroutine[Any, Any, T]) -> T:
+        """Run a branch's or a turn's body in the current task, and end it."""
+        self.owner = asyncio.current_task()
+        try:
+            value = await body
+            self.check_latent()
+        except GeneratorExit:
+            raise  # the run leaves memory
+        except BaseException:
+            if self.run.fatal is None:
+                await self.close()
+            raise
+        await self.close()
+        return value
+
+    def record_mark(self, row: EventRow) -> None:
+        """Record a mark in history (a version check, a removed step): a row that nobody waits for."""
+        for earlier in self.unrecorded:
+            if not earlier.recorded:
+                earlier.recorded = True
+                self._hand_over(earlier.pending_row())
+        self.unrecorded.clear()
+        self._hand_over(row)
+
+    async def close(self) -> None:
+        """End the body: its unfinished steps are cancelled and recorded as abandoned.
+
+        Whether anything had to be abandoned is itself something that the code can observe by its timing, so the end of
+        such a body has its place in the order of completion like any result.
+        """
+        unfinished = self.all_unfinished()
+        self._close_below()
+        if unfinished:
+            await self.run.abandon(unfinished)
+        if self.parent is not None:
+            self.parent.children.pop(self, None)
+            self.parent.pass_time(self.now)
+
+    def _close_below(self) -> None:
+        self.closed = True
+        for child in self.children:
+            child._close_below()
+
+    def abandon_rows(self, steps: list[Step], seq: int | None) -> None:
+        """Record those of `steps` that history does not know the end of as abandoned."""
+        for step in steps:
+            if not step.has_ended_row and not step.finished:
+                step.scope.record(step, step.row(STATUS_ABANDONED, seq))
+
+    def describe(self) -> str:
+        """How a message names this body."""
+        return f"the branch {display(self.location)}" if self.location else "the workflow"

@@ -1,0 +1,201 @@
+"""A step: one thing that code asked its context for, from the call until its result is delivered.
+
+    called ----> started ----> finished live ----> committed --.
+       |            |                                           >-- delivered
+       |            '--> recorded in history, found by replay -'
+       '--> dropped: cancelled by the code, by a timeout, or abandoned when its body ended
+
+A step fixes its location when it is called; the coroutine that the call returns starts it. Whether its result comes
+from history or from a commit, it reaches the code through `deliver`, one step at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pgflow.execution.ports import EventRow
+from pgflow.history.events import (
+    STATUS_CANCELLED,
+    STATUS_COMPLETED,
+    STATUS_FAILED,
+    STATUS_PENDING,
+    Event,
+)
+from pgflow.history.location import display
+
+if TYPE_CHECKING:
+    from pgflow.execution.scope import Scope
+
+_ENDED_WITH_RESULT = (STATUS_COMPLETED, STATUS_FAILED)
+
+
+class Step:
+    """One step of one scope. Subclasses say what starting it does and what its result is."""
+
+    kind: ClassVar[str]
+    is_container: ClassVar[bool] = False
+    """Loops, branches and timeouts, which stand around other steps."""
+
+    __slots__ = (
+        "attempts",
+        "covering",
+        "dropped",
+        "event",
+        "finished",
+        "future",
+        "input",
+        "location",
+        "name",
+        "recorded",
+        "scope",
+        "settled",
+        "version",
+        "wake_at",
+    )
+
+    def __init__(self, scope: Scope, name: str, version: int) -> None:
+        self.scope = scope
+        self.name = name
+        self.version = version
+        self.input: str | None = None
+        self.attempts = 0
+        self.future: asyncio.Future[Any] | None = None
+        self.finished = False
+        """Its result has been handed to the journal."""
+        self.settled = False
+        """Its result has been delivered, or it has been dropped: nothing more happens to it."""
+        self.dropped = False
+        self.wake_at: datetime | None = None
+        scope.call(self)
+
+    # Set by Scope.call
+    location: str
+    event: Event | None
+    recorded: bool
+    covering: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        name = f' "{self.name}"' if self.name else ""
+        return f"{self.kind}{name} at {display(self.location)}"
+
+    @property
+    def has_ended_row(self) -> bool:
+        """Whether history already holds how this step ended."""
+        return self.event is not None and self.event.status != STATUS_PENDING
+
+    async def run(self) -> Any:
+        """The coroutine that user code awaits."""
+        if self.dropped:
+            raise asyncio.CancelledError(f"{self} was cancelled before it was awaited")
+        future = self.future = self.scope.run.loop.create_future()
+        event = self.event
+        if event is None or event.status == STATUS_PENDING:
+            self.start()
+        elif event.status in _ENDED_WITH_RESULT:
+            self.scope.run.replay(event.seq, self)
+        # A cancelled or abandoned one waits for whatever cancelled it then, and never starts again.
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if not self.settled:
+                self._cancelled_by_code()
+            raise
+
+    def start(self) -> None:
+        """Begin, or go on with, the work of this step; history holds no result of it."""
+        raise NotImplementedError  # pragma: no cover — every kind has its own
+
+    def due(self) -> None:
+        """The moment that this step was parked for has come."""
+        raise NotImplementedError  # pragma: no cover — every kind that parks with a time has its own
+
+    def stop(self) -> None:
+        """End the work in flight, whose result nobody waits for any more."""
+
+    def deliver_recorded(self) -> None:
+        """Deliver what history says (replay)."""
+        event = self.event
+        assert event is not None
+        self.deliver(event.status, event.output, event.error, event.at)
+
+    def deliver(self, status: str, output: str | None, error: str | None, at: datetime) -> None:
+        """Hand the committed result to the code that awaits it; it runs when the loop is drained next."""
+        if self.settled:
+            return
+        self.settle()
+        self.scope.pass_time(at)
+        future = self.future
+        assert future is not None
+        if future.done():
+            return
+        try:
+            value = self.result(status, output, error)
+        except Exception as failure:
+            future.set_exception(failure)
+        else:
+            future.set_result(value)
+
+    def result(self, status: str, output: str | None, error: str | None) -> Any:
+        """The value of a recorded result, or raise the failure that it records."""
+        return None
+
+    def settle(self) -> None:
+        """Nothing more happens to this step."""
+        self.settled = True
+        self.scope.unfinished.pop(self, None)
+        self.scope.run.unpark(self)
+
+    def drop(self) -> None:
+        """Cancel this step: its work ends, a later result is not taken, and the code that awaits it is cancelled."""
+        if self.settled:
+            return
+        self.dropped = True
+        self.settle()
+        self.stop()
+        if self.future is not None:
+            self.future.cancel()
+
+    def row(
+        self,
+        status: str,
+        seq: int | None = None,
+        output: str | None = None,
+        error: str | None = None,
+        wake_at: datetime | None = None,
+    ) -> EventRow:
+        """The row of history that says how this step stands."""
+        scope = self.scope
+        return EventRow(
+            self.location,
+            scope.iteration,
+            seq,
+            self.version,
+            self.kind,
+            self.name,
+            status,
+            self.attempts,
+            self.input,
+            output,
+            error,
+            wake_at,
+            None,
+            None,
+            None,
+            None,
+            None,
+        )
+
+    def pending_row(self) -> EventRow:
+        """The row of this step while it has not ended."""
+        return self.row(STATUS_PENDING, wake_at=self.wake_at)
+
+    def _cancelled_by_code(self) -> None:
+        # The code cancelled the task that awaited this step. That is recorded, so that a replay does not start again
+        # work whose result the code is about to refuse.
+        self.dropped = True
+        self.settle()
+        self.stop()
+        if not self.has_ended_row and not self.finished:
+            self.scope.record(self, self.row(STATUS_CANCELLED))

@@ -1,0 +1,14 @@
+-- What the worker needs to know: the time, and if not every run was written for, which ones were, and which of the
+-- others are still this worker's, as far as this statement's snapshot tells (then their row was only busy).
+SELECT
+    now() AS at,
+    (SELECT count(*) FROM fenced) AS fenced,
+    CASE WHEN (SELECT count(*) FROM fenced) < (SELECT count(*) FROM asked)
+        THEN ARRAY(SELECT run::int FROM fenced) END AS fenced_runs,
+    CASE WHEN (SELECT count(*) FROM fenced) < (SELECT count(*) FROM asked)
+        THEN ARRAY(
+            SELECT asked.run::int
+            FROM asked
+            JOIN {schema}.runs AS r ON r.workflow_id = asked.workflow_id
+            WHERE r.worker_id = %(worker)s::bigint AND r.epoch = asked.epoch
+              AND NOT EXISTS (SELECT FROM fenced WHERE fenced.run = asked.run)) END AS busy_runs
