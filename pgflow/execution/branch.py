@@ -1,0 +1,51 @@
+"""A branch: a closure, or another workflow's body, that runs over a stretch of history of its own.
+
+The branch's row only marks the place. No result is recorded: replay runs the closure again over its recorded steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from pgflow.execution.scope import Scope
+from pgflow.execution.step import Step
+from pgflow.history.events import KIND_BRANCH, STATUS_COMPLETED, STATUS_PENDING
+
+
+class BranchStep(Step):
+    """`ctx.branch(closure)` and `ctx.inline(workflow, ...)`.
+
+    Parameters:
+        body: gives the coroutine to run over the branch's scope.
+    """
+
+    kind = KIND_BRANCH
+    is_container = True
+    __slots__ = ("_body",)
+
+    def __init__(
+        self,
+        scope: Scope,
+        name: str,
+        version: int,
+        body: Callable[[Scope], Coroutine[Any, Any, Any]],
+    ) -> None:
+        self._body = body
+        super().__init__(scope, name, version)
+
+    async def run(self) -> Any:
+        if self.dropped:
+            raise asyncio.CancelledError(f"{self} was cancelled before it was awaited")
+        outer = self.scope
+        if self.event is None or self.event.status == STATUS_PENDING:
+            outer.record(self, self.row(STATUS_COMPLETED))
+        self.finished = True
+        scope = Scope(
+            outer.run, outer, self.location, outer.iteration, outer.now, self.covering
+        )
+        try:
+            return await scope.run_body(self._body(scope))
+        finally:
+            self.settle()
