@@ -51,6 +51,10 @@ class Host(Protocol):
         """The database's time, as well as it is known; never ahead of it."""
         ...
 
+    def later(self, seconds: float) -> datetime:
+        """The database's time in so many seconds."""
+        ...
+
     def observe_time(self, at: datetime) -> None:
         """Learn that the database's time is at least `at`."""
         ...
