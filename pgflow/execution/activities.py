@@ -160,7 +160,7 @@ class ActivityStep(Step):
     """`ctx.activity(fn, ...)`: one activity, over all its attempts."""
 
     kind = KIND_ACTIVITY
-    __slots__ = ("_activity", "_arguments", "_call")
+    __slots__ = ("_activity", "_call")
 
     def __init__(
         self,
@@ -172,9 +172,12 @@ class ActivityStep(Step):
     ) -> None:
         self._activity = activity
         self._call: ActivityCall | None = None
+        # Arguments that do not fit must not use up a location; a replayed step does not need them at all.
+        given = activity.encode_arguments(args, kwargs) if scope.cursor.exhausted else None
         super().__init__(scope, activity.name, version)
-        if not self.has_ended_row:
-            self.input = activity.encode_arguments(args, kwargs)
+        if given is None and not self.has_ended_row:
+            given = activity.encode_arguments(args, kwargs)
+        self.input = given
 
     def start(self) -> None:
         event = self.event

@@ -1,0 +1,290 @@
+"""`WorkflowContext`: what a workflow's code calls. Every step here is durable.
+
+A step method fixes its location when it is called and returns a coroutine that starts when it is awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+import typing
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime, timedelta
+from typing import Any, ParamSpec, TypeVar
+
+from pgflow.definitions import Activity, Workflow
+from pgflow.execution.activities import ActivityStep
+from pgflow.execution.branch import BranchStep
+from pgflow.execution.loop import Break, Continue, LoopPlan, LoopStep
+from pgflow.execution.marks import check_version, removed
+from pgflow.execution.scope import Scope
+from pgflow.execution.timers import SleepStep, TimeoutStep
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+V = TypeVar("V")
+
+
+class WorkflowContext:
+    """The durable steps of a workflow, a branch or a loop's turn.
+
+    One context belongs to one task: code that runs concurrently takes a branch of its own (`join`, `branch`).
+    """
+
+    __slots__ = ("_scope", "_version")
+
+    def __init__(self, scope: Scope, version: int = 1) -> None:
+        self._scope = scope
+        self._version = version
+
+    # Facts
+
+    @property
+    def id(self) -> uuid.UUID:
+        """The workflow's id."""
+        return self._scope.run.claimed.workflow_id
+
+    @property
+    def name(self) -> str:
+        """The workflow's registered name."""
+        return self._scope.run.claimed.name
+
+    @property
+    def tags(self) -> dict[str, Any]:
+        """The tags given at dispatch."""
+        return dict(self._scope.run.claimed.tags)
+
+    @property
+    def created_at(self) -> datetime:
+        """When the workflow was dispatched, by the database's clock."""
+        return self._scope.run.claimed.created_at
+
+    @property
+    def parent_id(self) -> uuid.UUID | None:
+        """The workflow that dispatched this one, if one did."""
+        return self._scope.run.claimed.parent_id
+
+    def now(self) -> datetime:
+        """The time of the last event that this branch has passed: the same on every replay."""
+        return self._scope.now
+
+    def random(self) -> float:
+        """A number in [0, 1), the same on every replay."""
+        return self._scope.random().random()
+
+    def uuid4(self) -> uuid.UUID:
+        """A random UUID, the same on every replay."""
+        numbers: random.Random = self._scope.random()
+        return uuid.UUID(int=numbers.getrandbits(128), version=4)
+
+    # Steps
+
+    def activity(
+        self, fn: Activity[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]:
+        """Run an activity; its recorded result, converted back.
+
+        Raises:
+            ActivityFailed: after the last attempt.
+            TypeError: the arguments do not fit the activity's signature.
+            SerializationError: an argument cannot be stored.
+
+        Example:
+            receipt = await ctx.activity(charge, order)
+        """
+        if not isinstance(fn, Activity):
+            raise TypeError(
+                f"ctx.activity(...) takes a function decorated with @pgflow.activity, not {fn!r}"
+            )
+        return ActivityStep(self._scope, self._version, fn, args, kwargs).run()
+
+    def sleep(self, duration: timedelta | float) -> Coroutine[Any, Any, None]:
+        """Sleep durably, by the database's clock.
+
+        Parameters:
+            duration: a timedelta or seconds, not negative.
+
+        Example:
+            await ctx.sleep(timedelta(days=30))
+        """
+        return SleepStep(self._scope, self._version, _duration(duration, "sleep"), None).run()
+
+    def sleep_until(self, moment: datetime) -> Coroutine[Any, Any, None]:
+        """Sleep durably until a moment of the database's clock.
+
+        Raises:
+            ValueError: the datetime is naive.
+
+        Example:
+            await ctx.sleep_until(datetime(2030, 1, 1, tzinfo=UTC))
+        """
+        if moment.tzinfo is None or moment.utcoffset() is None:
+            raise ValueError(
+                f"ctx.sleep_until({moment!r}): expected a datetime with a time zone, e.g. datetime(..., tzinfo=timezone.utc)"
+            )
+        return SleepStep(self._scope, self._version, None, moment).run()
+
+    def timeout(self, duration: timedelta | float) -> TimeoutStep:
+        """A durable deadline around steps.
+
+        Raises:
+            TimeoutError: in the code of the block, when the deadline passes.
+
+        Example:
+            async with ctx.timeout(60):
+                await ctx.activity(slow)
+        """
+        return TimeoutStep(self._scope, self._version, _duration(duration, "timeout"))
+
+    def loop(
+        self,
+        body: Callable[[WorkflowContext, S], Awaitable[Continue[S] | Break[V]]],
+        state: S = None,  # type: ignore[assignment]  # a loop without state
+        commit_interval: int = 20,
+        keep_iterations: int = 100,
+    ) -> Coroutine[Any, Any, V]:
+        """Run `body(ctx, state)` again and again until it returns `Break(value)`; finished turns are forgotten.
+
+        Parameters:
+            body: returns `Continue(state)` or `Break(value)`.
+            state: what the first turn receives.
+            commit_interval: ended turns between two advancements, at least 1.
+            keep_iterations: forgotten turns kept for people to read, 0 keeps none.
+
+        Example:
+            total = await ctx.loop(page, state=0)
+        """
+        if commit_interval < 1 or keep_iterations < 0:
+            raise ValueError(
+                f"ctx.loop: commit_interval is {commit_interval} and keep_iterations {keep_iterations}; expected at least 1 "
+                "and at least 0"
+            )
+        version = self._version
+        state_type, value_type = _loop_types(body)
+        plan = LoopPlan(
+            lambda scope, given: _awaited(body(WorkflowContext(scope, version), given)),
+            state_type,
+            value_type,
+            commit_interval,
+            keep_iterations,
+        )
+        name = getattr(body, "__name__", type(body).__name__)
+        return LoopStep(self._scope, name, version, plan, state).run()
+
+    def branch(
+        self, closure: Callable[[WorkflowContext], Awaitable[R]]
+    ) -> Coroutine[Any, Any, R]:
+        """Run `closure(branch_ctx)` on a branch of history of its own.
+
+        Example:
+            await asyncio.gather(ctx.branch(first), ctx.branch(second))
+        """
+        version = self._version
+        name = getattr(closure, "__name__", type(closure).__name__)
+        return BranchStep(
+            self._scope,
+            name,
+            version,
+            lambda scope: _awaited(closure(WorkflowContext(scope, version))),
+        ).run()
+
+    def inline(
+        self, workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]:
+        """Run another workflow's body as a branch of this one.
+
+        Example:
+            receipt = await ctx.inline(checkout, order)
+        """
+        given, named = workflow.decode_arguments(workflow.encode_arguments(args, kwargs))
+        return BranchStep(
+            self._scope,
+            workflow.name,
+            self._version,
+            lambda scope: workflow.fn(WorkflowContext(scope), *given, **named),
+        ).run()
+
+    def join(
+        self, *steps: Awaitable[Any] | Callable[[WorkflowContext], Awaitable[Any]]
+    ) -> Coroutine[Any, Any, list[Any]]:
+        """Run steps and branch closures together; waits for all, then raises the first failure in argument order.
+
+        Returns:
+            The results in argument order.
+
+        Example:
+            a, b = await ctx.join(ctx.activity(fetch, 1), second_half)
+        """
+        awaitables = [step if inspect.isawaitable(step) else self.branch(step) for step in steps]  # type: ignore[arg-type]
+        return _join(awaitables)
+
+    # Versions
+
+    def v(self, version: int) -> WorkflowContext:
+        """The same steps at another version: insertions into workflows that run already.
+
+        Example:
+            await ctx.v(2).activity(fraud_check, order)
+        """
+        if version < 1:
+            raise ValueError(f"ctx.v({version}): versions count from 1")
+        return WorkflowContext(self._scope, version)
+
+    async def check_version(self, version: int) -> int:
+        """`version` for new history, the recorded version for old.
+
+        Example:
+            if await ctx.check_version(2) >= 2: ...
+        """
+        return check_version(self._scope, version)
+
+    async def removed(self, kind: str, name: str = "") -> None:
+        """Stand where a step used to be.
+
+        Example:
+            await ctx.removed("activity", "send_fax")
+        """
+        removed(self._scope, self._version, kind, name)
+
+
+async def _join(awaitables: list[Any]) -> list[Any]:
+    results = await asyncio.gather(*awaitables, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return list(results)
+
+
+async def _awaited(awaitable: Awaitable[R]) -> R:
+    return await awaitable
+
+
+def _duration(value: timedelta | float, step: str) -> timedelta:
+    try:
+        duration = value if isinstance(value, timedelta) else timedelta(seconds=value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"ctx.{step}({value!r}): expected a timedelta or a number of seconds"
+        ) from error
+    if duration < timedelta(0):
+        raise ValueError(f"ctx.{step}({value!r}): expected a duration that is not negative")
+    return duration
+
+
+def _loop_types(body: Callable[..., Any]) -> tuple[Any, Any]:
+    """The annotations of a loop body's state and of its output; Any where there is none."""
+    try:
+        hints = typing.get_type_hints(body)
+    except (NameError, TypeError):
+        return Any, Any  # an annotation that cannot be resolved here: plain JSON
+    parameters = [name for name in inspect.signature(body).parameters]
+    state_type = hints.get(parameters[1], Any) if len(parameters) > 1 else Any
+    value_type: Any = Any
+    returned = hints.get("return")
+    for option in (returned, *typing.get_args(returned)):
+        if typing.get_origin(option) is Break and typing.get_args(option):
+            value_type = typing.get_args(option)[0]
+    return state_type, value_type

@@ -1,0 +1,60 @@
+"""Marks in history for code that changes: version checks, and steps that were removed.
+
+A mark is a row that nobody waits for: it is in the same transaction as whatever follows it, or in an earlier one.
+"""
+
+from __future__ import annotations
+
+import json
+
+from pgflow.execution.ports import EventRow
+from pgflow.execution.scope import Scope
+from pgflow.history.events import KIND_REMOVED, KIND_VERSION_CHECK, STATUS_COMPLETED
+
+
+def check_version(scope: Scope, version: int) -> int:
+    """`version` at the end of history, which is recorded; else what history says."""
+    scope.check_usable()
+    try:
+        answer, location = scope.cursor.check_version(version)
+    except Exception as error:
+        scope.run.end_with(error)
+    if location is not None:
+        scope.record_mark(_mark(scope, location, version, KIND_VERSION_CHECK, "", None))
+    return answer
+
+
+def removed(scope: Scope, version: int, kind: str, name: str) -> None:
+    """Pass the step that used to stand here, or record that it no longer does."""
+    scope.check_usable()
+    try:
+        step = scope.cursor.removed(kind, name)
+    except Exception as error:
+        scope.run.end_with(error)
+    if step is not None and step.event is None:
+        what = json.dumps({"kind": kind}, separators=(",", ":"))
+        scope.record_mark(_mark(scope, step.location, version, KIND_REMOVED, name, what))
+
+
+def _mark(
+    scope: Scope, location: str, version: int, kind: str, name: str, input: str | None
+) -> EventRow:
+    return EventRow(
+        location,
+        scope.iteration,
+        None,
+        version,
+        kind,
+        name,
+        STATUS_COMPLETED,
+        0,
+        input,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+    )
