@@ -24,7 +24,8 @@ stopped AS (
         wake_at = CASE
             WHEN ended.outcome = 'failed' THEN NULL
             WHEN ended.outcome = 'released' OR r.mailbox > ended.mailbox OR r.cancel_requested THEN now()
-            ELSE least(ended.wake_at, now() + make_interval(secs => ended.delay)) END,
+            WHEN ended.wake_at IS NULL AND ended.delay IS NULL THEN NULL
+            ELSE greatest(now(), least(ended.wake_at, now() + make_interval(secs => ended.delay))) END,
         waiting_for = string_to_array(ended.waiting_for, E'\x1e'),
         unique_key = CASE WHEN ended.outcome <> 'failed' THEN r.unique_key END,
         worker_id = NULL,

@@ -1,0 +1,220 @@
+"""Connections of the engine to PostgreSQL: how they are opened, kept short, and opened again.
+
+Everything that the engine's connections have in common is decided here, once: they commit by themselves, notice a
+dead peer, speak UTC, never wait longer than a fraction of the lease, and do not let a plan made while the tables were
+empty live on when they are not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import TupleRow
+
+AsyncConnection = psycopg.AsyncConnection[TupleRow]
+Connection = psycopg.Connection[TupleRow]
+
+_log = logging.getLogger("pgflow.store")
+
+FIRST_BACKOFF = 0.05
+"""Seconds before the second attempt to connect; doubled from there on."""
+
+LONGEST_BACKOFF = 2.0
+"""Seconds between attempts to connect, at most."""
+
+_KEEPALIVE = {
+    "connect_timeout": "10",
+    "keepalives": "1",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+}
+
+
+@cache
+def _template(name: str) -> str:
+    text = (resources.files("pgflow.store") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+    # Comments and indentation are for those who read the file; psycopg remembers only short statements.
+    lines = [line.strip() for line in text.splitlines()]
+    return "".join(f"{line}\n" for line in lines if line and not line.startswith("--"))
+
+
+@cache
+def _quoted(schema: str) -> str:
+    if not schema or "\x00" in schema or "%" in schema or "{" in schema:
+        raise ValueError(f"{schema!r} cannot be the name of a pgflow schema: choose letters, digits, underscores")
+    return '"' + schema.replace('"', '""') + '"'
+
+
+@cache
+def statement(name: str, schema: str) -> bytes:
+    """The SQL of `store/sql/<name>.sql` with the schema's quoted name in it.
+
+    Args:
+        name: The file's name without its ending.
+        schema: The schema's name as it is, unquoted.
+
+    Raises:
+        ValueError: The schema's name cannot be used in a statement.
+
+    Example:
+        statement("claim", "pgflow")
+    """
+    return _template(name).replace("{schema}", _quoted(schema)).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where the engine's tables are, and how long a statement of the engine may take.
+
+    Args:
+        dsn: What psycopg connects to.
+        schema: The schema of the tables.
+        lease: The worker's lease in seconds; no statement of the engine runs for longer than two thirds of it.
+        application: What `pg_stat_activity` shows, before the connection's purpose.
+
+    Example:
+        database = Database("postgresql:///app")
+        connection = await database.connect("journal")
+    """
+
+    dsn: str
+    schema: str = "pgflow"
+    lease: float = 15.0
+    application: str = "pgflow"
+
+    @property
+    def statement_timeout(self) -> int:
+        """Milliseconds that a statement may take: below the lease, so that no write outlives it."""
+        return max(100, int(self.lease * 1000 * 2 / 3))
+
+    def statement(self, name: str) -> bytes:
+        """The SQL of one file in `store/sql`, for this schema."""
+        return statement(name, self.schema)
+
+    def conninfo(self, purpose: str) -> str:
+        """The connection string with the engine's settings added to what the caller's DSN says."""
+        given = psycopg.conninfo.conninfo_to_dict(self.dsn)
+        settings = {
+            "statement_timeout": str(self.statement_timeout),
+            "idle_in_transaction_session_timeout": str(self.statement_timeout),
+            "timezone": "UTC",
+            "datestyle": "ISO",
+            "jit": "off",
+            # Every statement reaches its rows by an index. A plan that was made while the tables were empty would
+            # otherwise scan them, and in a serializable transaction lock them whole.
+            "enable_seqscan": "off",
+            "plan_cache_mode": "force_generic_plan",
+        }
+        options = " ".join(f"-c {key}={value}" for key, value in settings.items())
+        extra: dict[str, Any] = {key: value for key, value in _KEEPALIVE.items() if key not in given}
+        extra["options"] = f"{given.get('options') or ''} {options}".strip()
+        extra["application_name"] = f"{self.application} {purpose}"
+        return make_conninfo(self.dsn, **extra)
+
+    async def connect(self, purpose: str) -> AsyncConnection:
+        """Open one asynchronous connection.
+
+        Args:
+            purpose: What it is for: a word that `pg_stat_activity` shows.
+
+        Raises:
+            psycopg.OperationalError: The server cannot be reached or refuses.
+        """
+        return await psycopg.AsyncConnection.connect(self.conninfo(purpose), autocommit=True)
+
+    def connect_blocking(self, purpose: str) -> Connection:
+        """Open one synchronous connection, for a thread of its own.
+
+        Raises:
+            psycopg.OperationalError: The server cannot be reached or refuses.
+        """
+        return psycopg.Connection.connect(self.conninfo(purpose), autocommit=True)
+
+
+class Line:
+    """One connection that is opened when needed and again when it was lost.
+
+    It belongs to one task: nothing here guards against two users at once.
+
+    Example:
+        line = Line(database, "journal")
+        connection = await line.get()
+    """
+
+    def __init__(self, database: Database, purpose: str) -> None:
+        self.database = database
+        self.purpose = purpose
+        self.opened = 0
+        """How many connections have been opened so far."""
+        self.on_open: Callable[[AsyncConnection], Any] | None = None
+        """Awaited with each new connection before anybody else sees it."""
+        self._connection: AsyncConnection | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a connection that has not been found broken."""
+        connection = self._connection
+        return connection is not None and not connection.closed
+
+    async def get(self) -> AsyncConnection:
+        """The connection; opens one first if there is none, and goes on trying with bounded backoff."""
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            return connection
+        backoff = FIRST_BACKOFF
+        while True:
+            try:
+                connection = await self.database.connect(self.purpose)
+                if self.on_open is not None:
+                    await self.on_open(connection)
+            except psycopg.OperationalError as error:
+                _log.warning("no connection for %s, trying again: %s", self.purpose, error)
+                await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
+                backoff = min(backoff * 2, LONGEST_BACKOFF)
+                continue
+            self.opened += 1
+            self._connection = connection
+            return connection
+
+    async def drop(self) -> None:
+        """Close the connection; the next `get` opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    @asynccontextmanager
+    async def transaction(self, *, serializable: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A transaction whose statements, from BEGIN to COMMIT, leave in one flush.
+
+        Use it for statements that do not need each other's results: those are read after the block.
+        """
+        connection = await self.get()
+        async with connection.pipeline():
+            await connection.execute("BEGIN ISOLATION LEVEL SERIALIZABLE" if serializable else "BEGIN")
+            await connection.execute(TIMEOUTS, [f"{self.database.statement_timeout}ms"] * 2, prepare=True)
+            yield connection
+            await connection.execute("COMMIT")
+
+
+TIMEOUTS = (
+    "SELECT set_config('statement_timeout', %s::text, true), "
+    "set_config('idle_in_transaction_session_timeout', %s::text, true)"
+)
+"""Set again within each transaction: behind a pooler that shares connections, settings of the session do not last."""
+
+
+def is_lost(error: BaseException, connection: AsyncConnection) -> bool:
+    """Whether `error` means that the connection broke, so that the fate of what was sent is unknown."""
+    return connection.closed or (isinstance(error, psycopg.OperationalError) and error.sqlstate is None)

@@ -1,0 +1,354 @@
+"""Group commit: the writes of all runs of a worker, gathered and made durable in one statement after another.
+
+    write() -> waiting -> [batch in flight] -> committed -> on_commit
+                  ^              |-- row busy --+
+                  +-----------------------------+     |-- not ours any more, or refused --> on_refused
+
+At most one batch is in flight. It leaves at once when the journal is idle and gathers while another one is away, so
+that batches grow with the load and a single step waits for nobody. One batch is one statement, which fences each run
+by its own epoch (see `sql/journal_fence.sql`), so runs whose lease is gone are refused alone, runs whose row
+somebody else has locked come again with the next batch, and the others commit.
+
+What became of a batch whose connection broke is read from the rows themselves: it is written again, which changes
+nothing that is there already, together with a statement that tells when its rows became durable. That costs nothing
+as long as no connection breaks, and it works where transaction ids cannot be asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import psycopg
+
+from pgflow import faults
+from pgflow.errors import LeaseLost
+from pgflow.execution.ports import Completed, Failed, Write
+from pgflow.store.batch import (
+    SEPARATOR,
+    Part,
+    RunKey,
+    Unwritable,
+    outcome_parameters,
+    parts_of,
+    row_parameters,
+    run_parameters,
+    size_of,
+)
+from pgflow.store.connections import TIMEOUTS, AsyncConnection, Database, Line, is_lost
+
+_log = logging.getLogger("pgflow.store")
+
+MAX_ROWS = 2_000
+"""Rows and outcomes of one batch, at most: a transaction stays short (some ten milliseconds)."""
+
+MAX_BYTES = 8 * 1024 * 1024
+"""Bytes of one batch, about, unless a single write is larger."""
+
+BUSY_WAIT = 0.005
+"""Seconds before a batch that found all its runs busy is tried again, at first; doubled from there on."""
+
+LONGEST_WAIT = 0.5
+"""Seconds between two attempts of the same batch, at most."""
+
+_POISON = ("22", "23", "54")
+"""SQLSTATE classes that speak of the data itself: data exception, integrity violation, limit exceeded."""
+
+
+Verdict = tuple[Write, datetime | BaseException]
+
+
+class _Answer(NamedTuple):
+    """What one batch came to: verdicts on writes, in order, and the parts whose runs were busy."""
+
+    settled: list[Verdict]
+    busy: list[Part]
+
+
+class Journal:
+    """Implements `pgflow.execution.ports.Journal` for one worker on one event loop.
+
+    Example:
+        journal = Journal(database, worker_id)
+        journal.start()
+        journal.write(write)          # write.on_commit is called after the commit
+        await journal.close()
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        worker_id: int,
+        *,
+        max_rows: int = MAX_ROWS,
+        max_bytes: int = MAX_BYTES,
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            database: Where to write.
+            worker_id: The worker whose leases fence the writes.
+            max_rows: Rows and outcomes of one batch, at most.
+            max_bytes: Bytes of one batch, about.
+            on_batch: Called after each committed batch with its numbers of runs and rows (metrics, hints).
+        """
+        self._database = database
+        self._worker = str(worker_id)
+        self._max_rows = max_rows
+        self._max_bytes = max_bytes
+        self._on_batch = on_batch
+        self._line = Line(database, "journal")
+        self._waiting: deque[Write] = deque()
+        self._returned: list[Write] = []
+        self._sent: list[Write] = []
+        self._doubtful: set[int] = set()
+        self._unsettled = 0
+        self._backlog = 0
+        self._arrived = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._task: asyncio.Task[None] | None = None
+        self._statements: dict[tuple[bool, bool], bytes] = {}
+        self.batches = 0
+        """Batches committed so far."""
+
+    @property
+    def backlog(self) -> int:
+        """Rows and outcomes handed over that are not durable yet."""
+        return self._backlog
+
+    def start(self) -> None:
+        """Begin to write; call it on the event loop that the callbacks belong to."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow journal")
+
+    def write(self, write: Write) -> None:
+        """Take one write; it is in the next batch, or in a later one when its run's row is busy."""
+        self._waiting.append(write)
+        self._unsettled += 1
+        self._backlog += len(write.rows) + 1
+        if not self._arrived.is_set():
+            self._empty.clear()
+            self._arrived.set()
+
+    async def drain(self) -> None:
+        """Wait until everything handed over so far, and meanwhile, is durable or refused."""
+        while self._unsettled:
+            await self._empty.wait()
+
+    async def close(self) -> None:
+        """Stop writing. What still waits is refused with `LeaseLost`: `drain` first to have it written."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        await self._line.drop()
+        left = [*self._sent, *self._returned, *self._waiting]
+        self._sent, self._returned = [], []
+        self._waiting.clear()
+        for write in left:
+            self._settle(write, LeaseLost("the worker's journal was closed before this could be written"))
+
+    async def _run(self) -> None:
+        """Send batch after batch; results are delivered while the next batch is on its way."""
+        loop = asyncio.get_running_loop()
+        pause = BUSY_WAIT
+        while True:
+            if not self._waiting and not self._returned:
+                self._arrived.clear()
+                await self._arrived.wait()
+            self._sent = self._next_writes()
+            answer = await self._write(parts_of(self._sent))
+            self._sent = []
+            self._returned = [write for part in answer.busy for write in part.writes]
+            if answer.settled:
+                pause = BUSY_WAIT
+                loop.call_soon(self._deliver, answer.settled)
+            elif not self._waiting:
+                await self._linger(pause)
+                pause = min(pause * 2, LONGEST_WAIT)
+
+    async def _linger(self, seconds: float) -> None:
+        """Wait until a new write arrives, `seconds` at most."""
+        self._arrived.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._arrived.wait(), seconds)
+
+    def _next_writes(self) -> list[Write]:
+        """What the next batch holds: first what came back, so that each run's order is kept."""
+        writes, self._returned = self._returned, []
+        waiting = self._waiting
+        rows = sum(len(write.rows) + 1 for write in writes)
+        size = sum(map(size_of, writes))
+        while waiting:
+            write = waiting[0]
+            rows += len(write.rows) + 1
+            size += size_of(write)
+            if writes and (rows > self._max_rows or size > self._max_bytes):
+                break
+            writes.append(waiting.popleft())
+        return writes
+
+    def _deliver(self, settled: list[Verdict]) -> None:
+        """Tell each write of a batch what became of it, in the order in which a run's writes were handed over."""
+        for write, verdict in settled:
+            self._settle(write, verdict)
+
+    def _settle(self, write: Write, verdict: datetime | BaseException) -> None:
+        self._backlog -= len(write.rows) + 1
+        self._unsettled -= 1
+        if not self._unsettled:
+            self._empty.set()
+        self._doubtful.discard(id(write))
+        try:
+            if isinstance(verdict, datetime):
+                write.on_commit(write, verdict)
+            else:
+                write.on_refused(write, verdict)
+        except Exception:
+            # One run's callback must not keep the others from hearing of theirs.
+            _log.exception("a journal callback of workflow %s failed", write.workflow_id)
+
+    async def _write(self, parts: list[Part]) -> _Answer:
+        """Write a batch until the database has said what it thinks of each of its runs."""
+        pause = BUSY_WAIT
+        while True:
+            connection = await self._line.get()
+            try:
+                answer = await self._send(connection, parts)
+            except (psycopg.Error, Unwritable, UnicodeError) as error:
+                if not isinstance(error, psycopg.Error) or _is_poison(error):
+                    if len(parts) == 1:
+                        return _Answer([(write, error) for write in parts[0].writes], [])
+                    half = len(parts) // 2
+                    first, second = await self._write(parts[:half]), await self._write(parts[half:])
+                    return _Answer(first.settled + second.settled, first.busy + second.busy)
+                if is_lost(error, connection):
+                    _log.warning("the journal's connection broke, its last batch is in doubt: %s", error)
+                    self._doubtful.update(id(write) for part in parts for write in part.writes)
+                    await self._line.drop()
+                else:
+                    _log.warning("the journal's batch was put off by the database: %s", error)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(pause * 2, LONGEST_WAIT)
+            else:
+                self.batches += 1
+                if self._on_batch is not None:
+                    self._on_batch(len(parts), sum(len(part.rows) for part in parts))
+                return answer
+
+    async def _send(self, connection: AsyncConnection, parts: list[Part]) -> _Answer:
+        await faults.reach("journal.before")
+        rows, outcomes = row_parameters(parts), outcome_parameters(parts)
+        parameters = {"worker": self._worker, **run_parameters(parts), **(rows or {}), **(outcomes or {})}
+        statement = self._statement(rows is not None, outcomes is not None)
+        if self._doubtful:
+            doubtful = [part for part in parts if any(id(write) in self._doubtful for write in part.writes)]
+            if doubtful:
+                return await self._send_again(connection, parts, statement, parameters)
+        cursor = await connection.execute(statement, parameters, prepare=True)
+        await faults.reach("journal.after")
+        found = await cursor.fetchone()
+        assert found is not None
+        return _read(parts, *found)
+
+    async def _send_again(
+        self, connection: AsyncConnection, parts: list[Part], statement: bytes, parameters: dict[str, Any]
+    ) -> _Answer:
+        """Write a batch of which some may be durable already, and tell when it became so."""
+        writes = [write for part in parts for write in part.writes]
+        keyed = [(number, write, row) for number, write in enumerate(writes) for row in write.rows]
+        stored = {
+            "write": [number for number, _, _ in keyed],
+            "workflow_ids": [write.workflow_id for _, write, _ in keyed],
+            "location": SEPARATOR.join([row.location for _, _, row in keyed]),
+        }
+        every = {"workflow_ids": [part.key[0] for part in parts]}
+        async with connection.pipeline():
+            await connection.execute("BEGIN")
+            await connection.execute(TIMEOUTS, [f"{self._database.statement_timeout}ms"] * 2)
+            written = await connection.execute(statement, parameters, prepare=True)
+            times = await connection.execute(self._database.statement("journal_stored"), stored)
+            fates = await connection.execute(self._database.statement("journal_fate"), every)
+            await connection.execute("COMMIT")
+        await faults.reach("journal.after")
+        found = await written.fetchone()
+        assert found is not None
+        answer = _read(parts, *found)
+        moments: dict[int, datetime] = dict(await times.fetchall())
+        numbers = {id(write): number for number, write in enumerate(writes)}
+        fate = {parts[number - 1].key: rest for number, *rest in await fates.fetchall()}
+        ended = {part.key: _ended(part, *fate[part.key]) for part in parts}
+        settled: list[Verdict] = []
+        for write, verdict in answer.settled:
+            if isinstance(verdict, LeaseLost):
+                verdict = ended[write.workflow_id, write.epoch] or verdict
+            if isinstance(verdict, datetime):
+                verdict = moments.get(numbers[id(write)], verdict)
+            settled.append((write, verdict))
+        return _Answer(settled, answer.busy)
+
+    def _statement(self, rows: bool, outcomes: bool) -> bytes:
+        found = self._statements.get((rows, outcomes))
+        if found is None:
+            names = ["journal_fence", *["journal_rows"] * rows, *["journal_outcomes"] * outcomes, "journal_result"]
+            found = b"".join(map(self._database.statement, names))
+            self._statements[rows, outcomes] = found
+        return found
+
+
+def _read(
+    parts: Sequence[Part], at: datetime, fenced: int, fenced_runs: list[int] | None, busy_runs: list[int] | None
+) -> _Answer:
+    """What the statement's answer means for each run of the batch."""
+    if fenced_runs is None:
+        return _Answer([(write, at) for part in parts for write in part.writes], [])
+    written, busy = set(fenced_runs), set(busy_runs or ())
+    settled: list[Verdict] = []
+    waiting: list[Part] = []
+    for number, part in enumerate(parts, 1):
+        if number in written:
+            settled.extend([(write, at) for write in part.writes])
+        elif number in busy:
+            waiting.append(part)
+        else:
+            lost = _lost(part.key)
+            settled.extend([(write, lost) for write in part.writes])
+    return _Answer(settled, waiting)
+
+
+def _lost(key: RunKey) -> LeaseLost:
+    return LeaseLost(
+        f"workflow {key[0]}: this worker no longer holds the lease of epoch {key[1]}, nothing was written; "
+        "whoever holds it now goes on from the recorded history"
+    )
+
+
+def _ended(
+    part: Part, epoch: int | None, worker: int | None, status: str | None, final: str | None, at: datetime
+) -> datetime | None:
+    """When the outcome of a run that is no longer ours turns out to be what this worker had asked for.
+
+    Anything less certain counts as a lost lease, which is always safe: the run is dropped and goes on from its rows.
+    """
+    if isinstance(part.outcome, Completed):
+        return at if epoch is None and final == "completed" else None
+    if part.outcome is None or epoch != part.key[1] or worker is not None:
+        return None
+    if isinstance(part.outcome, Failed):
+        return at if status == "failed" else None
+    return at if status in ("pending", "sleeping") else None
+
+
+def _is_poison(error: psycopg.Error) -> bool:
+    """Whether the error speaks of a value in the batch, so that without that value the rest could be written."""
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.DataError)
+    return error.sqlstate[:2] in _POISON
