@@ -1,0 +1,117 @@
+"""Every error that pgflow raises.
+
+    PgflowError
+      +- ActivityFailed          an activity failed after its last attempt
+      +- WorkflowFailed          a workflow whose output was asked for has failed
+      +- WorkflowCancelled       ... has been cancelled
+      +- WorkflowNotFound        no workflow of that id, or none that matches
+      +- SerializationError      a value that cannot be stored, or a stored one that does not fit its type
+      +- SchemaOutdated          the database's schema and this code do not go together
+      +- NonRetryable            raised by an activity: do not try again
+      +- EngineError             ends the run whatever the code does with it
+           +- HistoryDiverged      the code asks for another step than history holds
+           +- LatentHistory        the code has ended and history goes on
+           +- NondeterminismError  the code does what a replay could not repeat
+           +- LeaseLost            another worker has taken the workflow over
+
+A message says what was expected, what was found, at which location, and what to do.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+
+class PgflowError(Exception):
+    """The base of all errors of pgflow."""
+
+
+class ActivityFailed(PgflowError):
+    """An activity failed after its last attempt; the workflow may catch this and compensate.
+
+    Attributes:
+        activity: its name.
+        attempts: how many attempts were made.
+        error_type: the class name of the last attempt's error.
+        error_message: its message.
+        location: where the step stands, as displayed.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        activity: str,
+        attempts: int,
+        error_type: str,
+        error_message: str,
+        location: str,
+    ) -> None:
+        super().__init__(message)
+        self.activity = activity
+        self.attempts = attempts
+        self.error_type = error_type
+        self.error_message = error_message
+        self.location = location
+
+
+class WorkflowFailed(PgflowError):
+    """A workflow whose output was asked for has failed."""
+
+    def __init__(
+        self, message: str, *, workflow_id: UUID, error_type: str, error_message: str
+    ) -> None:
+        super().__init__(message)
+        self.workflow_id = workflow_id
+        self.error_type = error_type
+        self.error_message = error_message
+
+
+class WorkflowCancelled(PgflowError):
+    """A workflow whose output was asked for has been cancelled."""
+
+    def __init__(self, message: str, *, workflow_id: UUID) -> None:
+        super().__init__(message)
+        self.workflow_id = workflow_id
+
+
+class WorkflowNotFound(PgflowError):
+    """No workflow has that id, or none matches that name and those tags."""
+
+
+class SerializationError(PgflowError):
+    """A value that cannot be stored, or a stored one that does not fit its type."""
+
+
+class SchemaOutdated(PgflowError):
+    """The database's schema and this code do not go together: migrate the one or deploy the other."""
+
+
+class NonRetryable(PgflowError):
+    """Raised by an activity to say that another attempt would not help."""
+
+
+class EngineError(PgflowError):
+    """The run ends with this error, whatever the code does with it."""
+
+
+class HistoryDiverged(EngineError):
+    """The code asks for another step than history holds; nothing was written."""
+
+    def __init__(self, message: str, *, location: str, expected: str, found: str) -> None:
+        super().__init__(message)
+        self.location = location
+        self.expected = expected
+        self.found = found
+
+
+class LatentHistory(EngineError):
+    """The code has ended, but history holds further steps."""
+
+
+class NondeterminismError(EngineError):
+    """The code does what a replay could not repeat."""
+
+
+class LeaseLost(EngineError):
+    """Another worker has taken the workflow over; this one writes nothing more for it."""

@@ -1,0 +1,98 @@
+"""Locations: where a step stands in the execution of a workflow's code, with room between any two.
+
+A location is a tuple of coordinates, one a level of nesting; a coordinate is a tuple of ordinates, more than one where a
+step was inserted. Stored as text that sorts, byte by byte, in execution order.
+"""
+
+from __future__ import annotations
+
+Coordinate = tuple[int, ...]
+Location = tuple[Coordinate, ...]
+
+
+def following(previous: Coordinate) -> Coordinate:
+    """The coordinate of a new step at the end: the last head plus one. `()` is the start."""
+    return (previous[0] + 1,) if previous else (1,)
+
+
+def between(previous: Coordinate, next: Coordinate) -> Coordinate:
+    """A coordinate strictly between two neighbours; `()` as `previous` is the start.
+
+    Raises:
+        ValueError: `previous` does not come before `next`.
+    """
+    if not previous < next:
+        raise ValueError(f"expected {previous} to come before {next}")
+    if next[: len(previous)] == previous:
+        rest = next[len(previous) :]
+        zeros = 0
+        while (*([0] * zeros), 1) >= rest:
+            zeros += 1
+        return (*previous, *([0] * zeros), 1)
+    if len(previous) > len(next):
+        return (*previous[:-1], previous[-1] + 1)
+    return (*previous, 1)
+
+
+def _encode_number(number: int) -> str:
+    digits = str(number)
+    return digits if len(digits) == 1 else chr(ord("a") + len(digits) - 2) + digits
+
+
+def encode_coordinate(coordinate: Coordinate) -> str:
+    """The stored form of one coordinate, e.g. `a10.1`."""
+    return ".".join(map(_encode_number, coordinate))
+
+
+def decode_coordinate(stored: str) -> Coordinate:
+    """The coordinate that a stored form stands for.
+
+    Raises:
+        ValueError: it is no stored form.
+    """
+    numbers = []
+    for ordinate in stored.split("."):
+        digits = ordinate[1:] if ordinate[:1].isalpha() else ordinate
+        if not (digits.isascii() and digits.isdigit()) or _encode_number(int(digits)) != ordinate:
+            raise ValueError(f"{stored!r} is no stored coordinate: expected e.g. '7', 'a12' or '1.1'")
+        numbers.append(int(digits))
+    return tuple(numbers)
+
+
+def encode(location: Location) -> str:
+    """The stored form of a location, e.g. `2,a10.1`."""
+    return ",".join(map(encode_coordinate, location))
+
+
+def decode(stored: str) -> Location:
+    """The location that a stored form stands for; "" is the root."""
+    return tuple(map(decode_coordinate, stored.split(","))) if stored else ()
+
+
+def display(location: str | Location) -> str:
+    """A location for people, e.g. `{2, 10.1}`."""
+    where = decode(location) if isinstance(location, str) else location
+    return "{" + ", ".join(".".join(map(str, coordinate)) for coordinate in where) + "}"
+
+
+def parse_displayed(text: str) -> Location:
+    """The location that `display` shows as `text`."""
+    inside = text.strip().removeprefix("{").removesuffix("}").strip()
+    if not inside:
+        return ()
+    return tuple(tuple(int(n) for n in part.strip().split(".")) for part in inside.split(","))
+
+
+def subtree(stored: str) -> tuple[str, str]:
+    """The half-open range of stored locations under one, itself not included."""
+    return stored + ",", stored + "-"
+
+
+def turn(loop: str, index: int) -> str:
+    """The stored location of a loop's turn, counted from 0."""
+    return f"{loop},{_encode_number(index + 1)}"
+
+
+def turns(loop: str, first: int, last: int) -> tuple[str, str]:
+    """The half-open range of stored locations of a loop's turns `first` up to, not including, `last`."""
+    return turn(loop, first), turn(loop, last)
