@@ -1,0 +1,135 @@
+"""The cursor: walks the rows of one branch in step with the code, and says what each step that is called meets.
+
+    nothing               the step is new
+    its own row           the step is replayed
+    a row of higher version the code is older than history: diverged
+    a row of lower version  the step is an insertion before that row
+    any other row         diverged; nothing is written
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pgflow.errors import HistoryDiverged
+from pgflow.history.events import KIND_REMOVED, KIND_VERSION_CHECK, NAMELESS, Event
+from pgflow.history.location import (
+    Coordinate,
+    between,
+    decode_coordinate,
+    display,
+    encode_coordinate,
+    following,
+)
+
+
+class Step(NamedTuple):
+    """Where a step stands, and the row that it meets there (None: a new one)."""
+
+    location: str
+    event: Event | None
+
+
+class Cursor:
+    """The position of the code in the history of one branch.
+
+    Parameters:
+        parent: stored location of the branch, "" for the root.
+        events: the rows that stand directly on it, in execution order.
+    """
+
+    __slots__ = ("_at", "_events", "_prefix", "_previous")
+
+    def __init__(self, parent: str, events: list[Event]) -> None:
+        self._prefix = parent + "," if parent else ""
+        self._events = events
+        self._at = 0
+        self._previous: Coordinate = ()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every row has been passed."""
+        return self._at >= len(self._events)
+
+    def remaining(self) -> list[Event]:
+        """The rows that the code has not come to: latent history, if it has ended."""
+        return self._events[self._at :]
+
+    def step(self, kind: str, name: str, version: int) -> Step:
+        """Place a step that the code calls.
+
+        Raises:
+            HistoryDiverged: history holds another step here; the cursor stays where it is.
+        """
+        if self._at >= len(self._events):
+            return self._new()
+        event = self._events[self._at]
+        if (
+            event.version == version
+            and event.kind == kind
+            and (event.name == name or kind in NAMELESS)
+        ):
+            self._pass(event)
+            return Step(event.location, event)
+        if event.version < version:
+            return self._insertion(event)
+        raise self._diverged(f"{_named(kind, name)} of version {version}", event)
+
+    def check_version(self, version: int) -> tuple[int, str | None]:
+        """The answer to a version check, and where to record it (None: nothing is written)."""
+        if self._at >= len(self._events):
+            return version, self._new().location
+        event = self._events[self._at]
+        if event.kind == KIND_VERSION_CHECK:
+            self._pass(event)
+        return event.version, None
+
+    def removed(self, kind: str, name: str) -> Step | None:
+        """Pass the step that used to stand here, or its mark; a new location at the end of history.
+
+        Raises:
+            HistoryDiverged: history holds another step here.
+        """
+        if self._at >= len(self._events):
+            return self._new()
+        event = self._events[self._at]
+        same_name = event.name == name or kind in NAMELESS
+        if same_name and (event.kind == kind or _marks(event, kind)):
+            self._pass(event)
+            return Step(event.location, event)
+        raise self._diverged(f"{_named(kind, name)}, which the code says was removed", event)
+
+    def _new(self) -> Step:
+        self._previous = following(self._previous)
+        return Step(self._prefix + encode_coordinate(self._previous), None)
+
+    def _insertion(self, event: Event) -> Step:
+        self._previous = between(self._previous, self._coordinate(event))
+        return Step(self._prefix + encode_coordinate(self._previous), None)
+
+    def _pass(self, event: Event) -> None:
+        self._previous = self._coordinate(event)
+        self._at += 1
+
+    def _coordinate(self, event: Event) -> Coordinate:
+        return decode_coordinate(event.location[len(self._prefix) :])
+
+    def _diverged(self, expected: str, event: Event) -> HistoryDiverged:
+        found = f"{_named(event.kind, event.name)} of version {event.version}"
+        where = display(event.location)
+        return HistoryDiverged(
+            f"history diverged at {where}: the code expected {expected}, history holds {found}. Nothing was written. Put "
+            "the recorded step back, stand `ctx.removed(...)` in its place, insert new steps with `ctx.v(n)`, or decide "
+            "with `ctx.check_version(n)`; then retry the workflow.",
+            location=where,
+            expected=expected,
+            found=found,
+        )
+
+
+def _named(kind: str, name: str) -> str:
+    return f'{kind} "{name}"' if name else kind
+
+
+def _marks(event: Event, kind: str) -> bool:
+    return event.kind == KIND_REMOVED and event.input == f'{{"kind":"{kind}"}}'
