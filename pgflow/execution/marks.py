@@ -56,5 +56,4 @@ def _mark(
         None,
         None,
         None,
-        None,
     )

@@ -19,8 +19,7 @@ class EventRow(NamedTuple):
     """One row of history to write. Payloads are JSON text.
 
     A row is keyed by its workflow and location: an ended row replaces a pending one, never another ended one.
-    `wake_at` is a deadline as database time; `delay` is a deadline in seconds after the moment of the write, for
-    those who know how long but not what time it is. At most one of the two is given.
+    `wake_at` is a deadline, as database time.
     """
 
     location: str
@@ -35,7 +34,6 @@ class EventRow(NamedTuple):
     output: str | None
     error: str | None
     wake_at: datetime | None
-    delay: float | None
     turn_state: str | None
     turn_now: datetime | None
     loop_progress: int | None
@@ -46,13 +44,12 @@ class EventRow(NamedTuple):
 class Suspended:
     """The workflow sleeps: its lease ends with this write.
 
-    Whichever of `wake_at` and now + `delay` comes first is when it may be claimed again; both None: an event wakes it.
+    `wake_at` is when it may be claimed again; None: an event wakes it.
     `mailbox` is the number of the last signal that the run had seen: if the row knows of a later one, or of a
     request to cancel, the workflow is pending at once instead of sleeping.
     """
 
     wake_at: datetime | None
-    delay: float | None
     waiting_for: tuple[str, ...] = ()
     mailbox: int = 0
 
@@ -116,6 +113,8 @@ class Advance:
     seq: int | None
     on_commit: Callable[[Advance, datetime], None]
     on_refused: Callable[[Advance, BaseException], None]
+    moved: int = 0
+    """Rows that left active history; filled in by the store before `on_commit`."""
 
     @property
     def breaks(self) -> bool:

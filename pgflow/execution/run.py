@@ -383,7 +383,7 @@ class Run:
                 step.scope.record(step, step.pending_row())
             if step.wake_at is not None and (wake_at is None or step.wake_at < wake_at):
                 wake_at = step.wake_at
-        self._write_outcome(Suspended(wake_at, None, (), self.claimed.mailbox))
+        self._write_outcome(Suspended(wake_at, (), self.claimed.mailbox))
 
     def _hand_back_when_idle(self) -> None:
         if self.attempts_running or self.advancing:

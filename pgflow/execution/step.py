@@ -184,7 +184,6 @@ class Step:
             None,
             None,
             None,
-            None,
         )
 
     def pending_row(self) -> EventRow:
