@@ -218,7 +218,7 @@ class WorkflowContext:
         Example:
             a, b = await ctx.join(ctx.activity(fetch, 1), second_half)
         """
-        awaitables = [step if inspect.isawaitable(step) else self.branch(step) for step in steps]  # type: ignore[arg-type]
+        awaitables = [step if inspect.isawaitable(step) else self.branch(step) for step in steps]
         return _join(awaitables)
 
     # Versions

@@ -78,7 +78,7 @@ class Run:
         self.workflow = workflow
         self.host = host
         self.label = f'workflow "{claimed.name}" {claimed.workflow_id}'
-        self.loop = RunLoop(self.label, self._loop_time, self._note_fatal)
+        self.loop = RunLoop(self.label, self._loop_time, self._note_fatal)  # type: ignore[abstract]
         self.history = HistoryIndex(claimed.events)
         self.active_rows = len(claimed.events)
         self.fatal: EngineError | None = None

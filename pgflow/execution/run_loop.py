@@ -83,7 +83,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         fatal: told of a refusal, which ends the run whatever the code does with the exception.
     """
 
-    __slots__ = ("_fatal", "_name", "_ready", "_time", "tasks")
+    __slots__ = ("_crowded", "_fatal", "_name", "_ready", "_time", "tasks")
 
     def __init__(
         self, name: str, time: Callable[[], float], fatal: Callable[[EngineError], None]
@@ -93,6 +93,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         self._fatal = fatal
         self._ready: deque[asyncio.Handle] = deque()
         self.tasks: list[asyncio.Task[Any]] = []
+        self._crowded = 64
 
     def drain(self) -> None:
         """Run callbacks until none is ready. To be called from a plain callback, not from within a task."""
@@ -149,7 +150,7 @@ class RunLoop(asyncio.AbstractEventLoop):
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
 
-    def create_task(  # type: ignore[override]
+    def create_task(
         self,
         coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
         *,
@@ -157,9 +158,10 @@ class RunLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
         **options: Any,
     ) -> asyncio.Task[T]:
-        task: asyncio.Task[T] = asyncio.Task(coro, loop=self, name=name, context=context, **options)  # type: ignore[arg-type]
-        if len(self.tasks) > 64:
+        task: asyncio.Task[T] = asyncio.Task(coro, loop=self, name=name, context=context, **options)
+        if len(self.tasks) >= self._crowded:
             self.tasks = [other for other in self.tasks if not other.done()]
+            self._crowded = max(64, 2 * len(self.tasks))
         self.tasks.append(task)
         return task
 
