@@ -153,7 +153,7 @@ class ActivityRunner:
                     f'activity "{activity.name}" did not end within its timeout of {activity.timeout:g} s'
                 ) from error
             raise
-        return activity.encode_result(value)
+        return activity.encode_result(value, call.limit)
 
 
 class ActivityStep(Step):
@@ -173,10 +173,11 @@ class ActivityStep(Step):
         self._activity = activity
         self._call: ActivityCall | None = None
         # Arguments that do not fit must not use up a location; a replayed step does not need them at all.
-        given = activity.encode_arguments(args, kwargs) if scope.cursor.exhausted else None
+        limit = scope.run.host.limits.payload
+        given = activity.encode_arguments(args, kwargs, limit) if scope.cursor.exhausted else None
         super().__init__(scope, activity.name, version)
         if given is None and not self.has_ended_row:
-            given = activity.encode_arguments(args, kwargs)
+            given = activity.encode_arguments(args, kwargs, limit)
         self.input = given
 
     def start(self) -> None:

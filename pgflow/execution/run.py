@@ -558,7 +558,7 @@ class Run:
             if error is None:
                 try:
                     self.scope.check_latent()
-                    output = self.workflow.encode_result(root.result())
+                    output = self.workflow.encode_result(root.result(), self.host.limits.payload)
                 except Exception as failure:
                     error = failure
         if isinstance(error, EngineError):

@@ -1,0 +1,117 @@
+"""Steps one by one: what rows they leave, what they give back, live and on replay."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+from typing import Any
+
+import pgflow
+from tests.execution.simulator import Incarnation, World, finish
+
+
+@pgflow.activity
+async def double(ctx: pgflow.ActivityContext, n: int) -> int:
+    return 2 * n
+
+
+@pgflow.activity(retry=pgflow.RetryPolicy(max_attempts=3, initial=5.0, jitter=False))
+def stumble(ctx: pgflow.ActivityContext, until: int) -> int:
+    if ctx.attempt < until:
+        raise ValueError(f"attempt {ctx.attempt}")
+    return ctx.attempt
+
+
+def test_sequence() -> None:
+    @pgflow.workflow
+    async def sums(ctx: pgflow.WorkflowContext, n: int) -> int:
+        a = await ctx.activity(double, n)
+        b = await ctx.activity(double, a)
+        return a + b
+
+    world = finish(World(sums, 3))
+    assert (world.status, world.output) == ("completed", "18")
+    assert world.locations() == [("1", "activity", "completed"), ("2", "activity", "completed")]
+    assert world.executed == [("double", 'activity "double" at {1}'), ("double", 'activity "double" at {2}')]
+
+
+def test_retry_is_recorded_attempt_by_attempt() -> None:
+    @pgflow.workflow
+    async def patient(ctx: pgflow.WorkflowContext) -> int:
+        return await ctx.activity(stumble, 3)
+
+    world = World(patient)
+    life = Incarnation(world)
+    while not life.ended:
+        life.take(life.choices()[0])
+    assert world.status == "sleeping"
+    row = world.events["1"]
+    assert (row.status, row.attempts) == ("pending", 1)
+    assert json.loads(row.error or "")["message"] == "attempt 1"
+    assert world.wake_at == row.wake_at
+    finish(world)
+    assert (world.status, world.output, world.events["1"].attempts) == ("completed", "3", 3)
+
+
+def test_last_failure_can_be_caught() -> None:
+    @pgflow.workflow
+    async def careful(ctx: pgflow.WorkflowContext) -> list[Any]:
+        try:
+            await ctx.activity(stumble, 9)
+        except pgflow.ActivityFailed as error:
+            return [error.error_type, error.attempts, await ctx.activity(double, 4)]
+        return []
+
+    world = finish(World(careful))
+    assert json.loads(world.output or "") == ["ValueError", 3, 8]
+
+
+def test_gather_keeps_history_free_of_holes() -> None:
+    @pgflow.workflow
+    async def both(ctx: pgflow.WorkflowContext) -> list[int]:
+        return list(await asyncio.gather(ctx.activity(double, 1), ctx.activity(double, 2)))
+
+    world = World(both)
+    life = Incarnation(world)
+    life.take("activity 1")
+    life.take("commit")
+    assert world.locations() == [("1", "activity", "pending"), ("2", "activity", "completed")]
+    life.crash()
+    finish(world)
+    assert world.output == "[2,4]"
+    assert len(world.executed) == 2
+
+
+def test_sleep_gives_the_lease_up() -> None:
+    @pgflow.workflow
+    async def nap(ctx: pgflow.WorkflowContext) -> float:
+        before = ctx.now()
+        await ctx.sleep(timedelta(hours=1))
+        return (ctx.now() - before).total_seconds()
+
+    world = World(nap)
+    life = Incarnation(world)
+    life.take("commit")
+    assert life.ended and world.status == "sleeping"
+    assert world.locations() == [("1", "sleep", "pending")]
+    finish(world)
+    assert float(world.output or "") >= 3600
+
+
+def test_loop_forgets_and_breaks() -> None:
+    @pgflow.workflow
+    async def count(ctx: pgflow.WorkflowContext, n: int) -> int:
+        async def turn(
+            ctx: pgflow.WorkflowContext, state: int
+        ) -> pgflow.Continue[int] | pgflow.Break[int]:
+            await ctx.activity(double, state)
+            return pgflow.Break(state) if state + 1 == n else pgflow.Continue(state + 1)
+
+        return await ctx.loop(turn, state=0, commit_interval=7, keep_iterations=10)
+
+    world = finish(World(count, 50))
+    assert world.output == "49"
+    assert world.locations() == [("1", "loop", "completed")]
+    assert len(world.forgotten) == 10
+    assert len(world.executed) == 50
