@@ -115,3 +115,48 @@ def test_loop_forgets_and_breaks() -> None:
     assert world.locations() == [("1", "loop", "completed")]
     assert len(world.forgotten) == 10
     assert len(world.executed) == 50
+
+
+def test_timeout_waits_for_a_result_on_its_way() -> None:
+    """The deadline passes while the covered step's result is being committed: the block was left in time."""
+
+    @pgflow.workflow
+    async def hurry(ctx: pgflow.WorkflowContext) -> int:
+        async with ctx.timeout(0.5):
+            return await ctx.activity(double, 4)
+
+    life = Incarnation(World(hurry))
+    life.take("activity 0")
+    life.take("timer")
+    life.take("commit")
+    life.take("commit")
+    assert (life.world.status, life.world.output) == ("completed", "8")
+
+
+def test_now_random_and_uuid_are_the_same_on_replay() -> None:
+    told: list[list[str]] = []
+
+    @pgflow.workflow
+    async def facts(ctx: pgflow.WorkflowContext) -> None:
+        async def inside(branch: pgflow.WorkflowContext) -> None:
+            life.extend([str(branch.random()), str(branch.uuid4())])
+
+        life: list[str] = []
+        told.append(life)
+        for n in range(3):
+            await ctx.activity(double, n)
+            life.extend([str(ctx.now()), str(ctx.random()), str(ctx.uuid4())])
+            await ctx.branch(inside)
+
+    world = World(facts)
+    for _ in range(8):
+        life = Incarnation(world)
+        life.take(life.choices()[0])
+        if not life.ended:
+            life.take(life.choices()[0])
+        if not life.ended:
+            life.crash()
+    finish(world)
+    for life_told in told:
+        assert life_told == told[-1][: len(life_told)]
+    assert len(set(told[-1])) == len(told[-1]) == 15
