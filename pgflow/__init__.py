@@ -19,7 +19,7 @@ from pgflow.errors import (
     WorkflowFailed,
     WorkflowNotFound,
 )
-from pgflow.execution.activities import ActivityContext
+from pgflow.execution.attempts import ActivityContext
 from pgflow.execution.context import WorkflowContext
 from pgflow.execution.loop import Break, Continue
 from pgflow.retry import RetryPolicy

@@ -1,21 +1,17 @@
-"""Activities: the step that asks for one, and the execution of its attempts on the worker's own event loop.
+"""The step that asks for an activity, over all its attempts.
 
 An attempt that fails and will be repeated is recorded (attempts, error, when the next is due) before the next begins.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import random
 import uuid
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
 from pgflow.codec import decode_error, encode_error
 from pgflow.errors import ActivityFailed, SerializationError
+from pgflow.execution.attempts import ActivityCall, ActivityContext
 from pgflow.execution.scope import Scope
 from pgflow.execution.step import Step
 from pgflow.history.events import (
@@ -28,132 +24,6 @@ from pgflow.history.location import display
 
 if TYPE_CHECKING:
     from pgflow.definitions import Activity
-
-
-class ActivityContext:
-    """What an activity knows of the attempt that it is.
-
-    Attributes:
-        id: the activity's id, the same for all its attempts.
-        workflow_id: the workflow that called it.
-        name: the activity's name.
-        attempt: which attempt this is, from 1.
-        idempotency_key: a text that is the same for all attempts of this step and for no other step; hand it to
-            services that refuse to do the same thing twice.
-    """
-
-    __slots__ = ("attempt", "id", "name", "workflow_id")
-
-    def __init__(self, id: uuid.UUID, workflow_id: uuid.UUID, name: str, attempt: int) -> None:
-        self.id = id
-        self.workflow_id = workflow_id
-        self.name = name
-        self.attempt = attempt
-
-    @property
-    def idempotency_key(self) -> str:
-        """Stable across attempts, restarts and workers."""
-        return str(self.id)
-
-
-class ActivityCall:
-    """One attempt: what to run, and whom to tell.
-
-    Parameters:
-        on_done: called once on the worker's loop with the encoded output or the error, unless the call was cancelled.
-    """
-
-    __slots__ = ("activity", "cancelled", "context", "input", "label", "limit", "on_done", "task")
-
-    def __init__(
-        self,
-        activity: Activity[Any, Any],
-        context: ActivityContext,
-        input: str,
-        label: str,
-        limit: int,
-        on_done: Callable[[str | None, BaseException | None], None],
-    ) -> None:
-        self.activity = activity
-        self.context = context
-        self.input = input
-        self.label = label
-        self.limit = limit
-        self.on_done = on_done
-        self.cancelled = False
-        self.task: asyncio.Task[None] | None = None
-
-    def cancel(self) -> None:
-        """Nobody wants the result any more: an async activity is cancelled, a thread's result is dropped."""
-        self.cancelled = True
-        if self.task is not None:
-            self.task.cancel()
-
-
-class ActivityRunner:
-    """Runs attempts: async ones as tasks, plain functions in threads; so many at once, the others wait their turn.
-
-    Parameters:
-        executor: the threads of plain functions.
-        limit: how many attempts run at once.
-    """
-
-    def __init__(self, executor: Executor, limit: int) -> None:
-        self._executor = executor
-        self._limit = limit
-        self._waiting: deque[ActivityCall] = deque()
-        self.running = 0
-
-    def start(self, call: ActivityCall) -> None:
-        """Run an attempt, now or when one of those running has ended."""
-        if self.running >= self._limit:
-            self._waiting.append(call)
-        else:
-            self._run(call)
-
-    def _run(self, call: ActivityCall) -> None:
-        self.running += 1
-        call.task = asyncio.get_running_loop().create_task(
-            self._attempt(call), name=f"activity {call.activity.name}"
-        )
-
-    async def _attempt(self, call: ActivityCall) -> None:
-        output: str | None = None
-        failure: BaseException | None = None
-        try:
-            output = await self._execute(call)
-        except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
-            # SystemExit from an activity is a failure of the activity, not an order to the worker.
-            failure = error
-        finally:
-            self.running -= 1
-            while self._waiting and self.running < self._limit:
-                following = self._waiting.popleft()
-                if not following.cancelled:
-                    self._run(following)
-        if not call.cancelled:
-            call.on_done(output, failure)
-
-    async def _execute(self, call: ActivityCall) -> str:
-        activity = call.activity
-        args, kwargs = activity.decode_arguments(call.input)
-        deadline = asyncio.timeout(activity.timeout)
-        try:
-            async with deadline:
-                if activity.is_async:
-                    value = await activity.fn(call.context, *args, **kwargs)
-                else:
-                    context = contextvars.copy_context()
-                    value = await asyncio.get_running_loop().run_in_executor(
-                        self._executor, lambda: context.run(activity.fn, call.context, *args, **kwargs)
-                    )
-        except TimeoutError as error:
-            if deadline.expired():
-                raise TimeoutError(
-                    f'activity "{activity.name}" did not end within its timeout of {activity.timeout:g} s'
-                ) from error
-            raise
-        return activity.encode_result(value, call.limit)
 
 
 class ActivityStep(Step):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from pgflow.execution.ports import Journal, Loops, Outcome
 
 if TYPE_CHECKING:
-    from pgflow.execution.activities import ActivityCall
+    from pgflow.execution.attempts import ActivityCall
     from pgflow.execution.run import Run
 
 

@@ -122,6 +122,8 @@ class RunLoop(asyncio.AbstractEventLoop):
         self._ready.clear()
         for task in self.tasks:
             if task.done():
+                if not task.cancelled() and isinstance(task.exception(), EngineError):
+                    task._log_traceback = False  # type: ignore[attr-defined]  # the run has ended with it: told once
                 continue
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # dropped on purpose
             coroutine = task.get_coro()
@@ -190,8 +192,9 @@ class RunLoop(asyncio.AbstractEventLoop):
         self.call_exception_handler(context)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        log.error("%s: %s", self._name, context.get("message"), exc_info=error)
+        # Without the traceback: this is called by the garbage collector too, in the middle of whatever runs then, and
+        # formatting one parses source code.
+        log.error("%s: %s: %r", self._name, context.get("message"), context.get("exception"))
 
     async def shutdown_asyncgens(self) -> None:
         """Nothing to do: asynchronous generators live and end with the run."""

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from pgflow.definitions import Workflow
 from pgflow.errors import LeaseLost
-from pgflow.execution.activities import ActivityCall
+from pgflow.execution.attempts import ActivityCall
 from pgflow.execution.host import Limits
 from pgflow.execution.ports import (
     Advance,

@@ -1,0 +1,61 @@
+"""The database's time as a worker knows it, without asking.
+
+Every commit tells the database's time at a moment that lies before its answer arrives. So (that time - monotonic time
+of the arrival) is never more than the true difference of the two clocks, and the largest one seen is the best: `now()` is
+never ahead of the database, and behind it only by the fastest answer's delay. Old observations are dropped, since clocks
+drift and are set.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+WINDOW = 30.0
+"""Seconds after which an observation gives way to a younger one; it is forgotten after twice as many."""
+
+_START = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class DatabaseClock:
+    """An estimate of the database's clock.
+
+    Parameters:
+        monotonic: seconds of a clock that never goes back.
+
+    Example:
+        clock.observe(committed_at)
+        deadline = clock.now() + timedelta(hours=1)
+    """
+
+    def __init__(self, monotonic: float | None = None) -> None:
+        self._current: float | None = None
+        self._previous: float | None = None
+        self._since = time.monotonic() if monotonic is None else monotonic
+
+    def observe(self, at: datetime) -> None:
+        """The database's time was `at`, or later, just now."""
+        monotonic = time.monotonic()
+        offset = (at - _START).total_seconds() - monotonic
+        if monotonic - self._since > WINDOW:
+            self._previous, self._current, self._since = self._current, None, monotonic
+        if self._current is None or offset > self._current:
+            self._current = offset
+
+    def now(self) -> datetime:
+        """The database's time; never ahead of it.
+
+        Raises:
+            RuntimeError: nothing has been observed yet.
+        """
+        return _START + timedelta(seconds=self._offset() + time.monotonic())
+
+    def seconds_until(self, when: datetime) -> float:
+        """Seconds from now until the database's clock shows `when`; not positive when it is past."""
+        return (when - _START).total_seconds() - self._offset() - time.monotonic()
+
+    def _offset(self) -> float:
+        known = [offset for offset in (self._current, self._previous) if offset is not None]
+        if not known:
+            raise RuntimeError("the database's time is not known before the first answer")
+        return max(known)
