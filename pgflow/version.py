@@ -1,0 +1,10 @@
+"""The version of this code, as its distribution says it."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    VERSION = version("pgflow-engine")
+except PackageNotFoundError:  # a checkout that was not installed
+    VERSION = "0+checkout"

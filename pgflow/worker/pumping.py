@@ -1,0 +1,70 @@
+"""Pumps runs from plain callbacks of the worker's loop, each once however often it was asked for, in slices of time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+
+from pgflow.execution.run import Run
+
+log = logging.getLogger("pgflow.worker")
+
+SLICE = 0.01
+"""Seconds of pumping before the loop gets to its sockets again."""
+
+SLOW = 1.0
+"""Seconds without coming to rest after which a workflow's code is named in the log."""
+
+
+class Pump:
+    """The queue of runs that something has happened to.
+
+    It pumps from a callback, never from within a task, so that a run's own loop can be drained there on every version of
+    Python; and always in a later callback than the one that asked, so that whoever hands something to a run goes on first.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[Run] = deque()
+        self._armed = False
+        self.current: Run | None = None
+        """The run whose code is executing at the moment."""
+
+    def schedule(self, run: Run) -> None:
+        """Pump `run` in a later callback."""
+        if not run.scheduled:
+            run.scheduled = True
+            self._queue.append(run)
+            if not self._armed:
+                self._armed = True
+                self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        queue = self._queue
+        started = time.monotonic()
+        until = started + SLICE
+        for _ in range(len(queue)):
+            run = queue.popleft()
+            run.scheduled = False
+            self.current = run
+            try:
+                run.pump()
+            finally:
+                self.current = None
+            now = time.monotonic()
+            if now - started > SLOW:
+                log.warning(
+                    "%s did not come to rest for %.1f s: its own code computes for too long between two steps, and no other "
+                    "workflow runs meanwhile. Move the computation into a plain `def` activity.",
+                    run.label,
+                    now - started,
+                )
+            if now > until:
+                break
+            started = now
+        if queue:
+            self._loop.call_soon(self._turn)
+        else:
+            self._armed = False

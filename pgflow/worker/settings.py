@@ -1,0 +1,52 @@
+"""What a worker is told at its start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pgflow.execution.host import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of one worker. Durations are seconds.
+
+    Parameters:
+        queues: the queues that it serves.
+        concurrency: workflows in memory at once.
+        activities: async activity attempts at once.
+        threads: plain activity functions at once, each in a thread.
+        lease: how long its workflows are safe from others after its last heartbeat.
+        grace: how long running activities may go on after a stop.
+        poll: the longest pause between two looks for work that no hint announced.
+        recovery: the pause between two looks for dead workers.
+        limits: bounds of one workflow.
+        max_backlog: rows waiting for their commit at which no more activities begin.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
+
+    queues: Sequence[str] = ("default",)
+    concurrency: int = 1000
+    activities: int = 1000
+    threads: int = 32
+    lease: float = 15.0
+    grace: float = 10.0
+    poll: float = 1.0
+    recovery: float = 0.5
+    limits: Limits = field(default_factory=Limits)
+    max_backlog: int = 20_000
+
+    def __post_init__(self) -> None:
+        if not self.queues or not all(isinstance(queue, str) and queue for queue in self.queues):
+            raise ValueError(f"queues={self.queues!r}: expected at least one name")
+        for name in ("concurrency", "activities", "threads", "max_backlog"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name}={value!r}: expected a whole number, at least 1")
+        for name, least in (("lease", 1.0), ("poll", 0.01), ("recovery", 0.05), ("grace", 0.0)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not value >= least:
+                raise ValueError(f"{name}={value!r}: expected at least {least:g} seconds")

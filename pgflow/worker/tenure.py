@@ -1,0 +1,299 @@
+"""A tenure: the time between a worker's registration and the loss, or the return, of its lease.
+
+All that is bound to the worker's id lives and ends here: its journal, its claims, its loops, the runs in its memory. When
+the lease can no longer be trusted, everything is dropped without a write, and the worker begins another tenure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import psycopg
+
+from pgflow.definitions import Registry
+from pgflow.execution.attempts import ActivityCall, ActivityRunner
+from pgflow.execution.host import Limits
+from pgflow.execution.ports import Claimed, Completed, Failed, Outcome, Released, Suspended
+from pgflow.execution.run import Run
+from pgflow.execution.starting import execute
+from pgflow.store.claims import Claims
+from pgflow.store.connections import Database
+from pgflow.store.hints import Notifier
+from pgflow.store.journal import Journal
+from pgflow.store.loops import LoopAdvancer
+from pgflow.worker.clock import DatabaseClock
+from pgflow.worker.pumping import Pump
+from pgflow.worker.settings import Settings
+
+log = logging.getLogger("pgflow.worker")
+
+MAX_CLAIM = 500
+"""Workflows that one claim takes, at most."""
+
+FULL = 0.05
+"""Seconds after which a worker that is nearly full takes even a few workflows, if more are waiting."""
+
+LAST_WRITES = 5.0
+"""Seconds that the last writes of a stopping worker may take."""
+
+
+class Tenure:
+    """One registration of a worker, and the `Host` of its runs.
+
+    Parameters:
+        database: where everything is written.
+        worker_id: the registration whose leases fence the writes.
+        registry: the workflows that the worker knows.
+        settings: the worker's.
+        notifier: sends hints after commits.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        worker_id: int,
+        registry: Registry,
+        settings: Settings,
+        notifier: Notifier,
+    ) -> None:
+        self.worker_id = worker_id
+        self.runs: dict[UUID, Run] = {}
+        self.steps = 0
+        """Rows of history committed so far."""
+        self._registry = registry
+        self._settings = settings
+        self._notifier = notifier
+        self._clock = DatabaseClock()
+        self._pump = Pump()
+        self._journal = Journal(database, worker_id, on_batch=self._written)
+        self._loops = LoopAdvancer(database, worker_id)
+        self._claims = Claims(database, worker_id)
+        self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="pgflow activity")
+        self._activities = ActivityRunner(self._threads, settings.activities, settings.threads)
+        self._wanted = asyncio.Event()
+        self._looking = False
+        self._hungry = False
+        self._due: datetime | None = None
+        self._stopping = False
+        self._empty = asyncio.Event()
+        self._claiming: asyncio.Task[None] | None = None
+
+    # Life
+
+    def start(self) -> None:
+        """Begin to claim and run workflows."""
+        self._journal.start()
+        self._loops.start()
+        self._claiming = asyncio.get_running_loop().create_task(self._claim(), name="pgflow claims")
+
+    def look(self) -> None:
+        """There may be work: claim now."""
+        self._looking = True
+        self._wanted.set()
+
+    async def hand_back(self, grace: float) -> None:
+        """Claim no more, let running activities end for `grace` seconds, hand every workflow back."""
+        self._stopping = True
+        await self._stop_claiming()
+        for run in list(self.runs.values()):
+            run.stop()
+        if not await self._until_empty(grace):
+            log.warning(
+                "%d workflows still run an activity after %g s of grace: their attempts are cut off and will be repeated",
+                len(self.runs),
+                grace,
+            )
+            for run in list(self.runs.values()):
+                run.give_up_attempts()
+            await self._until_empty(LAST_WRITES)
+        try:
+            async with asyncio.timeout(LAST_WRITES):
+                await self._journal.drain()
+        except TimeoutError:
+            log.warning("the last writes were not committed in time; another worker repeats what they held")
+        await self._close()
+
+    async def drop(self) -> None:
+        """Forget everything without a write: the lease is gone."""
+        self._stopping = True
+        await self._stop_claiming()
+        for run in list(self.runs.values()):
+            run.discard()
+        self.runs.clear()
+        await self._close()
+
+    async def _close(self) -> None:
+        self._activities.close()
+        await self._loops.close()
+        await self._journal.close()
+        await self._claims.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _stop_claiming(self) -> None:
+        task, self._claiming = self._claiming, None
+        if task is not None:
+            self._wanted.set()
+            await task
+
+    async def _until_empty(self, seconds: float) -> bool:
+        """Wait until no run is left; whether that came true in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self.runs:
+                    self._empty.clear()
+                    await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    # Claiming
+
+    async def _claim(self) -> None:
+        settings = self._settings
+        names = self._registry.names
+        pause = 0.05
+        while not self._stopping:
+            room = settings.concurrency - len(self.runs)
+            more = False
+            next_due: datetime | None = None
+            if room > 0 and self._journal.backlog < settings.max_backlog:
+                asked = min(room, MAX_CLAIM)
+                try:
+                    batch = await self._claims.claim(asked, settings.queues, names)
+                except psycopg.Error as error:
+                    log.warning("claiming failed and is tried again in %.2f s: %s", pause, error)
+                    self._wanted.clear()
+                    await self._wait(pause)
+                    pause = min(pause * 2, 5.0)
+                    continue
+                pause = 0.05
+                self._clock.observe(batch.now)
+                for claimed in batch.runs:
+                    self._begin(claimed)
+                more = len(batch.runs) >= asked
+                next_due = batch.next_wake_at
+            else:
+                more = True
+            await self._rest(more, next_due)
+
+    async def _rest(self, more: bool, next_due: datetime | None) -> None:
+        """Pause until there is reason to claim again: a hint, a deadline, room in memory, or the poll."""
+        if more and self._roomy():
+            return
+        until = time.monotonic() + (FULL if more else self._settings.poll)
+        self._hungry, self._due = more, _earlier(self._due, next_due)
+        while not self._stopping and not self._looking:
+            seconds = until - time.monotonic()
+            if self._due is not None and not more:
+                seconds = min(seconds, self._clock.seconds_until(self._due))
+            if seconds <= 0 or (more and self._roomy()):
+                break
+            self._wanted.clear()
+            await self._wait(seconds)
+        self._looking = self._hungry = False
+        self._due = None
+
+    def _roomy(self) -> bool:
+        """Whether a claim is worth its round trip: a tenth of the places is free."""
+        concurrency = self._settings.concurrency
+        return concurrency - len(self.runs) >= max(1, concurrency // 10)
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wanted.wait()
+        except TimeoutError:
+            pass
+
+    def _begin(self, claimed: Claimed) -> None:
+        earlier = self.runs.pop(claimed.workflow_id, None)
+        if earlier is not None:
+            earlier.discard()  # it was taken from this worker and has come back with a higher epoch
+        self.runs[claimed.workflow_id] = execute(claimed, self._registry.get(claimed.name), self)
+
+    # Host
+
+    @property
+    def journal(self) -> Journal:
+        """Where runs hand over rows and outcomes."""
+        return self._journal
+
+    @property
+    def loops(self) -> LoopAdvancer:
+        """Where runs hand over the forgetting of turns."""
+        return self._loops
+
+    @property
+    def limits(self) -> Limits:
+        """Bounds of one workflow."""
+        return self._settings.limits
+
+    def now(self) -> datetime:
+        """The database's time, never ahead of it."""
+        return self._clock.now()
+
+    def later(self, seconds: float) -> datetime:
+        """The database's time in so many seconds."""
+        return self._clock.now() + timedelta(seconds=seconds)
+
+    def observe_time(self, at: datetime) -> None:
+        """Learn from a commit what time it is."""
+        self._clock.observe(at)
+
+    def schedule(self, run: Run) -> None:
+        """Pump the run in a later callback."""
+        self._pump.schedule(run)
+
+    def call_at(self, when: datetime, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call back when the database's clock shows `when`."""
+        loop = asyncio.get_running_loop()
+        return loop.call_later(max(0.0, self._clock.seconds_until(when)) + 0.0005, callback)
+
+    def start_activity(self, call: ActivityCall) -> None:
+        """Execute one attempt, now or when it is its turn."""
+        if self._journal.backlog > self._settings.max_backlog:
+            self._activities.pause()
+        self._activities.start(call)
+
+    def finished(self, run: Run, outcome: Outcome | None) -> None:
+        """A run has left memory."""
+        workflow_id = run.claimed.workflow_id
+        if self.runs.get(workflow_id) is run:
+            del self.runs[workflow_id]
+        if isinstance(outcome, Completed | Failed):
+            self._notifier.done(workflow_id)
+        elif isinstance(outcome, Suspended):
+            self._note_due(outcome.wake_at)
+        elif isinstance(outcome, Released):
+            self._notifier.wake(run.claimed.queue)
+        if not self.runs:
+            self._empty.set()
+        if self._hungry and self._roomy():
+            self._wanted.set()
+
+    def _note_due(self, when: datetime | None) -> None:
+        if when is not None and (self._due is None or when < self._due):
+            self._due = when
+            self._wanted.set()
+
+    def _written(self, runs: int, rows: int) -> None:
+        self.steps += rows
+        if self._journal.backlog < self._settings.max_backlog // 2:
+            self._activities.resume()
+
+    def describe(self) -> str | None:
+        """The workflow whose code executes at the moment, for the watchdog."""
+        run = self._pump.current
+        return run.label if run is not None else None
+
+
+def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+    if one is None or other is None:
+        return one or other
+    return min(one, other)

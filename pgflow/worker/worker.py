@@ -1,0 +1,222 @@
+"""`pgflow.Worker`: registers, claims and runs workflows, recovers those of dead workers, hands everything back at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+
+from pgflow.definitions import Registry, Workflow
+from pgflow.execution.host import Limits
+from pgflow.retry import seconds
+from pgflow.store.compatibility import check_async
+from pgflow.store.connections import Database
+from pgflow.store.hints import Listener, Notifier
+from pgflow.store.leases import Lease, recover
+from pgflow.version import VERSION
+from pgflow.worker.settings import Settings
+from pgflow.worker.tenure import Tenure
+from pgflow.worker.watchdog import Watchdog
+
+log = logging.getLogger("pgflow.worker")
+
+
+class Worker:
+    """Runs workflows until it is stopped. One process may hold thousands of them at once.
+
+    Parameters:
+        dsn: the database.
+        workflows: what it can run; two of one name are refused.
+        queues: the queues that it serves.
+        concurrency: workflows in memory at once.
+        lease: seconds (or a timedelta) that its workflows are safe from others after its last heartbeat.
+        schema: the schema of the tables.
+        threads: plain activity functions at once.
+        activities: async activity attempts at once; as many as workflows if not given.
+        grace: seconds (or a timedelta) that running activities may go on after a stop.
+        poll: the longest pause, in seconds, between two looks for work that no notification announced.
+        payload_limit: the largest payload in bytes of JSON.
+        max_active_rows: active history rows at which a workflow is stopped with an error.
+
+    Raises:
+        ValueError: a setting out of its range, two workflows of one name.
+        TypeError: something that is no workflow.
+
+    Example:
+        worker = pgflow.Worker(dsn, workflows=[checkout])
+        await worker.run()
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        workflows: Iterable[Workflow[Any, Any]],
+        queues: Sequence[str] = ("default",),
+        concurrency: int = 1000,
+        lease: timedelta | float = 15.0,
+        schema: str = "pgflow",
+        threads: int = 32,
+        activities: int | None = None,
+        grace: timedelta | float = 10.0,
+        poll: float = 1.0,
+        payload_limit: int = 1 << 20,
+        max_active_rows: int = 100_000,
+    ) -> None:
+        self._registry = Registry(workflows)
+        if not self._registry.names:
+            raise ValueError("workflows=[]: expected at least one workflow")
+        self._settings = Settings(
+            queues=tuple([queues] if isinstance(queues, str) else queues),
+            concurrency=concurrency,
+            activities=concurrency if activities is None else activities,
+            threads=threads,
+            lease=seconds(lease, "lease"),
+            grace=seconds(grace, "grace"),
+            poll=poll,
+            limits=replace(Limits(), payload=payload_limit, max_rows=max_active_rows),
+        )
+        self._database = Database(dsn, schema, self._settings.lease)
+        self._tenure: Tenure | None = None
+        self._ended = asyncio.Event()
+        self._stopping = False
+        self._running: asyncio.Task[None] | None = None
+        self.ready = asyncio.Event()
+        """Set once the worker is registered and claims."""
+
+    @property
+    def id(self) -> int | None:
+        """The number of the worker's registration, while it has one."""
+        return self._tenure.worker_id if self._tenure is not None else None
+
+    def stop(self) -> None:
+        """Claim no more; let running activities end within the grace period; hand everything back. Returns at once.
+
+        Call it on the worker's event loop.
+        """
+        self._stopping = True
+        self._ended.set()
+
+    async def run(self) -> None:
+        """Run until `stop()`.
+
+        Raises:
+            SchemaOutdated: the database is not migrated, or its schema does not fit this code.
+            psycopg.OperationalError: the database cannot be reached at the start.
+        """
+        database = self._database
+        async with await database.connect("check") as connection:
+            await check_async(connection, database.schema)
+        notifier = Notifier(database)
+        notifier.start()
+        listener = Listener(database, wake=self._look, reconnected=self._look)
+        listener.start()
+        watchdog = Watchdog(self._describe)
+        watchdog.start()
+        try:
+            while not self._stopping:
+                await self._tenure_of(notifier)
+        finally:
+            watchdog.stop()
+            await listener.close()
+            await notifier.close()
+
+    async def _tenure_of(self, notifier: Notifier) -> None:
+        """Register, work until the lease is lost or the worker stopped, and end."""
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        lost = asyncio.Event()
+        lease = await Lease.register(
+            self._database,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=VERSION,
+            queues=list(settings.queues),
+            on_lost=lambda reason: loop.call_soon_threadsafe(self._lost, lost, reason),
+        )
+        tenure = Tenure(self._database, lease.worker_id, self._registry, settings, notifier)
+        self._tenure = tenure
+        tenure.start()
+        recovery = loop.create_task(self._recover(lease.worker_id), name="pgflow recovery")
+        log.info(
+            "worker %d started: %d workflows known, queues %s, lease %g s",
+            lease.worker_id,
+            len(self._registry.names),
+            ", ".join(settings.queues),
+            settings.lease,
+        )
+        self.ready.set()
+        try:
+            await self._ended.wait()
+            if lost.is_set():
+                await tenure.drop()
+            else:
+                await tenure.hand_back(settings.grace)
+        finally:
+            recovery.cancel()
+            try:
+                await recovery
+            except asyncio.CancelledError:
+                pass
+            self._tenure = None
+            if not self._stopping:
+                self._ended.clear()
+            await lease.release()
+            log.info("worker %d ended after %d rows of history", lease.worker_id, tenure.steps)
+
+    def _lost(self, lost: asyncio.Event, reason: str) -> None:
+        log.error("the lease is lost, everything in memory is dropped: %s", reason)
+        lost.set()
+        self._ended.set()
+
+    async def _recover(self, worker_id: int) -> None:
+        """Look for dead workers and take over what they held."""
+        pause = self._settings.recovery
+        wait = pause
+        while True:
+            await asyncio.sleep(wait)
+            try:
+                recovered = await recover(self._database, worker_id)
+            except psycopg.Error as error:
+                wait = min(wait * 2, 10.0)
+                log.warning("looking for dead workers failed, the next look is in %g s: %s", wait, error)
+                continue
+            wait = pause
+            if recovered:
+                log.warning("took over %d workflows of workers that died", recovered)
+                self._look()
+
+    def _look(self, *_: object) -> None:
+        if self._tenure is not None:
+            self._tenure.look()
+
+    def _describe(self) -> str | None:
+        return self._tenure.describe() if self._tenure is not None else None
+
+    async def __aenter__(self) -> Self:
+        """Run in the background until the end of the block."""
+        self._running = asyncio.get_running_loop().create_task(self.run(), name="pgflow worker")
+        ready = asyncio.ensure_future(self.ready.wait())
+        await asyncio.wait([self._running, ready], return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if self._running.done():
+            await self._running
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+        assert self._running is not None
+        await self._running
