@@ -137,9 +137,19 @@ def row_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
         return None
     columns = dict(zip(EventRow._fields, zip(*rows, strict=True), strict=True))
     parameters: dict[str, Any] = {"run": "{" + ",".join(runs) + "}"}
-    for name in ("location", "kind", "name", "status", "input", "output", "error", "turn_state", "loop_state"):
+    for name in (
+        "location",
+        "kind",
+        "name",
+        "status",
+        "input",
+        "output",
+        "error",
+        "turn_state",
+        "loop_state",
+    ):
         parameters[name] = _texts(columns[name])
-    for name in ("iteration", "seq", "version", "attempts", "delay", "loop_progress"):
+    for name in ("iteration", "seq", "version", "attempts", "loop_progress"):
         parameters[name] = _numbers(columns[name])
     for name in ("wake_at", "turn_now"):
         parameters[name] = _times(columns[name])
@@ -152,12 +162,13 @@ def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
     Raises:
         Unwritable: A text holds the character that separates values.
     """
-    ending = [(number, part.outcome) for number, part in enumerate(parts, 1) if part.outcome is not None]
+    ending = [
+        (number, part.outcome) for number, part in enumerate(parts, 1) if part.outcome is not None
+    ]
     if not ending:
         return None
     words: list[str] = []
     wake_ats: list[datetime | None] = []
-    delays: list[float | None] = []
     waiting: list[str | None] = []
     mailboxes: list[int] = []
     payloads: list[str | None] = []
@@ -165,8 +176,11 @@ def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
         suspended = outcome if isinstance(outcome, Suspended) else None
         words.append(_WORDS[type(outcome)])
         wake_ats.append(suspended.wake_at if suspended else None)
-        delays.append(suspended.delay if suspended else None)
-        waiting.append(INNER_SEPARATOR.join(suspended.waiting_for) if suspended and suspended.waiting_for else None)
+        waiting.append(
+            INNER_SEPARATOR.join(suspended.waiting_for)
+            if suspended and suspended.waiting_for
+            else None
+        )
         mailboxes.append(suspended.mailbox if suspended else 0)
         if isinstance(outcome, Completed):
             payloads.append(outcome.output)
@@ -178,14 +192,18 @@ def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
         "outcome_run": "{" + ",".join([str(number) for number, _ in ending]) + "}",
         "outcome": _texts(words),
         "outcome_wake_at": _times(wake_ats),
-        "outcome_delay": _numbers(delays),
         "waiting_for": _texts(waiting),
         "mailbox": _numbers(mailboxes),
         "payload": _texts(payloads),
     }
 
 
-_WORDS: dict[type, str] = {Suspended: "sleeping", Completed: "completed", Failed: "failed", Released: "released"}
+_WORDS: dict[type, str] = {
+    Suspended: "sleeping",
+    Completed: "completed",
+    Failed: "failed",
+    Released: "released",
+}
 
 
 def _texts(values: Sequence[str | None]) -> str | None:
@@ -196,11 +214,13 @@ def _texts(values: Sequence[str | None]) -> str | None:
         return None
     joined = SEPARATOR.join([value or "" for value in values]) if absent else SEPARATOR.join(values)  # type: ignore[arg-type]
     if joined.count(SEPARATOR) != count - 1:
-        raise Unwritable("a text holds the control character U+001F, which cannot be stored; JSON escapes it")
+        raise Unwritable(
+            "a text holds the control character U+001F, which cannot be stored; JSON escapes it"
+        )
     return joined
 
 
-def _numbers(values: Sequence[float | None]) -> str | None:
+def _numbers(values: Sequence[int | None]) -> str | None:
     """An array literal of all values; None if all are absent."""
     absent = values.count(None)
     if absent == len(values):

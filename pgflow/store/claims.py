@@ -122,7 +122,9 @@ class Claims:
                     await self._line.drop()
                 raise
             if around.sweeping:
-                self._next_sweep = time.monotonic() + max(SWEEP_EVERY, (time.monotonic() - sent) / SWEEP_SHARE)
+                self._next_sweep = time.monotonic() + max(
+                    SWEEP_EVERY, (time.monotonic() - sent) / SWEEP_SHARE
+                )
             for scope, priority in found:
                 self._levels[scope].setdefault(priority, _Level())
             if batch.runs or not found:
@@ -137,7 +139,9 @@ class Claims:
         for scope in scopes:
             known = self._levels.setdefault(scope, {0: _Level(used=clock)})
             if sweeping:
-                for priority in [p for p, level in known.items() if p and level.used < clock - FORGET_LEVEL]:
+                for priority in [
+                    p for p, level in known.items() if p and level.used < clock - FORGET_LEVEL
+                ]:
                     del known[priority]
             around.levels.extend((scope, priority, level) for priority, level in known.items())
         around.parameters = {
@@ -173,13 +177,21 @@ class Claims:
             taken = await transaction.execute(text("claim"), parameters, prepare=True)
             await faults.reach("claims.before_read")
             runs = await transaction.execute(text("claim_runs"), parameters, prepare=True)
-            history = await transaction.execute(text("claim_history"), parameters, prepare=True, binary=True)
+            history = await transaction.execute(
+                text("claim_history"), parameters, prepare=True, binary=True
+            )
             for claim in unsure:
                 mine = {"worker": self._worker, "claim": claim}
                 late.append(await transaction.execute(text("claim_runs"), mine, prepare=True))
-                late.append(await transaction.execute(text("claim_history"), mine, prepare=True, binary=True))
+                late.append(
+                    await transaction.execute(
+                        text("claim_history"), mine, prepare=True, binary=True
+                    )
+                )
             ahead = await transaction.execute(text("claim_ahead"), parameters, prepare=True)
-            levels = await transaction.execute(text("claim_levels"), self._gaps(scopes), prepare=True)
+            levels = await transaction.execute(
+                text("claim_levels"), self._gaps(scopes), prepare=True
+            )
         ((now, next_wake_at),) = await ahead.fetchall()
         claimed = _claimed(await runs.fetchall(), await history.fetchall(), now)
         for claim, found_runs, found_history in zip(unsure, late[::2], late[1::2], strict=True):
@@ -190,7 +202,9 @@ class Claims:
         new = [((queue, name), priority) for queue, name, priority in await levels.fetchall()]
         return Batch(claimed, now, next_wake_at), new
 
-    def _remember(self, around: _Round, taken: list[tuple[int, datetime, int]], now: datetime, limit: int) -> None:
+    def _remember(
+        self, around: _Round, taken: list[tuple[int, datetime, int]], now: datetime, limit: int
+    ) -> None:
         """Move on the moments up to which everything is known to be taken."""
         clock = time.monotonic()
         for number, last, _ in taken:
@@ -212,9 +226,33 @@ class Claims:
 def _claimed(runs: list[Any], history: list[Any], now: datetime) -> list[Claimed]:
     """Runs with their events; the events come ordered by workflow and location."""
     claimed: dict[str, Claimed] = {}
-    for workflow_id, key, name, queue, epoch, input_, tags, created_at, parent_id, seed, mailbox, cancel in runs:
+    for (
+        workflow_id,
+        key,
+        name,
+        queue,
+        epoch,
+        input_,
+        tags,
+        created_at,
+        parent_id,
+        seed,
+        mailbox,
+        cancel,
+    ) in runs:
         claimed[key] = Claimed(
-            workflow_id, name, queue, epoch, input_, tags, created_at, parent_id, seed, mailbox, cancel, now
+            workflow_id,
+            name,
+            queue,
+            epoch,
+            input_,
+            tags,
+            created_at,
+            parent_id,
+            seed,
+            mailbox,
+            cancel,
+            now,
         )
     current, events = "", []
     make = Event._make

@@ -53,7 +53,9 @@ def _template(name: str) -> str:
 @cache
 def _quoted(schema: str) -> str:
     if not schema or "\x00" in schema or "%" in schema or "{" in schema:
-        raise ValueError(f"{schema!r} cannot be the name of a pgflow schema: choose letters, digits, underscores")
+        raise ValueError(
+            f"{schema!r} cannot be the name of a pgflow schema: choose letters, digits, underscores"
+        )
     return '"' + schema.replace('"', '""') + '"'
 
 
@@ -118,7 +120,9 @@ class Database:
             "plan_cache_mode": "force_generic_plan",
         }
         options = " ".join(f"-c {key}={value}" for key, value in settings.items())
-        extra: dict[str, Any] = {key: value for key, value in _KEEPALIVE.items() if key not in given}
+        extra: dict[str, Any] = {
+            key: value for key, value in _KEEPALIVE.items() if key not in given
+        }
         extra["options"] = f"{given.get('options') or ''} {options}".strip()
         extra["application_name"] = f"{self.application} {purpose}"
         return make_conninfo(self.dsn, **extra)
@@ -202,8 +206,12 @@ class Line:
         """
         connection = await self.get()
         async with connection.pipeline():
-            await connection.execute("BEGIN ISOLATION LEVEL SERIALIZABLE" if serializable else "BEGIN")
-            await connection.execute(TIMEOUTS, [f"{self.database.statement_timeout}ms"] * 2, prepare=True)
+            await connection.execute(
+                "BEGIN ISOLATION LEVEL SERIALIZABLE" if serializable else "BEGIN"
+            )
+            await connection.execute(
+                TIMEOUTS, [f"{self.database.statement_timeout}ms"] * 2, prepare=True
+            )
             yield connection
             await connection.execute("COMMIT")
 
@@ -217,4 +225,6 @@ TIMEOUTS = (
 
 def is_lost(error: BaseException, connection: AsyncConnection) -> bool:
     """Whether `error` means that the connection broke, so that the fate of what was sent is unknown."""
-    return connection.closed or (isinstance(error, psycopg.OperationalError) and error.sqlstate is None)
+    return connection.closed or (
+        isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+    )

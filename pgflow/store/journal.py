@@ -154,7 +154,9 @@ class Journal:
         self._sent, self._returned = [], []
         self._waiting.clear()
         for write in left:
-            self._settle(write, LeaseLost("the worker's journal was closed before this could be written"))
+            self._settle(
+                write, LeaseLost("the worker's journal was closed before this could be written")
+            )
 
     async def _run(self) -> None:
         """Send batch after batch; results are delivered while the next batch is on its way."""
@@ -231,7 +233,9 @@ class Journal:
                     first, second = await self._write(parts[:half]), await self._write(parts[half:])
                     return _Answer(first.settled + second.settled, first.busy + second.busy)
                 if is_lost(error, connection):
-                    _log.warning("the journal's connection broke, its last batch is in doubt: %s", error)
+                    _log.warning(
+                        "the journal's connection broke, its last batch is in doubt: %s", error
+                    )
                     self._doubtful.update(id(write) for part in parts for write in part.writes)
                     await self._line.drop()
                 else:
@@ -247,10 +251,17 @@ class Journal:
     async def _send(self, connection: AsyncConnection, parts: list[Part]) -> _Answer:
         await faults.reach("journal.before")
         rows, outcomes = row_parameters(parts), outcome_parameters(parts)
-        parameters = {"worker": self._worker, **run_parameters(parts), **(rows or {}), **(outcomes or {})}
+        parameters = {
+            "worker": self._worker,
+            **run_parameters(parts),
+            **(rows or {}),
+            **(outcomes or {}),
+        }
         statement = self._statement(rows is not None, outcomes is not None)
         if self._doubtful:
-            doubtful = [part for part in parts if any(id(write) in self._doubtful for write in part.writes)]
+            doubtful = [
+                part for part in parts if any(id(write) in self._doubtful for write in part.writes)
+            ]
             if doubtful:
                 return await self._send_again(connection, parts, statement, parameters)
         cursor = await connection.execute(statement, parameters, prepare=True)
@@ -260,7 +271,11 @@ class Journal:
         return _read(parts, *found)
 
     async def _send_again(
-        self, connection: AsyncConnection, parts: list[Part], statement: bytes, parameters: dict[str, Any]
+        self,
+        connection: AsyncConnection,
+        parts: list[Part],
+        statement: bytes,
+        parameters: dict[str, Any],
     ) -> _Answer:
         """Write a batch of which some may be durable already, and tell when it became so."""
         writes = [write for part in parts for write in part.writes]
@@ -298,14 +313,23 @@ class Journal:
     def _statement(self, rows: bool, outcomes: bool) -> bytes:
         found = self._statements.get((rows, outcomes))
         if found is None:
-            names = ["journal_fence", *["journal_rows"] * rows, *["journal_outcomes"] * outcomes, "journal_result"]
+            names = [
+                "journal_fence",
+                *["journal_rows"] * rows,
+                *["journal_outcomes"] * outcomes,
+                "journal_result",
+            ]
             found = b"".join(map(self._database.statement, names))
             self._statements[rows, outcomes] = found
         return found
 
 
 def _read(
-    parts: Sequence[Part], at: datetime, fenced: int, fenced_runs: list[int] | None, busy_runs: list[int] | None
+    parts: Sequence[Part],
+    at: datetime,
+    fenced: int,
+    fenced_runs: list[int] | None,
+    busy_runs: list[int] | None,
 ) -> _Answer:
     """What the statement's answer means for each run of the batch."""
     if fenced_runs is None:
@@ -332,7 +356,12 @@ def _lost(key: RunKey) -> LeaseLost:
 
 
 def _ended(
-    part: Part, epoch: int | None, worker: int | None, status: str | None, final: str | None, at: datetime
+    part: Part,
+    epoch: int | None,
+    worker: int | None,
+    status: str | None,
+    final: str | None,
+    at: datetime,
 ) -> datetime | None:
     """When the outcome of a run that is no longer ours turns out to be what this worker had asked for.
 

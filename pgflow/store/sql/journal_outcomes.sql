@@ -2,17 +2,16 @@
 -- Going to sleep is decided here on the columns of the locked row: a signal or a request to cancel that came
 -- in meanwhile makes the run pending at once, so that no wake-up is lost.
 , ended AS MATERIALIZED (
-    SELECT fenced.workflow_id, v.outcome, v.wake_at::timestamptz AS wake_at, v.delay, v.waiting_for, v.mailbox,
+    SELECT fenced.workflow_id, v.outcome, v.wake_at::timestamptz AS wake_at, v.waiting_for, v.mailbox,
            v.payload::json AS payload
     FROM unnest(
         %(outcome_run)s::int[],
         string_to_array(%(outcome)s::text, E'\x1f'),
         string_to_array(%(outcome_wake_at)s::text, E'\x1f', ''),
-        %(outcome_delay)s::double precision[],
         string_to_array(%(waiting_for)s::text, E'\x1f', ''),
         %(mailbox)s::bigint[],
         string_to_array(%(payload)s::text, E'\x1f', '')
-    ) AS v (run, outcome, wake_at, delay, waiting_for, mailbox, payload)
+    ) AS v (run, outcome, wake_at, waiting_for, mailbox, payload)
     JOIN fenced ON fenced.run = v.run
 ),
 stopped AS (
@@ -24,8 +23,7 @@ stopped AS (
         wake_at = CASE
             WHEN ended.outcome = 'failed' THEN NULL
             WHEN ended.outcome = 'released' OR r.mailbox > ended.mailbox OR r.cancel_requested THEN now()
-            WHEN ended.wake_at IS NULL AND ended.delay IS NULL THEN NULL
-            ELSE greatest(now(), least(ended.wake_at, now() + make_interval(secs => ended.delay))) END,
+            WHEN ended.wake_at IS NOT NULL THEN greatest(ended.wake_at, now()) END,
         waiting_for = string_to_array(ended.waiting_for, E'\x1e'),
         unique_key = CASE WHEN ended.outcome <> 'failed' THEN r.unique_key END,
         worker_id = NULL,

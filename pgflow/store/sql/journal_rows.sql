@@ -1,6 +1,7 @@
 -- Rows of history. A column travels as one text, its values joined by a character that JSON cannot contain:
 -- ten times cheaper for the client than an array of values, and as cheap for the server.
--- A row that has ended is never overwritten; what a pending row knows and the new one does not is kept.
+-- A row that has ended is never overwritten, nor a pending one by one with fewer attempts (the server may execute a
+-- batch late, after its connection broke and it was sent again). What only the older row knows is kept.
 , written AS (
     INSERT INTO {schema}.events AS e (
         workflow_id, location, iteration, seq, version, kind, name, status, attempts, completed_at,
@@ -9,7 +10,7 @@
         fenced.workflow_id, v.location, v.iteration, v.seq, v.version, v.kind, coalesce(v.name, ''), v.status, v.attempts,
         CASE WHEN v.status <> 'pending' THEN now() END,
         v.input::json, v.output::json, v.error::json,
-        coalesce(v.wake_at::timestamptz, now() + make_interval(secs => v.delay)),
+        v.wake_at::timestamptz,
         v.turn_state::json, v.turn_now::timestamptz, v.loop_progress, v.loop_state::json
     FROM unnest(
         %(run)s::int[],
@@ -25,14 +26,13 @@
         string_to_array(%(output)s::text, E'\x1f', ''),
         string_to_array(%(error)s::text, E'\x1f', ''),
         string_to_array(%(wake_at)s::text, E'\x1f', ''),
-        %(delay)s::double precision[],
         string_to_array(%(turn_state)s::text, E'\x1f', ''),
         string_to_array(%(turn_now)s::text, E'\x1f', ''),
         %(loop_progress)s::int[],
         string_to_array(%(loop_state)s::text, E'\x1f', '')
     ) AS v (
         run, location, iteration, seq, version, kind, name, status, attempts, input, output, error,
-        wake_at, delay, turn_state, turn_now, loop_progress, loop_state)
+        wake_at, turn_state, turn_now, loop_progress, loop_state)
     JOIN fenced ON fenced.run = v.run
     ON CONFLICT (workflow_id, location) DO UPDATE SET
         iteration = excluded.iteration,
@@ -51,5 +51,5 @@
         turn_now = coalesce(excluded.turn_now, e.turn_now),
         loop_progress = coalesce(excluded.loop_progress, e.loop_progress),
         loop_state = coalesce(excluded.loop_state, e.loop_state)
-    WHERE e.status = 'pending'
+    WHERE e.status = 'pending' AND (excluded.status <> 'pending' OR excluded.attempts >= e.attempts)
 )

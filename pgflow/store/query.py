@@ -1,0 +1,23 @@
+"""A statement for a client, as plain data: what to send and how to read the answer.
+
+The asynchronous and the synchronous client, and tools for people, share these. They are executed on any psycopg
+connection, also within a caller's own transaction:
+
+    cursor = await connection.execute(query.sql, query.params)
+    result = query.read(await cursor.fetchall())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+
+class Query(NamedTuple, Generic[T]):
+    """One statement, its parameters and the reading of its rows (tuples, all of them at once)."""
+
+    sql: bytes
+    params: Mapping[str, Any]
+    read: Callable[[Sequence[tuple[Any, ...]]], T]
