@@ -103,6 +103,7 @@ class ActivityRunner:
     """
 
     def __init__(self, executor: Executor, tasks: int, threads: int) -> None:
+        self._loop = asyncio.get_running_loop()  # not the run's own, on which `start` is often called
         self._executor = executor
         self._lanes = {True: _Lane(tasks), False: _Lane(threads)}
         self._paused = False
@@ -143,7 +144,7 @@ class ActivityRunner:
             if call.cancelled:
                 continue
             lane.free -= 1
-            task = asyncio.get_running_loop().create_task(
+            task = self._loop.create_task(
                 self._attempt(call, lane), name=f"activity {call.activity.name}"
             )
             call.task = task
@@ -187,7 +188,7 @@ class ActivityRunner:
         return activity.encode_result(value, call.limit)
 
     async def _in_thread(self, call: ActivityCall, lane: _Lane) -> Any:
-        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+        loop, context = self._loop, contextvars.copy_context()
 
         def ended(_: object) -> None:
             if not loop.is_closed():

@@ -69,6 +69,7 @@ class Tenure:
         self._registry = registry
         self._settings = settings
         self._notifier = notifier
+        self._loop = asyncio.get_running_loop()  # a run's own loop is "running" while its code executes
         self._clock = DatabaseClock()
         self._pump = Pump()
         self._journal = Journal(database, worker_id, on_batch=self._written)
@@ -252,8 +253,7 @@ class Tenure:
 
     def call_at(self, when: datetime, callback: Callable[[], None]) -> asyncio.TimerHandle:
         """Call back when the database's clock shows `when`."""
-        loop = asyncio.get_running_loop()
-        return loop.call_later(max(0.0, self._clock.seconds_until(when)) + 0.0005, callback)
+        return self._loop.call_later(max(0.0, self._clock.seconds_until(when)) + 0.0005, callback)
 
     def start_activity(self, call: ActivityCall) -> None:
         """Execute one attempt, now or when it is its turn."""

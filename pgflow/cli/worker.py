@@ -1,0 +1,154 @@
+"""`pgflow worker module[:name] ...`: runs workflows until SIGTERM or SIGINT, in one process or in several."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+import click
+
+from pgflow.cli.database import database_options
+from pgflow.cli.processes import OWNER, supervise
+from pgflow.definitions import Workflow
+from pgflow.errors import PgflowError
+from pgflow.worker.logs import configure
+from pgflow.worker.worker import Worker
+
+log = logging.getLogger("pgflow.worker")
+
+
+@click.command()
+@click.argument("targets", nargs=-1, required=True, metavar="MODULE[:NAME]...")
+@database_options
+@click.option("--queue", "queues", multiple=True, default=("default",), show_default=True, help="A queue to serve; repeatable.")
+@click.option("--concurrency", default=1000, show_default=True, help="Workflows in memory at once, a process.")
+@click.option("--processes", default=1, show_default=True, help="Processes; one uses one core.")
+@click.option("--threads", default=32, show_default=True, help="Plain activity functions at once, a process.")
+@click.option("--lease", default=15.0, show_default=True, help="Seconds until a silent worker's workflows are taken over.")
+@click.option("--grace", default=10.0, show_default=True, help="Seconds that running activities may go on after SIGTERM.")
+@click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
+@click.option("--log-format", default="human", show_default=True, help="human or json.")
+def worker(
+    targets: tuple[str, ...],
+    dsn: str,
+    schema: str,
+    queues: tuple[str, ...],
+    concurrency: int,
+    processes: int,
+    threads: int,
+    lease: float,
+    grace: float,
+    log_level: str,
+    log_format: str,
+) -> None:
+    """Run the workflows of MODULE, or the one (or the list) called NAME in it.
+
+    SIGTERM or SIGINT: claims no more, lets running activities end for the grace period, hands everything back.
+    """
+    try:
+        configure(log_level, log_format)
+        found = workflows_of(targets)
+        if processes > 1:
+            sys.exit(supervise(processes, grace))
+        made = Worker(
+            dsn,
+            workflows=found,
+            queues=queues,
+            concurrency=concurrency,
+            lease=lease,
+            schema=schema,
+            threads=threads,
+            grace=grace,
+        )
+    except (ValueError, TypeError) as error:
+        raise click.ClickException(str(error)) from error
+    code = asyncio.run(_run(made))
+    # Threads of plain activities that outlived the grace period would keep the process alive; what they do is handed
+    # back already, and another worker repeats it.
+    logging.shutdown()
+    sys.stderr.flush()
+    if any(thread.name.startswith("pgflow activity") for thread in threading.enumerate()):
+        os._exit(code)
+    sys.exit(code)
+
+
+async def _run(made: Worker) -> int:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, made.stop)
+    owner = os.environ.pop(OWNER, None)
+    if owner is not None:
+        # Never written to: it becomes readable when the process that started this one is gone, however it went.
+        loop.add_reader(int(owner), lambda: (loop.remove_reader(int(owner)), made.stop()))
+    try:
+        await made.run()
+    except PgflowError as error:
+        log.error("%s", error)
+        return 1
+    except OSError as error:
+        log.error("%s", error)
+        return 1
+    return 0
+
+
+def workflows_of(targets: Iterable[str]) -> list[Workflow[Any, Any]]:
+    """The workflows that targets name.
+
+    Parameters:
+        targets: "module" (every workflow in it) or "module:name" (the workflow, or the list of workflows, of that name).
+
+    Raises:
+        ValueError: no such module or name, or no workflow there.
+
+    Example:
+        workflows_of(["shop.orders", "shop.refunds:refund"])
+    """
+    found: dict[int, Workflow[Any, Any]] = {}
+    for target in targets:
+        module_name, _, name = target.partition(":")
+        module = _import(module_name)
+        for one in _named(module, name) if name else _all_of(module):
+            found.setdefault(id(one), one)
+    return list(found.values())
+
+
+def _import(name: str) -> ModuleType:
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            raise ValueError(
+                f"no module {name!r} can be imported from {os.getcwd()} or from the Python path. Expected a module's name "
+                "with dots, such as my.workflows"
+            ) from error
+        raise
+
+
+def _named(module: ModuleType, name: str) -> list[Workflow[Any, Any]]:
+    value = getattr(module, name, None)
+    if isinstance(value, Workflow):
+        return [value]
+    if isinstance(value, list | tuple) and value and all(isinstance(one, Workflow) for one in value):
+        return list(value)
+    raise ValueError(
+        f"{module.__name__}:{name} is {value!r}; expected a workflow or a list of workflows (made by @pgflow.workflow)"
+    )
+
+
+def _all_of(module: ModuleType) -> list[Workflow[Any, Any]]:
+    found = [value for value in vars(module).values() if isinstance(value, Workflow)]
+    if not found:
+        raise ValueError(
+            f"the module {module.__name__} has no workflow at its top level; expected functions under @pgflow.workflow"
+        )
+    return found
