@@ -1,0 +1,191 @@
+"""The thread that keeps a worker's lease: CPU-bound code on the event loop must not cost a worker what it holds.
+
+It has a synchronous connection of its own and does three things: it extends the lease well before it expires, it holds
+a session lock by whose absence others notice a killed process at once, and it watches the connection, so that a
+broken one is replaced before anybody takes the worker for dead.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import psycopg
+
+from pgflow import faults
+from pgflow.store.connections import Connection, Database
+
+_log = logging.getLogger("pgflow.store")
+
+RETRY = 0.1
+"""Seconds between two attempts to connect again."""
+
+
+class Heartbeat(threading.Thread):
+    """Registers a worker, then extends its lease until it is stopped or the lease is lost.
+
+    Args:
+        database: Where the worker registers, and the lease's length.
+        row: Host, pid, version and queues of the worker, for people to read.
+        lost: Called once, in any thread, with the reason, when the lease can no longer be trusted.
+    """
+
+    def __init__(
+        self, database: Database, row: dict[str, Any], lost: Callable[[str], None]
+    ) -> None:
+        super().__init__(name="pgflow heartbeat", daemon=True)
+        self.registered: Future[int] = Future()
+        """The worker's id, or why there is none."""
+        self.deadline = 0.0
+        """The monotonic time until which the lease can be trusted: counted from before the heartbeat was sent."""
+        self.locks = False
+        """Whether the database lets this role hold session locks, and look for those of others."""
+        self._database = database
+        self._row = row
+        self._lost = lost
+        self._connection: Connection | None = None
+        self._lock_key: int | None = None
+        self._stopping = threading.Event()
+        self._woken, self._waker = socket.socketpair()
+
+    # What other threads call
+
+    def stop(self) -> None:
+        """End, and hand back what the worker still holds, if the lease is good."""
+        self._stopping.set()
+        self._waker.send(b"x")
+
+    def abandon(self) -> None:
+        """End at once: cut a connection that does not answer."""
+        self._stopping.set()
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            with socket.socket(fileno=os.dup(connection.fileno())) as wire:
+                wire.shutdown(socket.SHUT_RDWR)
+
+    # The thread
+
+    def run(self) -> None:
+        """Register, keep the lease, return it."""
+        try:
+            worker_id = self._register()
+        except BaseException as error:
+            self.registered.set_exception(error)
+        else:
+            self.registered.set_result(worker_id)
+            reason = self._keep(worker_id)
+            if reason is None:
+                self._return(worker_id)
+            else:
+                self._lost(reason)
+        finally:
+            if self._connection is not None:
+                self._connection.close()
+
+    def _register(self) -> int:
+        connection = self._connect()
+        sent = time.monotonic()
+        statement = self._database.statement("leases_register")
+        found = connection.execute(
+            statement, {**self._row, "lock_key": self._lock_key, "lease": self._database.lease}
+        ).fetchone()
+        assert found is not None
+        self.deadline = sent + self._database.lease
+        worker_id: int = found[0]
+        return worker_id
+
+    def _keep(self, worker_id: int) -> str | None:
+        """Beat until told to stop (None), or until the lease is lost (the reason)."""
+        every = self._database.lease / 4
+        pause = every
+        while True:
+            self._wait(pause)
+            if self._stopping.is_set():
+                return None
+            if time.monotonic() >= self.deadline:
+                return f"no heartbeat reached the database for {self._database.lease:g} s"
+            faults.hit("leases.before_heartbeat")
+            try:
+                if self._beat(worker_id):
+                    pause = every
+                    continue
+            except psycopg.Error as error:
+                _log.warning(
+                    "a heartbeat of worker %d failed and is repeated: %s", worker_id, error
+                )
+                if self._connection is not None:
+                    self._connection.close()
+                pause = RETRY * random.uniform(0.5, 1.0)
+            else:
+                self.deadline = 0.0
+                return "others have found the lease expired"
+
+    def _beat(self, worker_id: int) -> bool:
+        connection = self._connection
+        if connection is None or connection.closed:
+            connection = self._connect()
+        sent = time.monotonic()
+        found = connection.execute(
+            self._database.statement("leases_extend"),
+            {"worker": worker_id, "lock_key": self._lock_key, "lease": self._database.lease},
+        ).fetchone()
+        if found is None:
+            return False
+        self.deadline = sent + self._database.lease
+        return True
+
+    def _wait(self, seconds: float) -> None:
+        """Sleep, but no longer than until a stop, or until something happens to the connection."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._woken, selectors.EVENT_READ)
+            connection = self._connection
+            if connection is not None and not connection.closed:
+                selector.register(connection.fileno(), selectors.EVENT_READ)
+            selector.select(min(seconds, max(0.0, self.deadline - time.monotonic())))
+
+    def _connect(self) -> Connection:
+        """Open the session and take its lock, under a key of its own: the last one may not have ended on the server."""
+        connection = self._connection = self._database.connect_blocking("heartbeat")
+        self._lock_key = self._take_lock(connection)
+        self.locks = self._lock_key is not None
+        return connection
+
+    def _take_lock(self, connection: Connection) -> int | None:
+        key = random.getrandbits(63)
+        try:
+            (own,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (None,)
+            if own != connection.info.backend_pid:
+                return None  # behind a pooler: the session is not ours to keep a lock in
+            (taken,) = connection.execute(
+                "SELECT pg_try_advisory_lock(%s::bigint)", [key]
+            ).fetchone() or (False,)
+        except (psycopg.errors.InsufficientPrivilege, psycopg.NotSupportedError) as error:
+            _log.info(
+                "no session locks here, the lease's expiry alone tells of dead workers: %s", error
+            )
+            return None
+        except psycopg.errors.UndefinedFunction as error:
+            _log.info(
+                "no session locks here, the lease's expiry alone tells of dead workers: %s", error
+            )
+            return None
+        return key if taken else None
+
+    def _return(self, worker_id: int) -> None:
+        """Hand back what is still held, and take the worker off the list."""
+        ids = {"ids": [worker_id], "limit": 100_000}
+        connection = self._connection
+        try:
+            if connection is not None and not connection.closed:
+                connection.execute(self._database.statement("leases_free"), ids)
+                connection.execute(self._database.statement("leases_bury"), ids)
+        except psycopg.Error as error:
+            _log.warning("worker %d could not sign off, others will notice: %s", worker_id, error)

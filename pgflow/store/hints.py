@@ -1,0 +1,216 @@
+"""Hints: notifications that shorten a wait and never carry meaning. Whoever listens polls as well.
+
+`Notifier` sends them after commits, gathered, on a connection of its own that does not wait for the disk: a
+notification takes a database-wide lock at its commit, so it must never ride in a transaction of history. `Listener`
+receives them and says when it had been away, so that its owner looks for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+
+from pgflow.store.channels import done_channel, parse_done, wake_channel
+from pgflow.store.connections import (
+    FIRST_BACKOFF,
+    LONGEST_BACKOFF,
+    AsyncConnection,
+    Database,
+    Line,
+)
+from pgflow.store.dispatching import done, wake
+
+_log = logging.getLogger("pgflow.store")
+
+GATHER = 0.002
+"""Seconds for which hints are gathered before they are sent."""
+
+MOST_IDS = 20_000
+"""Ended workflows that wait to be announced, at most; of the others only polling tells."""
+
+_UNAVAILABLE = (
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.UndefinedFunction,
+    psycopg.NotSupportedError,
+)
+
+
+class Listener:
+    """Receives hints on a connection of its own, and opens another when that one breaks.
+
+    Example:
+        listener = Listener(database, wake=look, reconnected=look_everywhere)
+        listener.start()
+        await listener.close()
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        wake: Callable[[str], None] | None = None,
+        done: Callable[[list[UUID]], None] | None = None,
+        reconnected: Callable[[], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            database: Where to listen.
+            wake: Called with the name of a queue that has work.
+            done: Called with the ids of workflows that have ended.
+            reconnected: Called whenever it begins to listen, the first time as well: what was sent before is missed.
+        """
+        self._database = database
+        self._wake, self._done, self._reconnected = wake, done, reconnected
+        self._task: asyncio.Task[None] | None = None
+        self.listening = asyncio.Event()
+        """Set while hints arrive."""
+
+    def start(self) -> None:
+        """Begin to listen; the callbacks are called on this event loop."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow listener")
+
+    async def close(self) -> None:
+        """Stop listening."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _run(self) -> None:
+        backoff = FIRST_BACKOFF
+        while True:
+            try:
+                async with await self._database.connect("listener") as connection:
+                    if not await self._listen(connection):
+                        return
+                    backoff = FIRST_BACKOFF
+                    self.listening.set()
+                    if self._reconnected is not None:
+                        self._reconnected()
+                    await self._receive(connection)
+            except _UNAVAILABLE as error:
+                _log.info("no notifications here, polling alone finds work: %s", error)
+                return
+            except psycopg.Error as error:
+                _log.warning("the listener's connection broke and is opened again: %s", error)
+            finally:
+                self.listening.clear()
+            await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
+            backoff = min(backoff * 2, LONGEST_BACKOFF)
+
+    async def _listen(self, connection: AsyncConnection) -> bool:
+        cursor = await connection.execute("SELECT pg_backend_pid()")
+        (own,) = await cursor.fetchone() or (None,)
+        if own != connection.info.backend_pid:
+            _log.info("no notifications through a pooler, polling alone finds work")
+            return False
+        schema = self._database.schema
+        for channel, wanted in (
+            (wake_channel(schema), self._wake),
+            (done_channel(schema), self._done),
+        ):
+            if wanted is not None:
+                await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+        return True
+
+    async def _receive(self, connection: AsyncConnection) -> None:
+        wake = wake_channel(self._database.schema)
+        async for notification in connection.notifies():
+            if notification.channel == wake:
+                if self._wake is not None:
+                    self._wake(notification.payload)
+            elif self._done is not None:
+                self._done(parse_done(notification.payload))
+
+
+class Notifier:
+    """Sends hints after commits, gathered.
+
+    Example:
+        notifier = Notifier(database)
+        notifier.start()
+        notifier.done(workflow_id)
+        await notifier.close()
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._line = Line(database, "notifier")
+        self._line.on_open = _hasten
+        self._queues: set[str] = set()
+        self._ids: dict[UUID, None] = {}
+        self._wanted = asyncio.Event()
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+        self.sent = 0
+        """Statements sent so far."""
+
+    def start(self) -> None:
+        """Begin to send."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow notifier")
+
+    def wake(self, queue: str) -> None:
+        """A queue has work."""
+        self._queues.add(queue)
+        self._wanted.set()
+
+    def done(self, *ids: UUID) -> None:
+        """Workflows have ended."""
+        if len(self._ids) < MOST_IDS:
+            self._ids.update(dict.fromkeys(ids))
+            self._wanted.set()
+
+    async def close(self, timeout: float = 1.0) -> None:
+        """Send what is left, within `timeout` seconds, and stop."""
+        task, self._task = self._task, None
+        if task is not None:
+            self._closing = True
+            self._wanted.set()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(task, timeout)
+        await self._line.drop()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wanted.wait()
+            if not self._closing:
+                await asyncio.sleep(GATHER)
+            self._wanted.clear()
+            try:
+                await self._send()
+            except _UNAVAILABLE as error:
+                _log.info("no notifications here, polling alone finds work: %s", error)
+                return
+            except psycopg.Error as error:
+                _log.warning("hints were lost, polling finds what they told of: %s", error)
+                await self._line.drop()
+            if self._closing and not self._wanted.is_set():
+                return
+
+    async def _send(self) -> None:
+        queues, self._queues = self._queues, set()
+        ids, self._ids = self._ids, {}
+        schema = self._database.schema
+        queries = []
+        if queues:
+            queries.append(wake(schema, queues))
+        if ids:
+            queries.append(done(schema, ids))
+        connection = await self._line.get()
+        for query in queries:
+            await connection.execute(query.sql, query.params, prepare=True)
+            self.sent += 1
+
+
+async def _hasten(connection: AsyncConnection) -> None:
+    await connection.execute("SET synchronous_commit = off")

@@ -1,0 +1,31 @@
+-- Workers that may be dead: their lease has expired, or nobody holds the lock that their heartbeat session took
+-- (the session ended, and with it most probably the process). And owners of runs that are no workers at all.
+WITH RECURSIVE owners AS (
+    (
+        SELECT r.worker_id FROM {schema}.runs AS r
+        WHERE r.status = 'running' AND r.worker_id IS NOT NULL AND %(strays)s::boolean
+        ORDER BY r.worker_id LIMIT 1
+    )
+    UNION ALL
+    SELECT (
+        SELECT r.worker_id FROM {schema}.runs AS r
+        WHERE r.status = 'running' AND r.worker_id > owners.worker_id
+        ORDER BY r.worker_id LIMIT 1)
+    FROM owners
+    WHERE owners.worker_id IS NOT NULL
+),
+locks AS MATERIALIZED (
+    SELECT (l.classid::bigint << 32) | l.objid::bigint AS key
+    FROM pg_catalog.pg_locks AS l
+    WHERE %(locks)s::boolean AND l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+)
+SELECT w.id, w.lock_key, w.expires_at < now()
+FROM {schema}.workers AS w
+WHERE w.id <> %(worker)s::bigint
+  AND (w.expires_at < now()
+       OR (%(locks)s::boolean AND w.lock_key IS NOT NULL AND w.lock_key NOT IN (SELECT locks.key FROM locks)))
+UNION ALL
+SELECT owners.worker_id, NULL, true
+FROM owners
+WHERE owners.worker_id IS NOT NULL
+  AND NOT EXISTS (SELECT FROM {schema}.workers AS w WHERE w.id = owners.worker_id)
