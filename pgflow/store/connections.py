@@ -51,7 +51,8 @@ def _template(name: str) -> str:
 
 
 @cache
-def _quoted(schema: str) -> str:
+def quoted(schema: str) -> str:
+    """The schema's name as SQL has it."""
     if not schema or "\x00" in schema or "%" in schema or "{" in schema:
         raise ValueError(
             f"{schema!r} cannot be the name of a pgflow schema: choose letters, digits, underscores"
@@ -73,7 +74,7 @@ def statement(name: str, schema: str) -> bytes:
     Example:
         statement("claim", "pgflow")
     """
-    return _template(name).replace("{schema}", _quoted(schema)).encode()
+    return _template(name).replace("{schema}", quoted(schema)).encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,34 @@
+"""The `pgflow` command. One file a command group; a group's module is imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from pgflow.version import VERSION
+
+_COMMANDS = {
+    "db": ("pgflow.cli.db", "db", "Create and migrate the schema."),
+    "worker": ("pgflow.cli.worker", "worker", "Run workflows."),
+    "workflow": ("pgflow.cli.workflow", "workflow", "Look at workflows and their history."),
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name, _ = _COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Lazy)
+@click.version_option(VERSION, prog_name="pgflow")
+def main() -> None:
+    """Durable workflows on nothing but PostgreSQL."""

@@ -1,0 +1,112 @@
+"""Bringing a database's schema up to date with this code: what `pgflow.migrate` and `pgflow db` do.
+
+The migrations are alembic's. From a checkout they lie in `alembic/`, in an installed package in `pgflow/migrations`.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+
+from pgflow.errors import PgflowError
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+class MigrationFailed(PgflowError):
+    """The schema could not be changed; nothing was."""
+
+
+def migrate(dsn: str, schema: str = "pgflow") -> None:
+    """Create the schema, or bring it up to date. Two at once are safe: one waits for the other.
+
+    Parameters:
+        dsn: the database, as a postgresql:// URL or key=value words.
+        schema: the name of the schema.
+
+    Raises:
+        MigrationFailed: a migration failed; nothing was changed.
+        psycopg.OperationalError: the database cannot be reached.
+
+    Example:
+        pgflow.migrate("postgresql:///app")
+    """
+    upgrade(dsn, schema)
+
+
+def upgrade(dsn: str, schema: str = "pgflow", revision: str = "head") -> None:
+    """Migrate up to a revision."""
+    _run(_config(schema, dsn), "upgrade", revision)
+
+
+def downgrade(dsn: str, schema: str = "pgflow", revision: str = "-1") -> None:
+    """Migrate down to a revision: "-1" is one step, "base" removes everything but the empty schema."""
+    _run(_config(schema, dsn), "downgrade", revision)
+
+
+def offline_sql(schema: str = "pgflow", revision: str = "head") -> str:
+    """The SQL of an upgrade, for a DBA to read and run. `revision` may be a range: "0001:head".
+
+    Example:
+        print(offline_sql("pgflow"))
+    """
+    config = _config(schema, None)
+    written = io.StringIO()
+    config.output_buffer = written
+    _run(config, "upgrade", revision, sql=True)
+    return written.getvalue()
+
+
+def current(dsn: str, schema: str = "pgflow") -> str | None:
+    """The revision that the database's schema is at; None when it was never migrated."""
+    with psycopg.connect(dsn) as connection:
+        table = psycopg.sql.Identifier(schema, "alembic_version")
+        there = connection.execute("SELECT to_regclass(%s)", [table.as_string(connection)]).fetchone()
+        if there is None or there[0] is None:
+            return None
+        row = connection.execute(psycopg.sql.SQL("SELECT version_num FROM {}").format(table)).fetchone()
+        return None if row is None else str(row[0])
+
+
+def newest() -> str:
+    """The newest revision that this code knows."""
+    head = ScriptDirectory.from_config(_config("pgflow", None)).get_current_head()
+    assert head is not None
+    return head
+
+
+def _config(schema: str, dsn: str | None) -> Config:
+    if not schema or len(schema.encode()) > 63 or any(sign in schema for sign in "\0%{}:\\"):
+        raise ValueError(
+            f"schema={schema!r}: expected a name of 1 to 63 bytes without percent signs, braces, colons and backslashes"
+        )
+    config = Config()
+    config.set_main_option("script_location", str(_location()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes.update(schema=schema, dsn=dsn)
+    return config
+
+
+def _location() -> Path:
+    shipped = _PACKAGE / "migrations"
+    checkout = _PACKAGE.parent / "alembic"
+    for found in (shipped, checkout):
+        if (found / "env.py").is_file():
+            return found
+    raise MigrationFailed(f"no migrations at {shipped} nor at {checkout}: the installation is incomplete, install pgflow again")
+
+
+def _run(config: Config, what: str, revision: str, sql: bool = False) -> None:
+    try:
+        getattr(command, what)(config, revision, sql=sql)
+    except CommandError as error:
+        raise MigrationFailed(
+            f"{what} to {revision!r} is not possible: {error}. Expected a revision that this code knows "
+            "(the newest is `head`); a schema that newer code made is changed back by that code."
+        ) from error

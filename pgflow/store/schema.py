@@ -1,0 +1,301 @@
+"""The tables, as SQLAlchemy metadata, and the numbers by which code and schema know each other.
+
+The hot path does not use SQLAlchemy: this is what migrations are made from and compared with. Views and functions are
+texts in `sql/objects/`; a migration carries its own copy of whatever it creates, so that it never changes afterwards.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB, UUID
+from sqlalchemy.types import TypeEngine
+
+SCHEMA_VERSION = 1
+"""The version of the schema that this code was written for; each migration that changes something adds one."""
+
+NEEDS = 1
+"""The oldest version of the schema that this code can work on."""
+
+_TIME = DateTime(timezone=True)
+_NOW = text("now()")
+
+
+def _column(
+    name: str,
+    kind: TypeEngine[object],
+    comment: str,
+    *,
+    key: bool = False,
+    null: bool = True,
+    default: str | None = None,
+) -> Column[object]:
+    """A column with its comment; what is not null has a default or is always given."""
+    return Column(
+        name,
+        kind,
+        primary_key=key,
+        nullable=null and not key,
+        server_default=None if default is None else text(default),
+        comment=comment,
+        autoincrement=False,
+    )
+
+
+def _history_columns() -> list[Column[object]]:
+    """The columns that active and forgotten history have in common."""
+    return [
+        _column("workflow_id", UUID(), "The workflow whose step this is.", key=True),
+        _column(
+            "location",
+            Text(collation="C"),
+            "Where the step stands, in stored form: it sorts in execution order. display_location() shows it.",
+            key=True,
+        ),
+        _column(
+            "iteration",
+            Integer(),
+            "The turn of the innermost loop around the step, from 0; 0 outside loops.",
+            null=False,
+            default="0",
+        ),
+        _column(
+            "seq",
+            Integer(),
+            "The step's place in the order in which results were delivered to the code.",
+        ),
+        _column(
+            "version",
+            Integer(),
+            "The version of the context that called the step (ctx.v).",
+            null=False,
+            default="1",
+        ),
+        _column(
+            "kind",
+            Text(),
+            "activity, sleep, timeout, listen, signal_send, message_send, child_workflow, child_output, loop, branch, "
+            "removed or version_check.",
+            null=False,
+        ),
+        _column(
+            "name",
+            Text(),
+            "The name of the activity or workflow; empty for kinds without one.",
+            null=False,
+            default="''",
+        ),
+        _column(
+            "status", Text(), "pending, completed, failed, cancelled or abandoned.", null=False
+        ),
+        _column(
+            "attempts",
+            Integer(),
+            "Attempts of the activity that have ended.",
+            null=False,
+            default="0",
+        ),
+        _column(
+            "created_at", _TIME, "When the row was first written.", null=False, default="now()"
+        ),
+        _column("completed_at", _TIME, "When the step ended; null while it is pending."),
+        _column("input", JSON(), "The arguments, by name."),
+        _column("output", JSON(), "The recorded result."),
+        _column("error", JSON(), "The last error: its type, message and traceback."),
+        _column(
+            "wake_at",
+            _TIME,
+            "The deadline of a pending step: the end of a sleep, the next attempt.",
+        ),
+        _column(
+            "turn_state",
+            JSON(),
+            "On the first row of a loop's turn: the state that the turn started with.",
+        ),
+        _column(
+            "turn_now",
+            _TIME,
+            "On the first row of a loop's turn: the time that the turn started with.",
+        ),
+        _column(
+            "loop_progress", Integer(), "On a loop: how many of its turns have been forgotten."
+        ),
+        _column(
+            "loop_state", JSON(), "On a loop: the state with which turn `loop_progress` starts."
+        ),
+        _column("encoding", Text(), "Reserved for payload codecs; null: plain JSON."),
+    ]
+
+
+def make_metadata(schema: str | None = None) -> MetaData:
+    """The metadata for a schema of any name.
+
+    Example:
+        make_metadata("pgflow").create_all(engine)
+    """
+    metadata = MetaData(schema=schema)
+    Table(
+        "workflows",
+        metadata,
+        _column(
+            "id",
+            UUID(),
+            "The workflow's id: a UUID of version 7, or whatever was given at its dispatch.",
+            key=True,
+        ),
+        _column("name", Text(), "The registered name of its code.", null=False),
+        _column(
+            "tags",
+            JSONB(),
+            "A flat object by which the workflow can be found.",
+            null=False,
+            default="'{}'::jsonb",
+        ),
+        _column("input", JSON(), "The arguments, by name.", null=False),
+        _column("output", JSON(), "What it returned, once completed."),
+        _column("error", JSON(), "What it failed with: type, message and traceback."),
+        _column(
+            "status",
+            Text(),
+            "completed, failed or cancelled; null while it may go on (then see runs.status).",
+        ),
+        _column("parent_id", UUID(), "The workflow that dispatched it, if one did."),
+        _column("root_id", UUID(), "The first of its ancestors, if it has any."),
+        _column("seed", UUID(), "The seed of its random numbers; null: its id."),
+        _column("created_at", _TIME, "When it was dispatched.", null=False, default="now()"),
+        _column("completed_at", _TIME, "When it reached its final status."),
+        Index(
+            "workflows_tags",
+            text("tags jsonb_path_ops"),
+            postgresql_using="gin",
+            postgresql_where=text("tags <> '{}'::jsonb"),
+        ),
+        Index("workflows_name", "name", "id"),
+        Index("workflows_parent", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
+        comment="Every workflow that is retained: wide and rarely changed. No foreign keys point here: each would cost a row "
+        "lock and its WAL for every step.",
+    )
+    Table(
+        "runs",
+        metadata,
+        _column("workflow_id", UUID(), "The workflow.", key=True),
+        _column("name", Text(), "The workflow's name, as workers ask for it.", null=False),
+        _column("queue", Text(), "The queue that workers serve.", null=False, default="'default'"),
+        _column("priority", Integer(), "Higher goes first.", null=False, default="0"),
+        _column("status", Text(), "pending, running, sleeping, paused or failed.", null=False),
+        _column(
+            "wake_at",
+            _TIME,
+            "Pending or sleeping: the earliest moment at which it may be claimed; null: only an event wakes it.",
+        ),
+        _column("waiting_for", ARRAY(Text()), "Names of the signals that it waits for."),
+        _column("worker_id", BigInteger(), "The worker that holds its lease."),
+        _column("claim", BigInteger(), "The number of the claim, of that worker, that took it."),
+        _column(
+            "epoch",
+            Integer(),
+            "Grows at every claim: the fencing token of its lease.",
+            null=False,
+            default="0",
+        ),
+        _column(
+            "mailbox", BigInteger(), "Signals delivered to it so far.", null=False, default="0"
+        ),
+        _column(
+            "cancel_requested",
+            Boolean(),
+            "Whether somebody asked to cancel it.",
+            null=False,
+            default="false",
+        ),
+        _column(
+            "unique_key",
+            LargeBinary(),
+            "Digest of name and tags of a live workflow that was dispatched as unique.",
+        ),
+        Index(
+            "runs_claimable",
+            "queue",
+            "name",
+            text("priority DESC"),
+            "wake_at",
+            postgresql_where=text("status IN ('pending', 'sleeping') AND wake_at IS NOT NULL"),
+        ),
+        Index("runs_owned", "worker_id", "claim", postgresql_where=text("status = 'running'")),
+        Index(
+            "runs_unique_key",
+            "unique_key",
+            unique=True,
+            postgresql_where=text("unique_key IS NOT NULL"),
+        ),
+        comment="One narrow row for each workflow that may still go on (all but completed and cancelled ones): what claims, "
+        "leases and wake-ups change.",
+    )
+    Table(
+        "events",
+        metadata,
+        *_history_columns(),
+        comment="Active history: one row for each step that a replay reads.",
+    )
+    Table(
+        "forgotten_events",
+        metadata,
+        *_history_columns(),
+        _column(
+            "forgotten_at", _TIME, "When the row left active history.", null=False, default="now()"
+        ),
+        comment="Forgotten history: rows of finished loop turns, kept for people to read.",
+    )
+    Table(
+        "workers",
+        metadata,
+        Column(
+            "id",
+            BigInteger(),
+            Identity(always=True),
+            primary_key=True,
+            comment="The worker's number.",
+        ),
+        _column("host", Text(), "The machine it runs on.", null=False),
+        _column("pid", Integer(), "Its process there.", null=False),
+        _column(
+            "lock_key",
+            BigInteger(),
+            "The advisory lock that its heartbeat connection holds while it lives; null: none.",
+        ),
+        _column("version", Text(), "The version of its code.", null=False),
+        _column("queues", ARRAY(Text()), "The queues that it serves.", null=False),
+        _column("started_at", _TIME, "When it registered.", null=False, default="now()"),
+        _column("heartbeat_at", _TIME, "Its last heartbeat.", null=False, default="now()"),
+        _column(
+            "expires_at", _TIME, "When its leases end unless another heartbeat comes.", null=False
+        ),
+        comment="One row for each worker process that is alive, or has died and not been buried yet.",
+    )
+    Table(
+        "schema_info",
+        metadata,
+        _column("version", Integer(), "The version of this schema.", null=False),
+        _column(
+            "compatible_from",
+            Integer(),
+            "The oldest version of the code that can work on it.",
+            null=False,
+        ),
+        comment="One row: which code this schema goes with.",
+    )
+    return metadata
+
+
