@@ -31,6 +31,11 @@ def install(hooks: dict[str, Hook]) -> Iterator[None]:
             _hooks.pop(name, None)
 
 
+def watched() -> bool:
+    """Whether a test has installed any hook: then what is sent together otherwise is sent one by one."""
+    return bool(_hooks)
+
+
 async def reach(name: str) -> None:
     """Pass the point `name` in asynchronous code, running the hook there if a test installed one."""
     if _hooks and (hook := _hooks.get(name)) is not None:

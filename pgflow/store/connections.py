@@ -21,6 +21,8 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
+from pgflow import faults
+
 AsyncConnection = psycopg.AsyncConnection[TupleRow]
 Connection = psycopg.Connection[TupleRow]
 
@@ -166,6 +168,7 @@ class Line:
         self.on_open: Callable[[AsyncConnection], Any] | None = None
         """Awaited with each new connection before anybody else sees it."""
         self._connection: AsyncConnection | None = None
+        self._pipeline: psycopg.AsyncPipeline | None = None
 
     @property
     def alive(self) -> bool:
@@ -193,6 +196,21 @@ class Line:
             self._connection = connection
             return connection
 
+    @property
+    def current(self) -> AsyncConnection | None:
+        """The connection that the last `get` gave."""
+        return self._connection
+
+    async def reached(self, point: str) -> None:
+        """Pass a fault point between two statements of a transaction.
+
+        If a test holds anybody up, what was sent before is executed first; otherwise nothing is waited for.
+        """
+        if faults.watched():
+            if self._pipeline is not None:
+                await self._pipeline.sync()
+            await faults.reach(point)
+
     async def drop(self) -> None:
         """Close the connection; the next `get` opens another."""
         connection, self._connection = self._connection, None
@@ -206,15 +224,24 @@ class Line:
         Use it for statements that do not need each other's results: those are read after the block.
         """
         connection = await self.get()
-        async with connection.pipeline():
-            await connection.execute(
-                "BEGIN ISOLATION LEVEL SERIALIZABLE" if serializable else "BEGIN"
-            )
-            await connection.execute(
-                TIMEOUTS, [f"{self.database.statement_timeout}ms"] * 2, prepare=True
-            )
-            yield connection
-            await connection.execute("COMMIT")
+        try:
+            async with connection.pipeline() as self._pipeline:
+                await connection.execute(
+                    b"BEGIN ISOLATION LEVEL SERIALIZABLE" if serializable else b"BEGIN"
+                )
+                await connection.execute(
+                    TIMEOUTS, [f"{self.database.statement_timeout}ms"] * 2, prepare=True
+                )
+                yield connection
+                await connection.execute(b"COMMIT")
+        except psycopg.Error:
+            if not connection.closed:
+                await connection.rollback()
+            raise
+        except BaseException:
+            # Half of the answers may still be on their way: this connection is of no use any more.
+            await self.drop()
+            raise
 
 
 TIMEOUTS = (

@@ -34,14 +34,13 @@ from pgflow.store.batch import (
     SEPARATOR,
     Part,
     RunKey,
-    Unwritable,
     outcome_parameters,
     parts_of,
     row_parameters,
     run_parameters,
     size_of,
 )
-from pgflow.store.connections import TIMEOUTS, AsyncConnection, Database, Line, is_lost
+from pgflow.store.connections import AsyncConnection, Database, Line, is_lost
 
 _log = logging.getLogger("pgflow.store")
 
@@ -50,6 +49,9 @@ MAX_ROWS = 2_000
 
 MAX_BYTES = 8 * 1024 * 1024
 """Bytes of one batch, about, unless a single write is larger."""
+
+BOUND = 20_000
+"""Rows and outcomes that may wait before callers are held up."""
 
 BUSY_WAIT = 0.005
 """Seconds before a batch that found all its runs busy is tried again, at first; doubled from there on."""
@@ -65,10 +67,17 @@ Verdict = tuple[Write, datetime | BaseException]
 
 
 class _Answer(NamedTuple):
-    """What one batch came to: verdicts on writes, in order, and the parts whose runs were busy."""
+    """What one batch came to: verdicts on writes, in order, the parts whose runs were busy, and poisoned runs."""
 
     settled: list[Verdict]
     busy: list[Part]
+    poisoned: dict[RunKey, BaseException]
+
+    def __add__(self, other: object) -> _Answer:
+        assert isinstance(other, _Answer)
+        return _Answer(
+            self.settled + other.settled, self.busy + other.busy, self.poisoned | other.poisoned
+        )
 
 
 class Journal:
@@ -88,6 +97,7 @@ class Journal:
         *,
         max_rows: int = MAX_ROWS,
         max_bytes: int = MAX_BYTES,
+        bound: int = BOUND,
         on_batch: Callable[[int, int], None] | None = None,
     ) -> None:
         """
@@ -96,16 +106,19 @@ class Journal:
             worker_id: The worker whose leases fence the writes.
             max_rows: Rows and outcomes of one batch, at most.
             max_bytes: Bytes of one batch, about.
+            bound: Rows and outcomes that may wait before `room` holds callers up.
             on_batch: Called after each committed batch with its numbers of runs and rows (metrics, hints).
         """
         self._database = database
+        self.worker_id = worker_id
+        """The worker whose leases fence the writes."""
         self._worker = str(worker_id)
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._on_batch = on_batch
         self._line = Line(database, "journal")
         self._waiting: deque[Write] = deque()
-        self._returned: list[Write] = []
+        self._busy: dict[RunKey, list[Write]] = {}
         self._sent: list[Write] = []
         self._doubtful: set[int] = set()
         self._unsettled = 0
@@ -113,8 +126,11 @@ class Journal:
         self._arrived = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
+        self._roomy = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._statements: dict[tuple[bool, bool], bytes] = {}
+        self.bound = bound
+        """Rows and outcomes that wait, at most, if callers heed `room`."""
         self.batches = 0
         """Batches committed so far."""
 
@@ -132,7 +148,7 @@ class Journal:
         """Take one write; it is in the next batch, or in a later one when its run's row is busy."""
         self._waiting.append(write)
         self._unsettled += 1
-        self._backlog += len(write.rows) + 1
+        self._backlog += _weight(write)
         if not self._arrived.is_set():
             self._empty.clear()
             self._arrived.set()
@@ -142,6 +158,12 @@ class Journal:
         while self._unsettled:
             await self._empty.wait()
 
+    async def room(self) -> None:
+        """Wait until the journal is no longer behind: callers that make rows bound the memory with it."""
+        while self._backlog >= self.bound:
+            self._roomy.clear()
+            await self._roomy.wait()
+
     async def close(self) -> None:
         """Stop writing. What still waits is refused with `LeaseLost`: `drain` first to have it written."""
         if self._task is not None:
@@ -150,8 +172,9 @@ class Journal:
                 await self._task
             self._task = None
         await self._line.drop()
-        left = [*self._sent, *self._returned, *self._waiting]
-        self._sent, self._returned = [], []
+        parked = [write for writes in self._busy.values() for write in writes]
+        left = [*self._sent, *parked, *self._waiting]
+        self._sent, self._busy = [], {}
         self._waiting.clear()
         for write in left:
             self._settle(
@@ -163,19 +186,37 @@ class Journal:
         loop = asyncio.get_running_loop()
         pause = BUSY_WAIT
         while True:
-            if not self._waiting and not self._returned:
+            if not self._waiting and not self._busy:
                 self._arrived.clear()
                 await self._arrived.wait()
             self._sent = self._next_writes()
             answer = await self._write(parts_of(self._sent))
             self._sent = []
-            self._returned = [write for part in answer.busy for write in part.writes]
+            for part in answer.busy:
+                self._busy[part.key] = part.writes
             if answer.settled:
                 pause = BUSY_WAIT
-                loop.call_soon(self._deliver, answer.settled)
+                if answer.poisoned:
+                    # Before anything else of these runs is sent: a run has no holes in its history.
+                    self._deliver(self._with_later_writes(answer))
+                else:
+                    loop.call_soon(self._deliver, answer.settled)
             elif not self._waiting:
                 await self._linger(pause)
                 pause = min(pause * 2, LONGEST_WAIT)
+
+    def _with_later_writes(self, answer: _Answer) -> list[Verdict]:
+        """The verdicts, and the same one for writes of a poisoned run that were handed over after it."""
+        settled = list(answer.settled)
+        kept: deque[Write] = deque()
+        for write in self._waiting:
+            error = answer.poisoned.get((write.workflow_id, write.epoch))
+            if error is None:
+                kept.append(write)
+            else:
+                settled.append((write, error))
+        self._waiting = kept
+        return settled
 
     async def _linger(self, seconds: float) -> None:
         """Wait until a new write arrives, `seconds` at most."""
@@ -184,14 +225,23 @@ class Journal:
             await asyncio.wait_for(self._arrived.wait(), seconds)
 
     def _next_writes(self) -> list[Write]:
-        """What the next batch holds: first what came back, so that each run's order is kept."""
-        writes, self._returned = self._returned, []
+        """What the next batch holds: runs that were busy take half of it at most, each in its order."""
+        writes: list[Write] = []
+        rows = size = 0
+        for key in list(self._busy):
+            if rows >= self._max_rows // 2:
+                break
+            parked = self._busy.pop(key)
+            writes += parked
+            rows += sum(map(_weight, parked))
+            size += sum(map(size_of, parked))
         waiting = self._waiting
-        rows = sum(len(write.rows) + 1 for write in writes)
-        size = sum(map(size_of, writes))
         while waiting:
             write = waiting[0]
-            rows += len(write.rows) + 1
+            if self._busy and (key := (write.workflow_id, write.epoch)) in self._busy:
+                self._busy[key].append(waiting.popleft())
+                continue
+            rows += _weight(write)
             size += size_of(write)
             if writes and (rows > self._max_rows or size > self._max_bytes):
                 break
@@ -204,8 +254,10 @@ class Journal:
             self._settle(write, verdict)
 
     def _settle(self, write: Write, verdict: datetime | BaseException) -> None:
-        self._backlog -= len(write.rows) + 1
+        self._backlog -= _weight(write)
         self._unsettled -= 1
+        if self._backlog < self.bound:
+            self._roomy.set()
         if not self._unsettled:
             self._empty.set()
         self._doubtful.discard(id(write))
@@ -225,13 +277,9 @@ class Journal:
             connection = await self._line.get()
             try:
                 answer = await self._send(connection, parts)
-            except (psycopg.Error, Unwritable, UnicodeError) as error:
+            except Exception as error:
                 if not isinstance(error, psycopg.Error) or _is_poison(error):
-                    if len(parts) == 1:
-                        return _Answer([(write, error) for write in parts[0].writes], [])
-                    half = len(parts) // 2
-                    first, second = await self._write(parts[:half]), await self._write(parts[half:])
-                    return _Answer(first.settled + second.settled, first.busy + second.busy)
+                    return await self._write_apart(parts, error)
                 if is_lost(error, connection):
                     _log.warning(
                         "the journal's connection broke, its last batch is in doubt: %s", error
@@ -248,6 +296,24 @@ class Journal:
                     self._on_batch(len(parts), sum(len(part.rows) for part in parts))
                 return answer
 
+    async def _write_apart(self, parts: list[Part], error: Exception) -> _Answer:
+        """Something in the batch cannot be written: find it by halves; its run alone is refused, from there on."""
+        if len(parts) > 1:
+            half = len(parts) // 2
+            return await self._write(parts[:half]) + await self._write(parts[half:])
+        (part,) = parts
+        if len(part.writes) == 1:
+            return _Answer([(part.writes[0], error)], [], {part.key: error})
+        half = len(part.writes) // 2
+        first = await self._write(parts_of(part.writes[:half]))
+        rest = part.writes[half:]
+        if first.busy:
+            return _Answer([], [part], {})
+        refused = first.settled[-1][1]
+        if isinstance(refused, BaseException):
+            return first + _Answer([(write, refused) for write in rest], [], {})
+        return first + await self._write(parts_of(rest))
+
     async def _send(self, connection: AsyncConnection, parts: list[Part]) -> _Answer:
         await faults.reach("journal.before")
         rows, outcomes = row_parameters(parts), outcome_parameters(parts)
@@ -263,7 +329,7 @@ class Journal:
                 part for part in parts if any(id(write) in self._doubtful for write in part.writes)
             ]
             if doubtful:
-                return await self._send_again(connection, parts, statement, parameters)
+                return await self._send_again(parts, statement, parameters)
         cursor = await connection.execute(statement, parameters, prepare=True)
         await faults.reach("journal.after")
         found = await cursor.fetchone()
@@ -271,11 +337,7 @@ class Journal:
         return _read(parts, *found)
 
     async def _send_again(
-        self,
-        connection: AsyncConnection,
-        parts: list[Part],
-        statement: bytes,
-        parameters: dict[str, Any],
+        self, parts: list[Part], statement: bytes, parameters: dict[str, Any]
     ) -> _Answer:
         """Write a batch of which some may be durable already, and tell when it became so."""
         writes = [write for part in parts for write in part.writes]
@@ -286,13 +348,10 @@ class Journal:
             "location": SEPARATOR.join([row.location for _, _, row in keyed]),
         }
         every = {"workflow_ids": [part.key[0] for part in parts]}
-        async with connection.pipeline():
-            await connection.execute("BEGIN")
-            await connection.execute(TIMEOUTS, [f"{self._database.statement_timeout}ms"] * 2)
-            written = await connection.execute(statement, parameters, prepare=True)
-            times = await connection.execute(self._database.statement("journal_stored"), stored)
-            fates = await connection.execute(self._database.statement("journal_fate"), every)
-            await connection.execute("COMMIT")
+        async with self._line.transaction() as transaction:
+            written = await transaction.execute(statement, parameters, prepare=True)
+            times = await transaction.execute(self._database.statement("journal_stored"), stored)
+            fates = await transaction.execute(self._database.statement("journal_fate"), every)
         await faults.reach("journal.after")
         found = await written.fetchone()
         assert found is not None
@@ -308,7 +367,7 @@ class Journal:
             if isinstance(verdict, datetime):
                 verdict = moments.get(numbers[id(write)], verdict)
             settled.append((write, verdict))
-        return _Answer(settled, answer.busy)
+        return answer._replace(settled=settled)
 
     def _statement(self, rows: bool, outcomes: bool) -> bytes:
         found = self._statements.get((rows, outcomes))
@@ -333,7 +392,7 @@ def _read(
 ) -> _Answer:
     """What the statement's answer means for each run of the batch."""
     if fenced_runs is None:
-        return _Answer([(write, at) for part in parts for write in part.writes], [])
+        return _Answer([(write, at) for part in parts for write in part.writes], [], {})
     written, busy = set(fenced_runs), set(busy_runs or ())
     settled: list[Verdict] = []
     waiting: list[Part] = []
@@ -345,7 +404,12 @@ def _read(
         else:
             lost = _lost(part.key)
             settled.extend([(write, lost) for write in part.writes])
-    return _Answer(settled, waiting)
+    return _Answer(settled, waiting, {})
+
+
+def _weight(write: Write) -> int:
+    """What a write counts for in bounds: its rows, and one for what else it does."""
+    return len(write.rows) + 1
 
 
 def _lost(key: RunKey) -> LeaseLost:

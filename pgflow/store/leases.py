@@ -192,7 +192,8 @@ class Recovery:
         return await self._recover(connection, expired) if expired else 0
 
     async def _recover(self, connection: AsyncConnection, dead: dict[int, int | None]) -> int:
-        statement, total = self._database.statement, 0
+        statement = self._database.statement
+        total: int = 0
         strays = {"ids": list(dead), "limit": FREED_AT_ONCE}
         while True:
             async with connection.transaction():
@@ -204,10 +205,10 @@ class Recovery:
                 ids = {"ids": sorted(mine), "limit": FREED_AT_ONCE}
                 await faults.reach("leases.before_free")
                 freed = await connection.execute(statement("leases_free"), ids)
-                count, queues = await freed.fetchone() or (0, [])
+                ((count, queues),) = await freed.fetchall()
                 buried = await connection.execute(statement("leases_bury"), ids)
                 names = [row[0] for row in await buried.fetchall()]
-            total += count
+            total += int(count)
             self.queues |= set(queues)
             if names:
                 _log.warning(

@@ -3,7 +3,13 @@
 -- neither sleepers nor names that this worker does not know stand before them; below `since` there are only entries
 -- that this worker has seen taken already, dead ones perhaps that vacuum cannot remove yet.
 -- First how many each level gives, by priority and age, without a lock; then that many, past those that others hold.
-WITH levels AS (
+-- The worker's own row is locked against removal: whoever recovers its runs has either seen this claim or prevents it.
+WITH alive AS MATERIALIZED (
+    SELECT w.id FROM {schema}.workers AS w
+    WHERE w.id = %(worker)s::bigint AND w.expires_at > now()
+    FOR KEY SHARE SKIP LOCKED
+),
+levels AS (
     SELECT given.level, given.queue, given.name, given.priority, given.since
     FROM unnest(%(queues)s::text[], %(names)s::text[], %(priorities)s::int[], %(since)s::timestamptz[])
         WITH ORDINALITY AS given (queue, name, priority, since, level)
@@ -41,7 +47,7 @@ picked AS MATERIALIZED (
         LIMIT shares.share
         FOR NO KEY UPDATE SKIP LOCKED
     ) AS next
-    WHERE EXISTS (SELECT FROM {schema}.workers AS w WHERE w.id = %(worker)s::bigint AND w.expires_at > now())
+    WHERE EXISTS (SELECT FROM alive)
 ),
 taken AS (
     UPDATE {schema}.runs AS r SET

@@ -1,7 +1,7 @@
 -- Rows of history. A column travels as one text, its values joined by a character that JSON cannot contain:
 -- ten times cheaper for the client than an array of values, and as cheap for the server.
 -- A row that has ended is never overwritten, nor a pending one by one with fewer attempts (the server may execute a
--- batch late, after its connection broke and it was sent again). What only the older row knows is kept.
+-- batch late, after its connection broke and it was sent again). What only the older row knows is kept, and a loop's progress never goes back.
 , written AS (
     INSERT INTO {schema}.events AS e (
         workflow_id, location, iteration, seq, version, kind, name, status, attempts, completed_at,
@@ -49,7 +49,8 @@
         wake_at = excluded.wake_at,
         turn_state = coalesce(excluded.turn_state, e.turn_state),
         turn_now = coalesce(excluded.turn_now, e.turn_now),
-        loop_progress = coalesce(excluded.loop_progress, e.loop_progress),
-        loop_state = coalesce(excluded.loop_state, e.loop_state)
+        loop_progress = greatest(excluded.loop_progress, e.loop_progress),
+        loop_state = CASE WHEN e.loop_progress > coalesce(excluded.loop_progress, 0) THEN e.loop_state
+            ELSE coalesce(excluded.loop_state, e.loop_state) END
     WHERE e.status = 'pending' AND (excluded.status <> 'pending' OR excluded.attempts >= e.attempts)
 )

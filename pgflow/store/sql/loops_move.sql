@@ -1,24 +1,25 @@
 -- Takes the rows of the turns that have ended since out of active history, nested loops and branches included, and
 -- archives those that are kept. The bounds are stored locations, so that no row of a later turn can be among them.
 WITH ranges AS MATERIALIZED (
-    SELECT l.workflow_id, l.ends,
-           l.location || ',' || {turn(l.progress + 1)} AS begins,
-           l.location || ',' || {turn(greatest(l.turns - l.keep, 0) + 1)} AS kept_from
+    SELECT *
     FROM json_to_recordset(current_setting('pgflow.loops')::json) AS l (
-        workflow_id uuid, location text, progress int, turns int, ends text, keep int)
+        number int, workflow_id uuid, begins text, ends text, kept_from text)
 ),
 moved AS (
     DELETE FROM {schema}.events AS e
     USING ranges
     WHERE e.workflow_id = ranges.workflow_id
       AND e.location >= ranges.begins COLLATE "C" AND e.location < ranges.ends COLLATE "C"
-    RETURNING e.*, ranges.kept_from
+    RETURNING e.*, ranges.number, ranges.kept_from
+),
+archived AS (
+    INSERT INTO {schema}.forgotten_events (
+        workflow_id, location, iteration, seq, version, kind, name, status, attempts, created_at, completed_at,
+        input, output, error, wake_at, turn_state, turn_now, loop_progress, loop_state, encoding)
+    SELECT
+        workflow_id, location, iteration, seq, version, kind, name, status, attempts, created_at, completed_at,
+        input, output, error, wake_at, turn_state, turn_now, loop_progress, loop_state, encoding
+    FROM moved
+    WHERE location >= kept_from COLLATE "C"
 )
-INSERT INTO {schema}.forgotten_events (
-    workflow_id, location, iteration, seq, version, kind, name, status, attempts, created_at, completed_at,
-    input, output, error, wake_at, turn_state, turn_now, loop_progress, loop_state, encoding)
-SELECT
-    workflow_id, location, iteration, seq, version, kind, name, status, attempts, created_at, completed_at,
-    input, output, error, wake_at, turn_state, turn_now, loop_progress, loop_state, encoding
-FROM moved
-WHERE location >= kept_from COLLATE "C"
+SELECT moved.number - 1, count(*)::int FROM moved GROUP BY moved.number

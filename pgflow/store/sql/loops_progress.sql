@@ -1,37 +1,55 @@
--- Moves each loop's progress on, unless it is there already, and keeps what it was for the statements after this one
--- in the same transaction: the rows to move begin where the database says that the loop stood, not where somebody
--- believes it did.
+-- Moves each loop's progress on, unless it is there already, and keeps the bounds of what is to be forgotten for the
+-- statements after this one in the same transaction: they begin where the database says that the loop stood, not where
+-- somebody believes it did. Turn i stands at `L, i+1`; a bound is a stored location, so that it sorts as execution does.
 WITH given AS (
     SELECT *
     FROM unnest(
         %(workflow_ids)s::uuid[], %(locations)s::text[], %(turns)s::int[], %(keeps)s::int[], %(states)s::text[],
-        %(outputs)s::text[], %(seqs)s::int[], %(ends)s::text[], %(sweeps)s::boolean[]
-    ) WITH ORDINALITY AS g (workflow_id, location, turns, keep, state, output, seq, ends, sweep, number)
+        %(outputs)s::text[], %(seqs)s::int[], %(sweeps)s::boolean[]
+    ) WITH ORDINALITY AS g (workflow_id, location, turns, keep, state, output, seq, sweep, number)
 ),
 found AS MATERIALIZED (
-    SELECT given.*, coalesce(e.loop_progress, 0) AS progress, e.status
+    SELECT given.*, coalesce(e.loop_progress, 0) AS progress, e.completed_at
     FROM given
     JOIN {schema}.events AS e ON e.workflow_id = given.workflow_id AND e.location = given.location
     WHERE e.kind = 'loop'
 ),
-moved AS (
+advanced AS (
     UPDATE {schema}.events AS e SET
         loop_progress = found.turns,
         loop_state = found.state::json,
         status = CASE WHEN found.seq IS NULL THEN e.status ELSE 'completed' END,
         output = CASE WHEN found.seq IS NULL THEN e.output ELSE found.output::json END,
+        error = CASE WHEN found.seq IS NULL THEN e.error END,
         seq = coalesce(found.seq, e.seq),
         completed_at = CASE WHEN found.seq IS NULL THEN e.completed_at ELSE now() END
     FROM found
-    WHERE e.workflow_id = found.workflow_id AND e.location = found.location AND e.status = 'pending'
-      AND (found.progress < found.turns OR (found.seq IS NOT NULL AND found.progress = found.turns))
-    RETURNING found.number, found.progress
+    WHERE e.workflow_id = found.workflow_id AND e.location = found.location AND e.status <> 'completed'
+      AND found.progress < found.turns
+    RETURNING found.number
+),
+bounds AS (
+    SELECT found.number, found.workflow_id, found.location || ',' AS under, stored.turn
+    FROM advanced
+    JOIN found ON found.number = advanced.number
+    CROSS JOIN LATERAL (
+        SELECT array_agg(
+            CASE WHEN t > 9 THEN chr(95 + length(t::text)) ELSE '' END || t::text ORDER BY place) AS turn
+        FROM unnest(ARRAY[
+            found.progress + 1,
+            found.turns + 1,
+            greatest(found.turns - found.keep, 0) + 1,
+            CASE WHEN found.sweep THEN 1 ELSE greatest(found.progress - found.keep, 0) + 1 END
+        ]) WITH ORDINALITY AS u (t, place)
+    ) AS stored
 )
 SELECT
-    now(),
-    (SELECT array_agg(number::int) FROM found),
+    found.number::int - 1,
+    coalesce(CASE WHEN found.seq IS NOT NULL THEN found.completed_at END, now()),
     set_config('pgflow.loops', (
         SELECT coalesce(json_agg(json_build_object(
-            'workflow_id', found.workflow_id, 'location', found.location, 'progress', moved.progress,
-            'turns', found.turns, 'ends', found.ends, 'keep', found.keep, 'sweep', found.sweep)), '[]')::text
-        FROM moved JOIN found ON found.number = moved.number), true)
+            'number', number, 'workflow_id', workflow_id,
+            'begins', under || turn[1], 'ends', under || turn[2],
+            'kept_from', under || turn[3], 'kept_before', under || turn[4])), '[]')::text
+        FROM bounds), true)
+FROM found
