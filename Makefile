@@ -1,16 +1,38 @@
+# Everything that a fresh machine with Python 3.11+ and make can do with this checkout.
+#
+#   make demo    a catalogue of the standard library, by two workers of which one is killed
+#   make test    the tests, on an embedded PostgreSQL unless PGFLOW_TEST_DSN names another
+#   make bench   how fast it is beside the bare minimum; `make soak` runs for as long as you let it
+
 PYTHON ?= python3
 VENV := .venv
+BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: test lint
+.PHONY: demo test lint types bench soak clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	touch $@
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/python -m examples.catalogue
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: $(STAMP)
-	$(VENV)/bin/ruff check pgflow tests
+	$(BIN)/ruff check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+soak: $(STAMP)
+	$(BIN)/python -m tests.soak
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -166,7 +166,7 @@ def _rich(value: Any, what: str, path: str, depth: int) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         items = value
         if isinstance(value, set | frozenset):
-            items = sorted(value, key=repr)  # type: ignore[assignment]  # the same text every time
+            items = sorted(value, key=repr)  # the same text every time
         return [_plain(item, what, f"{path}[{i}]", depth + 1) for i, item in enumerate(items)]
     try:
         dumped = _adapter(type(value), what).dump_python(value, mode="json")

@@ -86,8 +86,13 @@ async def _run(made: Worker) -> int:
         loop.add_signal_handler(number, made.stop)
     owner = os.environ.pop(OWNER, None)
     if owner is not None:
+
+        def orphaned() -> None:
+            loop.remove_reader(int(owner))
+            made.stop()
+
         # Never written to: it becomes readable when the process that started this one is gone, however it went.
-        loop.add_reader(int(owner), lambda: (loop.remove_reader(int(owner)), made.stop()))
+        loop.add_reader(int(owner), orphaned)
     try:
         await made.run()
     except PgflowError as error:

@@ -123,7 +123,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         for task in self.tasks:
             if task.done():
                 if not task.cancelled() and isinstance(task.exception(), EngineError):
-                    task._log_traceback = False  # type: ignore[attr-defined]  # the run has ended with it: told once
+                    task._log_traceback = False  # the run has ended with it: told once
                 continue
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # dropped on purpose
             coroutine = task.get_coro()

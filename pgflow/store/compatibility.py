@@ -70,7 +70,9 @@ def find(schema: str) -> Query[Found]:
 def read(schema: str) -> Query[tuple[int, int] | None]:
     """The statement that reads `schema_info`, once it is there."""
     return Query(
-        f"SELECT version, compatible_from FROM {quoted(schema)}.schema_info LIMIT 1".encode(), {}, _info
+        f"SELECT version, compatible_from FROM {quoted(schema)}.schema_info LIMIT 1".encode(),
+        {},
+        _info,
     )
 
 

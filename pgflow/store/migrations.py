@@ -67,10 +67,14 @@ def current(dsn: str, schema: str = "pgflow") -> str | None:
     """The revision that the database's schema is at; None when it was never migrated."""
     with psycopg.connect(dsn) as connection:
         table = psycopg.sql.Identifier(schema, "alembic_version")
-        there = connection.execute("SELECT to_regclass(%s)", [table.as_string(connection)]).fetchone()
+        there = connection.execute(
+            "SELECT to_regclass(%s)", [table.as_string(connection)]
+        ).fetchone()
         if there is None or there[0] is None:
             return None
-        row = connection.execute(psycopg.sql.SQL("SELECT version_num FROM {}").format(table)).fetchone()
+        row = connection.execute(
+            psycopg.sql.SQL("SELECT version_num FROM {}").format(table)
+        ).fetchone()
         return None if row is None else str(row[0])
 
 
@@ -99,7 +103,9 @@ def _location() -> Path:
     for found in (shipped, checkout):
         if (found / "env.py").is_file():
             return found
-    raise MigrationFailed(f"no migrations at {shipped} nor at {checkout}: the installation is incomplete, install pgflow again")
+    raise MigrationFailed(
+        f"no migrations at {shipped} nor at {checkout}: the installation is incomplete, install pgflow again"
+    )
 
 
 def _run(config: Config, what: str, revision: str, sql: bool = False) -> None:

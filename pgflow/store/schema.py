@@ -6,6 +6,8 @@ texts in `sql/objects/`; a migration carries its own copy of whatever it creates
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -35,13 +37,13 @@ _NOW = text("now()")
 
 def _column(
     name: str,
-    kind: TypeEngine[object],
+    kind: TypeEngine[Any],
     comment: str,
     *,
     key: bool = False,
     null: bool = True,
     default: str | None = None,
-) -> Column[object]:
+) -> Column[Any]:
     """A column with its comment; what is not null has a default or is always given."""
     return Column(
         name,
@@ -54,7 +56,7 @@ def _column(
     )
 
 
-def _history_columns() -> list[Column[object]]:
+def _history_columns() -> list[Column[Any]]:
     """The columns that active and forgotten history have in common."""
     return [
         _column("workflow_id", UUID(), "The workflow whose step this is.", key=True),
@@ -297,5 +299,3 @@ def make_metadata(schema: str | None = None) -> MetaData:
         comment="One row: which code this schema goes with.",
     )
     return metadata
-
-

@@ -20,7 +20,7 @@ from pgflow.retry import seconds
 from pgflow.store.compatibility import check_async
 from pgflow.store.connections import Database
 from pgflow.store.hints import Listener, Notifier
-from pgflow.store.leases import Lease, recover
+from pgflow.store.leases import BETWEEN_LOOKS, Lease, Recovery
 from pgflow.version import VERSION
 from pgflow.worker.settings import Settings
 from pgflow.worker.tenure import Tenure
@@ -134,18 +134,22 @@ class Worker:
         settings = self._settings
         loop = asyncio.get_running_loop()
         lost = asyncio.Event()
+
+        def note_loss(reason: str) -> None:
+            loop.call_soon_threadsafe(self._lost, lost, reason)
+
         lease = await Lease.register(
             self._database,
             host=socket.gethostname(),
             pid=os.getpid(),
             version=VERSION,
             queues=list(settings.queues),
-            on_lost=lambda reason: loop.call_soon_threadsafe(self._lost, lost, reason),
+            on_lost=note_loss,
         )
         tenure = Tenure(self._database, lease.worker_id, self._registry, settings, notifier)
         self._tenure = tenure
         tenure.start()
-        recovery = loop.create_task(self._recover(lease.worker_id), name="pgflow recovery")
+        recovery = loop.create_task(self._recover(lease), name="pgflow recovery")
         log.info(
             "worker %d started: %d workflows known, queues %s, lease %g s",
             lease.worker_id,
@@ -177,22 +181,24 @@ class Worker:
         lost.set()
         self._ended.set()
 
-    async def _recover(self, worker_id: int) -> None:
+    async def _recover(self, lease: Lease) -> None:
         """Look for dead workers and take over what they held."""
         pause = self._settings.recovery
-        wait = pause
-        while True:
-            await asyncio.sleep(wait)
-            try:
-                recovered = await recover(self._database, worker_id)
-            except psycopg.Error as error:
-                wait = min(wait * 2, 10.0)
-                log.warning("looking for dead workers failed, the next look is in %g s: %s", wait, error)
-                continue
-            wait = pause
-            if recovered:
-                log.warning("took over %d workflows of workers that died", recovered)
-                self._look()
+        failed = 0
+        async with Recovery(self._database, lease.worker_id, locks=lease.locks) as recovery:
+            while True:
+                try:
+                    recovered = await recovery.look()
+                except psycopg.Error as error:
+                    failed += 1
+                    wait = min(pause * 2**failed, 10.0)
+                    log.warning("looking for dead workers failed, the next look is in %g s: %s", wait, error)
+                else:
+                    failed = 0
+                    wait = BETWEEN_LOOKS + 0.05 if recovery.suspicious else pause
+                    if recovered:
+                        self._look()
+                await asyncio.sleep(wait)
 
     def _look(self, *_: object) -> None:
         if self._tenure is not None:
