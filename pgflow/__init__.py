@@ -4,6 +4,7 @@ A workflow is an ordinary `async def`; every step that it completes is a row of 
 replays the history and goes on from the next step. Everything a user needs is imported here; all else is private.
 """
 
+from pgflow.client import Client, WorkflowHandle
 from pgflow.definitions import Activity, Registry, Workflow, activity, message, signal, workflow
 from pgflow.errors import (
     ActivityFailed,
@@ -22,15 +23,21 @@ from pgflow.errors import (
 from pgflow.execution.attempts import ActivityContext
 from pgflow.execution.context import WorkflowContext
 from pgflow.execution.loop import Break, Continue
+from pgflow.info import HistoryEvent, WorkflowInfo
 from pgflow.retry import RetryPolicy
+from pgflow.store.migrations import migrate
+from pgflow.sync_client import SyncClient, SyncWorkflowHandle
+from pgflow.worker.worker import Worker
 
 __all__ = [
     "Activity",
     "ActivityContext",
     "ActivityFailed",
     "Break",
+    "Client",
     "Continue",
     "HistoryDiverged",
+    "HistoryEvent",
     "LatentHistory",
     "LeaseLost",
     "NonRetryable",
@@ -40,13 +47,19 @@ __all__ = [
     "RetryPolicy",
     "SchemaOutdated",
     "SerializationError",
+    "SyncClient",
+    "SyncWorkflowHandle",
+    "Worker",
     "Workflow",
     "WorkflowCancelled",
     "WorkflowContext",
     "WorkflowFailed",
+    "WorkflowHandle",
+    "WorkflowInfo",
     "WorkflowNotFound",
     "activity",
     "message",
+    "migrate",
     "signal",
     "workflow",
 ]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pgflow.errors import PgflowError, SchemaOutdated
 from pgflow.store.connections import AsyncConnection, Connection, quoted
 from pgflow.store.query import Query
-from pgflow.store.schema import NEEDS, SCHEMA_VERSION
+from pgflow.store.versions import NEEDS, SCHEMA_VERSION
 
 OLDEST_SERVER = 150000
 """The oldest PostgreSQL that pgflow runs on, as `server_version_num` says it."""

@@ -251,7 +251,7 @@ TIMEOUTS = (
 """Set again within each transaction: behind a pooler that shares connections, settings of the session do not last."""
 
 
-def is_lost(error: BaseException, connection: AsyncConnection) -> bool:
+def is_lost(error: BaseException, connection: AsyncConnection | Connection) -> bool:
     """Whether `error` means that the connection broke, so that the fate of what was sent is unknown."""
     return connection.closed or (
         isinstance(error, psycopg.OperationalError) and error.sqlstate is None

@@ -109,18 +109,23 @@ def _outcomes(rows: Sequence[tuple[Any, ...]]) -> dict[UUID, Outcome]:
     return {row[0]: Outcome(*row) for row in rows}
 
 
-def wake(schema: str, queues: Iterable[str]) -> Query[None]:
-    """The hint that queues have new work. Send it after the commit, or within a caller's own transaction."""
-    return _notify(schema, wake_channel(schema), sorted(set(queues)))
+def wake(schema: str, queues: Iterable[str], *, quick: bool = False) -> Query[None]:
+    """The hint that queues have new work. Send it after the commit, or within a caller's own transaction.
+
+    Args:
+        quick: It is a transaction of its own, which need not wait for the disk.
+    """
+    return _notify(schema, wake_channel(schema), sorted(set(queues)), quick)
 
 
 def done(schema: str, ids: Iterable[UUID]) -> Query[None]:
     """The hint that workflows have ended."""
-    return _notify(schema, done_channel(schema), list(done_payloads(ids)))
+    return _notify(schema, done_channel(schema), list(done_payloads(ids)), False)
 
 
-def _notify(schema: str, channel: str, payloads: list[str]) -> Query[None]:
-    return Query(statement("notify", schema), {"channel": channel, "payloads": payloads}, _nothing)
+def _notify(schema: str, channel: str, payloads: list[str], quick: bool) -> Query[None]:
+    text = statement("notify_quick" if quick else "notify", schema)
+    return Query(text, {"channel": channel, "payloads": payloads}, _nothing)
 
 
 def _nothing(rows: Sequence[tuple[Any, ...]]) -> None:

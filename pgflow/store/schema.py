@@ -1,7 +1,6 @@
-"""The tables, as SQLAlchemy metadata, and the numbers by which code and schema know each other.
+"""The tables, as SQLAlchemy metadata: what migrations are made from and compared with.
 
-The hot path does not use SQLAlchemy: this is what migrations are made from and compared with. Views and functions are
-texts in `sql/objects/`; a migration carries its own copy of whatever it creates, so that it never changes afterwards.
+The hot path does not use SQLAlchemy. Views and functions are texts beside the migration that creates them.
 """
 
 from __future__ import annotations
@@ -24,12 +23,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB, UUID
 from sqlalchemy.types import TypeEngine
-
-SCHEMA_VERSION = 1
-"""The version of the schema that this code was written for; each migration that changes something adds one."""
-
-NEEDS = 1
-"""The oldest version of the schema that this code can work on."""
 
 _TIME = DateTime(timezone=True)
 _NOW = text("now()")

@@ -1,0 +1,349 @@
+"""The clients: start workflows, wait for their output, look at them and their history.
+
+`Client` here is the source; `sync_client.py` is generated from this file by `scripts/sync_client.py`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
+from uuid import UUID
+
+from pgflow.codec import PAYLOAD_LIMIT
+from pgflow.definitions import Workflow
+from pgflow.errors import WorkflowNotFound
+from pgflow.info import HistoryEvent, WorkflowInfo
+from pgflow.requests import Options, input_of, output_of, seconds_of, uuid_of
+from pgflow.store import dispatching, inspection
+from pgflow.store.client_async import Connections, Endings, execute_on
+from pgflow.store.connections import Database
+from pgflow.store.query import Query
+from pgflow.store.uuid7 import uuid7
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+POLL = 2.0
+"""Seconds between two looks at a workflow whose end no notification has told of."""
+
+AT_ONCE = 2_000
+"""Workflows that one statement of `dispatch_many` starts."""
+
+HISTORY_LIMIT = 1_000_000
+"""Rows of history that are read at once, at most."""
+
+
+class WorkflowHandle(Generic[R]):
+    """A workflow that was dispatched.
+
+    Attributes:
+        id: its id.
+    """
+
+    __slots__ = ("_client", "_workflow", "id")
+
+    def __init__(self, client: Client, id: UUID, workflow: Workflow[Any, R] | None) -> None:
+        self.id = id
+        self._client = client
+        self._workflow = workflow
+
+    async def output(self, timeout: timedelta | float | None = None) -> R:
+        """What the workflow returns, converted by its annotation; waits until it has ended.
+
+        Raises:
+            WorkflowFailed: it failed.
+            WorkflowCancelled: it was cancelled.
+            TimeoutError: it has not ended in time.
+
+        Example:
+            receipt = await handle.output(timeout=60)
+        """
+        result: R = await self._client._output(self.id, timeout, self._workflow)
+        return result
+
+    async def info(self) -> WorkflowInfo:
+        """The workflow as it stands now.
+
+        Raises:
+            WorkflowNotFound: it is no longer retained.
+        """
+        return await self._client.get(self.id)
+
+    def __repr__(self) -> str:
+        return f"WorkflowHandle({str(self.id)!r})"
+
+
+class Client:
+    """Talks to the database that the workers work on.
+
+    Parameters:
+        dsn: the database.
+        schema: the schema of pgflow's tables.
+        connections: how many connections it may open.
+        payload_limit: the largest input, in bytes of JSON.
+
+    Example:
+        async with pgflow.Client(dsn) as client:
+            handle = await client.dispatch(checkout, order)
+            receipt = await handle.output()
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        schema: str = "pgflow",
+        *,
+        connections: int = 4,
+        payload_limit: int = PAYLOAD_LIMIT,
+    ) -> None:
+        if connections < 1:
+            raise ValueError(f"connections={connections!r}: expected at least 1")
+        self._schema = schema
+        self._limit = payload_limit
+        database = Database(dsn, schema, application="pgflow client")
+        self._connections = Connections(database, connections)
+        self._endings = Endings(database)
+
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            SchemaOutdated: the database is not migrated, or its schema does not fit this code.
+            psycopg.OperationalError: the database cannot be reached.
+        """
+        await self._connections.check()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close all connections."""
+        await self._endings.close()
+        await self._connections.close()
+
+    @overload
+    async def dispatch(
+        self,
+        workflow: Workflow[P, R],
+        *args: Any,
+        id: UUID | str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        unique: bool = False,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        queue: str = "default",
+        connection: Any = None,
+        **kwargs: Any,
+    ) -> WorkflowHandle[R]: ...
+    @overload
+    async def dispatch(
+        self,
+        workflow: str,
+        *args: Any,
+        id: UUID | str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        unique: bool = False,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        queue: str = "default",
+        connection: Any = None,
+        **kwargs: Any,
+    ) -> WorkflowHandle[Any]: ...
+    async def dispatch(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        *args: Any,
+        id: UUID | str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        unique: bool = False,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        queue: str = "default",
+        connection: Any = None,
+        **kwargs: Any,
+    ) -> WorkflowHandle[Any]:
+        """Start a workflow.
+
+        Parameters:
+            workflow: the workflow, or its name (then arguments are given by name).
+            id: an id of the caller's; used before with the same name, that workflow's handle comes back and nothing starts.
+            tags: a flat object by which the workflow can be found.
+            unique: one live workflow, of those dispatched so, for this name and exactly these tags; it comes back.
+            run_at: not before this moment (with a time zone).
+            priority: higher goes first.
+            queue: the queue that workers serve.
+            connection: a connection or session of psycopg's or SQLAlchemy's whose transaction this joins.
+
+        Raises:
+            TypeError: the arguments do not fit the workflow's signature.
+            SerializationError: an argument cannot be stored, or is too large.
+            ValueError: an option out of its range, or an id that belongs to a workflow of another name.
+
+        Example:
+            handle = await client.dispatch(checkout, order, id=order.id, tags={"customer": 7})
+        """
+        options = Options(tags, unique, run_at, priority, queue)
+        name, text = input_of(workflow, args, kwargs, self._limit)
+        request = options.dispatch(uuid7() if id is None else uuid_of(id), name, text)
+        query = dispatching.dispatch(self._schema, [request])
+        (started,) = await self._send(query, connection)
+        if started.created:
+            await self._hint([queue], connection)
+        definition = workflow if isinstance(workflow, Workflow) else None
+        return WorkflowHandle(self, options.check(request, started), definition)
+
+    async def dispatch_many(
+        self,
+        workflow: Workflow[P, R],
+        arguments: Sequence[Mapping[str, Any]],
+        *,
+        tags: Mapping[str, Any] | None = None,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        queue: str = "default",
+        connection: Any = None,
+    ) -> builtins.list[WorkflowHandle[R]]:
+        """Start many workflows in a few round trips.
+
+        Parameters:
+            workflow: the workflow.
+            arguments: one mapping of arguments by name for each.
+            tags, run_at, priority, queue, connection: as for `dispatch`, for all of them.
+
+        Returns:
+            Handles in the order of `arguments`.
+
+        Raises:
+            TypeError, SerializationError, ValueError: as `dispatch`; then none of them was started.
+
+        Example:
+            handles = await client.dispatch_many(checkout, [{"order": order} for order in orders])
+        """
+        options = Options(tags, False, run_at, priority, queue)
+        requests = []
+        for given in arguments:
+            name, text = input_of(workflow, (), dict(given), self._limit)
+            requests.append(options.dispatch(uuid7(), name, text))
+        handles = []
+        for start in range(0, len(requests), AT_ONCE):
+            part = requests[start : start + AT_ONCE]
+            query = dispatching.dispatch(self._schema, part)
+            for request, started in zip(part, await self._send(query, connection), strict=True):
+                handles.append(WorkflowHandle(self, options.check(request, started), workflow))
+            await self._hint([queue], connection)
+        return handles
+
+    async def output(self, id: UUID | str, timeout: timedelta | float | None = None) -> Any:
+        """The output of a workflow, as JSON values; waits until it has ended. A handle's `output()` converts it.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+            WorkflowFailed: it failed.
+            WorkflowCancelled: it was cancelled.
+            TimeoutError: it has not ended in time.
+        """
+        return await self._output(uuid_of(id), timeout, None)
+
+    async def get(self, id: UUID | str) -> WorkflowInfo:
+        """A workflow as it stands now.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+        """
+        found = await self._connections.execute(inspection.get(self._schema, [uuid_of(id)]))
+        if not found:
+            raise WorkflowNotFound(f'there is no workflow {id} in schema "{self._schema}"')
+        return found[0]
+
+    async def list(
+        self,
+        name: str | None = None,
+        status: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        *,
+        queue: str | None = None,
+        parent_id: UUID | None = None,
+        before: UUID | None = None,
+    ) -> builtins.list[WorkflowInfo]:
+        """Workflows, the youngest first.
+
+        Parameters:
+            name, status, queue, parent_id: only those.
+            tags: only those whose tags contain these.
+            limit: how many, at most.
+            before: only those with a smaller id (give the last one's to go on with a list).
+        """
+        query = inspection.find(
+            self._schema,
+            name=name,
+            status=status,
+            tags=None if tags is None else Options(tags).tags_text,
+            queue=queue,
+            parent_id=parent_id,
+            before=before,
+            limit=limit,
+        )
+        return await self._connections.execute(query)
+
+    async def history(self, id: UUID | str, forgotten: bool = False) -> builtins.list[HistoryEvent]:
+        """A workflow's history in order.
+
+        Parameters:
+            forgotten: with the kept turns of loops that have left active history.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+        """
+        query = inspection.history(self._schema, uuid_of(id), forgotten, HISTORY_LIMIT)
+        found = await self._connections.execute(query)
+        if not found:
+            await self.get(id)
+        return found
+
+    async def _output(
+        self, id: UUID, timeout: timedelta | float | None, workflow: Workflow[Any, Any] | None
+    ) -> Any:
+        until = None if timeout is None else time.monotonic() + seconds_of(timeout)
+        query = dispatching.outcomes(self._schema, [id])
+        async with self._endings.watch(id) as ended:
+            while True:
+                outcome = (await self._connections.execute(query)).get(id)
+                if outcome is None:
+                    raise WorkflowNotFound(f'there is no workflow {id} in schema "{self._schema}"')
+                result = output_of(outcome, workflow)
+                if result is not None:
+                    return result[0]
+                left = POLL if until is None else min(POLL, until - time.monotonic())
+                if left <= 0:
+                    raise TimeoutError(
+                        f'workflow "{outcome.name}" {id} has not ended in time; it is {outcome.status}'
+                    )
+                await self._endings.wait(ended, left)
+
+    async def _send(
+        self, query: Query[builtins.list[dispatching.Dispatched]], connection: Any
+    ) -> builtins.list[dispatching.Dispatched]:
+        """Dispatch; again when somebody else started the same at the same moment and could not be seen yet."""
+        for _ in range(10):
+            if connection is None:
+                started = await self._connections.execute(query)
+            else:
+                started = await execute_on(connection, query)
+            if not any(one.unseen for one in started):
+                break
+        return started
+
+    async def _hint(self, queues: Sequence[str], connection: Any) -> None:
+        if connection is None:
+            await self._connections.execute(dispatching.wake(self._schema, queues, quick=True))
+        else:
+            await execute_on(connection, dispatching.wake(self._schema, queues))

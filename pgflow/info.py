@@ -1,0 +1,66 @@
+"""What a client tells of workflows and their history: plain values to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowInfo:
+    """One workflow as it stood when it was read.
+
+    Attributes:
+        status: pending, running, sleeping, paused, completed, failed or cancelled.
+        input: the arguments by name, as JSON values; output and error likewise.
+        wake_at: when it may be claimed next, if a moment is set.
+        waiting_for: names of the signals that it waits for.
+        worker_id: the worker that runs it.
+    """
+
+    id: UUID
+    name: str
+    status: str
+    queue: str | None
+    priority: int | None
+    tags: dict[str, Any]
+    input: dict[str, Any]
+    output: Any
+    error: dict[str, Any] | None
+    created_at: datetime
+    completed_at: datetime | None
+    wake_at: datetime | None
+    waiting_for: list[str]
+    worker_id: int | None
+    parent_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEvent:
+    """One step of a workflow.
+
+    Attributes:
+        location: where it stands, in displayed form: {2, 10}.
+        iteration: the turn of the innermost loop around it, from 0.
+        status: pending, completed, failed, cancelled or abandoned.
+        attempts: attempts of the activity that have ended.
+        wake_at: the deadline that a pending step waits for.
+        forgotten: whether it has left active history.
+    """
+
+    location: str
+    iteration: int
+    version: int
+    kind: str
+    name: str
+    status: str
+    attempts: int
+    input: Any
+    output: Any
+    error: dict[str, Any] | None
+    created_at: datetime
+    completed_at: datetime | None
+    wake_at: datetime | None
+    forgotten: bool

@@ -1,0 +1,149 @@
+"""What both clients make of what they are given: checked options, encoded inputs, decoded outcomes. No I/O."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from pgflow.codec import decode_error, encode
+from pgflow.definitions import Workflow
+from pgflow.errors import PgflowError, WorkflowCancelled, WorkflowFailed
+from pgflow.retry import seconds
+from pgflow.store.dispatching import Dispatch, Dispatched, Outcome
+
+_TAGS_LIMIT = 16_384
+
+
+class Options:
+    """The options of a dispatch, checked.
+
+    Raises:
+        ValueError: tags that are no flat object, a naive `run_at`, a priority or queue out of range.
+    """
+
+    def __init__(
+        self,
+        tags: Mapping[str, Any] | None = None,
+        unique: bool = False,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        queue: str = "default",
+    ) -> None:
+        if run_at is not None and (not isinstance(run_at, datetime) or run_at.utcoffset() is None):
+            raise ValueError(
+                f"run_at={run_at!r}: expected a datetime with a time zone, e.g. datetime.now(timezone.utc) + timedelta(hours=1)"
+            )
+        if isinstance(priority, bool) or not isinstance(priority, int) or not -(2**31) <= priority < 2**31:
+            raise ValueError(f"priority={priority!r}: expected a whole number of 32 bits")
+        if not isinstance(queue, str) or not queue or len(queue) > 200 or not queue.isprintable():
+            raise ValueError(f"queue={queue!r}: expected a name of 1 to 200 printable characters")
+        self.tags_text = _tags(tags)
+        self.unique = bool(unique)
+        self.run_at = run_at
+        self.priority = priority
+        self.queue = queue
+
+    def dispatch(self, id: UUID, name: str, input: str) -> Dispatch:
+        """The request for one workflow."""
+        return Dispatch(id, name, input, self.tags_text, self.unique, self.run_at, self.priority, self.queue)
+
+    def check(self, request: Dispatch, started: Dispatched) -> UUID:
+        """The id of what was started, or was there.
+
+        Raises:
+            ValueError: the id belongs to a workflow of another name.
+            PgflowError: nothing came of it.
+        """
+        if started.id is None:
+            raise PgflowError(
+                f'workflow "{request.name}" is started and ended by others all the time; nothing was started. Try again.'
+            )
+        if started.name != request.name:
+            raise ValueError(
+                f'id={started.id}: this id belongs to a workflow "{started.name}", expected "{request.name}". Nothing was '
+                "started; choose another id."
+            )
+        return started.id
+
+
+def _tags(tags: Mapping[str, Any] | None) -> str:
+    if tags is None:
+        return "{}"
+    if not isinstance(tags, Mapping):
+        raise ValueError(f"tags={tags!r}: expected a flat mapping of names to texts, numbers, booleans or None")
+    for name, value in tags.items():
+        if not isinstance(name, str) or not (value is None or isinstance(value, str | int | float | bool)):
+            raise ValueError(
+                f"tags: {name!r}: {value!r} is not flat; expected texts as names and texts, numbers, booleans or None as values"
+            )
+    return encode(dict(tags), what="tags", limit=_TAGS_LIMIT)
+
+
+def input_of(
+    workflow: Workflow[Any, Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int
+) -> tuple[str, str]:
+    """The name of a workflow and its input as JSON.
+
+    Raises:
+        TypeError: the arguments do not fit, or it is neither a workflow nor a name.
+        SerializationError: an argument cannot be stored, or is too large.
+    """
+    if isinstance(workflow, Workflow):
+        return workflow.name, workflow.encode_arguments(args, kwargs, limit)
+    if not isinstance(workflow, str):
+        raise TypeError(f"expected a workflow (made by @pgflow.workflow) or its name, found {workflow!r}")
+    if not workflow or len(workflow) > 200 or not workflow.isprintable():
+        raise ValueError(f"workflow name {workflow!r}: expected 1 to 200 printable characters")
+    if args:
+        raise TypeError(
+            f'workflow "{workflow}" is given by its name, so its parameters are not known here: give the arguments by name'
+        )
+    return workflow, encode(kwargs, what=f'arguments of workflow "{workflow}"', limit=limit)
+
+
+def output_of(outcome: Outcome, workflow: Workflow[Any, Any] | None) -> tuple[Any] | None:
+    """The output in a tuple of one; None while the workflow goes on.
+
+    Raises:
+        WorkflowFailed: it failed.
+        WorkflowCancelled: it was cancelled.
+    """
+    if outcome.status == "completed":
+        text = outcome.output or "null"
+        return (json.loads(text) if workflow is None else workflow.decode_result(text),)
+    if outcome.status == "failed":
+        told = decode_error(outcome.error or "{}")
+        kind, message = str(told.get("type")), str(told.get("message"))
+        raise WorkflowFailed(
+            f'workflow "{outcome.name}" {outcome.id} failed: {kind}: {message}',
+            workflow_id=outcome.id,
+            error_type=kind,
+            error_message=message,
+        )
+    if outcome.status == "cancelled":
+        raise WorkflowCancelled(
+            f'workflow "{outcome.name}" {outcome.id} was cancelled', workflow_id=outcome.id
+        )
+    return None
+
+
+def uuid_of(id: UUID | str) -> UUID:
+    """An id as a UUID.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(id, UUID):
+        return id
+    if isinstance(id, str) and re.fullmatch(r"[0-9a-fA-F-]{32,36}", id):
+        return UUID(id)
+    raise ValueError(f"id={id!r}: expected a UUID")
+
+
+def seconds_of(timeout: timedelta | float) -> float:
+    """A timeout in seconds."""
+    return seconds(timeout, "timeout")

@@ -1,0 +1,9 @@
+"""The numbers by which code and schema know each other."""
+
+from __future__ import annotations
+
+SCHEMA_VERSION = 1
+"""The version of the schema that this code was written for; each migration that changes something adds one."""
+
+NEEDS = 1
+"""The oldest version of the schema that this code can work on."""
