@@ -63,7 +63,7 @@ class Lease:
         on_lost: Callable[[str], None],
         host: str | None = None,
         pid: int | None = None,
-        version: str | None = None,
+        version: str = "",
     ) -> Lease:
         """Register a worker and begin to keep its lease of `database.lease` seconds.
 
