@@ -485,4 +485,4 @@ def _first_problem(error: PydanticValidationError) -> str:
 
 
 def _type_name(annotation: Any) -> str:
-    return getattr(annotation, "__qualname__", None) or str(annotation)
+    return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)

@@ -26,7 +26,9 @@ def between(previous: Coordinate, next: Coordinate) -> Coordinate:
     if next[: len(previous)] == previous:
         rest = next[len(previous) :]
         zeros = 0
-        while (*([0] * zeros), 1) >= rest:
+        while rest[zeros] == 0:
+            zeros += 1
+        if rest[zeros:] == (1,):
             zeros += 1
         return (*previous, *([0] * zeros), 1)
     if len(previous) > len(next):
