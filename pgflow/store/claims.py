@@ -101,6 +101,8 @@ class Claims:
     async def claim(self, limit: int, queues: Iterable[str], names: Iterable[str]) -> Batch:
         """Take up to `limit` due runs of these queues and names, the highest priority and then the oldest first.
 
+        A priority that this worker has not met before is found by one claim and served from the next one on.
+
         Args:
             limit: How many runs the worker has room for; with 0 nothing is taken.
             queues: The queues that the worker serves.

@@ -256,3 +256,9 @@ def is_lost(error: BaseException, connection: AsyncConnection | Connection) -> b
     return connection.closed or (
         isinstance(error, psycopg.OperationalError) and error.sqlstate is None
     )
+
+
+def tell_of_death(task: asyncio.Task[None]) -> None:
+    """Log the error by which a task of the store ended that should never end."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.critical("%s stopped by an error of its own", task.get_name(), exc_info=error)

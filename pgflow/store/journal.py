@@ -40,7 +40,7 @@ from pgflow.store.batch import (
     run_parameters,
     size_of,
 )
-from pgflow.store.connections import AsyncConnection, Database, Line, is_lost
+from pgflow.store.connections import AsyncConnection, Database, Line, is_lost, tell_of_death
 
 _log = logging.getLogger("pgflow.store")
 
@@ -117,7 +117,7 @@ class Journal:
         self._max_bytes = max_bytes
         self._on_batch = on_batch
         self._line = Line(database, "journal")
-        self._waiting: deque[Write] = deque()
+        self._waiting: deque[tuple[Write, int]] = deque()
         self._busy: dict[RunKey, list[Write]] = {}
         self._sent: list[Write] = []
         self._doubtful: set[int] = set()
@@ -143,10 +143,11 @@ class Journal:
         """Begin to write; call it on the event loop that the callbacks belong to."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow journal")
+            self._task.add_done_callback(tell_of_death)
 
     def write(self, write: Write) -> None:
         """Take one write; it is in the next batch, or in a later one when its run's row is busy."""
-        self._waiting.append(write)
+        self._waiting.append((write, size_of(write)))
         self._unsettled += 1
         self._backlog += _weight(write)
         if not self._arrived.is_set():
@@ -173,7 +174,7 @@ class Journal:
             self._task = None
         await self._line.drop()
         parked = [write for writes in self._busy.values() for write in writes]
-        left = [*self._sent, *parked, *self._waiting]
+        left = [*self._sent, *parked, *(write for write, _ in self._waiting)]
         self._sent, self._busy = [], {}
         self._waiting.clear()
         for write in left:
@@ -208,11 +209,11 @@ class Journal:
     def _with_later_writes(self, answer: _Answer) -> list[Verdict]:
         """The verdicts, and the same one for writes of a poisoned run that were handed over after it."""
         settled = list(answer.settled)
-        kept: deque[Write] = deque()
-        for write in self._waiting:
+        kept: deque[tuple[Write, int]] = deque()
+        for write, size in self._waiting:
             error = answer.poisoned.get((write.workflow_id, write.epoch))
             if error is None:
-                kept.append(write)
+                kept.append((write, size))
             else:
                 settled.append((write, error))
         self._waiting = kept
@@ -237,15 +238,17 @@ class Journal:
             size += sum(map(size_of, parked))
         waiting = self._waiting
         while waiting:
-            write = waiting[0]
+            write, its_size = waiting[0]
             if self._busy and (key := (write.workflow_id, write.epoch)) in self._busy:
-                self._busy[key].append(waiting.popleft())
+                self._busy[key].append(write)
+                waiting.popleft()
                 continue
             rows += _weight(write)
-            size += size_of(write)
+            size += its_size
             if writes and (rows > self._max_rows or size > self._max_bytes):
                 break
-            writes.append(waiting.popleft())
+            writes.append(write)
+            waiting.popleft()
         return writes
 
     def _deliver(self, settled: list[Verdict]) -> None:

@@ -26,7 +26,7 @@ from pgflow import faults
 from pgflow.errors import LeaseLost, PgflowError
 from pgflow.execution.ports import Advance
 from pgflow.history.location import display
-from pgflow.store.connections import Database, Line, is_lost
+from pgflow.store.connections import Database, Line, is_lost, tell_of_death
 
 _log = logging.getLogger("pgflow.store")
 
@@ -75,6 +75,7 @@ class LoopAdvancer:
         """Begin to advance; call it on the event loop that the callbacks belong to."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow loops")
+            self._task.add_done_callback(tell_of_death)
 
     def advance(self, advance: Advance) -> None:
         """Take one advancement; it is in the next transaction. At most one of a loop may be under way."""
