@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import builtins
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
@@ -17,9 +16,18 @@ from pgflow.codec import PAYLOAD_LIMIT
 from pgflow.definitions import Workflow
 from pgflow.errors import WorkflowNotFound
 from pgflow.info import HistoryEvent, WorkflowInfo
-from pgflow.requests import Options, input_of, output_of, seconds_of, uuid_of
+from pgflow.requests import (
+    Filter,
+    Options,
+    input_of,
+    inputs_of,
+    output_of,
+    parts_of,
+    seconds_of,
+    uuid_of,
+)
 from pgflow.store import dispatching, inspection
-from pgflow.store.client_async import Connections, Endings, execute_on
+from pgflow.store.client_async import Connections, Endings, execute_on, wake_on
 from pgflow.store.connections import Database
 from pgflow.store.query import Query
 from pgflow.store.uuid7 import uuid7
@@ -28,11 +36,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-POLL = 2.0
-"""Seconds between two looks at a workflow whose end no notification has told of."""
-
 AT_ONCE = 2_000
-"""Workflows that one statement of `dispatch_many` starts."""
+"""Workflows that one statement of `dispatch_many` starts, at most."""
+
+BYTES_AT_ONCE = 8 << 20
+"""Characters of input in one statement of `dispatch_many`, at most, unless one workflow has more."""
 
 HISTORY_LIMIT = 1_000_000
 """Rows of history that are read at once, at most."""
@@ -103,11 +111,13 @@ class Client:
     ) -> None:
         if connections < 1:
             raise ValueError(f"connections={connections!r}: expected at least 1")
+        if payload_limit < 1:
+            raise ValueError(f"payload_limit={payload_limit!r}: expected at least 1 byte")
         self._schema = schema
         self._limit = payload_limit
         database = Database(dsn, schema, application="pgflow client")
         self._connections = Connections(database, connections)
-        self._endings = Endings(database)
+        self._endings = Endings(database, self._connections)
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -133,6 +143,7 @@ class Client:
     async def dispatch(
         self,
         workflow: Workflow[P, R],
+        /,
         *args: Any,
         id: UUID | str | None = None,
         tags: Mapping[str, Any] | None = None,
@@ -147,6 +158,7 @@ class Client:
     async def dispatch(
         self,
         workflow: str,
+        /,
         *args: Any,
         id: UUID | str | None = None,
         tags: Mapping[str, Any] | None = None,
@@ -160,6 +172,7 @@ class Client:
     async def dispatch(
         self,
         workflow: Workflow[Any, Any] | str,
+        /,
         *args: Any,
         id: UUID | str | None = None,
         tags: Mapping[str, Any] | None = None,
@@ -195,26 +208,50 @@ class Client:
         request = options.dispatch(uuid7() if id is None else uuid_of(id), name, text)
         query = dispatching.dispatch(self._schema, [request])
         (started,) = await self._send(query, connection)
-        if started.created:
-            await self._hint([queue], connection)
-        definition = workflow if isinstance(workflow, Workflow) else None
-        return WorkflowHandle(self, options.check(request, started), definition)
+        checked = options.check(request, started)
+        if started.created and run_at is None:
+            await self._wake(queue, connection)
+        return WorkflowHandle(self, checked, workflow if isinstance(workflow, Workflow) else None)
 
+    @overload
     async def dispatch_many(
         self,
         workflow: Workflow[P, R],
-        arguments: Sequence[Mapping[str, Any]],
+        arguments: Iterable[Mapping[str, Any]],
         *,
         tags: Mapping[str, Any] | None = None,
         run_at: datetime | None = None,
         priority: int = 0,
         queue: str = "default",
         connection: Any = None,
-    ) -> builtins.list[WorkflowHandle[R]]:
+    ) -> builtins.list[WorkflowHandle[R]]: ...
+    @overload
+    async def dispatch_many(
+        self,
+        workflow: str,
+        arguments: Iterable[Mapping[str, Any]],
+        *,
+        tags: Mapping[str, Any] | None = None,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        queue: str = "default",
+        connection: Any = None,
+    ) -> builtins.list[WorkflowHandle[Any]]: ...
+    async def dispatch_many(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        arguments: Iterable[Mapping[str, Any]],
+        *,
+        tags: Mapping[str, Any] | None = None,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        queue: str = "default",
+        connection: Any = None,
+    ) -> builtins.list[WorkflowHandle[Any]]:
         """Start many workflows in a few round trips.
 
         Parameters:
-            workflow: the workflow.
+            workflow: the workflow, or its name.
             arguments: one mapping of arguments by name for each.
             tags, run_at, priority, queue, connection: as for `dispatch`, for all of them.
 
@@ -223,22 +260,23 @@ class Client:
 
         Raises:
             TypeError, SerializationError, ValueError: as `dispatch`; then none of them was started.
+            psycopg.Error: the database failed; some may have been started, unless `connection` joins them in one transaction.
 
         Example:
             handles = await client.dispatch_many(checkout, [{"order": order} for order in orders])
         """
         options = Options(tags, False, run_at, priority, queue)
         requests = []
-        for given in arguments:
-            name, text = input_of(workflow, (), dict(given), self._limit)
+        for name, text in inputs_of(workflow, arguments, self._limit):
             requests.append(options.dispatch(uuid7(), name, text))
+        definition = workflow if isinstance(workflow, Workflow) else None
         handles = []
-        for start in range(0, len(requests), AT_ONCE):
-            part = requests[start : start + AT_ONCE]
+        for part in parts_of(requests, AT_ONCE, BYTES_AT_ONCE):
             query = dispatching.dispatch(self._schema, part)
             for request, started in zip(part, await self._send(query, connection), strict=True):
-                handles.append(WorkflowHandle(self, options.check(request, started), workflow))
-            await self._hint([queue], connection)
+                handles.append(WorkflowHandle(self, options.check(request, started), definition))
+            if run_at is None:
+                await self._wake(queue, connection)
         return handles
 
     async def output(self, id: UUID | str, timeout: timedelta | float | None = None) -> Any:
@@ -260,7 +298,7 @@ class Client:
         """
         found = await self._connections.execute(inspection.get(self._schema, [uuid_of(id)]))
         if not found:
-            raise WorkflowNotFound(f'there is no workflow {id} in schema "{self._schema}"')
+            raise self._not_found(id)
         return found[0]
 
     async def list(
@@ -271,8 +309,8 @@ class Client:
         limit: int = 100,
         *,
         queue: str | None = None,
-        parent_id: UUID | None = None,
-        before: UUID | None = None,
+        parent_id: UUID | str | None = None,
+        before: UUID | str | None = None,
     ) -> builtins.list[WorkflowInfo]:
         """Workflows, the youngest first.
 
@@ -281,18 +319,15 @@ class Client:
             tags: only those whose tags contain these.
             limit: how many, at most.
             before: only those with a smaller id (give the last one's to go on with a list).
+
+        Raises:
+            ValueError: a status that there is not, tags that are not flat, a limit below 0, an id that is none.
+
+        Example:
+            stuck = await client.list(status="failed", tags={"customer": 7})
         """
-        query = inspection.find(
-            self._schema,
-            name=name,
-            status=status,
-            tags=None if tags is None else Options(tags).tags_text,
-            queue=queue,
-            parent_id=parent_id,
-            before=before,
-            limit=limit,
-        )
-        return await self._connections.execute(query)
+        asked = Filter(name, status, tags, limit, queue, parent_id, before)
+        return await self._connections.execute(asked.query(self._schema))
 
     async def history(self, id: UUID | str, forgotten: bool = False) -> builtins.list[HistoryEvent]:
         """A workflow's history in order.
@@ -312,22 +347,17 @@ class Client:
     async def _output(
         self, id: UUID, timeout: timedelta | float | None, workflow: Workflow[Any, Any] | None
     ) -> Any:
-        until = None if timeout is None else time.monotonic() + seconds_of(timeout)
-        query = dispatching.outcomes(self._schema, [id])
-        async with self._endings.watch(id) as ended:
-            while True:
-                outcome = (await self._connections.execute(query)).get(id)
-                if outcome is None:
-                    raise WorkflowNotFound(f'there is no workflow {id} in schema "{self._schema}"')
-                result = output_of(outcome, workflow)
-                if result is not None:
-                    return result[0]
-                left = POLL if until is None else min(POLL, until - time.monotonic())
-                if left <= 0:
-                    raise TimeoutError(
-                        f'workflow "{outcome.name}" {id} has not ended in time; it is {outcome.status}'
-                    )
-                await self._endings.wait(ended, left)
+        seconds = None if timeout is None else seconds_of(timeout)
+        outcome = await self._endings.outcome(id, seconds)
+        if outcome is None:
+            raise self._not_found(id)
+        result = output_of(outcome, workflow)
+        if result is None:
+            raise TimeoutError(f'workflow "{outcome.name}" {id} has not ended in time; it is {outcome.status}')
+        return result[0]
+
+    def _not_found(self, id: UUID | str) -> WorkflowNotFound:
+        return WorkflowNotFound(f'there is no workflow {id} in schema "{self._schema}"')
 
     async def _send(
         self, query: Query[builtins.list[dispatching.Dispatched]], connection: Any
@@ -342,8 +372,8 @@ class Client:
                 break
         return started
 
-    async def _hint(self, queues: Sequence[str], connection: Any) -> None:
+    async def _wake(self, queue: str, connection: Any) -> None:
         if connection is None:
-            await self._connections.execute(dispatching.wake(self._schema, queues, quick=True))
+            self._connections.wake(queue)
         else:
-            await execute_on(connection, dispatching.wake(self._schema, queues))
+            await wake_on(connection, self._schema, queue)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from pgflow.codec import decode_error, encode
 from pgflow.definitions import Workflow
 from pgflow.errors import PgflowError, WorkflowCancelled, WorkflowFailed
+from pgflow.info import WorkflowInfo
 from pgflow.retry import seconds
+from pgflow.store import inspection
 from pgflow.store.dispatching import Dispatch, Dispatched, Outcome
+from pgflow.store.query import Query
 
 _TAGS_LIMIT = 16_384
+
+STATUSES = ("pending", "running", "sleeping", "paused", "completed", "failed", "cancelled")
 
 
 class Options:
@@ -33,10 +38,8 @@ class Options:
         priority: int = 0,
         queue: str = "default",
     ) -> None:
-        if run_at is not None and (not isinstance(run_at, datetime) or run_at.utcoffset() is None):
-            raise ValueError(
-                f"run_at={run_at!r}: expected a datetime with a time zone, e.g. datetime.now(timezone.utc) + timedelta(hours=1)"
-            )
+        if run_at is not None:
+            _check_moment(run_at)
         if isinstance(priority, bool) or not isinstance(priority, int) or not -(2**31) <= priority < 2**31:
             raise ValueError(f"priority={priority!r}: expected a whole number of 32 bits")
         if not isinstance(queue, str) or not queue or len(queue) > 200 or not queue.isprintable():
@@ -68,6 +71,56 @@ class Options:
                 "started; choose another id."
             )
         return started.id
+
+
+class Filter:
+    """What a list of workflows is asked for, checked.
+
+    Raises:
+        ValueError: a status that there is not, tags that are not flat, a limit below 0, an id that is none.
+    """
+
+    def __init__(
+        self,
+        name: str | None,
+        status: str | None,
+        tags: Mapping[str, Any] | None,
+        limit: int,
+        queue: str | None,
+        parent_id: UUID | str | None,
+        before: UUID | str | None,
+    ) -> None:
+        if status is not None and status not in STATUSES:
+            raise ValueError(f"status={status!r}: expected one of {', '.join(STATUSES)}")
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit < 2**31:
+            raise ValueError(f"limit={limit!r}: expected a whole number, 0 or more")
+        for what, text in (("name", name), ("queue", queue)):
+            if text is not None and (not isinstance(text, str) or "\0" in text):
+                raise ValueError(f"{what}={text!r}: expected a text")
+        self._asked = {
+            "name": name,
+            "status": status,
+            "tags": None if tags is None else _tags(tags),
+            "queue": queue,
+            "parent_id": None if parent_id is None else uuid_of(parent_id),
+            "before": None if before is None else uuid_of(before),
+        }
+        self._limit = limit
+
+    def query(self, schema: str) -> Query[list[WorkflowInfo]]:
+        """The statement that lists them."""
+        return inspection.find(schema, limit=self._limit, **self._asked)  # type: ignore[arg-type]
+
+
+def _check_moment(run_at: datetime) -> None:
+    if not isinstance(run_at, datetime) or run_at.utcoffset() is None:
+        raise ValueError(
+            f"run_at={run_at!r}: expected a datetime with a time zone, e.g. datetime.now(timezone.utc) + timedelta(hours=1)"
+        )
+    try:
+        run_at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"run_at={run_at!r}: out of the range of time in UTC") from None
 
 
 def _tags(tags: Mapping[str, Any] | None) -> str:
@@ -103,6 +156,40 @@ def input_of(
             f'workflow "{workflow}" is given by its name, so its parameters are not known here: give the arguments by name'
         )
     return workflow, encode(kwargs, what=f'arguments of workflow "{workflow}"', limit=limit)
+
+
+def inputs_of(
+    workflow: Workflow[Any, Any] | str, arguments: Iterable[Mapping[str, Any]], limit: int
+) -> list[tuple[str, str]]:
+    """The name and the input of each of many workflows.
+
+    Raises:
+        TypeError: the arguments do not fit, or are no mappings.
+        SerializationError: an argument cannot be stored, or is too large.
+    """
+    expected = 'expected a sequence of mappings of arguments by name, e.g. [{"order": 7}, {"order": 8}]'
+    if isinstance(arguments, Mapping | str | bytes) or not isinstance(arguments, Iterable):
+        raise TypeError(f"{expected}; found {arguments!r:.100}")
+    inputs = []
+    for number, given in enumerate(arguments):
+        if not isinstance(given, Mapping):
+            raise TypeError(f"{expected}; found at {number}: {given!r:.100}")
+        inputs.append(input_of(workflow, (), dict(given), limit))
+    return inputs
+
+
+def parts_of(requests: list[Dispatch], count: int, size: int) -> Iterator[list[Dispatch]]:
+    """The requests in parts for one statement each: so many, with so many characters of input, at most."""
+    part: list[Dispatch] = []
+    held = 0
+    for request in requests:
+        if part and (len(part) >= count or held + len(request.input) > size):
+            yield part
+            part, held = [], 0
+        part.append(request)
+        held += len(request.input)
+    if part:
+        yield part
 
 
 def output_of(outcome: Outcome, workflow: Workflow[Any, Any] | None) -> tuple[Any] | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import builtins
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
@@ -14,9 +13,18 @@ from pgflow.codec import PAYLOAD_LIMIT
 from pgflow.definitions import Workflow
 from pgflow.errors import WorkflowNotFound
 from pgflow.info import HistoryEvent, WorkflowInfo
-from pgflow.requests import Options, input_of, output_of, seconds_of, uuid_of
+from pgflow.requests import (
+    Filter,
+    Options,
+    input_of,
+    inputs_of,
+    output_of,
+    parts_of,
+    seconds_of,
+    uuid_of,
+)
 from pgflow.store import dispatching, inspection
-from pgflow.store.client_sync import Connections, Endings, execute_on
+from pgflow.store.client_sync import Connections, Endings, execute_on, wake_on
 from pgflow.store.connections import Database
 from pgflow.store.query import Query
 from pgflow.store.uuid7 import uuid7
@@ -25,11 +33,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-POLL = 2.0
-"""Seconds between two looks at a workflow whose end no notification has told of."""
-
 AT_ONCE = 2_000
-"""Workflows that one statement of `dispatch_many` starts."""
+"""Workflows that one statement of `dispatch_many` starts, at most."""
+
+BYTES_AT_ONCE = 8 << 20
+"""Characters of input in one statement of `dispatch_many`, at most, unless one workflow has more."""
 
 HISTORY_LIMIT = 1_000_000
 """Rows of history that are read at once, at most."""
@@ -100,11 +108,13 @@ class SyncClient:
     ) -> None:
         if connections < 1:
             raise ValueError(f"connections={connections!r}: expected at least 1")
+        if payload_limit < 1:
+            raise ValueError(f"payload_limit={payload_limit!r}: expected at least 1 byte")
         self._schema = schema
         self._limit = payload_limit
         database = Database(dsn, schema, application="pgflow client")
         self._connections = Connections(database, connections)
-        self._endings = Endings(database)
+        self._endings = Endings(database, self._connections)
 
     def __enter__(self) -> Self:
         """Connect.
@@ -130,6 +140,7 @@ class SyncClient:
     def dispatch(
         self,
         workflow: Workflow[P, R],
+        /,
         *args: Any,
         id: UUID | str | None = None,
         tags: Mapping[str, Any] | None = None,
@@ -144,6 +155,7 @@ class SyncClient:
     def dispatch(
         self,
         workflow: str,
+        /,
         *args: Any,
         id: UUID | str | None = None,
         tags: Mapping[str, Any] | None = None,
@@ -157,6 +169,7 @@ class SyncClient:
     def dispatch(
         self,
         workflow: Workflow[Any, Any] | str,
+        /,
         *args: Any,
         id: UUID | str | None = None,
         tags: Mapping[str, Any] | None = None,
@@ -192,26 +205,50 @@ class SyncClient:
         request = options.dispatch(uuid7() if id is None else uuid_of(id), name, text)
         query = dispatching.dispatch(self._schema, [request])
         (started,) = self._send(query, connection)
-        if started.created:
-            self._hint([queue], connection)
-        definition = workflow if isinstance(workflow, Workflow) else None
-        return SyncWorkflowHandle(self, options.check(request, started), definition)
+        checked = options.check(request, started)
+        if started.created and run_at is None:
+            self._wake(queue, connection)
+        return SyncWorkflowHandle(self, checked, workflow if isinstance(workflow, Workflow) else None)
 
+    @overload
     def dispatch_many(
         self,
         workflow: Workflow[P, R],
-        arguments: Sequence[Mapping[str, Any]],
+        arguments: Iterable[Mapping[str, Any]],
         *,
         tags: Mapping[str, Any] | None = None,
         run_at: datetime | None = None,
         priority: int = 0,
         queue: str = "default",
         connection: Any = None,
-    ) -> builtins.list[SyncWorkflowHandle[R]]:
+    ) -> builtins.list[SyncWorkflowHandle[R]]: ...
+    @overload
+    def dispatch_many(
+        self,
+        workflow: str,
+        arguments: Iterable[Mapping[str, Any]],
+        *,
+        tags: Mapping[str, Any] | None = None,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        queue: str = "default",
+        connection: Any = None,
+    ) -> builtins.list[SyncWorkflowHandle[Any]]: ...
+    def dispatch_many(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        arguments: Iterable[Mapping[str, Any]],
+        *,
+        tags: Mapping[str, Any] | None = None,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        queue: str = "default",
+        connection: Any = None,
+    ) -> builtins.list[SyncWorkflowHandle[Any]]:
         """Start many workflows in a few round trips.
 
         Parameters:
-            workflow: the workflow.
+            workflow: the workflow, or its name.
             arguments: one mapping of arguments by name for each.
             tags, run_at, priority, queue, connection: as for `dispatch`, for all of them.
 
@@ -220,22 +257,23 @@ class SyncClient:
 
         Raises:
             TypeError, SerializationError, ValueError: as `dispatch`; then none of them was started.
+            psycopg.Error: the database failed; some may have been started, unless `connection` joins them in one transaction.
 
         Example:
             handles = client.dispatch_many(checkout, [{"order": order} for order in orders])
         """
         options = Options(tags, False, run_at, priority, queue)
         requests = []
-        for given in arguments:
-            name, text = input_of(workflow, (), dict(given), self._limit)
+        for name, text in inputs_of(workflow, arguments, self._limit):
             requests.append(options.dispatch(uuid7(), name, text))
+        definition = workflow if isinstance(workflow, Workflow) else None
         handles = []
-        for start in range(0, len(requests), AT_ONCE):
-            part = requests[start : start + AT_ONCE]
+        for part in parts_of(requests, AT_ONCE, BYTES_AT_ONCE):
             query = dispatching.dispatch(self._schema, part)
             for request, started in zip(part, self._send(query, connection), strict=True):
-                handles.append(SyncWorkflowHandle(self, options.check(request, started), workflow))
-            self._hint([queue], connection)
+                handles.append(SyncWorkflowHandle(self, options.check(request, started), definition))
+            if run_at is None:
+                self._wake(queue, connection)
         return handles
 
     def output(self, id: UUID | str, timeout: timedelta | float | None = None) -> Any:
@@ -257,7 +295,7 @@ class SyncClient:
         """
         found = self._connections.execute(inspection.get(self._schema, [uuid_of(id)]))
         if not found:
-            raise WorkflowNotFound(f'there is no workflow {id} in schema "{self._schema}"')
+            raise self._not_found(id)
         return found[0]
 
     def list(
@@ -268,8 +306,8 @@ class SyncClient:
         limit: int = 100,
         *,
         queue: str | None = None,
-        parent_id: UUID | None = None,
-        before: UUID | None = None,
+        parent_id: UUID | str | None = None,
+        before: UUID | str | None = None,
     ) -> builtins.list[WorkflowInfo]:
         """Workflows, the youngest first.
 
@@ -278,18 +316,15 @@ class SyncClient:
             tags: only those whose tags contain these.
             limit: how many, at most.
             before: only those with a smaller id (give the last one's to go on with a list).
+
+        Raises:
+            ValueError: a status that there is not, tags that are not flat, a limit below 0, an id that is none.
+
+        Example:
+            stuck = client.list(status="failed", tags={"customer": 7})
         """
-        query = inspection.find(
-            self._schema,
-            name=name,
-            status=status,
-            tags=None if tags is None else Options(tags).tags_text,
-            queue=queue,
-            parent_id=parent_id,
-            before=before,
-            limit=limit,
-        )
-        return self._connections.execute(query)
+        asked = Filter(name, status, tags, limit, queue, parent_id, before)
+        return self._connections.execute(asked.query(self._schema))
 
     def history(self, id: UUID | str, forgotten: bool = False) -> builtins.list[HistoryEvent]:
         """A workflow's history in order.
@@ -309,22 +344,17 @@ class SyncClient:
     def _output(
         self, id: UUID, timeout: timedelta | float | None, workflow: Workflow[Any, Any] | None
     ) -> Any:
-        until = None if timeout is None else time.monotonic() + seconds_of(timeout)
-        query = dispatching.outcomes(self._schema, [id])
-        with self._endings.watch(id) as ended:
-            while True:
-                outcome = (self._connections.execute(query)).get(id)
-                if outcome is None:
-                    raise WorkflowNotFound(f'there is no workflow {id} in schema "{self._schema}"')
-                result = output_of(outcome, workflow)
-                if result is not None:
-                    return result[0]
-                left = POLL if until is None else min(POLL, until - time.monotonic())
-                if left <= 0:
-                    raise TimeoutError(
-                        f'workflow "{outcome.name}" {id} has not ended in time; it is {outcome.status}'
-                    )
-                self._endings.wait(ended, left)
+        seconds = None if timeout is None else seconds_of(timeout)
+        outcome = self._endings.outcome(id, seconds)
+        if outcome is None:
+            raise self._not_found(id)
+        result = output_of(outcome, workflow)
+        if result is None:
+            raise TimeoutError(f'workflow "{outcome.name}" {id} has not ended in time; it is {outcome.status}')
+        return result[0]
+
+    def _not_found(self, id: UUID | str) -> WorkflowNotFound:
+        return WorkflowNotFound(f'there is no workflow {id} in schema "{self._schema}"')
 
     def _send(
         self, query: Query[builtins.list[dispatching.Dispatched]], connection: Any
@@ -339,8 +369,8 @@ class SyncClient:
                 break
         return started
 
-    def _hint(self, queues: Sequence[str], connection: Any) -> None:
+    def _wake(self, queue: str, connection: Any) -> None:
         if connection is None:
-            self._connections.execute(dispatching.wake(self._schema, queues, quick=True))
+            self._connections.wake(queue)
         else:
-            execute_on(connection, dispatching.wake(self._schema, queues))
+            wake_on(connection, self._schema, queue)

@@ -7,24 +7,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TypeVar
 from uuid import UUID
 
 import psycopg
 
 from pgflow.store.compatibility import check_async as check
-from pgflow.store.connections import AsyncConnection, Database, is_lost
-from pgflow.store.hints import Listener
+from pgflow.store.connections import AsyncConnection, Database
+from pgflow.store.dispatching import Outcome, outcomes
+from pgflow.store.hints import Listener, Notifier
 from pgflow.store.joining import execute_async as execute_on
+from pgflow.store.joining import wake_async as wake_on
 from pgflow.store.query import Query
+from pgflow.store.retrying import Tries
 
-__all__ = ["Connections", "Endings", "execute_on"]
+__all__ = ["Connections", "Endings", "execute_on", "wake_on"]
 
 T = TypeVar("T")
 
-TRIES = 4
-"""Times that a statement is sent whose connection breaks, or that meets its like at the same moment."""
+LOOK_TOGETHER = 1_000
+"""Workflows that one statement looks at."""
+
+FIRST_LOOK = 1.0
+"""Seconds that the first look at a workflow may take however short the caller's timeout is."""
+
+POLL = 5.0
+"""Seconds between two looks at all workflows that somebody waits for, while notifications come."""
+
+POLL_BLIND = 0.5
+"""The same while none come."""
 
 
 class Connections:
@@ -34,6 +47,8 @@ class Connections:
         self._database = database
         self._free: list[AsyncConnection] = []
         self._places = asyncio.Semaphore(limit)
+        self._notifier = Notifier(database)
+        self._closed = False
 
     async def check(self) -> None:
         """Connect, and see that server and schema fit; raises as `pgflow.store.compatibility.check` does."""
@@ -41,75 +56,187 @@ class Connections:
             await check(connection, self._database.schema)
 
     async def execute(self, query: Query[T]) -> T:
-        """Send a statement that may be sent again, and read its answer."""
-        for attempt in range(TRIES):
-            async with self._one() as connection:
-                try:
+        """Send a statement that may be sent again, and read its answer.
+
+        Raises:
+            psycopg.Error: it failed, and another try would not help or did not.
+            RuntimeError: the client is closed.
+        """
+        tries = Tries()
+        while True:
+            try:
+                async with self._one() as connection:
                     cursor = await connection.execute(query.sql, query.params)
                     return query.read(await cursor.fetchall())
-                except psycopg.errors.UniqueViolation:
-                    if attempt == TRIES - 1:
-                        raise
-                except psycopg.OperationalError as error:
-                    if attempt == TRIES - 1 or not is_lost(error, connection):
-                        raise
-            await asyncio.sleep(0.05 * 2**attempt)
-        raise AssertionError("unreachable")
+            except psycopg.Error as error:
+                pause = tries.pause(error)
+                if isinstance(error, psycopg.OperationalError):
+                    await self._drop_free()  # most likely they broke as well
+            await asyncio.sleep(pause)
+
+    def wake(self, queue: str) -> None:
+        """Hint that a queue has work: soon, gathered, and nobody waits for it."""
+        self._notifier.start()
+        self._notifier.wake(queue)
 
     @contextlib.asynccontextmanager
     async def _one(self) -> AsyncIterator[AsyncConnection]:
         async with self._places:
+            if self._closed:
+                raise RuntimeError("this client is closed")
             connection = self._free.pop() if self._free else await self._database.connect("client")
+            usable = True
             try:
                 yield connection
             except asyncio.CancelledError:
-                await connection.close()  # its answer is still on the way
+                usable = False  # its answer is still on the way
                 raise
             finally:
-                if not connection.closed:
+                if usable and not self._closed and _is_idle(connection):
                     self._free.append(connection)
+                else:
+                    await connection.close()
 
-    async def close(self) -> None:
-        """Close all that are free."""
+    async def _drop_free(self) -> None:
         while self._free:
             await self._free.pop().close()
 
+    async def close(self) -> None:
+        """Close all connections; those in use when their statement has ended."""
+        self._closed = True
+        await self._notifier.close()
+        await self._drop_free()
+
+
+def _is_idle(connection: AsyncConnection) -> bool:
+    return connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+
+
+class _Waiter:
+    """Somebody who waits for a workflow's end."""
+
+    __slots__ = ("ended", "last", "seen")
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.seen: asyncio.Future[None] = loop.create_future()
+        """Done when the workflow has been looked at once."""
+        self.ended: asyncio.Future[None] = loop.create_future()
+        """Done when it has ended, or is not there."""
+        self.last: Outcome | None = None
+
+    def see(self, outcome: Outcome | None) -> None:
+        self.last = outcome
+        if not self.seen.done():
+            self.seen.set_result(None)
+        if (outcome is None or outcome.ended) and not self.ended.done():
+            self.ended.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        for future in (self.seen, self.ended):
+            if not future.done():
+                future.set_exception(error)
+            future.exception()  # whoever left meanwhile does not ask for it
+
 
 class Endings:
-    """Hints that workflows have ended; begins to listen when somebody first waits."""
+    """Waits for the ends of workflows: one task looks for all who wait, at the workflows that a hint names.
 
-    def __init__(self, database: Database) -> None:
+    All that are waited for are looked at now and then, since a hint may be lost.
+    """
+
+    def __init__(self, database: Database, connections: Connections) -> None:
+        self._schema = database.schema
+        self._connections = connections
         self._listener = Listener(database, done=self._hint, reconnected=self._hint_all)
-        self._waiting: dict[UUID, set[asyncio.Event]] = {}
+        self._waiting: dict[UUID, set[_Waiter]] = {}
+        self._due: dict[UUID, None] = {}
+        self._wanted = asyncio.Event()
+        self._looking: asyncio.Task[None] | None = None
 
-    @contextlib.asynccontextmanager
-    async def watch(self, workflow_id: UUID) -> AsyncIterator[asyncio.Event]:
-        """An event that is set when the workflow may have ended."""
-        self._listener.start()
-        event = asyncio.Event()
-        self._waiting.setdefault(workflow_id, set()).add(event)
+    async def outcome(self, workflow_id: UUID, seconds: float | None) -> Outcome | None:
+        """How a workflow stands once it has ended, or after so many seconds; None: there is no such workflow.
+
+        Raises:
+            TimeoutError: the database did not answer.
+        """
+        waiter = _Waiter()
+        self._waiting.setdefault(workflow_id, set()).add(waiter)
+        self._hint([workflow_id])
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look(), name="pgflow endings")
+        start = time.monotonic()
         try:
-            yield event
+            first = None if seconds is None else max(seconds, FIRST_LOOK)
+            await asyncio.wait([waiter.seen], timeout=first)
+            if not waiter.seen.done():
+                raise TimeoutError(f"the database did not say in time how workflow {workflow_id} stands")
+            waiter.seen.result()
+            if not waiter.ended.done():
+                self._listener.start()
+                left = None if seconds is None else max(0.0, start + seconds - time.monotonic())
+                await asyncio.wait([waiter.ended], timeout=left)
+            if waiter.ended.done():
+                waiter.ended.result()
+            return waiter.last
         finally:
-            self._waiting[workflow_id].discard(event)
-            if not self._waiting[workflow_id]:
-                del self._waiting[workflow_id]
+            self._leave(workflow_id, waiter)
 
-    async def wait(self, event: asyncio.Event, seconds: float) -> None:
-        """Wait for the event, so long at most, and clear it."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await event.wait()
-        event.clear()
+    def _leave(self, workflow_id: UUID, waiter: _Waiter) -> None:
+        waiters = self._waiting[workflow_id]
+        waiters.discard(waiter)
+        if not waiters:
+            del self._waiting[workflow_id]
+            self._wanted.set()
 
-    def _hint(self, ids: list[UUID]) -> None:
-        for workflow_id in ids:
-            for event in self._waiting.get(workflow_id, ()):
-                event.set()
+    async def _look(self) -> None:
+        """Look at what is due, as long as anybody waits."""
+        poll_at = time.monotonic() + POLL_BLIND
+        while self._waiting:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, poll_at - time.monotonic())):
+                    await self._wanted.wait()
+            self._wanted.clear()
+            start = time.monotonic()
+            if start >= poll_at:
+                self._due.update(dict.fromkeys(self._waiting))
+            due, self._due = [id for id in self._due if id in self._waiting], {}
+            for first in range(0, len(due), LOOK_TOGETHER):
+                await self._look_at(due[first : first + LOOK_TOGETHER])
+            if start >= poll_at:
+                now = time.monotonic()
+                usual = POLL if self._listener.listening.is_set() else POLL_BLIND
+                poll_at = now + max(usual, 10 * (now - start))
+
+    async def _look_at(self, ids: Sequence[UUID]) -> None:
+        try:
+            found = await self._connections.execute(outcomes(self._schema, ids))
+        except Exception as error:  # theirs to handle
+            for id in ids:
+                for waiter in self._waiting.get(id, ()):
+                    waiter.fail(error)
+            return
+        for id in ids:
+            for waiter in self._waiting.get(id, ()):
+                waiter.see(found.get(id))
+
+    def _hint(self, ids: Iterable[UUID]) -> None:
+        for id in ids:
+            if id in self._waiting:
+                self._due[id] = None
+                self._wanted.set()
 
     def _hint_all(self) -> None:
-        self._hint(list(self._waiting))
+        self._hint(self._waiting)
 
     async def close(self) -> None:
-        """Stop listening."""
+        """Stop: whoever still waits is told so."""
         await self._listener.close()
+        for waiters in self._waiting.values():
+            for waiter in waiters:
+                waiter.fail(RuntimeError("this client is closed"))
+        task, self._looking = self._looking, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 from uuid import UUID
 
@@ -15,18 +17,26 @@ from psycopg import sql
 
 from pgflow.store.channels import done_channel, parse_done
 from pgflow.store.compatibility import check_blocking as check
-from pgflow.store.connections import Connection, Database, is_lost
+from pgflow.store.connections import Connection, Database
+from pgflow.store.dispatching import Outcome, outcomes, wake
 from pgflow.store.joining import execute_blocking as execute_on
+from pgflow.store.joining import wake_blocking as wake_on
 from pgflow.store.query import Query
+from pgflow.store.retrying import Tries
 
-__all__ = ["Connections", "Endings", "execute_on"]
+__all__ = ["Connections", "Endings", "execute_on", "wake_on"]
 
 T = TypeVar("T")
 
 _log = logging.getLogger("pgflow.store")
 
-TRIES = 4
-"""Times that a statement is sent whose connection breaks, or that meets its like at the same moment."""
+POLL = 5.0
+"""Seconds between two looks at a workflow that somebody waits for, while notifications come."""
+
+POLL_BLIND = 0.5
+"""The same while none come."""
+
+_LONGEST_PAUSE = 10.0
 
 
 class Connections:
@@ -36,6 +46,7 @@ class Connections:
         self._database = database
         self._free: list[Connection] = []
         self._places = threading.Semaphore(limit)
+        self._closed = False
 
     def check(self) -> None:
         """Connect, and see that server and schema fit; raises as `pgflow.store.compatibility.check` does."""
@@ -43,23 +54,37 @@ class Connections:
             check(connection, self._database.schema)
 
     def execute(self, query: Query[T]) -> T:
-        """Send a statement that may be sent again, and read its answer."""
-        for attempt in range(TRIES):
-            with self._one() as connection:
-                try:
+        """Send a statement that may be sent again, and read its answer.
+
+        Raises:
+            psycopg.Error: it failed, and another try would not help or did not.
+            RuntimeError: the client is closed.
+        """
+        tries = Tries()
+        while True:
+            try:
+                with self._one() as connection:
                     return query.read(connection.execute(query.sql, query.params).fetchall())
-                except psycopg.errors.UniqueViolation:
-                    if attempt == TRIES - 1:
-                        raise
-                except psycopg.OperationalError as error:
-                    if attempt == TRIES - 1 or not is_lost(error, connection):
-                        raise
-            time.sleep(0.05 * 2**attempt)
-        raise AssertionError("unreachable")
+            except psycopg.Error as error:
+                pause = tries.pause(error)
+                if isinstance(error, psycopg.OperationalError):
+                    self._drop_free()  # most likely they broke as well
+            time.sleep(pause)
+
+    def wake(self, queue: str) -> None:
+        """Hint that a queue has work. What it tells of has been written: an error here is nobody's."""
+        query = wake(self._database.schema, [queue], quick=True)
+        try:
+            with self._one() as connection:
+                connection.execute(query.sql, query.params)
+        except psycopg.Error as error:
+            _log.info("a hint was lost, polling finds what it told of: %s", error)
 
     @contextlib.contextmanager
     def _one(self) -> Iterator[Connection]:
         with self._places:
+            if self._closed:
+                raise RuntimeError("this client is closed")
             try:
                 connection = self._free.pop()
             except IndexError:
@@ -67,73 +92,118 @@ class Connections:
             try:
                 yield connection
             finally:
-                if not connection.closed:
+                if not self._closed and _is_idle(connection):
                     self._free.append(connection)
+                else:
+                    connection.close()
+
+    def _drop_free(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._free.pop().close()
 
     def close(self) -> None:
-        """Close all that are free."""
-        while self._free:
-            self._free.pop().close()
+        """Close all connections; those in use when their statement has ended."""
+        self._closed = True
+        self._drop_free()
+
+
+def _is_idle(connection: Connection) -> bool:
+    return connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
 
 class Endings:
-    """Hints that workflows have ended, received by a thread that lives while somebody waits."""
+    """Waits for the ends of workflows; a thread listens for all who wait, from the first on until `close`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, connections: Connections) -> None:
         self._database = database
+        self._connections = connections
         self._lock = threading.Lock()
         self._waiting: dict[UUID, set[threading.Event]] = {}
         self._thread: threading.Thread | None = None
+        self._listening: Connection | None = None
         self._closed = threading.Event()
-        self._connection: Connection | None = None
 
-    @contextlib.contextmanager
-    def watch(self, workflow_id: UUID) -> Iterator[threading.Event]:
-        """An event that is set when the workflow may have ended."""
-        event = threading.Event()
+    def outcome(self, workflow_id: UUID, seconds: float | None) -> Outcome | None:
+        """How a workflow stands once it has ended, or after so many seconds; None: there is no such workflow."""
+        until = None if seconds is None else time.monotonic() + seconds
+        hinted = threading.Event()
         with self._lock:
-            self._waiting.setdefault(workflow_id, set()).add(event)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._listen, name="pgflow endings", daemon=True)
-                self._thread.start()
+            self._waiting.setdefault(workflow_id, set()).add(hinted)
         try:
-            yield event
+            while True:
+                hinted.clear()
+                query = outcomes(self._database.schema, [workflow_id])
+                outcome = self._connections.execute(query).get(workflow_id)
+                left = POLL if self._listening else POLL_BLIND
+                if until is not None:
+                    left = min(left, until - time.monotonic())
+                if outcome is None or outcome.ended or left <= 0:
+                    return outcome
+                self._start()
+                hinted.wait(left)
         finally:
             with self._lock:
-                self._waiting[workflow_id].discard(event)
-                if not self._waiting[workflow_id]:
+                waiters = self._waiting[workflow_id]
+                waiters.discard(hinted)
+                if not waiters:
                     del self._waiting[workflow_id]
 
-    def wait(self, event: threading.Event, seconds: float) -> None:
-        """Wait for the event, so long at most, and clear it."""
-        event.wait(seconds)
-        event.clear()
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None and not self._closed.is_set():
+                self._thread = threading.Thread(target=self._run, name="pgflow endings", daemon=True)
+                self._thread.start()
 
-    def _hint(self, ids: list[UUID]) -> None:
+    def _hint(self, ids: Iterable[UUID]) -> None:
         with self._lock:
             for workflow_id in ids:
                 for event in self._waiting.get(workflow_id, ()):
                     event.set()
 
-    def _listen(self) -> None:
-        channel = done_channel(self._database.schema)
+    def _run(self) -> None:
         pause = 0.1
         while not self._closed.is_set():
             try:
                 with self._database.connect_blocking("endings") as connection:
-                    connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-                    pause = 0.1
-                    with self._lock:
-                        waiting = list(self._waiting)
-                    self._hint(waiting)  # what was told before is missed: everybody looks
-                    while not self._closed.is_set():
-                        for told in connection.notifies(timeout=1.0):
-                            self._hint(parse_done(told.payload))
+                    self._listen(connection)
+            except psycopg.OperationalError as error:
+                if not self._closed.is_set():
+                    _log.warning("no word of workflows that end, polling tells of them: %s", error)
             except psycopg.Error as error:
-                _log.warning("no word of workflows that end, polling tells of them: %s", error)
-                self._closed.wait(pause)
-                pause = min(pause * 2, 10.0)
+                _log.info("no notifications here, polling alone tells of ends: %s", error)
+                return
+            finally:
+                self._listening = None
+            self._closed.wait(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _listen(self, connection: Connection) -> None:
+        channel = done_channel(self._database.schema)
+        connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+        with self._lock:
+            if self._closed.is_set():
+                return
+            self._listening = connection
+            waiting = list(self._waiting)
+        self._hint(waiting)  # what was told before is missed: everybody looks
+        for told in connection.notifies():
+            self._hint(parse_done(told.payload))
 
     def close(self) -> None:
-        """Stop listening; the thread ends within a second."""
+        """Stop listening; whoever still waits looks once more and learns that the client is closed."""
         self._closed.set()
+        with self._lock:
+            connection, thread = self._listening, self._thread
+            waiting = list(self._waiting)
+        self._hint(waiting)
+        if connection is not None:
+            # Another thread waits on this socket: that its other end is gone is what wakes it.
+            with contextlib.suppress(OSError, psycopg.Error), _socket_of(connection) as ending:
+                ending.shutdown(socket.SHUT_RDWR)
+        if thread is not None:
+            thread.join(1.0)
+
+
+def _socket_of(connection: Connection) -> socket.socket:
+    return socket.socket(fileno=os.dup(connection.fileno()))

@@ -58,6 +58,11 @@ class Outcome(NamedTuple):
     output: str | None
     error: str | None
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has an output, or will have none unless somebody retries it."""
+        return self.status in ("completed", "failed", "cancelled")
+
 
 def dispatch(schema: str, workflows: Sequence[Dispatch]) -> Query[list[Dispatched]]:
     """The statement that starts workflows; what was started before is left as it is.
@@ -121,6 +126,11 @@ def wake(schema: str, queues: Iterable[str], *, quick: bool = False) -> Query[No
 def done(schema: str, ids: Iterable[UUID]) -> Query[None]:
     """The hint that workflows have ended."""
     return _notify(schema, done_channel(schema), list(done_payloads(ids)), False)
+
+
+def may_notify(schema: str) -> Query[bool]:
+    """Whether a hint can be sent without an error, which would end the transaction that it is sent in."""
+    return Query(statement("may_notify", schema), {}, lambda rows: bool(rows[0][0]))
 
 
 def _notify(schema: str, channel: str, payloads: list[str], quick: bool) -> Query[None]:

@@ -8,9 +8,22 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.rows import tuple_row
 
+from pgflow.store.dispatching import may_notify, wake
 from pgflow.store.query import Query
 
 T = TypeVar("T")
+
+
+async def wake_async(connection: Any, schema: str, queue: str) -> None:
+    """Hint within the caller's transaction that a queue will have work, where that is allowed: an error would end it."""
+    if await execute_async(connection, may_notify(schema)):
+        await execute_async(connection, wake(schema, [queue]))
+
+
+def wake_blocking(connection: Any, schema: str, queue: str) -> None:
+    """As `wake_async`, on a synchronous connection."""
+    if execute_blocking(connection, may_notify(schema)):
+        execute_blocking(connection, wake(schema, [queue]))
 
 
 async def execute_async(connection: Any, query: Query[T]) -> T:
@@ -27,7 +40,8 @@ async def execute_async(connection: Any, query: Query[T]) -> T:
             await connection.begin()  # else its commit() would not know that there is something to commit
         connection = (await connection.get_raw_connection()).driver_connection
     if isinstance(connection, psycopg.AsyncConnection):
-        async with connection.cursor(row_factory=tuple_row) as cursor:
+        # Not connection.cursor(): the caller may have cursors of a kind that reads other placeholders.
+        async with psycopg.AsyncCursor(connection, row_factory=tuple_row) as cursor:
             await cursor.execute(query.sql, query.params)
             return query.read(await cursor.fetchall())
     return execute_blocking(connection, query)
@@ -51,7 +65,7 @@ def execute_blocking(connection: Any, query: Query[T]) -> T:
             f"connection={connection!r}: expected a psycopg connection, or a SQLAlchemy connection or session whose driver is "
             "psycopg 3 (postgresql+psycopg://); asynchronous ones go with the asynchronous client"
         )
-    with found.cursor(row_factory=tuple_row) as cursor:
+    with psycopg.Cursor(found, row_factory=tuple_row) as cursor:
         cursor.execute(query.sql, query.params)
         return query.read(cursor.fetchall())
 
