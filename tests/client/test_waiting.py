@@ -1,0 +1,173 @@
+"""Waiting for outputs: by hints, by polling where there are none, for many at the price of a few statements."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+
+import pgflow
+from pgflow.store import client_async, client_sync
+from tests.client.fake import end, kill_connections, until
+
+NEVER = 100_000.0
+
+
+@pgflow.workflow
+async def job(ctx: pgflow.WorkflowContext, number: int = 0) -> int:
+    return number
+
+
+@pytest.fixture
+def hints_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits learns of an end by a hint or not at all."""
+    for module in (client_async, client_sync):
+        monkeypatch.setattr(module, "POLL", NEVER)
+        monkeypatch.setattr(module, "POLL_BLIND", NEVER)
+
+
+async def test_a_hint_ends_the_wait(dsn: str, hints_alone: None) -> None:
+    async with pgflow.Client(dsn) as client:
+        handle = await client.dispatch(job)
+        waiting = asyncio.create_task(handle.output())
+        await until(client._endings._listener.listening.is_set, "listening")
+        end(dsn, [handle.id], "7")
+        assert await asyncio.wait_for(waiting, 20) == 7
+
+
+async def test_what_was_told_before_listening_began_is_seen(dsn: str, hints_alone: None) -> None:
+    async with pgflow.Client(dsn) as client:
+        handle, other = await client.dispatch(job), await client.dispatch(job)
+        waiting = [asyncio.create_task(one.output()) for one in (handle, other)]
+        await until(client._endings._listener.listening.is_set, "listening")
+        end(dsn, [handle.id], "7")
+        await asyncio.wait_for(waiting[0], 20)
+        end(dsn, [other.id], "8", tell=False)
+        kill_connections(dsn)
+        assert await asyncio.wait_for(waiting[1], 20) == 8, "the listener looks when it is back"
+
+
+async def test_without_hints_polling_tells(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_async, "POLL", 0.05)
+    async with pgflow.Client(dsn) as client:
+        handle = await client.dispatch(job)
+        waiting = asyncio.create_task(handle.output())
+        await until(client._endings._listener.listening.is_set, "listening")
+        end(dsn, [handle.id], "7", tell=False)
+        assert await asyncio.wait_for(waiting, 20) == 7
+
+
+async def test_many_wait_at_the_price_of_a_few_statements(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with pgflow.Client(dsn) as client:
+        handles = await client.dispatch_many(job, [{"number": i} for i in range(3000)])
+        sent = 0
+        execute = client._connections.execute
+
+        async def counting(query: Any) -> Any:
+            nonlocal sent
+            sent += 1
+            return await execute(query)
+
+        monkeypatch.setattr(client._connections, "execute", counting)
+        waiting = [asyncio.create_task(handle.output()) for handle in handles]
+        await until(client._endings._listener.listening.is_set, "listening")
+        end(dsn, [handle.id for handle in handles], "1")
+        assert await asyncio.gather(*waiting) == [1] * 3000
+        assert sent < 200
+        assert await asyncio.gather(*[handle.output() for handle in handles[:100]]) == [1] * 100
+    assert not client._endings._waiting
+
+
+async def test_whoever_stops_waiting_leaves_nothing_behind(dsn: str) -> None:
+    async with pgflow.Client(dsn) as client:
+        handle = await client.dispatch(job)
+        with pytest.raises(TimeoutError, match="it is pending"):
+            await handle.output(timeout=0)
+        waiting = [asyncio.create_task(handle.output()) for _ in range(3)]
+        await until(lambda: client._endings._waiting, "somebody to wait")
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert not client._endings._waiting
+        looking = client._endings._looking
+        await until(lambda: looking is None or looking.done(), "the looking to end")
+        end(dsn, [handle.id], "7")
+        assert await handle.output(timeout=20) == 7
+
+
+async def test_closing_tells_those_who_wait(dsn: str) -> None:
+    async with pgflow.Client(dsn) as client:
+        handle = await client.dispatch(job)
+        waiting = asyncio.create_task(handle.output())
+        await until(client._endings._listener.listening.is_set, "listening")
+    with pytest.raises(RuntimeError, match="client is closed"):
+        await waiting
+    with pytest.raises(RuntimeError, match="client is closed"):
+        await client.get(handle.id)
+
+
+@pytest.mark.parametrize(("status", "error"), [("failed", pgflow.WorkflowFailed), ("cancelled", pgflow.WorkflowCancelled)])
+async def test_other_ends(dsn: str, status: str, error: type[Exception]) -> None:
+    async with pgflow.Client(dsn) as client:
+        handle = await client.dispatch(job)
+        end(dsn, [handle.id], status=status)
+        with pytest.raises(error, match=f'"job" {handle.id}'):
+            await client.output(handle.id)
+        unknown = uuid.uuid4()
+        with pytest.raises(pgflow.WorkflowNotFound, match=str(unknown)):
+            await client.output(unknown)
+
+
+def test_threads_wait_for_hints(dsn: str, hints_alone: None) -> None:
+    with pgflow.SyncClient(dsn) as client, ThreadPoolExecutor(8) as pool:
+        handles = client.dispatch_many(job, [{"number": i} for i in range(8)])
+        outputs = [pool.submit(handle.output) for handle in handles]
+        asyncio.run(until(lambda: client._endings._listening, "listening"))
+        end(dsn, [handle.id for handle in handles], "5")
+        assert [output.result(20) for output in outputs] == [5] * 8
+        late = client.dispatch(job)
+        waiting = pool.submit(late.output)
+        asyncio.run(until(lambda: late.id in client._endings._waiting, "somebody to wait"))
+        end(dsn, [late.id], "6", tell=False)
+        kill_connections(dsn)
+        assert waiting.result(20) == 6, "the listener looks when it is back"
+    assert client._endings._thread is not None
+    client._endings._thread.join(20)
+    assert not client._endings._thread.is_alive()
+
+
+def test_closing_tells_threads_who_wait(dsn: str) -> None:
+    told: list[BaseException] = []
+    with pgflow.SyncClient(dsn) as client:
+        handle = client.dispatch(job)
+
+        def wait() -> None:
+            try:
+                handle.output()
+            except RuntimeError as error:
+                told.append(error)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        asyncio.run(until(lambda: client._endings._listening, "listening"))
+    thread.join(20)
+    assert "client is closed" in str(told[0])
+
+
+def test_threads_poll_without_hints(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_sync, "POLL", 0.05)
+    with pgflow.SyncClient(dsn) as client, ThreadPoolExecutor(1) as pool:
+        handle = client.dispatch(job)
+        waiting = pool.submit(handle.output)
+        asyncio.run(until(lambda: client._endings._listening, "listening"))
+        end(dsn, [handle.id], "7", tell=False)
+        assert waiting.result(20) == 7
+        with pytest.raises(TimeoutError, match="it is pending"):
+            client.dispatch(job).output(timeout=0.01)
+        with pytest.raises(psycopg.OperationalError), pgflow.SyncClient("host=/nowhere"):
+            pass
