@@ -85,14 +85,10 @@ class Connections:
             if self._closed:
                 raise RuntimeError("this client is closed")
             connection = self._free.pop() if self._free else await self._database.connect("client")
-            usable = True
             try:
                 yield connection
-            except asyncio.CancelledError:
-                usable = False  # its answer is still on the way
-                raise
             finally:
-                if usable and not self._closed and _is_idle(connection):
+                if not self._closed and _is_idle(connection):
                     self._free.append(connection)
                 else:
                     await connection.close()
@@ -109,6 +105,7 @@ class Connections:
 
 
 def _is_idle(connection: AsyncConnection) -> bool:
+    """Whether it can be used again; a cancelled statement's answer may still be on its way."""
     return connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
 

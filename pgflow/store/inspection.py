@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from pgflow.info import HistoryEvent, WorkflowInfo
-from pgflow.store.connections import statement
+from pgflow.store.connections import quoted, statement
 from pgflow.store.query import Query
+
+_CONDITIONS = {
+    "name": b"o.name = %(name)s::text",
+    "status": b"o.status = %(status)s::text",
+    # As an array, so that the index on tags is taken; it leaves out workflows without tags, and so must this.
+    "tags": b"o.id = ANY (ARRAY(SELECT w.id FROM {schema}.workflows AS w "
+    b"WHERE w.tags @> %(tags)s::jsonb AND w.tags <> '{}'::jsonb))",
+    "queue": b"o.queue = %(queue)s::text",
+    "parent_id": b"o.parent_id = %(parent_id)s::uuid",
+    "before": b"o.id < %(before)s::uuid",
+}
+
+_RUN_CONDITIONS = {
+    "name": b"r.name = %(name)s::text",
+    "status": b"r.status = %(status)s::text",
+    "queue": b"r.queue = %(queue)s::text",
+    "before": b"r.workflow_id < %(before)s::uuid",
+}
+
+_WITHOUT_RUN = ("completed", "cancelled")
 
 
 def get(schema: str, ids: Iterable[UUID]) -> Query[list[WorkflowInfo]]:
@@ -38,13 +58,31 @@ def find(
     asked = {
         "name": name,
         "status": status,
-        "tags": tags,
+        "tags": None if tags == "{}" else tags,
         "queue": queue,
         "parent_id": parent_id,
         "before": before,
-        "limit": limit,
     }
-    return Query(statement("inspect_list", schema), asked, _infos)
+    given = {key: value for key, value in asked.items() if value is not None}
+    conditions = [_CONDITIONS[key] for key in given]
+    if queue is not None or (status is not None and status not in _WITHOUT_RUN):
+        conditions.append(_among_runs(given))
+    parts = {
+        b"{conditions}": b" AND ".join(conditions) or b"true",
+        b"{limit}": str(int(limit)).encode(),
+        b"{schema}": quoted(schema).encode(),
+    }
+    text = statement("inspect_list", schema)
+    for mark, part in parts.items():
+        text = text.replace(mark, part)
+    return Query(text, given, _infos)
+
+
+def _among_runs(given: Mapping[str, Any]) -> bytes:
+    """Those that may go on are few beside those that have ended: they are found from their runs."""
+    known = b" AND ".join(_RUN_CONDITIONS[key] for key in given if key in _RUN_CONDITIONS)
+    enough = b" ORDER BY r.workflow_id DESC LIMIT {limit}" if _RUN_CONDITIONS.keys() >= given.keys() else b""
+    return b"o.id = ANY (ARRAY(SELECT r.workflow_id FROM {schema}.runs AS r WHERE " + known + enough + b"))"
 
 
 def history(schema: str, workflow_id: UUID, forgotten: bool, limit: int) -> Query[list[HistoryEvent]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import psycopg
@@ -295,3 +297,51 @@ def test_lists(dsn: str) -> None:
         rest = client.list(limit=100, before=page[-1].id)
         assert [found.id for found in page + rest] == ids[::-1]
         assert client.list(limit=0) == client.list(status="completed") == client.list(tags={"n": 99}) == []
+
+
+def test_lists_agree_with_looking_at_everything(dsn: str) -> None:
+    with pgflow.SyncClient(dsn) as client:
+        for i in range(40):
+            client.dispatch("ab"[i % 2], tags={"n": i % 4} if i % 5 else {}, queue=f"q{i % 3}")
+        with psycopg.connect(dsn) as connection:
+            connection.execute("UPDATE pgflow.runs SET status = 'sleeping' WHERE queue = 'q1'")
+            connection.execute("UPDATE pgflow.runs SET status = 'failed' WHERE queue = 'q2' AND name = 'a'")
+            connection.execute(
+                "UPDATE pgflow.workflows AS w SET status = 'failed' FROM pgflow.runs AS r "
+                "WHERE r.workflow_id = w.id AND r.status = 'failed'"
+            )
+            connection.execute("UPDATE pgflow.workflows SET status = 'completed' WHERE name = 'b' AND tags @> '{\"n\": 3}'")
+            connection.execute("DELETE FROM pgflow.runs WHERE workflow_id IN (SELECT id FROM pgflow.workflows WHERE status = 'completed')")
+        everything = client.list(limit=1000)
+        assert len(everything) == 40
+        options: dict[str, list[Any]] = {
+            "name": [None, "a", "b", "none"],
+            "status": [None, "pending", "sleeping", "failed", "completed", "cancelled"],
+            "tags": [None, {}, {"n": 3}],
+            "queue": [None, "q1", "none"],
+            "before": [None, everything[15].id],
+            "limit": [3, 1000],
+        }
+        for values in itertools.product(*options.values()):
+            asked = dict(zip(options, values, strict=True))
+            expected = [
+                found
+                for found in everything
+                if asked["name"] in (None, found.name)
+                and asked["status"] in (None, found.status)
+                and found.tags.items() >= (asked["tags"] or {}).items()
+                and asked["queue"] in (None, found.queue)
+                and (asked["before"] is None or found.id < asked["before"])
+            ]
+            assert client.list(**asked) == expected[: asked["limit"]], asked
+
+
+def test_endless_moments_can_be_read(dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute("SELECT pgflow.dispatch('job', run_at => 'infinity')").fetchone()
+    assert row is not None
+    with pgflow.SyncClient(dsn) as client:
+        assert client.get(row[0]).wake_at is None
+        assert client.list()[0].status == "pending"
+        with pytest.raises(ValueError, match="out of the range"):
+            client.dispatch(job, run_at=datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))))
