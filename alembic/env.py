@@ -11,6 +11,7 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateSchema
 
+from pgflow.store.compatibility import check_server
 from pgflow.store.schema import make_metadata
 
 config = context.config
@@ -34,7 +35,9 @@ def migrate(connection: Connection | None) -> None:
         literal_binds=connection is None,
         target_metadata=make_metadata(schema),
         version_table_schema=schema,
-        include_schemas=False,
+        # For `alembic check` and `alembic revision --autogenerate`: this schema and no other.
+        include_schemas=True,
+        include_name=lambda name, kind, parents: kind != "schema" or name == schema,
         output_buffer=config.output_buffer,
     )
     with context.begin_transaction():
@@ -50,7 +53,9 @@ def connect() -> psycopg.Connection[tuple[object, ...]]:
         raise SystemExit(
             "No database was named. Set PGFLOW_DATABASE_URL, or pass `-x dsn=postgresql://...`."
         )
-    return psycopg.connect(dsn)
+    made = psycopg.connect(dsn)
+    check_server(made.info.server_version)
+    return made
 
 
 if context.is_offline_mode():
@@ -58,11 +63,14 @@ if context.is_offline_mode():
 else:
     engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
     with engine.begin() as connection:
-        # Two upgrades at once: the second waits here, and then finds that there is nothing to do.
-        connection.execute(
-            text("SELECT pg_advisory_xact_lock(hashtextextended(:what, 0))"),
-            {"what": f"pgflow migration of {schema}"},
-        )
+        # Two upgrades at once: the second waits here, and then finds that there is nothing to do. Where there are no
+        # advisory locks, the second fails and changes nothing.
+        may_lock = "SELECT has_function_privilege(to_regprocedure('pg_advisory_xact_lock(bigint)')::oid, 'EXECUTE')"
+        if connection.scalar(text(may_lock)):
+            connection.execute(
+                text("SELECT pg_advisory_xact_lock(hashtextextended(:what, 0))"),
+                {"what": f"pgflow migration of {schema}"},
+            )
         connection.execute(CreateSchema(schema, if_not_exists=True))
         migrate(connection)
     engine.dispose()

@@ -517,10 +517,11 @@ def upgrade() -> None:
     op.create_index(
         "workflows_tags",
         "workflows",
-        [sa.literal_column("tags jsonb_path_ops")],
+        ["tags"],
         unique=False,
         schema=schema,
         postgresql_using="gin",
+        postgresql_ops={"tags": "jsonb_path_ops"},
         postgresql_where=sa.text("tags <> '{}'::jsonb"),
     )
 
@@ -530,13 +531,15 @@ def upgrade() -> None:
     op.execute(
         f"INSERT INTO {quoted}.schema_info (version, compatible_from) VALUES ({VERSION}, {COMPATIBLE_FROM})"
     )
+    op.execute(
+        f"COMMENT ON TABLE {quoted}.alembic_version IS 'One row: the migration that the schema is at.'"
+    )
+    op.execute(f"COMMENT ON COLUMN {quoted}.alembic_version.version_num IS 'Its revision.'")
     for name in ("functions.sql", "views.sql"):
-        objects = (OBJECTS / name).read_text(encoding="utf-8")
-        objects = objects.replace("{schema}", quoted).replace(
-            "{wake_channel}", wake_channel(schema)
-        )
-        for statement in objects.split("--;"):
-            op.execute(sa.text(statement.strip().rstrip(";").replace(":", "\\:")))
+        for statement in (OBJECTS / name).read_text(encoding="utf-8").split("--;"):
+            filled = statement.strip().rstrip(";").replace("{schema}", quoted)
+            filled = filled.replace("{wake_channel}", wake_channel(schema))
+            op.execute(sa.text(filled.replace(":", "\\:")))
 
 
 def downgrade() -> None:

@@ -27,6 +27,11 @@ class _Lazy(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # From the table above: nothing is imported to print a list.
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in sorted(_COMMANDS.items())])
+
 
 @click.group(cls=_Lazy)
 @click.version_option(VERSION, prog_name="pgflow")

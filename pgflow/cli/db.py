@@ -9,6 +9,7 @@ import click
 import psycopg
 
 from pgflow.cli.database import database_options, schema_option
+from pgflow.errors import PgflowError
 from pgflow.store import migrations
 
 
@@ -26,7 +27,7 @@ def _told() -> Iterator[None]:
         raise click.ClickException(
             f"the database cannot be reached: {str(error).strip()}. Check --dsn or PGFLOW_DATABASE_URL."
         ) from error
-    except (psycopg.Error, migrations.MigrationFailed, ValueError) as error:
+    except (psycopg.Error, PgflowError, ValueError) as error:
         raise click.ClickException(str(error).strip()) from error
 
 

@@ -36,11 +36,7 @@ def check(found: Found, info: tuple[int, int] | None, schema: str) -> None:
         PgflowError: the server is too old.
         SchemaOutdated: the schema is missing, too old or too new.
     """
-    if found.server < OLDEST_SERVER:
-        raise PgflowError(
-            f"the server is PostgreSQL {found.server // 10000}; pgflow needs 15 or later. Upgrade the server, or name another "
-            "database."
-        )
+    check_server(found.server)
     if not found.migrated or info is None:
         raise SchemaOutdated(
             f'the database has no pgflow schema "{schema}". Run `pgflow db upgrade --schema {schema}` (or '
@@ -55,6 +51,22 @@ def check(found: Found, info: tuple[int, int] | None, schema: str) -> None:
         raise SchemaOutdated(
             f'the schema "{schema}" is too new: it is of version {version} and for code from version {compatible_from} on; '
             f"this code is of version {SCHEMA_VERSION}. Deploy newer code, or migrate the schema down with the code that made it."
+        )
+
+
+def check_server(version: int) -> None:
+    """Say whether the server is too old.
+
+    Parameters:
+        version: what it calls `server_version_num`.
+
+    Raises:
+        PgflowError: it is.
+    """
+    if version < OLDEST_SERVER:
+        raise PgflowError(
+            f"the server is PostgreSQL {version // 10000}; pgflow needs {OLDEST_SERVER // 10000} or later. Upgrade the server, "
+            "or name another database."
         )
 
 

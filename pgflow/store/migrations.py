@@ -6,6 +6,7 @@ The migrations are alembic's. From a checkout they lie in `alembic/`, in an inst
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ from pgflow.errors import PgflowError
 
 if TYPE_CHECKING:
     from alembic.config import Config
+
+_one_at_a_time = threading.Lock()
+"""Alembic keeps what it is doing in globals of the process."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -32,6 +36,7 @@ def migrate(dsn: str, schema: str = "pgflow") -> None:
 
     Raises:
         MigrationFailed: a migration failed; nothing was changed.
+        PgflowError: the server is older than PostgreSQL 15.
         psycopg.OperationalError: the database cannot be reached.
 
     Example:
@@ -116,9 +121,17 @@ def _run(config: Config, what: str, revision: str, sql: bool = False) -> None:
     # Alembic is imported when it is needed: workers and clients start a third of a second sooner without it.
     from alembic import command
     from alembic.util.exc import CommandError
+    from sqlalchemy.exc import DBAPIError
 
     try:
-        getattr(command, what)(config, revision, sql=sql)
+        with _one_at_a_time:
+            getattr(command, what)(config, revision, sql=sql)
+    except DBAPIError as error:
+        if isinstance(error.orig, psycopg.OperationalError):
+            raise error.orig from None
+        raise MigrationFailed(
+            f"{what} to {revision!r} failed, and nothing was changed: {str(error.orig).strip()}"
+        ) from error
     except CommandError as error:
         raise MigrationFailed(
             f"{what} to {revision!r} is not possible: {error}. Expected a revision that this code knows "

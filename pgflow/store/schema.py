@@ -173,8 +173,9 @@ def make_metadata(schema: str | None = None) -> MetaData:
         _column("completed_at", _TIME, "When it reached its final status."),
         Index(
             "workflows_tags",
-            text("tags jsonb_path_ops"),
+            "tags",
             postgresql_using="gin",
+            postgresql_ops={"tags": "jsonb_path_ops"},
             postgresql_where=text("tags <> '{}'::jsonb"),
         ),
         Index("workflows_name", "name", "id"),

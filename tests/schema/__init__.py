@@ -1,0 +1,1 @@
+"""Tests of the schema: migrations, views, functions and the page of recipes."""
