@@ -1,11 +1,15 @@
-"""The options that say which database and schema a command works on."""
+"""What commands that work on a database share: the options that name it, and errors as people want to read them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
+import psycopg
+
+from pgflow.errors import PgflowError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,3 +29,20 @@ def database_options(command: F) -> F:
         required=True,
         help="The database: a postgresql:// URL or key=value words. Else PGFLOW_DATABASE_URL.",
     )(schema_option(command))
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Errors that a person can do something about, without a traceback.
+
+    Raises:
+        click.ClickException: in their place; the command exits with 1.
+    """
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        raise click.ClickException(
+            f"the database cannot be reached: {str(error).strip()}. Check --dsn or PGFLOW_DATABASE_URL."
+        ) from error
+    except (psycopg.Error, PgflowError, ValueError) as error:
+        raise click.ClickException(str(error).strip()) from error

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import click
-import psycopg
 
-from pgflow.cli.database import database_options, schema_option
-from pgflow.errors import PgflowError
+from pgflow.cli.database import database_options, schema_option, told
 from pgflow.store import migrations
 
 
@@ -18,25 +13,12 @@ def db() -> None:
     """Create and migrate the schema."""
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """Errors that a person can do something about, without a traceback."""
-    try:
-        yield
-    except psycopg.OperationalError as error:
-        raise click.ClickException(
-            f"the database cannot be reached: {str(error).strip()}. Check --dsn or PGFLOW_DATABASE_URL."
-        ) from error
-    except (psycopg.Error, PgflowError, ValueError) as error:
-        raise click.ClickException(str(error).strip()) from error
-
-
 @db.command()
 @database_options
 @click.option("--revision", default="head", show_default=True, help="How far to go.")
 def upgrade(dsn: str, schema: str, revision: str) -> None:
     """Create the schema or bring it up to date. Two at once are safe."""
-    with _told():
+    with told():
         before = migrations.current(dsn, schema)
         migrations.upgrade(dsn, schema, revision)
         after = migrations.current(dsn, schema)
@@ -49,7 +31,7 @@ def upgrade(dsn: str, schema: str, revision: str) -> None:
 @click.confirmation_option(prompt="This may delete workflows and their history. Go on?")
 def downgrade(dsn: str, schema: str, revision: str) -> None:
     """Take migrations back."""
-    with _told():
+    with told():
         migrations.downgrade(dsn, schema, revision)
         after = migrations.current(dsn, schema)
     click.echo(f'schema "{schema}" is at {after or "nothing"}')
@@ -59,7 +41,7 @@ def downgrade(dsn: str, schema: str, revision: str) -> None:
 @database_options
 def current(dsn: str, schema: str) -> None:
     """Say which revision the schema is at, and which is the newest. Exits with 1 when they differ."""
-    with _told():
+    with told():
         found, head = migrations.current(dsn, schema), migrations.newest()
     click.echo(f'schema "{schema}" is at {found or "nothing"}; the newest revision is {head}')
     if found != head:
@@ -71,5 +53,5 @@ def current(dsn: str, schema: str) -> None:
 @click.option("--revision", default="head", show_default=True, help="How far to go; a range is `0001:head`.")
 def sql(schema: str, revision: str) -> None:
     """Print the SQL of an upgrade, for a DBA to read and run."""
-    with _told():
+    with told():
         click.echo(migrations.offline_sql(schema, revision))

@@ -91,6 +91,11 @@ def history(schema: str, workflow_id: UUID, forgotten: bool, limit: int) -> Quer
     return Query(statement("inspect_history", schema), asked, _events)
 
 
+def pending(schema: str, workflow_id: UUID, limit: int) -> Query[list[HistoryEvent]]:
+    """The statement that reads what a workflow waits for: its pending steps, in order."""
+    return Query(statement("inspect_pending", schema), {"id": workflow_id, "limit": limit}, _events)
+
+
 def _infos(rows: Sequence[tuple[Any, ...]]) -> list[WorkflowInfo]:
     infos = []
     for row in rows:

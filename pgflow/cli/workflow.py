@@ -1,0 +1,139 @@
+"""`pgflow workflow list | show | history`: looks at workflows and changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from uuid import UUID
+
+import click
+
+from pgflow.cli import tables
+from pgflow.cli.database import database_options, told
+from pgflow.info import HistoryEvent, WorkflowInfo
+from pgflow.requests import STATUSES, Filter
+from pgflow.store import inspection
+from pgflow.store.compatibility import check_blocking
+from pgflow.store.connections import Database
+from pgflow.store.query import Query
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+PENDING_SHOWN = 50
+"""Pending steps that `show` names, at most."""
+
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
+
+
+@click.group()
+def workflow() -> None:
+    """Look at workflows and their history. Times are UTC."""
+
+
+@workflow.command("list")
+@database_options
+@click.option("--name", help="Only workflows of this name.")
+@click.option("--status", type=click.Choice(STATUSES), help="Only those in this status.")
+@click.option(
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help='Only those with this tag; repeatable. The value is a number, true, false, null, or else a text ("7" in quotes is one).',
+)
+@click.option("--queue", help="Only those of this queue that may go on.")
+@click.option("--parent", "parent_id", type=click.UUID, help="Only children of this workflow.")
+@click.option("--before", type=click.UUID, help="Only those before this id: the last one's, to go on with a list.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many, at most.")
+@_json
+def list_(
+    dsn: str,
+    schema: str,
+    name: str | None,
+    status: str | None,
+    tags: tuple[str, ...],
+    queue: str | None,
+    parent_id: UUID | None,
+    before: UUID | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List workflows, the youngest first."""
+    wanted = dict(map(_tag, tags)) or None
+    with told():
+        asked = Filter(name, status, wanted, limit, queue, parent_id, before)
+        with _asking(dsn, schema) as ask:
+            found = ask(asked.query(schema))
+    if as_json:
+        click.echo(tables.document(found))
+        return
+    tables.workflows(found)
+    if len(found) == limit:
+        click.echo(f"The first {limit}; go on with --before {found[-1].id}")
+
+
+@workflow.command()
+@click.argument("id", type=click.UUID)
+@database_options
+@_json
+def show(id: UUID, dsn: str, schema: str, as_json: bool) -> None:
+    """Show all about the workflow ID, and what it waits for."""
+    with told(), _asking(dsn, schema) as ask:
+        found = _known(ask, schema, id)
+        waits = ask(inspection.pending(schema, id, PENDING_SHOWN))
+    if as_json:
+        click.echo(tables.document(found, pending=waits))
+        return
+    tables.workflow(found)
+    if waits:
+        tables.history(waits, title="pending steps")
+
+
+@workflow.command()
+@click.argument("id", type=click.UUID)
+@database_options
+@click.option("--forgotten", is_flag=True, help="With the kept turns of loops that replay no longer reads.")
+@click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="How many steps, at most.")
+@_json
+def history(id: UUID, dsn: str, schema: str, forgotten: bool, limit: int, as_json: bool) -> None:
+    """Show the steps of the workflow ID in order of execution."""
+    with told(), _asking(dsn, schema) as ask:
+        found: list[HistoryEvent] = ask(inspection.history(schema, id, forgotten, limit + 1))
+        if not found:
+            _known(ask, schema, id)
+    shown, more = found[:limit], len(found) > limit
+    if as_json:
+        click.echo(tables.document(shown))
+    else:
+        tables.history(shown)
+    if more:
+        click.echo(f"There are more than {limit} steps; --limit shows more.", err=True)
+
+
+@contextmanager
+def _asking(dsn: str, schema: str) -> Iterator[Callable[[Query[T]], T]]:
+    """What answers statements, on a connection to a database that has been found to fit."""
+    with Database(dsn, schema).connect_blocking("cli") as connection:
+        check_blocking(connection, schema)
+        yield lambda query: query.read(connection.execute(query.sql, query.params).fetchall())
+
+
+def _known(ask: Callable[[Query[Any]], Any], schema: str, id: UUID) -> WorkflowInfo:
+    found: list[WorkflowInfo] = ask(inspection.get(schema, [id]))
+    if not found:
+        raise click.ClickException(f'there is no workflow {id} in schema "{schema}"')
+    return found[0]
+
+
+def _tag(given: str) -> tuple[str, Any]:
+    name, sign, text = given.partition("=")
+    if not name or not sign:
+        raise click.BadParameter(f"{given!r}: expected NAME=VALUE", param_hint="--tag")
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return name, text
+    return name, text if isinstance(value, dict | list) else value

@@ -1,0 +1,187 @@
+"""`pgflow workflow`: tables for people, JSON for programs, and nothing is changed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+
+from pgflow.cli import main
+from tests.schema.sample import Sample, fill
+
+
+@pytest.fixture(scope="module")
+def filled(server_dsn: str, template: str) -> Any:
+    """A database in which something of everything is going on."""
+    from tests import databases
+
+    with databases.database(server_dsn, template) as dsn:
+        yield dsn, fill(dsn)
+
+
+class Command:
+    """`pgflow workflow` on one database."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+
+    def run(self, *arguments: Any, code: int = 0) -> Result:
+        environment = {"PGFLOW_DATABASE_URL": self.dsn, "PGFLOW_SCHEMA": None}
+        result = CliRunner().invoke(main, ["workflow", *map(str, arguments)], env=environment, prog_name="pgflow")
+        assert result.exit_code == code, result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return result
+
+    def text(self, *arguments: Any, code: int = 0) -> str:
+        return self.run(*arguments, code=code).output
+
+    def json(self, *arguments: Any) -> Any:
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+
+@pytest.fixture
+def workflow(filled: tuple[str, Sample]) -> Command:
+    return Command(filled[0])
+
+
+@pytest.fixture
+def sample(filled: tuple[str, Sample]) -> Sample:
+    return filled[1]
+
+
+def ids(found: list[dict[str, Any]]) -> set[str]:
+    return {one["id"] for one in found}
+
+
+def test_list(workflow: Command, sample: Sample) -> None:
+    """The youngest first; ids are whole even where the table is wide."""
+    found = workflow.json("list")
+    assert ids(found) > set(map(str, sample)) and len(found) == 9
+    assert [one["id"] for one in found] == sorted(ids(found), reverse=True)
+    printed = workflow.text("list")
+    lines = {line.split()[0]: line for line in printed.splitlines()[1:]}
+    assert set(lines) == ids(found)
+    assert "failed" in lines[str(sample.failed)] and "ConnectionError: the bank is closed" in lines[str(sample.failed)]
+    assert '{"customer": 7}' in lines[str(sample.running)]
+    assert "waits for approved, refused" in lines[str(sample.listening)]
+    assert "; wakes" not in printed and "wakes 2" in lines[str(sample.sleeping)]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--name", "collect"], {"looping"}),
+        (["--status", "failed"], {"failed"}),
+        (["--status", "completed", "--name", "checkout"], {"completed"}),
+        (["--status", "completed", "--name", "collect"], set()),
+        (["--name", "checkout", "--status", "pending", "--tag", "customer=7"], {"pending"}),
+        (["--tag", 'customer="7"'], set()),
+        (["--tag", "customer=seven"], set()),
+        (["--queue", "nowhere"], set()),
+    ],
+)
+def test_list_of_some(workflow: Command, sample: Sample, options: list[str], expected: set[str]) -> None:
+    assert ids(workflow.json("list", *options)) == {str(getattr(sample, name)) for name in expected}
+
+
+def test_list_of_children(workflow: Command, sample: Sample) -> None:
+    assert ids(workflow.json("list", "--parent", sample.listening)) == {str(sample.child)}
+
+
+def test_list_in_parts(workflow: Command) -> None:
+    """The last line says how to go on."""
+    everything = [one["id"] for one in workflow.json("list")]
+    printed = workflow.text("list", "--limit", 4)
+    assert printed.splitlines()[-1] == f"The first 4; go on with --before {everything[3]}"
+    rest = workflow.json("list", "--before", everything[3])
+    assert [one["id"] for one in rest] == everything[4:]
+
+
+def test_show(workflow: Command, sample: Sample) -> None:
+    """All about one, and the steps that it waits for."""
+    found = workflow.json("show", sample.running)
+    assert (found["name"], found["status"], found["tags"]) == ("checkout", "running", {"customer": 7})
+    assert found["input"] == {"order": {"number": 7}}
+    (waits,) = found["pending"]
+    assert (waits["location"], waits["kind"], waits["name"], waits["attempts"]) == ("{2}", "activity", "charge", 2)
+    assert waits["error"]["message"] == "the bank is closed" and waits["input"] == {"cents": 700}
+    printed = workflow.text("show", sample.running)
+    for expected in (str(sample.running), "running", '"number": 7', "pending steps", "charge", "the bank is closed"):
+        assert expected in printed
+    assert "approved, refused" in workflow.text("show", sample.listening)
+    assert '"größe"' in workflow.text("show", sample.completed)
+    assert "Traceback ..." in workflow.text("show", sample.failed)
+    assert workflow.json("show", sample.completed)["pending"] == []
+
+
+def test_history(workflow: Command, sample: Sample) -> None:
+    """Forgotten turns only when they are asked for, in their place."""
+    found = workflow.json("history", sample.looping)
+    assert [step["location"] for step in found] == ["{1}", "{1, 21, 1}", "{1, 21, 2}"]
+    found = workflow.json("history", sample.looping, "--forgotten")
+    assert [(step["location"], step["forgotten"]) for step in found] == [
+        ("{1}", False),
+        ("{1, 20, 1}", True),
+        ("{1, 21, 1}", False),
+        ("{1, 21, 2}", False),
+    ]
+    assert [step["iteration"] for step in found] == [0, 19, 20, 20]
+    printed = workflow.text("history", sample.looping, "--forgotten")
+    assert [line.split("  ")[0] for line in printed.splitlines()[1:]] == ["{1}", "{1, 20, 1}", "{1, 21, 1}", "{1, 21, 2}"]
+    assert workflow.json("history", sample.pending) == []
+
+
+def test_history_that_is_cut(workflow: Command, sample: Sample) -> None:
+    """Said beside the document, not in it."""
+    result = workflow.run("history", sample.looping, "--limit", 2, "--json")
+    assert len(json.loads(result.stdout)) == 2
+    assert result.stderr == "There are more than 2 steps; --limit shows more.\n"
+    assert workflow.run("history", sample.looping, "--limit", 3).stderr == ""
+
+
+def test_texts_of_others_do_not_steer_the_terminal(workflow: Command, sample: Sample) -> None:
+    printed = workflow.text("history", sample.listening)
+    assert r"ask\x1b[31m" in printed and "\x1b" not in printed
+    assert '"[bold]yes[/bold]"' in printed
+
+
+def test_unknown_ids(workflow: Command) -> None:
+    id = uuid4()
+    for command in ("show", "history"):
+        assert workflow.text(command, id, code=1) == f'Error: there is no workflow {id} in schema "pgflow"\n'
+        assert "is not a valid UUID" in workflow.text(command, "seven", code=2)
+
+
+def test_bad_options(workflow: Command) -> None:
+    assert "'customer': expected NAME=VALUE" in workflow.text("list", "--tag", "customer", code=2)
+    assert "'nonsense' is not one of 'pending'" in workflow.text("list", "--status", "nonsense", code=2)
+    assert "--limit" in workflow.text("list", "--limit", 0, code=2)
+    assert "expected a text" in workflow.text("list", "--name", "a\0b", code=1)
+
+
+def test_a_database_that_does_not_fit(database_dsn: str) -> None:
+    assert "Run `pgflow db upgrade" in Command(database_dsn).text("list", code=1)
+    assert "the database cannot be reached" in Command("host=/nowhere").text("list", code=1)
+
+
+def test_other_schemas(database_dsn: str) -> None:
+    from pgflow.store.migrations import migrate
+
+    migrate(database_dsn, 'Our "Flows"')
+    made = fill(database_dsn, 'Our "Flows"')
+    command = Command(database_dsn)
+    assert ids(command.json("list", "--schema", 'Our "Flows"', "--name", "remind")) == {str(made.sleeping)}
+    assert len(command.json("history", made.looping, "--schema", 'Our "Flows"')) == 3
+
+
+def test_nothing_is_changed(workflow: Command, sample: Sample) -> None:
+    """Every command on a server that refuses to write."""
+    reading = Command(psycopg.conninfo.make_conninfo(workflow.dsn, options="-c default_transaction_read_only=on"))
+    reading.text("list", "--tag", "customer=7")
+    for id in sample:
+        reading.text("show", id)
+        reading.text("history", id, "--forgotten")
