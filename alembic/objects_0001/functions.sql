@@ -70,8 +70,8 @@ BEGIN
             coalesce(quote_literal(queue), 'null')
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF run_at >= timestamptz '10000-01-01 00:00:00+00' THEN
-        RAISE EXCEPTION 'dispatch: run_at is %, expected a moment before the year 10000', run_at
+    IF run_at >= timestamptz '10000-01-01 00:00:00+00' AND run_at <> 'infinity' THEN
+        RAISE EXCEPTION 'dispatch: run_at is %, expected a moment before the year 10000, or infinity', run_at
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF is_unique THEN

@@ -60,7 +60,7 @@ def ids(found: list[dict[str, Any]]) -> set[str]:
 def test_list(workflow: Command, sample: Sample) -> None:
     """The youngest first; ids are whole even where the table is wide."""
     found = workflow.json("list")
-    assert ids(found) > set(map(str, sample)) and len(found) == 9
+    assert ids(found) > set(map(str, sample)) and len(found) == 10
     assert [one["id"] for one in found] == sorted(ids(found), reverse=True)
     printed = workflow.text("list")
     lines = {line.split()[0]: line for line in printed.splitlines()[1:]}

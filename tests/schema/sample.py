@@ -69,6 +69,7 @@ def fill(dsn: str, schema: str = "pgflow") -> Sample:
         step(running, "1", "activity", "reserve", "completed", output='{"seats": [1, 2]}', attempts=1)
         step(running, "2", "activity", "charge", "pending", attempts=2, error=ERROR, wake_at=later, input='{"cents": 700}')
         run("checkout", status="running", wake_at=None, worker_id=dead, claim=9, epoch=7)
+        run("parked", wake_at="infinity")
         sleeping = run("remind", status="sleeping", wake_at=later, tags="{}")
         step(sleeping, "1", "sleep", "", "pending", wake_at=later)
         listening = run("approve", status="sleeping", wake_at=None, waiting_for=["approved", "refused"], parent_id=running)
