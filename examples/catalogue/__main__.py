@@ -37,7 +37,7 @@ GIVE_UP = 300.0
 def main() -> int:
     """Run the demo; returns 0 when the catalogue is right."""
     warnings.simplefilter("ignore", SyntaxWarning)  # the library's own tests are full of odd code
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 110)
     began = time.monotonic()
     with ExitStack() as stack:
         console.print("[bold]pgflow[/]: starting an embedded PostgreSQL and two workers")

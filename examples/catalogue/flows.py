@@ -68,7 +68,8 @@ def summarise(ctx: pgflow.ActivityContext, file: str) -> Summary:
     source = (LIBRARY / file).read_bytes()
     found = Summary(files=1, lines=source.count(b"\n"))
     try:
-        tree = ast.parse(source)
+        with _parsing:
+            tree = ast.parse(source)
     except (SyntaxError, ValueError):  # the library's own tests hold files that are wrong on purpose
         return found
     for node in ast.walk(tree):
@@ -112,6 +113,7 @@ async def walk(ctx: pgflow.WorkflowContext) -> int:
     return await ctx.loop(turn, 0, commit_interval=20, keep_iterations=60)
 
 
+_parsing = threading.Lock()  # on Python 3.11 two threads that parse at once can fail with a SystemError
 _attempts = threading.local()
 
 
