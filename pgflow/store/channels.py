@@ -12,6 +12,8 @@ from uuid import UUID
 
 WAKE = "pgflow_wake_"
 DONE = "pgflow_done_"
+MAIL = "pgflow_mail_"
+MESSAGE = "pgflow_message_"
 
 IDS_IN_A_PAYLOAD = 200
 """Ids of one `done` payload, at most: PostgreSQL refuses payloads of 8,000 bytes and more."""
@@ -33,6 +35,16 @@ def wake_channel(schema: str) -> str:
 def done_channel(schema: str) -> str:
     """The channel that says which workflows have ended; the payload is their ids, joined by commas."""
     return DONE + _suffix(schema)
+
+
+def mail_channel(schema: str) -> str:
+    """The channel that says that something was sent to a workflow; the payload is the id of the worker that has or had it, or 0."""
+    return MAIL + _suffix(schema)
+
+
+def message_channel(schema: str) -> str:
+    """The channel of messages: the payload is a whole message, or says where in `messages` it lies."""
+    return MESSAGE + _suffix(schema)
 
 
 def done_payloads(ids: Iterable[UUID]) -> Iterator[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """The version of the schema that this code was written for; each migration that changes something adds one."""
 
-NEEDS = 1
+NEEDS = 2
 """The oldest version of the schema that this code can work on."""

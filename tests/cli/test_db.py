@@ -13,6 +13,8 @@ from pgflow.cli import main
 from pgflow.store import migrations
 from tests.schema.catalogue import contents
 
+NEWEST = migrations.newest()
+
 
 def pgflow(*arguments: str, dsn: str | None = None, stdin: str | None = None, **variables: str) -> Result:
     environment: dict[str, str | None] = {"PGFLOW_DATABASE_URL": dsn, "PGFLOW_SCHEMA": None} | variables
@@ -27,12 +29,13 @@ def said(result: Result, code: int = 0) -> str:
 
 
 def test_upgrade_current_and_downgrade(database_dsn: str) -> None:
-    assert "is at nothing; the newest revision is 0001" in said(pgflow("db", "current", dsn=database_dsn), 1)
-    assert said(pgflow("db", "upgrade", dsn=database_dsn)) == 'schema "pgflow" is at 0001, it was at nothing\n'
-    assert said(pgflow("db", "upgrade", dsn=database_dsn)) == 'schema "pgflow" is at 0001 already\n'
-    assert "is at 0001; the newest revision is 0001" in said(pgflow("db", "current", dsn=database_dsn))
+    assert f"is at nothing; the newest revision is {NEWEST}" in said(pgflow("db", "current", dsn=database_dsn), 1)
+    assert said(pgflow("db", "upgrade", dsn=database_dsn)) == f'schema "pgflow" is at {NEWEST}, it was at nothing\n'
+    assert said(pgflow("db", "upgrade", dsn=database_dsn)) == f'schema "pgflow" is at {NEWEST} already\n'
+    assert f"is at {NEWEST}; the newest revision is {NEWEST}" in said(pgflow("db", "current", dsn=database_dsn))
     assert "Aborted" in said(pgflow("db", "downgrade", dsn=database_dsn, stdin="n\n"), 1)
-    assert migrations.current(database_dsn) == "0001"
+    assert migrations.current(database_dsn) == NEWEST
+    assert said(pgflow("db", "downgrade", "--yes", dsn=database_dsn)) == 'schema "pgflow" is at 0001\n'
     assert said(pgflow("db", "downgrade", "--yes", dsn=database_dsn)) == 'schema "pgflow" is at nothing\n'
     assert said(pgflow("db", "upgrade", "--revision", "0001", "--dsn", database_dsn)).endswith("it was at nothing\n")
 
@@ -40,7 +43,7 @@ def test_upgrade_current_and_downgrade(database_dsn: str) -> None:
 def test_the_schema_by_option_and_by_variable(database_dsn: str) -> None:
     said(pgflow("db", "upgrade", "--schema", 'Our "Flows"', dsn=database_dsn))
     said(pgflow("db", "upgrade", dsn=database_dsn, PGFLOW_SCHEMA="theirs"))
-    assert migrations.current(database_dsn, 'Our "Flows"') == migrations.current(database_dsn, "theirs") == "0001"
+    assert migrations.current(database_dsn, 'Our "Flows"') == migrations.current(database_dsn, "theirs") == NEWEST
     assert migrations.current(database_dsn) is None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from pgflow.store.channels import wake_channel
+from pgflow.store.channels import mail_channel, wake_channel
 from pgflow.store.connections import quoted
 
 _TABLES = {
@@ -57,7 +57,7 @@ def contents(dsn: str, schema: str = "pgflow", *, tables_only: bool = False) -> 
                 return [neutral(item) for item in value]
             if not isinstance(value, str):
                 return value
-            value = value.replace(wake_channel(schema), "<wake>").replace(name, "<s>")
+            value = value.replace(wake_channel(schema), "<wake>").replace(mail_channel(schema), "<mail>").replace(name, "<s>")
             for before in ("FUNCTION ", " ON "):
                 value = value.replace(f"{before}{unquoted}.", f"{before}<s>.")
             return value
