@@ -6,7 +6,7 @@ crosses between the two. Times are the database's; durations are seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -40,18 +40,30 @@ class EventRow(NamedTuple):
     loop_state: str | None
 
 
+class Signal(NamedTuple):
+    """One signal in a workflow's mailbox, delivered and not consumed. `body` is JSON text."""
+
+    id: UUID
+    number: int
+    name: str
+    body: str
+
+
 @dataclass(frozen=True, slots=True)
 class Suspended:
     """The workflow sleeps: its lease ends with this write.
 
     `wake_at` is when it may be claimed again; None: an event wakes it.
-    `mailbox` is the number of the last signal that the run had seen: if the row knows of a later one, or of a
-    request to cancel, the workflow is pending at once instead of sleeping.
+    `waiting_for` names the signals that wake it; `awaits_children`: so does the end of a child.
+    `mailbox` is the last place in the mailbox that the run had seen: if the row knows of a later one (a signal, the end
+    of a child), or of a request to cancel, the workflow is pending at once instead of sleeping; if it is to be
+    paused, it is paused.
     """
 
     wake_at: datetime | None
     waiting_for: tuple[str, ...] = ()
     mailbox: int = 0
+    awaits_children: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +75,28 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The workflow ended with an error (JSON of class, message, traceback): its run row stays, as `failed`."""
+    """The workflow ended with an error (JSON of class, message, traceback): its run row stays, as `failed`.
+
+    `reset` are the locations of the steps that a retry runs again. `fork_before`, where the code had gone on from the
+    failure, is the location before which to fork it: a retry is refused then.
+    """
 
     error: str
+    reset: tuple[str, ...] = ()
+    fork_before: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A cancellation left the workflow: it has ended, its run row goes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The worker hands the workflow back unfinished: pending, claimable at once by another worker."""
+    """The worker hands the workflow back unfinished: paused if that was asked for, else claimable at once by another."""
 
 
-Outcome = Suspended | Completed | Failed | Released
+Outcome = Suspended | Completed | Failed | Cancelled | Released
 
 
 @dataclass(slots=True)
@@ -93,6 +116,14 @@ class Write:
     """Called after the commit with the transaction's time."""
     on_refused: Callable[[Write, BaseException], None]
     """Called with `LeaseLost`, or with what the database said of this run's rows."""
+    consumed: Sequence[tuple[UUID, str]] = ()
+    """Signals that listens have taken: their ids, and where the listens stand."""
+    state: str | None = None
+    """What activities keep in `ActivityContext.state`, all of it, if this write changes it: a JSON object."""
+    tags: str | None = None
+    """All of the workflow's tags, if this write changes them: a JSON object."""
+    cancels: bool = False
+    """The request to cancel is delivered with this write; it goes on to the children that are not detached."""
 
 
 @dataclass(slots=True)
@@ -140,7 +171,13 @@ class Claimed:
     now: datetime
     """The database's time at the claim."""
     events: list[Event] = field(default_factory=list)
-    """Active history, ordered by location."""
+    """Active history, ordered by location; empty when the workflow is `warm`."""
+    signals: list[Signal] = field(default_factory=list)
+    """The mailbox: what has been delivered and not consumed, in order."""
+    state: str | None = None
+    """What its activities keep in `ActivityContext.state`: a JSON object."""
+    warm: bool = False
+    """This worker had it last and gave it up by itself: history and input were not read again."""
 
 
 class Journal(Protocol):

@@ -11,7 +11,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pgflow.execution.ports import Completed, EventRow, Failed, Released, Suspended, Write
+from pgflow.execution.ports import (
+    Cancelled,
+    Completed,
+    EventRow,
+    Failed,
+    Outcome,
+    Released,
+    Suspended,
+    Write,
+)
 
 SEPARATOR = "\x1f"
 """Stands between the values of a column. JSON text cannot hold it: control characters are escaped there."""
@@ -33,13 +42,17 @@ class Unwritable(ValueError):
 class Part:
     """What one run, at one epoch, has in a batch: its writes in order and the rows that they come to."""
 
-    __slots__ = ("key", "outcome", "rows", "writes")
+    __slots__ = ("cancels", "consumed", "key", "outcome", "rows", "state", "tags", "writes")
 
     def __init__(self, key: RunKey) -> None:
         self.key = key
         self.writes: list[Write] = []
         self.rows: list[EventRow] = []
-        self.outcome: Suspended | Completed | Failed | Released | None = None
+        self.outcome: Outcome | None = None
+        self.consumed: list[tuple[UUID, str]] = []
+        self.state: str | None = None
+        self.tags: str | None = None
+        self.cancels = False
 
     def add(self, write: Write) -> None:
         """Fold one more write of the run into this part."""
@@ -48,6 +61,21 @@ class Part:
             self.rows.extend(write.rows)
         if write.outcome is not None:
             self.outcome = write.outcome
+        if write.consumed:
+            self.consumed.extend(write.consumed)
+        if write.state is not None:
+            self.state = write.state
+        if write.tags is not None:
+            self.tags = write.tags
+        if write.cancels:
+            self.cancels = True
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes more than history: what becomes of the run, what is kept with the workflow."""
+        return (
+            self.outcome is not None or self.cancels or self.state is not None or self.tags is not None
+        )
 
     def fold(self) -> None:
         """Leave one row a location: the last, unless an earlier one had ended."""
@@ -106,7 +134,10 @@ def size_of(write: Write) -> int:
         size += len(outcome.output)
     elif isinstance(outcome, Failed):
         size += len(outcome.error)
-    return size
+    for kept in (write.state, write.tags):
+        if kept is not None:
+            size += len(kept)
+    return size + 64 * len(write.consumed)
 
 
 def run_parameters(parts: Sequence[Part]) -> dict[str, Any]:
@@ -156,52 +187,86 @@ def row_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
     return parameters
 
 
-def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
-    """The parameters that say what becomes of runs; None if none of them ends here.
+def signal_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
+    """The parameters that name the signals consumed; None if there are none.
 
     Raises:
         Unwritable: A text holds the character that separates values.
     """
-    ending = [
-        (number, part.outcome) for number, part in enumerate(parts, 1) if part.outcome is not None
+    taken = [
+        (number, id.hex, location)
+        for number, part in enumerate(parts, 1)
+        for id, location in part.consumed
     ]
-    if not ending:
+    if not taken:
+        return None
+    runs, ids, locations = zip(*taken, strict=True)
+    return {
+        "consumer": _numbers(runs),
+        "consumed": "{" + ",".join(ids) + "}",
+        "consumed_at": _texts(locations),
+    }
+
+
+def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
+    """The parameters that say what becomes of runs and of what is kept with their workflows; None if nothing does.
+
+    Raises:
+        Unwritable: A text holds the character that separates values.
+    """
+    changing = [(number, part) for number, part in enumerate(parts, 1) if part.changes]
+    if not changing:
         return None
     words: list[str] = []
     wake_ats: list[datetime | None] = []
     waiting: list[str | None] = []
     mailboxes: list[int] = []
     payloads: list[str | None] = []
-    for _, outcome in ending:
-        suspended = outcome if isinstance(outcome, Suspended) else None
-        words.append(_WORDS[type(outcome)])
-        wake_ats.append(suspended.wake_at if suspended else None)
-        waiting.append(
-            INNER_SEPARATOR.join(suspended.waiting_for)
-            if suspended and suspended.waiting_for
-            else None
-        )
-        mailboxes.append(suspended.mailbox if suspended else 0)
-        if isinstance(outcome, Completed):
-            payloads.append(outcome.output)
+    resets: list[str | None] = []
+    forks: list[str | None] = []
+    flags: list[str] = []
+    for _, part in changing:
+        outcome = part.outcome
+        wake_at = names = payload = reset = fork = None
+        mailbox = 0
+        awaits = False
+        if isinstance(outcome, Suspended):
+            wake_at, mailbox, awaits = outcome.wake_at, outcome.mailbox, outcome.awaits_children
+            names = INNER_SEPARATOR.join(outcome.waiting_for) or None
+        elif isinstance(outcome, Completed):
+            payload = outcome.output
         elif isinstance(outcome, Failed):
-            payloads.append(outcome.error)
-        else:
-            payloads.append(None)
+            payload, fork = outcome.error, outcome.fork_before
+            reset = INNER_SEPARATOR.join(outcome.reset) or None
+        words.append(_WORDS[type(outcome)])
+        wake_ats.append(wake_at)
+        waiting.append(names)
+        mailboxes.append(mailbox)
+        payloads.append(payload)
+        resets.append(reset)
+        forks.append(fork)
+        flags.append(("a" if awaits else "") + ("c" if part.cancels else ""))
     return {
-        "outcome_run": "{" + ",".join([str(number) for number, _ in ending]) + "}",
+        "outcome_run": "{" + ",".join([str(number) for number, _ in changing]) + "}",
         "outcome": _texts(words),
         "outcome_wake_at": _times(wake_ats),
         "waiting_for": _texts(waiting),
         "mailbox": _numbers(mailboxes),
         "payload": _texts(payloads),
+        "reset": _texts(resets),
+        "fork_before": _texts(forks),
+        "flags": _texts(flags),
+        "state": _texts([part.state for _, part in changing]),
+        "tags": _texts([part.tags for _, part in changing]),
     }
 
 
 _WORDS: dict[type, str] = {
+    type(None): "kept",
     Suspended: "sleeping",
     Completed: "completed",
     Failed: "failed",
+    Cancelled: "cancelled",
     Released: "released",
 }
 

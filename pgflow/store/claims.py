@@ -22,9 +22,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
+from psycopg.rows import TupleRow
 
 from pgflow import faults
-from pgflow.execution.ports import Claimed
+from pgflow.execution.ports import Claimed, Signal
 from pgflow.history.events import Event
 from pgflow.store.connections import AsyncConnection, Database, Line, is_lost
 
@@ -40,6 +41,9 @@ SWEEP_SHARE = 0.05
 FORGET_LEVEL = 60.0
 """Seconds after which a priority without runs is no longer asked for (it is found again by itself)."""
 
+SIGNALS = 10_000
+"""Signals of one mailbox that are read at once, at most."""
+
 HORIZON = 60.0
 """Seconds ahead within which a claim tells when the next run is due."""
 
@@ -48,6 +52,8 @@ _LOWEST, _HIGHEST = -(2**31) - 1, 2**31
 
 Scope = tuple[str, str]
 """A queue and a workflow's name."""
+
+_Cursor = psycopg.AsyncCursor[TupleRow]
 
 
 @dataclass(slots=True)
@@ -132,6 +138,26 @@ class Claims:
             if batch.runs or not found:
                 return batch
 
+    async def read_again(self, runs: list[Claimed]) -> None:
+        """Fill in input and history of runs that were claimed as warm and are not in memory any more.
+
+        Raises:
+            psycopg.Error: The database refused.
+        """
+        by_key = {str(claimed.workflow_id): claimed for claimed in runs}
+        asked = {"ids": list(by_key)}
+        text = self._database.statement
+        async with self._line.transaction() as transaction:
+            inputs = await transaction.execute(text("claim_inputs"), asked, prepare=True)
+            history = await transaction.execute(
+                text("claim_again"), asked, prepare=True, binary=True
+            )
+        for key, input_ in await inputs.fetchall():
+            by_key[key].input = input_
+        _add_history(by_key, await history.fetchall())
+        for claimed in runs:
+            claimed.warm = False
+
     def _round(self, limit: int, scopes: list[Scope]) -> _Round:
         """Decide what to ask for and from which moments on."""
         clock = time.monotonic()
@@ -151,6 +177,7 @@ class Claims:
             "claim": around.claim,
             "limit": limit,
             "horizon": HORIZON,
+            "signals": SIGNALS,
             "queues": [scope[0] for scope, _, _ in around.levels],
             "names": [scope[1] for scope, _, _ in around.levels],
             "priorities": [priority for _, priority, _ in around.levels],
@@ -182,22 +209,24 @@ class Claims:
             history = await transaction.execute(
                 text("claim_history"), parameters, prepare=True, binary=True
             )
+            signals = await transaction.execute(text("claim_signals"), parameters, prepare=True)
             for claim in unsure:
-                mine = {"worker": self._worker, "claim": claim}
+                mine = {"worker": self._worker, "claim": claim, "signals": SIGNALS}
                 late.append(await transaction.execute(text("claim_runs"), mine, prepare=True))
                 late.append(
                     await transaction.execute(
                         text("claim_history"), mine, prepare=True, binary=True
                     )
                 )
+                late.append(await transaction.execute(text("claim_signals"), mine, prepare=True))
             ahead = await transaction.execute(text("claim_ahead"), parameters, prepare=True)
             levels = await transaction.execute(
                 text("claim_levels"), self._gaps(scopes), prepare=True
             )
         ((now, next_wake_at),) = await ahead.fetchall()
-        claimed = _claimed(await runs.fetchall(), await history.fetchall(), now)
-        for claim, found_runs, found_history in zip(unsure, late[::2], late[1::2], strict=True):
-            if found := _claimed(await found_runs.fetchall(), await found_history.fetchall(), now):
+        claimed = await _claimed(runs, history, signals, now)
+        for claim, *cursors in zip(unsure, late[::3], late[1::3], late[2::3], strict=True):
+            if found := await _claimed(*cursors, now=now):
                 del self._unsure[claim]
                 claimed += found
         self._remember(around, await taken.fetchall(), now, limit)
@@ -225,8 +254,10 @@ class Claims:
         return list(self._unsure)
 
 
-def _claimed(runs: list[Any], history: list[Any], now: datetime) -> list[Claimed]:
-    """Runs with their events; the events come ordered by workflow and location."""
+async def _claimed(
+    runs: _Cursor, history: _Cursor, signals: _Cursor, now: datetime
+) -> list[Claimed]:
+    """Runs with their events and signals, which come ordered by workflow and place."""
     claimed: dict[str, Claimed] = {}
     for (
         workflow_id,
@@ -241,7 +272,9 @@ def _claimed(runs: list[Any], history: list[Any], now: datetime) -> list[Claimed
         seed,
         mailbox,
         cancel,
-    ) in runs:
+        state,
+        warm,
+    ) in await runs.fetchall():
         claimed[key] = Claimed(
             workflow_id,
             name,
@@ -255,7 +288,16 @@ def _claimed(runs: list[Any], history: list[Any], now: datetime) -> list[Claimed
             mailbox,
             cancel,
             now,
+            state=state,
+            warm=warm,
         )
+    _add_history(claimed, await history.fetchall())
+    for key, *signal in await signals.fetchall():
+        claimed[key].signals.append(Signal(*signal))
+    return list(claimed.values())
+
+
+def _add_history(claimed: dict[str, Claimed], history: list[Any]) -> None:
     current, events = "", []
     make = Event._make
     for row in history:
@@ -263,4 +305,3 @@ def _claimed(runs: list[Any], history: list[Any], now: datetime) -> list[Claimed
             current = row[0]
             events = claimed[current].events
         events.append(make(row[1:]))
-    return list(claimed.values())

@@ -29,7 +29,7 @@ import psycopg
 
 from pgflow import faults
 from pgflow.errors import LeaseLost
-from pgflow.execution.ports import Completed, Failed, Write
+from pgflow.execution.ports import Cancelled, Completed, Failed, Write
 from pgflow.store.batch import (
     SEPARATOR,
     Part,
@@ -38,6 +38,7 @@ from pgflow.store.batch import (
     parts_of,
     row_parameters,
     run_parameters,
+    signal_parameters,
     size_of,
 )
 from pgflow.store.connections import AsyncConnection, Database, Line, is_lost, tell_of_death
@@ -128,7 +129,7 @@ class Journal:
         self._empty.set()
         self._roomy = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._statements: dict[tuple[bool, bool], bytes] = {}
+        self._statements: dict[tuple[bool, ...], bytes] = {}
         self.bound = bound
         """Rows and outcomes that wait, at most, if callers heed `room`."""
         self.batches = 0
@@ -320,13 +321,15 @@ class Journal:
     async def _send(self, connection: AsyncConnection, parts: list[Part]) -> _Answer:
         await faults.reach("journal.before")
         rows, outcomes = row_parameters(parts), outcome_parameters(parts)
+        signals = signal_parameters(parts)
         parameters = {
             "worker": self._worker,
             **run_parameters(parts),
             **(rows or {}),
+            **(signals or {"consumed": None}),
             **(outcomes or {}),
         }
-        statement = self._statement(rows is not None, outcomes is not None)
+        statement = self._statement(rows is not None, signals is not None, outcomes is not None)
         if self._doubtful:
             doubtful = [
                 part for part in parts if any(id(write) in self._doubtful for write in part.writes)
@@ -372,17 +375,19 @@ class Journal:
             settled.append((write, verdict))
         return answer._replace(settled=settled)
 
-    def _statement(self, rows: bool, outcomes: bool) -> bytes:
-        found = self._statements.get((rows, outcomes))
+    def _statement(self, rows: bool, signals: bool, outcomes: bool) -> bytes:
+        wanted = (rows, signals, outcomes)
+        found = self._statements.get(wanted)
         if found is None:
             names = [
                 "journal_fence",
                 *["journal_rows"] * rows,
+                *["journal_consumed"] * signals,
                 *["journal_outcomes"] * outcomes,
                 "journal_result",
             ]
             found = b"".join(map(self._database.statement, names))
-            self._statements[rows, outcomes] = found
+            self._statements[wanted] = found
         return found
 
 
@@ -436,11 +441,13 @@ def _ended(
     """
     if isinstance(part.outcome, Completed):
         return at if epoch is None and final == "completed" else None
+    if isinstance(part.outcome, Cancelled):
+        return at if epoch is None and final == "cancelled" else None
     if part.outcome is None or epoch != part.key[1] or worker is not None:
         return None
     if isinstance(part.outcome, Failed):
         return at if status == "failed" else None
-    return at if status in ("pending", "sleeping") else None
+    return at if status in ("pending", "sleeping", "paused") else None
 
 
 def _is_poison(error: psycopg.Error) -> bool:

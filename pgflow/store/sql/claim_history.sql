@@ -7,4 +7,5 @@ SELECT
 FROM {schema}.runs AS r
 JOIN {schema}.events AS e ON e.workflow_id = r.workflow_id
 WHERE r.worker_id = %(worker)s::bigint AND r.claim = %(claim)s::bigint AND r.status = 'running' AND r.epoch > 1
+  AND r.last_worker IS DISTINCT FROM r.worker_id
 ORDER BY e.workflow_id, e.location

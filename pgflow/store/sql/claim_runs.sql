@@ -1,7 +1,10 @@
 -- The runs that the claim before it in this transaction took. A statement of its own, for a snapshot of its own.
+-- What this worker gave up by itself it may still have in memory: then neither input nor history are read again.
 SELECT
-    r.workflow_id, r.workflow_id::text, r.name, r.queue, r.epoch, w.input::text, w.tags, w.created_at, w.parent_id,
-    coalesce(w.seed, w.id), r.mailbox, r.cancel_requested
+    r.workflow_id, r.workflow_id::text, r.name, r.queue, r.epoch,
+    CASE WHEN r.last_worker = r.worker_id THEN '{}' ELSE w.input::text END,
+    w.tags, w.created_at, w.parent_id, coalesce(w.seed, w.id), r.mailbox, r.cancel_requested, w.state::text,
+    coalesce(r.last_worker = r.worker_id, false)
 FROM {schema}.runs AS r
 JOIN {schema}.workflows AS w ON w.id = r.workflow_id
 WHERE r.worker_id = %(worker)s::bigint AND r.claim = %(claim)s::bigint AND r.status = 'running'

@@ -1,47 +1,92 @@
--- What becomes of the runs: asleep, handed back, failed, or gone because their workflow has completed.
--- Going to sleep is decided here on the columns of the locked row: a signal or a request to cancel that came
--- in meanwhile makes the run pending at once, so that no wake-up is lost.
-, ended AS MATERIALIZED (
-    SELECT fenced.workflow_id, v.outcome, v.wake_at::timestamptz AS wake_at, v.waiting_for, v.mailbox,
-           v.payload::json AS payload
+-- What becomes of the runs (asleep, handed back, paused, failed, or gone because their workflow has ended) and of what is
+-- kept with their workflows (state, tags). One row of `workflows` and one of `runs` is changed once here, whatever a run asks.
+-- Going to sleep is decided here on the columns of the locked row: a signal, the end of a child or a request to cancel
+-- that came in meanwhile makes the run pending at once, so that no wake-up is lost.
+, changed AS MATERIALIZED (
+    SELECT fenced.workflow_id, fenced.mailbox AS arrived, v.outcome, v.wake_at::timestamptz AS wake_at, v.waiting_for, v.mailbox,
+           v.payload::json AS payload, v.reset, v.fork_before, coalesce(v.flags, '') AS flags, v.state::json AS state,
+           v.tags::jsonb AS tags, v.outcome IN ('completed', 'cancelled') AS ends
     FROM unnest(
         %(outcome_run)s::int[],
         string_to_array(%(outcome)s::text, E'\x1f'),
         string_to_array(%(outcome_wake_at)s::text, E'\x1f', ''),
         string_to_array(%(waiting_for)s::text, E'\x1f', ''),
         %(mailbox)s::bigint[],
-        string_to_array(%(payload)s::text, E'\x1f', '')
-    ) AS v (run, outcome, wake_at, waiting_for, mailbox, payload)
+        string_to_array(%(payload)s::text, E'\x1f', ''),
+        string_to_array(%(reset)s::text, E'\x1f', ''),
+        string_to_array(%(fork_before)s::text, E'\x1f', ''),
+        string_to_array(%(flags)s::text, E'\x1f', ''),
+        string_to_array(%(state)s::text, E'\x1f', ''),
+        string_to_array(%(tags)s::text, E'\x1f', '')
+    ) AS v (run, outcome, wake_at, waiting_for, mailbox, payload, reset, fork_before, flags, state, tags)
     JOIN fenced ON fenced.run = v.run
 ),
 stopped AS (
     UPDATE {schema}.runs AS r SET
         status = CASE
-            WHEN ended.outcome = 'failed' THEN 'failed'
-            WHEN ended.outcome = 'released' OR r.mailbox > ended.mailbox OR r.cancel_requested THEN 'pending'
+            WHEN changed.outcome = 'kept' THEN r.status
+            WHEN changed.outcome = 'failed' THEN 'failed'
+            WHEN r.pause_requested AND NOT (r.cancel_requested AND changed.flags NOT LIKE '%%c%%') THEN 'paused'
+            WHEN changed.outcome = 'released' OR r.mailbox > changed.mailbox
+                OR (r.cancel_requested AND changed.flags NOT LIKE '%%c%%') THEN 'pending'
             ELSE 'sleeping' END,
         wake_at = CASE
-            WHEN ended.outcome = 'failed' THEN NULL
-            WHEN ended.outcome = 'released' OR r.mailbox > ended.mailbox OR r.cancel_requested THEN now()
-            WHEN ended.wake_at IS NOT NULL THEN greatest(ended.wake_at, now()) END,
-        waiting_for = string_to_array(ended.waiting_for, E'\x1e'),
-        unique_key = CASE WHEN ended.outcome <> 'failed' THEN r.unique_key END,
-        worker_id = NULL,
-        claim = NULL
-    FROM ended
-    WHERE r.workflow_id = ended.workflow_id AND ended.outcome <> 'completed'
+            WHEN changed.outcome IN ('kept', 'failed') THEN NULL
+            WHEN r.pause_requested AND NOT (r.cancel_requested AND changed.flags NOT LIKE '%%c%%') THEN NULL
+            WHEN changed.outcome = 'released' OR r.mailbox > changed.mailbox
+                OR (r.cancel_requested AND changed.flags NOT LIKE '%%c%%') THEN now()
+            WHEN changed.wake_at IS NOT NULL THEN greatest(changed.wake_at, now()) END,
+        waiting_for = string_to_array(changed.waiting_for, E'\x1e'),
+        awaits_children = changed.flags LIKE '%%a%%',
+        cancel_requested = r.cancel_requested AND changed.flags NOT LIKE '%%c%%',
+        pause_requested = r.pause_requested AND changed.outcome = 'kept',
+        unique_key = CASE WHEN changed.outcome <> 'failed' THEN r.unique_key END,
+        reset = string_to_array(changed.reset, E'\x1e'),
+        fork_before = changed.fork_before,
+        last_worker = CASE WHEN changed.outcome = 'sleeping' THEN r.worker_id END,
+        worker_id = CASE WHEN changed.outcome = 'kept' THEN r.worker_id END,
+        claim = CASE WHEN changed.outcome = 'kept' THEN r.claim END
+    FROM changed
+    WHERE r.workflow_id = changed.workflow_id AND NOT changed.ends
+      AND (changed.outcome <> 'kept' OR changed.flags LIKE '%%c%%')
 ),
 gone AS (
     DELETE FROM {schema}.runs AS r
-    USING ended
-    WHERE r.workflow_id = ended.workflow_id AND ended.outcome = 'completed'
+    USING changed
+    WHERE r.workflow_id = changed.workflow_id AND changed.ends
 ),
 finished AS (
     UPDATE {schema}.workflows AS w SET
-        status = ended.outcome,
-        output = CASE WHEN ended.outcome = 'completed' THEN ended.payload END,
-        error = CASE WHEN ended.outcome = 'failed' THEN ended.payload END,
-        completed_at = now()
-    FROM ended
-    WHERE w.id = ended.workflow_id AND ended.outcome IN ('completed', 'failed')
+        status = CASE WHEN changed.ends OR changed.outcome = 'failed' THEN changed.outcome ELSE w.status END,
+        output = CASE WHEN changed.outcome = 'completed' THEN changed.payload ELSE w.output END,
+        error = CASE WHEN changed.outcome = 'failed' THEN changed.payload WHEN NOT changed.ends THEN w.error END,
+        completed_at = CASE WHEN changed.ends OR changed.outcome = 'failed' THEN now() ELSE w.completed_at END,
+        state = coalesce(changed.state, w.state),
+        tags = coalesce(changed.tags, w.tags)
+    FROM changed
+    WHERE w.id = changed.workflow_id
+      AND (changed.ends OR changed.outcome = 'failed' OR changed.state IS NOT NULL OR changed.tags IS NOT NULL)
+    RETURNING w.id, CASE WHEN changed.ends OR changed.outcome = 'failed' THEN w.parent_id END AS parent_id
+),
+told AS (
+    INSERT INTO {schema}.requests (workflow_id, kind)
+    SELECT DISTINCT finished.parent_id, 'child' FROM finished WHERE finished.parent_id IS NOT NULL
+    UNION ALL
+    SELECT w.id, 'cancel'
+    FROM changed
+    JOIN {schema}.workflows AS w ON w.parent_id = changed.workflow_id AND NOT w.detached AND w.status IS NULL
+    WHERE changed.flags LIKE '%%c%%'
+),
+dropped AS (
+    UPDATE {schema}.signals AS s SET dropped_at = now()
+    WHERE s.id = ANY (ARRAY(
+        SELECT left_over.id
+        FROM changed
+        CROSS JOIN LATERAL (
+            SELECT t.id FROM {schema}.signals AS t
+            WHERE t.workflow_id = changed.workflow_id AND t.number IS NOT NULL AND t.consumed_at IS NULL AND t.dropped_at IS NULL
+            OFFSET 0
+        ) AS left_over
+        WHERE changed.ends AND changed.arrived > 0))
+      AND s.id <> ALL (coalesce(%(consumed)s::uuid[], '{}'))
 )
