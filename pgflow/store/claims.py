@@ -225,8 +225,10 @@ class Claims:
             )
         ((now, next_wake_at),) = await ahead.fetchall()
         claimed = await _claimed(runs, history, signals, now)
-        for claim, *cursors in zip(unsure, late[::3], late[1::3], late[2::3], strict=True):
-            if found := await _claimed(*cursors, now=now):
+        for claim, runs, history, signals in zip(
+            unsure, late[::3], late[1::3], late[2::3], strict=True
+        ):
+            if found := await _claimed(runs, history, signals, now):
                 del self._unsure[claim]
                 claimed += found
         self._remember(around, await taken.fetchall(), now, limit)
