@@ -24,10 +24,12 @@ from pgflow.requests import (
     output_of,
     parts_of,
     seconds_of,
+    sending_of,
+    sent_of,
     uuid_of,
 )
-from pgflow.store import dispatching, inspection
-from pgflow.store.client_async import Connections, Endings, execute_on, wake_on
+from pgflow.store import dispatching, inspection, signalling
+from pgflow.store.client_async import Connections, Endings, execute_on, mail_on, wake_on
 from pgflow.store.connections import Database
 from pgflow.store.query import Query
 from pgflow.store.uuid7 import uuid7
@@ -278,6 +280,49 @@ class Client:
             if run_at is None:
                 await self._wake(queue, connection)
         return handles
+
+    async def signal(
+        self,
+        body: Any,
+        *,
+        to: UUID | str | None = None,
+        workflow: Workflow[Any, Any] | str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        missing_ok: bool = False,
+        connection: Any = None,
+    ) -> UUID | None:
+        """Send a signal to a workflow; its `listen` takes it once.
+
+        Parameters:
+            body: an instance of a class declared by `@pgflow.signal`.
+            to: the receiver's id; or else:
+            workflow, tags: the oldest live workflow of this name whose tags contain these (else a failed one) receives it.
+            missing_ok: when nobody does, None comes back instead of an error.
+            connection: a connection or session of psycopg's or SQLAlchemy's whose transaction this joins.
+
+        Returns:
+            The signal's id.
+
+        Raises:
+            WorkflowNotFound: nothing matches, or it is completed or cancelled.
+            TypeError: the body is no signal, or it is said neither or both to whom it goes.
+            SerializationError: the body cannot be stored, or is too large.
+
+        Example:
+            await client.signal(Approved(by="eva"), to=handle.id)
+        """
+        sending = sending_of(uuid7(), body, to, workflow, tags, self._limit)
+        query = signalling.send(self._schema, [sending])
+        if connection is None:
+            (sent,) = await self._connections.execute(query)
+        else:
+            (sent,) = await execute_on(connection, query)
+        id = sent_of(sending, sent, missing_ok)
+        if id is not None and connection is None:
+            self._connections.mail(sent.worker)
+        elif id is not None:
+            await mail_on(connection, self._schema, sent.worker)
+        return id
 
     async def output(self, id: UUID | str, timeout: timedelta | float | None = None) -> Any:
         """The output of a workflow, as JSON values; waits until it has ended. A handle's `output()` converts it.

@@ -343,6 +343,22 @@ def message(cls: Any = None, /, *, name: str | None = None) -> Any:
     return _packet(cls, name, "message")
 
 
+def signal_name(kind: Any, where: str) -> str:
+    """The name of a signal's class.
+
+    Parameters:
+        kind: a class declared by `@signal`.
+        where: who asks, for messages.
+
+    Raises:
+        TypeError: it is none.
+    """
+    name = vars(kind).get("__pgflow_signal__") if isinstance(kind, type) else None
+    if not isinstance(name, str):
+        raise TypeError(f"{where}: expected a class declared by @pgflow.signal, found {kind!r}")
+    return name
+
+
 class Registry:
     """The workflows that a worker knows, by name.
 

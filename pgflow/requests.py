@@ -10,13 +10,14 @@ from typing import Any
 from uuid import UUID
 
 from pgflow.codec import decode_error, encode
-from pgflow.definitions import Workflow
-from pgflow.errors import PgflowError, WorkflowCancelled, WorkflowFailed
+from pgflow.definitions import Workflow, signal_name
+from pgflow.errors import PgflowError, WorkflowCancelled, WorkflowFailed, WorkflowNotFound
 from pgflow.info import WorkflowInfo
 from pgflow.retry import seconds
 from pgflow.store import inspection
 from pgflow.store.dispatching import Dispatch, Dispatched, Outcome
 from pgflow.store.query import Query
+from pgflow.store.signalling import Sending, Sent
 
 _TAGS_LIMIT = 16_384
 
@@ -44,7 +45,7 @@ class Options:
             raise ValueError(f"priority={priority!r}: expected a whole number of 32 bits")
         if not isinstance(queue, str) or not queue or len(queue) > 200 or not queue.isprintable():
             raise ValueError(f"queue={queue!r}: expected a name of 1 to 200 printable characters")
-        self.tags_text = _tags(tags)
+        self.tags_text = tags_text(tags)
         self.unique = bool(unique)
         self.run_at = run_at
         self.priority = priority
@@ -100,7 +101,7 @@ class Filter:
         self._asked = {
             "name": name,
             "status": status,
-            "tags": None if tags is None else _tags(tags),
+            "tags": None if tags is None else tags_text(tags),
             "queue": queue,
             "parent_id": None if parent_id is None else uuid_of(parent_id),
             "before": None if before is None else uuid_of(before),
@@ -123,7 +124,12 @@ def _check_moment(run_at: datetime) -> None:
         raise ValueError(f"run_at={run_at!r}: out of the range of time in UTC") from None
 
 
-def _tags(tags: Mapping[str, Any] | None) -> str:
+def tags_text(tags: Mapping[str, Any] | None) -> str:
+    """Tags as JSON.
+
+    Raises:
+        ValueError: they are no flat object.
+    """
     if tags is None:
         return "{}"
     if not isinstance(tags, Mapping):
@@ -145,17 +151,30 @@ def input_of(
         TypeError: the arguments do not fit, or it is neither a workflow nor a name.
         SerializationError: an argument cannot be stored, or is too large.
     """
+    name = workflow_name(workflow)
     if isinstance(workflow, Workflow):
-        return workflow.name, workflow.encode_arguments(args, kwargs, limit)
+        return name, workflow.encode_arguments(args, kwargs, limit)
+    if args:
+        raise TypeError(
+            f'workflow "{name}" is given by its name, so its parameters are not known here: give the arguments by name'
+        )
+    return name, encode(kwargs, what=f'arguments of workflow "{name}"', limit=limit)
+
+
+def workflow_name(workflow: Any) -> str:
+    """The name of a workflow that is given as itself or by its name.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: the name cannot be one.
+    """
+    if isinstance(workflow, Workflow):
+        return workflow.name
     if not isinstance(workflow, str):
         raise TypeError(f"expected a workflow (made by @pgflow.workflow) or its name, found {workflow!r}")
     if not workflow or len(workflow) > 200 or not workflow.isprintable():
         raise ValueError(f"workflow name {workflow!r}: expected 1 to 200 printable characters")
-    if args:
-        raise TypeError(
-            f'workflow "{workflow}" is given by its name, so its parameters are not known here: give the arguments by name'
-        )
-    return workflow, encode(kwargs, what=f'arguments of workflow "{workflow}"', limit=limit)
+    return workflow
 
 
 def inputs_of(
@@ -176,6 +195,59 @@ def inputs_of(
             raise TypeError(f"{expected}; found at {number}: {given!r:.100}")
         inputs.append(input_of(workflow, (), dict(given), limit))
     return inputs
+
+
+def sending_of(
+    id: UUID,
+    body: Any,
+    to: UUID | str | None,
+    workflow: Workflow[Any, Any] | str | None,
+    tags: Mapping[str, Any] | None,
+    limit: int,
+    sender: UUID | None = None,
+) -> Sending:
+    """A signal, checked and encoded.
+
+    Raises:
+        TypeError: the body is no signal, or it is said neither or both to whom it goes.
+        ValueError: an id that is none, tags that are no flat object.
+        SerializationError: the body cannot be stored, or is too large.
+    """
+    name = signal_name(type(body), "signal")
+    if (to is None) == (workflow is None):
+        raise TypeError(
+            f'signal "{name}": expected either to=workflow_id, or workflow=... with tags={{...}}; found '
+            f"{'neither' if to is None else 'both'}"
+        )
+    if to is not None and tags is not None:
+        raise TypeError(f'signal "{name}": tags go with workflow=..., not with to=...')
+    text = encode(body, type(body), what=f'signal "{name}"', limit=limit)
+    if to is not None:
+        return Sending(id, uuid_of(to), None, None, name, text, sender)
+    return Sending(id, None, workflow_name(workflow), tags_text(tags), name, text, sender)
+
+
+def sent_of(sending: Sending, sent: Sent, missing_ok: bool) -> UUID | None:
+    """The id of a signal that was sent; None when nobody receives it and that is well.
+
+    Raises:
+        WorkflowNotFound: nobody receives it.
+    """
+    if sent.accepted:
+        return sending.id
+    if missing_ok:
+        return None
+    if sent.final is not None:
+        raise WorkflowNotFound(
+            f'signal "{sending.name}": the workflow {sent.receiver} is {sent.final}, nothing was sent'
+        )
+    if sending.workflow_id is not None:
+        raise WorkflowNotFound(
+            f'signal "{sending.name}": there is no workflow {sending.workflow_id}, nothing was sent'
+        )
+    raise WorkflowNotFound(
+        f'signal "{sending.name}": no live workflow "{sending.workflow_name}" has the tags {sending.tags}, nothing was sent'
+    )
 
 
 def parts_of(requests: list[Dispatch], count: int, size: int) -> Iterator[list[Dispatch]]:

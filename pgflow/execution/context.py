@@ -14,9 +14,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
 
-from pgflow.definitions import Activity, Workflow
+from pgflow.definitions import Activity, Workflow, signal_name
 from pgflow.execution.activities import ActivityStep
 from pgflow.execution.branch import BranchStep
+from pgflow.execution.listen import ListenStep
 from pgflow.execution.loop import Break, Continue, LoopPlan, LoopStep
 from pgflow.execution.marks import check_version, removed
 from pgflow.execution.scope import Scope
@@ -138,6 +139,48 @@ class WorkflowContext:
                 await ctx.activity(slow)
         """
         return TimeoutStep(self._scope, self._version, _duration(duration, "timeout"))
+
+    def listen(self, *types: type, timeout: timedelta | float | None = None) -> Coroutine[Any, Any, Any]:
+        """The next signal of these types, in the order in which they arrived; None when `timeout` passes first.
+
+        Parameters:
+            types: classes declared by `@pgflow.signal`.
+            timeout: a timedelta or seconds; the deadline survives crashes.
+
+        Raises:
+            TypeError: a class that is no signal.
+
+        Example:
+            approved = await ctx.listen(Approved, timeout=timedelta(days=3))
+        """
+        return self._listen(types, None, timeout)
+
+    def listen_many(
+        self, *types: type, limit: int = 100, timeout: timedelta | float | None = None
+    ) -> Coroutine[Any, Any, list[Any]]:
+        """The next 1 to `limit` signals of these types; [] when `timeout` passes first.
+
+        Parameters:
+            types: classes declared by `@pgflow.signal`.
+            limit: how many at most, at least 1.
+            timeout: a timedelta or seconds.
+
+        Example:
+            batch = await ctx.listen_many(Reading, limit=500, timeout=60)
+        """
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise ValueError(f"ctx.listen_many(limit={limit!r}): expected a whole number, at least 1")
+        return self._listen(types, limit, timeout)
+
+    def _listen(
+        self, types: tuple[type, ...], limit: int | None, timeout: timedelta | float | None
+    ) -> Coroutine[Any, Any, Any]:
+        method = "listen" if limit is None else "listen_many"
+        if not types:
+            raise TypeError(f"ctx.{method}(): expected at least one signal class")
+        named = {signal_name(kind, f"ctx.{method}"): kind for kind in types}
+        wait = None if timeout is None else _duration(timeout, method)
+        return ListenStep(self._scope, self._version, named, limit, wait).run()
 
     def loop(
         self,

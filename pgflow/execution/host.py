@@ -71,6 +71,10 @@ class Host(Protocol):
         """Execute one attempt of an activity, now or when there is room."""
         ...
 
+    def keep(self, run: Run) -> bool:
+        """Whether `run`, which has just suspended, stays in memory: `Run.resume` goes on with it without a replay."""
+        ...
+
     def finished(self, run: Run, outcome: Outcome | None) -> None:
-        """`run` has left memory: its outcome is committed, or (None) its lease was lost."""
+        """`run` has ended, suspended or left memory: its outcome is committed, or (None) its lease was lost."""
         ...

@@ -180,6 +180,22 @@ class Claimed:
     """This worker had it last and gave it up by itself: history and input were not read again."""
 
 
+@dataclass(slots=True)
+class Arrived:
+    """News for a run that is in memory: what has been delivered to it, and what is asked of it."""
+
+    workflow_id: UUID
+    epoch: int
+    after: int
+    """The last place in the mailbox before these news."""
+    mailbox: int
+    """The last place in the mailbox that is taken now."""
+    cancel: bool = False
+    pause: bool = False
+    signals: list[Signal] = field(default_factory=list)
+    """What is new in the mailbox, in order; ends of children take a place in it and are not among these."""
+
+
 class Journal(Protocol):
     """Where runs hand over what must be durable (group commit)."""
 

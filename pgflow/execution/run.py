@@ -16,22 +16,26 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Container, Coroutine, Iterable
 from datetime import datetime
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, NoReturn
+from uuid import UUID
 
 from pgflow.codec import encode_error
 from pgflow.errors import EngineError, LeaseLost, PgflowError
 from pgflow.execution.host import Host, Timer
+from pgflow.execution.listen import ListenStep
 from pgflow.execution.ports import (
     Advance,
+    Arrived,
     Claimed,
     Completed,
     EventRow,
     Failed,
     Outcome,
     Released,
+    Signal,
     Suspended,
     Write,
 )
@@ -87,6 +91,8 @@ class Run:
         """Whether the worker has this run in its queue; kept by the worker."""
         self.attempts_running = 0
         self.advancing = 0
+        self._mailbox = claimed.signals
+        self._consumed: list[tuple[UUID, str]] = []
         self.held = 0
         """Waits that the code must not be able to observe: nothing is delivered meanwhile."""
         self._seq = self.history.max_seq
@@ -147,6 +153,41 @@ class Run:
             self._pumping = False
         self._rest()
 
+    def receive(self, arrived: Arrived) -> bool:
+        """Take news from outside: signals go to whoever listens for them, in the order of locations.
+
+        Returns:
+            False when earlier news were missed: they have to be read first.
+        """
+        claimed = self.claimed
+        if arrived.epoch != claimed.epoch or arrived.after > claimed.mailbox:
+            return False
+        new = [signal for signal in arrived.signals if signal.number > claimed.mailbox]
+        claimed.mailbox = max(claimed.mailbox, arrived.mailbox)
+        claimed.cancel_requested = claimed.cancel_requested or arrived.cancel
+        if self.closed or self._outcome is not None:
+            return True  # the write under way, or the next claim, finds them in the database
+        self._mailbox.extend(new)
+        self._offer_signals()
+        if arrived.pause:
+            self.stop()
+        self.host.schedule(self)
+        return True
+
+    def resume(self, claimed: Claimed) -> None:
+        """Go on after a sleep that was spent in memory: nobody has had the workflow meanwhile."""
+        claimed.input, claimed.events = self.claimed.input, self.claimed.events
+        self.claimed = claimed
+        self._mailbox = claimed.signals
+        self._outcome = None
+        self._pumping = True  # what falls due is written together, at the end of the pump
+        try:
+            self._wake_due()
+            self._offer_signals()
+        finally:
+            self._pumping = False
+        self.host.schedule(self)
+
     def stop(self) -> None:
         """Deliver nothing more, let running activities end, then hand the workflow back."""
         self._stopping = True
@@ -192,6 +233,21 @@ class Run:
         """Gather a row for the next write."""
         self._rows.append(row)
         self._count_row()
+
+    def take_signals(self, names: Container[str], limit: int) -> list[Signal]:
+        """Take the first signals of these names out of the mailbox in memory."""
+        taken: list[Signal] = []
+        left: list[Signal] = []
+        for signal in self._mailbox:
+            wanted = len(taken) < limit and signal.name in names
+            (taken if wanted else left).append(signal)
+        if taken:
+            self._mailbox = left
+        return taken
+
+    def consume(self, ids: Iterable[UUID], location: str) -> None:
+        """Record with the next write that signals were taken by the listen at a location."""
+        self._consumed.extend((id, location) for id in ids)
 
     def replay(self, seq: int | None, what: Any) -> None:
         """Deliver `what` (something with `deliver_recorded`) when `seq` is the lowest of those awaited."""
@@ -326,7 +382,7 @@ class Run:
             self.host.finished(self, None)
             return
         log.error("%s: the database refused its rows: %s", self.label, error)
-        self._rows, self._deliveries, self._after_commit = [], [], []
+        self._rows, self._deliveries, self._after_commit, self._consumed = [], [], [], []
         self._write_outcome(Failed(encode_error(error)))
 
     # Resting
@@ -378,12 +434,16 @@ class Run:
 
     def _suspend(self) -> None:
         wake_at: datetime | None = None
+        names: dict[str, None] = {}
+        children = False
         for step in self._parked:
             if not step.recorded:
                 step.scope.record(step, step.pending_row())
             if step.wake_at is not None and (wake_at is None or step.wake_at < wake_at):
                 wake_at = step.wake_at
-        self._write_outcome(Suspended(wake_at, (), self.claimed.mailbox))
+            names.update(dict.fromkeys(step.waits_for))
+            children = children or step.awaits_child
+        self._write_outcome(Suspended(wake_at, tuple(names), self.claimed.mailbox, children))
 
     def _hand_back_when_idle(self) -> None:
         if self.attempts_running or self.advancing:
@@ -423,12 +483,21 @@ class Run:
         self._timer = None
         if self.closed or self._outcome is not None or self._stopping:
             return
+        self._wake_due()
+        self.host.schedule(self)
+
+    def _wake_due(self) -> None:
         now = self.host.now()
         for step in list(self._parked):
             if step.wake_at is not None and step.wake_at <= now:
                 self.unpark(step)
                 step.due()
-        self.host.schedule(self)
+
+    def _offer_signals(self) -> None:
+        if self._mailbox:
+            listening = [step for step in self._parked if isinstance(step, ListenStep)]
+            for step in sorted(listening, key=lambda step: step.location):
+                step.offer()
 
     def _fire_timeouts(self) -> None:
         due, self._due_timeouts = self._due_timeouts, []
@@ -465,9 +534,10 @@ class Run:
             outcome,
             self._committed,
             self._refused,
+            self._consumed,
         )
         self._in_flight.append((self._deliveries, self._after_commit))
-        self._rows, self._deliveries, self._after_commit = [], [], []
+        self._rows, self._deliveries, self._after_commit, self._consumed = [], [], [], []
         self.host.journal.write(write)
 
     def _write_outcome(self, outcome: Outcome) -> None:
@@ -486,7 +556,8 @@ class Run:
             delivery.committed = True
             delivery.at = at
         if write.outcome is not None:
-            self.discard()
+            if not isinstance(write.outcome, Suspended) or not self.host.keep(self):
+                self.discard()
             self.host.finished(self, write.outcome)
             return
         for call in calls:
@@ -563,7 +634,7 @@ class Run:
                     error = failure
         if isinstance(error, EngineError):
             # Divergence and its like write no event: what this pump gathered is dropped.
-            self._rows, self._deliveries, self._after_commit = [], [], []
+            self._rows, self._deliveries, self._after_commit, self._consumed = [], [], [], []
             return Failed(encode_error(error))
         unfinished = self.scope.all_unfinished()
         self.scope._close_below()

@@ -12,6 +12,7 @@ from history or from a commit, it reaches the code through `deliver`, one step a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -37,6 +38,8 @@ class Step:
     kind: ClassVar[str]
     is_container: ClassVar[bool] = False
     """Loops, branches and timeouts, which stand around other steps."""
+    awaits_child: ClassVar[bool] = False
+    """Whether the end of a child ends its wait."""
 
     __slots__ = (
         "attempts",
@@ -79,6 +82,11 @@ class Step:
     def __str__(self) -> str:
         name = f' "{self.name}"' if self.name else ""
         return f"{self.kind}{name} at {display(self.location)}"
+
+    @property
+    def waits_for(self) -> Sequence[str]:
+        """Names of the signals that end its wait."""
+        return ()
 
     @property
     def has_ended_row(self) -> bool:

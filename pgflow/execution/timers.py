@@ -41,7 +41,7 @@ class SleepStep(Step):
         super().__init__(scope, "", version)
 
     def start(self) -> None:
-        _park_until_deadline(self, self._deadline())
+        park_until(self, self._deadline())
 
     def _deadline(self) -> datetime:
         if self.event is not None and self.event.wake_at is not None:
@@ -86,7 +86,7 @@ class TimeoutStep(Step):
         event = self.event
         if event is None or event.status == STATUS_PENDING:
             deadline = event.wake_at if event is not None else None
-            _park_until_deadline(self, deadline or self.scope.run.host.now() + self._duration)
+            park_until(self, deadline or self.scope.run.host.now() + self._duration)
         elif event.status == STATUS_FAILED:
             self.scope.run.replay(event.seq, self)
 
@@ -160,7 +160,8 @@ class TimeoutStep(Step):
             step.drop()
 
 
-def _park_until_deadline(step: Step, deadline: datetime) -> None:
+def park_until(step: Step, deadline: datetime) -> None:
+    """Let a step wait for a moment: due at once if it has passed, with a pending row unless it is near."""
     run = step.scope.run
     remaining = deadline - run.host.now()
     if remaining <= timedelta(0):

@@ -19,11 +19,12 @@ from pgflow.store.connections import AsyncConnection, Database
 from pgflow.store.dispatching import Outcome, outcomes
 from pgflow.store.hints import Listener, Notifier
 from pgflow.store.joining import execute_async as execute_on
+from pgflow.store.joining import mail_async as mail_on
 from pgflow.store.joining import wake_async as wake_on
 from pgflow.store.query import Query
 from pgflow.store.retrying import Tries
 
-__all__ = ["Connections", "Endings", "execute_on", "wake_on"]
+__all__ = ["Connections", "Endings", "execute_on", "mail_on", "wake_on"]
 
 T = TypeVar("T")
 
@@ -78,6 +79,11 @@ class Connections:
         """Hint that a queue has work: soon, gathered, and nobody waits for it."""
         self._notifier.start()
         self._notifier.wake(queue)
+
+    def mail(self, worker: int) -> None:
+        """Hint that something was sent to a workflow that a worker has or had last (0: any): soon, gathered."""
+        self._notifier.start()
+        self._notifier.mail(worker)
 
     @contextlib.asynccontextmanager
     async def _one(self) -> AsyncIterator[AsyncConnection]:

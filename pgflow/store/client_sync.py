@@ -20,11 +20,13 @@ from pgflow.store.compatibility import check_blocking as check
 from pgflow.store.connections import Connection, Database
 from pgflow.store.dispatching import Outcome, outcomes, wake
 from pgflow.store.joining import execute_blocking as execute_on
+from pgflow.store.joining import mail_blocking as mail_on
 from pgflow.store.joining import wake_blocking as wake_on
 from pgflow.store.query import Query
 from pgflow.store.retrying import Tries
+from pgflow.store.signalling import mail
 
-__all__ = ["Connections", "Endings", "execute_on", "wake_on"]
+__all__ = ["Connections", "Endings", "execute_on", "mail_on", "wake_on"]
 
 T = TypeVar("T")
 
@@ -72,8 +74,15 @@ class Connections:
             time.sleep(pause)
 
     def wake(self, queue: str) -> None:
-        """Hint that a queue has work. What it tells of has been written: an error here is nobody's."""
-        query = wake(self._database.schema, [queue], quick=True)
+        """Hint that a queue has work."""
+        self._hint(wake(self._database.schema, [queue], quick=True))
+
+    def mail(self, worker: int) -> None:
+        """Hint that something was sent to a workflow that a worker has or had last (0: any)."""
+        self._hint(mail(self._database.schema, [worker], quick=True))
+
+    def _hint(self, query: Query[None]) -> None:
+        """Send a hint. What it tells of has been written: an error here is nobody's."""
         try:
             with self._one() as connection:
                 connection.execute(query.sql, query.params)

@@ -17,7 +17,7 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from pgflow.store.channels import done_channel, parse_done, wake_channel
+from pgflow.store.channels import done_channel, mail_channel, parse_done, wake_channel
 from pgflow.store.connections import (
     FIRST_BACKOFF,
     LONGEST_BACKOFF,
@@ -26,6 +26,7 @@ from pgflow.store.connections import (
     Line,
 )
 from pgflow.store.dispatching import done, wake
+from pgflow.store.signalling import mail
 
 _log = logging.getLogger("pgflow.store")
 
@@ -57,6 +58,7 @@ class Listener:
         *,
         wake: Callable[[str], None] | None = None,
         done: Callable[[list[UUID]], None] | None = None,
+        mail: Callable[[int], None] | None = None,
         reconnected: Callable[[], None] | None = None,
     ) -> None:
         """
@@ -64,10 +66,11 @@ class Listener:
             database: Where to listen.
             wake: Called with the name of a queue that has work.
             done: Called with the ids of workflows that have ended.
+            mail: Called when something was sent to a workflow, with the worker that has it or had it last, or 0.
             reconnected: Called whenever it begins to listen, the first time as well: what was sent before is missed.
         """
         self._database = database
-        self._wake, self._done, self._reconnected = wake, done, reconnected
+        self._wake, self._done, self._mail, self._reconnected = wake, done, mail, reconnected
         self._task: asyncio.Task[None] | None = None
         self.listening = asyncio.Event()
         """Set while hints arrive."""
@@ -117,19 +120,25 @@ class Listener:
         for channel, wanted in (
             (wake_channel(schema), self._wake),
             (done_channel(schema), self._done),
+            (mail_channel(schema), self._mail),
         ):
             if wanted is not None:
                 await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
         return True
 
     async def _receive(self, connection: AsyncConnection) -> None:
-        wake = wake_channel(self._database.schema)
+        schema = self._database.schema
+        wake, mail = wake_channel(schema), mail_channel(schema)
         async for notification in connection.notifies():
+            payload = notification.payload
             if notification.channel == wake:
                 if self._wake is not None:
-                    self._wake(notification.payload)
+                    self._wake(payload)
+            elif notification.channel == mail:
+                if self._mail is not None:
+                    self._mail(int(payload) if payload.isascii() and payload.isdigit() else 0)
             elif self._done is not None:
-                self._done(parse_done(notification.payload))
+                self._done(parse_done(payload))
 
 
 class Notifier:
@@ -148,6 +157,7 @@ class Notifier:
         self._line.on_open = _hasten
         self._queues: set[str] = set()
         self._ids: dict[UUID, None] = {}
+        self._workers: set[int] = set()
         self._wanted = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
@@ -162,6 +172,11 @@ class Notifier:
     def wake(self, queue: str) -> None:
         """A queue has work."""
         self._queues.add(queue)
+        self._wanted.set()
+
+    def mail(self, worker: int) -> None:
+        """Something was sent to a workflow that this worker has or had last; 0: any."""
+        self._workers.add(worker)
         self._wanted.set()
 
     def done(self, *ids: UUID) -> None:
@@ -200,10 +215,13 @@ class Notifier:
     async def _send(self) -> None:
         queues, self._queues = self._queues, set()
         ids, self._ids = self._ids, {}
+        workers, self._workers = self._workers, set()
         schema = self._database.schema
         queries = []
         if queues:
             queries.append(wake(schema, queues))
+        if workers:
+            queries.append(mail(schema, workers))
         if ids:
             queries.append(done(schema, ids))
         connection = await self._line.get()

@@ -10,6 +10,7 @@ from psycopg.rows import tuple_row
 
 from pgflow.store.dispatching import may_notify, wake
 from pgflow.store.query import Query
+from pgflow.store.signalling import mail
 
 T = TypeVar("T")
 
@@ -24,6 +25,18 @@ def wake_blocking(connection: Any, schema: str, queue: str) -> None:
     """As `wake_async`, on a synchronous connection."""
     if execute_blocking(connection, may_notify(schema)):
         execute_blocking(connection, wake(schema, [queue]))
+
+
+async def mail_async(connection: Any, schema: str, worker: int) -> None:
+    """Hint within the caller's transaction that something will have been sent to a workflow that a worker has or had."""
+    if await execute_async(connection, may_notify(schema)):
+        await execute_async(connection, mail(schema, [worker]))
+
+
+def mail_blocking(connection: Any, schema: str, worker: int) -> None:
+    """As `mail_async`, on a synchronous connection."""
+    if execute_blocking(connection, may_notify(schema)):
+        execute_blocking(connection, mail(schema, [worker]))
 
 
 async def execute_async(connection: Any, query: Query[T]) -> T:

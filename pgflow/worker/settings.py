@@ -17,6 +17,7 @@ class Settings:
         concurrency: workflows in memory at once.
         activities: async activity attempts at once.
         threads: plain activity functions at once, each in a thread.
+        cached: sleeping workflows kept in memory, at most, to go on without a replay.
         lease: how long its workflows are safe from others after its last heartbeat.
         grace: how long running activities may go on after a stop.
         poll: the longest pause between two looks for work that no hint announced.
@@ -32,6 +33,7 @@ class Settings:
     concurrency: int = 1000
     activities: int = 1000
     threads: int = 32
+    cached: int = 1000
     lease: float = 15.0
     grace: float = 10.0
     poll: float = 1.0
@@ -46,6 +48,8 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}={value!r}: expected a whole number, at least 1")
+        if not isinstance(self.cached, int) or isinstance(self.cached, bool) or self.cached < 0:
+            raise ValueError(f"cached={self.cached!r}: expected a whole number, at least 0")
         for name, least in (("lease", 1.0), ("poll", 0.01), ("recovery", 0.05), ("grace", 0.0)):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not value >= least:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -19,7 +19,16 @@ import psycopg
 from pgflow.definitions import Registry
 from pgflow.execution.attempts import ActivityCall, ActivityRunner
 from pgflow.execution.host import Limits
-from pgflow.execution.ports import Claimed, Completed, Failed, Outcome, Released, Suspended
+from pgflow.execution.ports import (
+    Arrived,
+    Cancelled,
+    Claimed,
+    Completed,
+    Failed,
+    Outcome,
+    Released,
+    Suspended,
+)
 from pgflow.execution.run import Run
 from pgflow.execution.starting import execute
 from pgflow.store.claims import Claims
@@ -27,7 +36,10 @@ from pgflow.store.connections import Database
 from pgflow.store.hints import Notifier
 from pgflow.store.journal import Journal
 from pgflow.store.loops import LoopAdvancer
+from pgflow.store.mailbox import Mailbox
+from pgflow.worker.cache import Cache
 from pgflow.worker.clock import DatabaseClock
+from pgflow.worker.mail import Mail
 from pgflow.worker.pumping import Pump
 from pgflow.worker.settings import Settings
 
@@ -75,9 +87,15 @@ class Tenure:
         self._journal = Journal(database, worker_id, on_batch=self._written)
         self._loops = LoopAdvancer(database, worker_id)
         self._claims = Claims(database, worker_id)
+        self._cache = Cache(settings.cached)
+        self._mail = Mail(
+            Mailbox(database, worker_id), notifier, settings.poll, self._seen, self._arrive, self.look
+        )
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="pgflow activity")
         self._activities = ActivityRunner(self._threads, settings.activities, settings.threads)
         self._wanted = asyncio.Event()
+        self._unheard = False
+        """News came for a run that was not in memory yet."""
         self._looking = False
         self._hungry = False
         self._due: datetime | None = None
@@ -91,12 +109,17 @@ class Tenure:
         """Begin to claim and run workflows."""
         self._journal.start()
         self._loops.start()
+        self._mail.start()
         self._claiming = asyncio.get_running_loop().create_task(self._claim(), name="pgflow claims")
 
     def look(self) -> None:
         """There may be work: claim now."""
         self._looking = True
         self._wanted.set()
+
+    def mail(self, worker: int) -> None:
+        """Something was sent to a workflow that `worker` has or had last; 0: any."""
+        self._mail.look(mine=worker in (0, self.worker_id))
 
     async def hand_back(self, grace: float) -> None:
         """Claim no more, let running activities end for `grace` seconds, hand every workflow back."""
@@ -131,6 +154,8 @@ class Tenure:
 
     async def _close(self) -> None:
         self._activities.close()
+        self._cache.clear()
+        await self._mail.close()
         await self._loops.close()
         await self._journal.close()
         await self._claims.close()
@@ -175,8 +200,7 @@ class Tenure:
                     continue
                 pause = 0.05
                 self._clock.observe(batch.now)
-                for claimed in batch.runs:
-                    self._begin(claimed)
+                await self._begin(batch.runs)
                 more = len(batch.runs) >= asked
                 next_due = batch.next_wake_at
             else:
@@ -212,11 +236,55 @@ class Tenure:
         except TimeoutError:
             pass
 
-    def _begin(self, claimed: Claimed) -> None:
-        earlier = self.runs.pop(claimed.workflow_id, None)
-        if earlier is not None:
-            earlier.discard()  # it was taken from this worker and has come back with a higher epoch
+    async def _begin(self, batch: list[Claimed]) -> None:
+        """Execute what was claimed; go on, without a replay, with what is still in memory."""
+        cold: list[Claimed] = []
+        for claimed in batch:
+            earlier = self.runs.pop(claimed.workflow_id, None)
+            if earlier is not None:
+                earlier.discard()  # it was taken from this worker and has come back with a higher epoch
+            run = self._cache.take(claimed)
+            if run is not None:
+                self.runs[claimed.workflow_id] = run
+                run.resume(claimed)
+            elif claimed.warm:
+                cold.append(claimed)
+            else:
+                self._execute(claimed)
+        self._cache.expire()
+        if cold:
+            await self._execute_cold(cold)
+        if self._unheard:
+            self._unheard = False
+            self._mail.look()
+
+    def _execute(self, claimed: Claimed) -> None:
         self.runs[claimed.workflow_id] = execute(claimed, self._registry.get(claimed.name), self)
+
+    async def _execute_cold(self, cold: list[Claimed]) -> None:
+        """Execute what this worker had last and has no longer in memory: its history has to be read after all."""
+        pause = 0.05
+        while not self._stopping:
+            try:
+                await self._claims.read_again(cold)
+            except psycopg.Error as error:
+                log.warning("reading history failed and is tried again in %.2f s: %s", pause, error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 5.0)
+            else:
+                for claimed in cold:
+                    self._execute(claimed)
+                return
+
+    def _seen(self) -> Mapping[UUID, int]:
+        return {id: run.claimed.mailbox for id, run in self.runs.items()}
+
+    def _arrive(self, arrived: Arrived) -> None:
+        run = self.runs.get(arrived.workflow_id)
+        if run is None:
+            self._unheard = True  # it is being claimed, or has just been given up
+        elif not run.receive(arrived):
+            self._mail.look()
 
     # Host
 
@@ -261,15 +329,26 @@ class Tenure:
             self._activities.pause()
         self._activities.start(call)
 
+    def keep(self, run: Run) -> bool:
+        """Whether a suspended run stays in memory."""
+        if self._stopping or not self._settings.cached:
+            return False
+        self._cache.add(run)
+        return True
+
     def finished(self, run: Run, outcome: Outcome | None) -> None:
-        """A run has left memory."""
+        """A run has ended, suspended or left memory."""
         workflow_id = run.claimed.workflow_id
         if self.runs.get(workflow_id) is run:
             del self.runs[workflow_id]
-        if isinstance(outcome, Completed | Failed):
+        if isinstance(outcome, Completed | Failed | Cancelled):
             self._notifier.done(workflow_id)
+            if run.claimed.parent_id is not None:
+                self._mail.look()
         elif isinstance(outcome, Suspended):
             self._note_due(outcome.wake_at)
+            if run.claimed.mailbox > outcome.mailbox or run.claimed.cancel_requested:
+                self.look()  # something arrived while it went to sleep: it is pending again
         elif isinstance(outcome, Released):
             self._notifier.wake(run.claimed.queue)
         if not self.runs:

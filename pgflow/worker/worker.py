@@ -40,6 +40,7 @@ class Worker:
         lease: seconds (or a timedelta) that its workflows are safe from others after its last heartbeat.
         schema: the schema of the tables.
         threads: plain activity functions at once.
+        cached: sleeping workflows kept in memory, at most, to go on without a replay.
         activities: async activity attempts at once; as many as workflows if not given.
         grace: seconds (or a timedelta) that running activities may go on after a stop.
         poll: the longest pause, in seconds, between two looks for work that no notification announced.
@@ -65,6 +66,7 @@ class Worker:
         lease: timedelta | float = 15.0,
         schema: str = "pgflow",
         threads: int = 32,
+        cached: int = 1000,
         activities: int | None = None,
         grace: timedelta | float = 10.0,
         poll: float = 1.0,
@@ -79,6 +81,7 @@ class Worker:
             concurrency=concurrency,
             activities=concurrency if activities is None else activities,
             threads=threads,
+            cached=cached,
             lease=seconds(lease, "lease"),
             grace=seconds(grace, "grace"),
             poll=poll,
@@ -117,7 +120,7 @@ class Worker:
             await check_async(connection, database.schema)
         notifier = Notifier(database)
         notifier.start()
-        listener = Listener(database, wake=self._look, reconnected=self._look)
+        listener = Listener(database, wake=self._look, mail=self._mail, reconnected=self._look)
         listener.start()
         watchdog = Watchdog(self._describe)
         watchdog.start()
@@ -203,6 +206,10 @@ class Worker:
     def _look(self, *_: object) -> None:
         if self._tenure is not None:
             self._tenure.look()
+
+    def _mail(self, worker: int) -> None:
+        if self._tenure is not None:
+            self._tenure.mail(worker)
 
     def _describe(self) -> str | None:
         return self._tenure.describe() if self._tenure is not None else None

@@ -170,6 +170,9 @@ class Incarnation:
     def start_activity(self, call: ActivityCall) -> None:
         self.calls.append(call)
 
+    def keep(self, run: Run) -> bool:
+        return False
+
     def finished(self, run: Run, outcome: Outcome | None) -> None:
         assert not self.ended, "a run may leave memory only once"
         self.outcome, self.ended = outcome, True

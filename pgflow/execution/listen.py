@@ -1,0 +1,119 @@
+"""Steps that wait for signals: `ctx.listen` and `ctx.listen_many`.
+
+    called -> a signal of its types waits in the mailbox? -- taken, with the step's row, in one transaction
+                    | no
+                    '--> parked: the workflow sleeps on its types; a signal that arrives is offered to the lowest location
+
+What a listen takes is consumed in the transaction that records it, so that it is taken once whatever crashes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from pgflow.codec import decode
+from pgflow.errors import HistoryDiverged
+from pgflow.execution.ports import Signal
+from pgflow.execution.scope import Scope
+from pgflow.execution.step import Step
+from pgflow.execution.timers import park_until
+from pgflow.history.events import KIND_LISTEN, STATUS_COMPLETED
+from pgflow.history.location import display
+
+
+class ListenStep(Step):
+    """One listen.
+
+    Parameters:
+        types: the classes of the signals, by name.
+        limit: how many signals it takes at most; None: one, which is its result itself.
+        timeout: after which it ends without one; None: never.
+    """
+
+    kind = KIND_LISTEN
+    __slots__ = ("_limit", "_timeout", "types")
+
+    def __init__(
+        self,
+        scope: Scope,
+        version: int,
+        types: Mapping[str, type],
+        limit: int | None,
+        timeout: timedelta | None,
+    ) -> None:
+        self.types = types
+        self._limit = limit
+        self._timeout = timeout
+        super().__init__(scope, ", ".join(types), version)
+        asked: dict[str, Any] = {"signals": list(types)}
+        if limit is not None:
+            asked["limit"] = limit
+        if timeout is not None:
+            asked["timeout"] = timeout.total_seconds()
+        self.input = json.dumps(asked, ensure_ascii=False, separators=(",", ":"))
+
+    def start(self) -> None:
+        if self.offer():
+            return
+        if self._timeout is None:
+            self.scope.run.park(self, None)
+            return
+        recorded = self.event.wake_at if self.event is not None else None
+        park_until(self, recorded or self.scope.run.host.now() + self._timeout)
+
+    def offer(self) -> bool:
+        """Take what the mailbox holds for this step; whether there was anything."""
+        run = self.scope.run
+        taken = run.take_signals(self.types, self._limit or 1)
+        if not taken:
+            return False
+        run.consume([signal.id for signal in taken], self.location)
+        texts = [_recorded(signal) for signal in taken]
+        run.finish(self, STATUS_COMPLETED, texts[0] if self._limit is None else f"[{','.join(texts)}]")
+        return True
+
+    def due(self) -> None:
+        if not self.offer():
+            self.scope.run.finish(
+                self, STATUS_COMPLETED, "null" if self._limit is None else "[]"
+            )
+
+    @property
+    def waits_for(self) -> Sequence[str]:
+        return tuple(self.types)
+
+    def result(self, status: str, output: str | None, error: str | None) -> Any:
+        found = json.loads(output or "null")
+        if self._limit is None:
+            if isinstance(found, list):
+                found = found[0] if found else None
+            return None if found is None else self._signal(found)
+        if not isinstance(found, list):
+            found = [] if found is None else [found]
+        return [self._signal(one) for one in found]
+
+    def _signal(self, recorded: dict[str, Any]) -> Any:
+        name = recorded["name"]
+        kind = self.types.get(name)
+        if kind is None:
+            where = display(self.location)
+            self.scope.run.end_with(
+                HistoryDiverged(
+                    f'history diverged at {where}: the code listens for {", ".join(self.types)}, history holds a signal "{name}" '
+                    "that was taken there. Listen for its type too, or decide with `ctx.check_version(n)`; then retry the workflow.",
+                    location=where,
+                    expected=", ".join(self.types),
+                    found=name,
+                )
+            )
+        body = json.dumps(recorded["body"], ensure_ascii=False)
+        return decode(body, kind, what=f'signal "{name}" taken at {display(self.location)}')
+
+
+def _recorded(signal: Signal) -> str:
+    """A signal as a listen's row holds it; its body stays the text that was sent."""
+    name = json.dumps(signal.name, ensure_ascii=False)
+    return f'{{"id":"{signal.id}","name":{name},"body":{signal.body}}}'

@@ -1,0 +1,37 @@
+-- Sends signals, one or hundreds, under ids that their senders made: sent twice is sent once, to the same receiver. Those
+-- that name no workflow go to the oldest live one of a name whose tags contain the given ones, else to a failed one.
+-- No lock is taken on a receiver. Answers who receives each (null: nobody), how the receiver has ended if it has, and
+-- which worker has it or had it last.
+WITH given AS MATERIALIZED (
+    SELECT g.number, g.id, g.workflow_id, g.workflow_name, g.tags, g.name, g.body::json AS body, g.sender_id
+    FROM unnest(
+        %(ids)s::uuid[], %(workflow_ids)s::uuid[], %(workflow_names)s::text[], %(tags)s::jsonb[], %(names)s::text[],
+        %(bodies)s::text[], %(sender_ids)s::uuid[]
+    ) WITH ORDINALITY AS g (id, workflow_id, workflow_name, tags, name, body, sender_id, number)
+),
+addressed AS MATERIALIZED (
+    SELECT given.*, earlier.id IS NOT NULL AS sent,
+           CASE
+               WHEN earlier.id IS NOT NULL THEN earlier.workflow_id
+               WHEN given.workflow_id IS NOT NULL THEN given.workflow_id
+               ELSE {schema}.find_live(given.workflow_name, given.tags) END AS receiver
+    FROM given
+    LEFT JOIN {schema}.signals AS earlier ON earlier.id = given.id
+),
+found AS MATERIALIZED (
+    SELECT addressed.*, w.id IS NOT NULL AS known, w.status AS final, coalesce(r.worker_id, r.last_worker, 0) AS worker
+    FROM addressed
+    LEFT JOIN {schema}.workflows AS w ON w.id = addressed.receiver
+    LEFT JOIN {schema}.runs AS r ON r.workflow_id = addressed.receiver
+),
+inserted AS (
+    INSERT INTO {schema}.signals (id, workflow_id, name, body, sender_id)
+    SELECT id, receiver, name, body, sender_id
+    FROM found
+    WHERE known AND NOT sent AND coalesce(final, 'failed') = 'failed'
+    ORDER BY number
+    ON CONFLICT (id) DO NOTHING
+)
+SELECT number::int - 1, CASE WHEN known THEN receiver END, CASE WHEN NOT sent THEN final END, worker
+FROM found
+ORDER BY number

@@ -1,0 +1,128 @@
+"""Delivers what is sent to workflows, and tells the runs in this worker's memory.
+
+A hint names the worker that has the receiver, or had it last: that one delivers at once, the others look a moment later
+in case it is gone, and all look now and then, since hints may be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from uuid import UUID
+
+import psycopg
+
+from pgflow.execution.ports import Arrived
+from pgflow.store.hints import Notifier
+from pgflow.store.mailbox import Mailbox
+
+log = logging.getLogger("pgflow.worker")
+
+PATIENCE = 0.1
+"""Seconds after which a worker delivers what a hint to another one told of."""
+
+LONGEST_PAUSE = 5.0
+"""Seconds between two tries when the database refuses, at most."""
+
+
+class Mail:
+    """The loop that delivers, for one worker.
+
+    Parameters:
+        mailbox: the store's side.
+        notifier: hints at what it has woken.
+        poll: the longest pause, in seconds, between two looks that no hint announced.
+        seen: the last place in the mailbox that each run in memory has seen.
+        arrive: hands news to a run in memory.
+        woken: runs were woken that this worker may claim.
+    """
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        notifier: Notifier,
+        poll: float,
+        seen: Callable[[], Mapping[UUID, int]],
+        arrive: Callable[[Arrived], None],
+        woken: Callable[[], None],
+    ) -> None:
+        self._mailbox = mailbox
+        self._notifier = notifier
+        self._poll = poll
+        self._seen = seen
+        self._arrive = arrive
+        self._woken = woken
+        self._due = time.monotonic()
+        self._attend = True
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow mail")
+
+    async def close(self) -> None:
+        """Stop delivering; others go on with it."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                pass
+        await self._mailbox.close()
+
+    def look(self, *, mine: bool = True) -> None:
+        """Something was sent: deliver now, or in a moment when it is another worker's to do."""
+        if mine:
+            self._attend = True
+        due = time.monotonic() + (0.0 if mine else PATIENCE * random.uniform(1.0, 2.0))
+        if due < self._due:
+            self._due = due
+            self._changed.set()
+
+    async def _run(self) -> None:
+        pause = 0.05
+        while True:
+            await self._until_due()
+            attend, self._attend = self._attend, False
+            self._due = time.monotonic() + self._poll
+            try:
+                await self._deliver(attend)
+            except psycopg.Error as error:
+                log.warning("delivering signals failed and is tried again in %.2f s: %s", pause, error)
+                self._attend = True
+                self._due = time.monotonic() + pause
+                pause = min(pause * 2, LONGEST_PAUSE)
+            else:
+                pause = 0.05
+
+    async def _until_due(self) -> None:
+        while True:
+            left = self._due - time.monotonic()
+            if left <= 0:
+                return
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._changed.wait()
+            except TimeoutError:
+                self._attend = True
+                return
+
+    async def _deliver(self, attend: bool) -> None:
+        delivery = await self._mailbox.deliver()
+        for arrived in delivery.arrived:
+            self._arrive(arrived)
+        if delivery.woken:
+            self._woken()
+            for queue in delivery.woken:
+                self._notifier.wake(queue)
+        for owner in delivery.owners:
+            self._notifier.mail(owner)
+        if attend and (seen := self._seen()):
+            for arrived in await self._mailbox.attend(seen):
+                self._arrive(arrived)
