@@ -1,0 +1,18 @@
+"""Workers killed hundreds of times under a mixed load. About 40 seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.kill.storm import rage
+
+KILLS = 200
+
+
+def test_nothing_is_lost_or_done_twice(dsn: str, tmp_path: Path) -> None:
+    log = tmp_path / "workers.log"
+    storm = rage(dsn, log, kills=KILLS, seed=1)
+    assert not storm.violations, "\n".join([*storm.violations[:40], log.read_text()[-4000:]])
+    assert sum(storm.killed.values()) >= KILLS
+    assert len(storm.killed) > 5, "workers are to die at many places"
+    assert storm.workflows > 200
