@@ -1,0 +1,194 @@
+"""The workflows of the workers' tests.
+
+    PGFLOW_DATABASE_URL=... pgflow worker tests.worker.flows
+
+Activities say in the side table `marks`, through a connection that pgflow knows nothing of, what they have come to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+
+import pgflow
+
+VARIABLE = "PGFLOW_DATABASE_URL"
+MARKS = "CREATE TABLE IF NOT EXISTS marks (number serial, what text NOT NULL, process int NOT NULL, attempt int NOT NULL)"
+
+_local = threading.local()
+
+
+def mark(ctx: pgflow.ActivityContext, what: str) -> None:
+    """Leave a mark outside of pgflow's transactions."""
+    if not hasattr(_local, "connection"):
+        _local.connection = psycopg.connect(os.environ[VARIABLE], autocommit=True)
+    _local.connection.execute(
+        "INSERT INTO marks (what, process, attempt) VALUES (%s, %s, %s)", [what, os.getpid(), ctx.attempt]
+    )
+
+
+def released(what: str) -> bool:
+    """Whether the test has let `what` go on."""
+    row = _local.connection.execute("SELECT count(*) FROM marks WHERE what = %s", [what]).fetchone()
+    return bool(row[0])
+
+
+@pgflow.activity
+async def add(ctx: pgflow.ActivityContext, one: int, other: int) -> int:
+    return one + other
+
+
+@pgflow.activity
+def multiply(ctx: pgflow.ActivityContext, one: int, other: int) -> int:
+    return one * other
+
+
+@pgflow.activity(retry=pgflow.RetryPolicy(max_attempts=3, initial=0.01))
+async def second_time(ctx: pgflow.ActivityContext) -> str:
+    if ctx.attempt == 1:
+        raise ConnectionError("not yet")
+    return f"attempt {ctx.attempt}"
+
+
+@pgflow.activity(retry=pgflow.RetryPolicy(max_attempts=2, initial=0.01))
+def never(ctx: pgflow.ActivityContext) -> None:
+    raise ValueError("never")
+
+
+@pgflow.activity(timeout=None)
+async def held(ctx: pgflow.ActivityContext, name: str) -> str:
+    """Runs until the mark `NAME goes on` is left."""
+    mark(ctx, f"{name} begins")
+    while not released(f"{name} goes on"):
+        await asyncio.sleep(0.01)
+    mark(ctx, f"{name} ends")
+    return f"{name} of attempt {ctx.attempt}"
+
+
+@pgflow.activity(timeout=None)
+def held_in_thread(ctx: pgflow.ActivityContext, name: str) -> str:
+    """The same, in a thread."""
+    mark(ctx, f"{name} begins")
+    while not released(f"{name} goes on"):
+        time.sleep(0.01)
+    mark(ctx, f"{name} ends")
+    return f"{name} of attempt {ctx.attempt}"
+
+
+@pgflow.activity
+async def block(ctx: pgflow.ActivityContext, seconds: float) -> int:
+    """Keeps the event loop from everything else, as careless code does."""
+    mark(ctx, "blocks")
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+    return os.getpid()
+
+
+@pgflow.workflow
+async def sums(ctx: pgflow.WorkflowContext, number: int) -> int:
+    return await ctx.activity(multiply, await ctx.activity(add, number, 1), 10)
+
+
+@pgflow.workflow
+async def retried(ctx: pgflow.WorkflowContext) -> list[str]:
+    found = [await ctx.activity(second_time)]
+    with suppress(pgflow.ActivityFailed):
+        await ctx.activity(never)
+        found.append("never fails no more")
+    return found
+
+
+@pgflow.workflow
+async def failing(ctx: pgflow.WorkflowContext) -> None:
+    await ctx.activity(never)
+
+
+@pgflow.workflow
+async def sleeper(ctx: pgflow.WorkflowContext, number: int, seconds: float) -> int:
+    """Works, sleeps, works."""
+    number = await ctx.activity(add, number, 1)
+    await ctx.sleep(seconds)
+    return await ctx.activity(add, number, 1)
+
+
+@pgflow.workflow
+async def hurried(ctx: pgflow.WorkflowContext, seconds: float) -> str:
+    try:
+        async with ctx.timeout(seconds):
+            await asyncio.gather(ctx.sleep(3600), ctx.sleep(7200))
+    except TimeoutError:
+        return "late"
+    return "in time"
+
+
+@pgflow.workflow
+async def parted(ctx: pgflow.WorkflowContext, number: int) -> list[Any]:
+    """Branches, a join, a gather and a workflow within a workflow."""
+
+    async def twice(ctx: pgflow.WorkflowContext) -> int:
+        return await ctx.activity(multiply, await ctx.activity(multiply, number, 2), 2)
+
+    joined = await ctx.join(ctx.activity(add, number, 1), twice)
+    gathered = await asyncio.gather(ctx.activity(add, number, 2), ctx.branch(twice), ctx.sleep(0))
+    return [*joined, *gathered[:2], await ctx.inline(sums, number)]
+
+
+@pgflow.workflow
+async def turning(
+    ctx: pgflow.WorkflowContext, turns: int, commit_interval: int = 20, keep_iterations: int = 100, held_at: int | None = None
+) -> int:
+    """So many turns that go on, each with a step, a branch with a step, and a loop of two turns; then one that breaks.
+
+    In turn `held_at`, an activity waits for the test.
+    """
+
+    async def inner(ctx: pgflow.WorkflowContext, state: int) -> pgflow.Continue[int] | pgflow.Break[int]:
+        value = await ctx.activity(add, state, 1)
+        return pgflow.Continue(value) if value < 2 else pgflow.Break(value)
+
+    async def aside(ctx: pgflow.WorkflowContext) -> int:
+        return await ctx.activity(add, 1, 1)
+
+    async def turn(ctx: pgflow.WorkflowContext, index: int) -> pgflow.Continue[int] | pgflow.Break[int]:
+        total = await ctx.activity(add, index, 1)
+        await ctx.branch(aside)
+        await ctx.loop(inner, 0, commit_interval=50)
+        if index == held_at:
+            await ctx.activity(held, f"turn {index}")
+        return pgflow.Continue(total) if index < turns else pgflow.Break(index)
+
+    return await ctx.loop(turn, 0, commit_interval=commit_interval, keep_iterations=keep_iterations)
+
+
+@pgflow.workflow
+async def holding(ctx: pgflow.WorkflowContext, name: str, thread: bool = False) -> str:
+    await ctx.activity(add, 1, 1)
+    found = await ctx.activity(held_in_thread if thread else held, name)
+    await ctx.activity(add, 2, 2)
+    return found
+
+
+@pgflow.workflow
+async def blocking(ctx: pgflow.WorkflowContext, seconds: float) -> int:
+    return await ctx.activity(block, seconds)
+
+
+@pgflow.workflow
+async def computing(ctx: pgflow.WorkflowContext, seconds: float) -> int:
+    """Careless code of a workflow: it computes between two steps."""
+    await ctx.activity(add, 1, 1)
+    until = time.monotonic() + seconds
+    rounds = 0
+    while time.monotonic() < until:
+        rounds += 1
+    return await ctx.activity(add, 2, 2)
+
+
+ALL = [sums, retried, failing, sleeper, hurried, parted, turning, holding, blocking, computing]
