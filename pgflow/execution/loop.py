@@ -15,8 +15,8 @@ from typing import Any, Generic, TypeVar
 
 from pgflow.codec import decode, encode, encode_error
 from pgflow.errors import HistoryDiverged, PgflowError
+from pgflow.execution.order import Delivery
 from pgflow.execution.ports import Advance, EventRow
-from pgflow.execution.run import Delivery
 from pgflow.execution.scope import Scope
 from pgflow.execution.step import Step
 from pgflow.history.events import (

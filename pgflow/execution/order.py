@@ -1,0 +1,113 @@
+"""The order in which results reach the code: one at a time, by `seq`, the same live and on replay.
+
+    recorded results, the lowest `seq` first  ->  live ones, strictly by `seq`, each after its commit
+
+A result takes its place when it is finished, not when it is committed: a later one waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pgflow.execution.step import Step
+
+
+class Delivery:
+    """A live result on its way: finished, then committed, then delivered in the order of `seq`."""
+
+    __slots__ = ("at", "committed", "deliver", "seq", "step")
+
+    def __init__(
+        self, seq: int, step: Step | None, deliver: Callable[[datetime], None]
+    ) -> None:
+        self.seq = seq
+        self.step = step
+        self.deliver = deliver
+        self.committed = False
+        self.at: datetime
+
+
+class Order:
+    """What waits to be delivered to the code of one run.
+
+    Parameters:
+        last: the highest place that history has taken.
+    """
+
+    def __init__(self, last: int) -> None:
+        self.held = 0
+        """Waits that the code must not be able to observe: nothing is delivered meanwhile."""
+        self._seq = last
+        self._recorded: list[tuple[int, int, Any]] = []
+        self._entries = 0
+        self._outbox: deque[Delivery] = deque()
+
+    @property
+    def on_their_way(self) -> bool:
+        """Whether live results wait for their commit or for their turn."""
+        return bool(self._outbox)
+
+    def next_seq(self) -> int:
+        """The next place in the order of completion."""
+        self._seq += 1
+        return self._seq
+
+    def place(self, step: Step | None, deliver: Callable[[datetime], None]) -> Delivery:
+        """Give something live the next place; it is delivered there once it is committed."""
+        delivery = Delivery(self.next_seq(), step, deliver)
+        self._outbox.append(delivery)
+        return delivery
+
+    def replay(self, seq: int | None, what: Any) -> None:
+        """Deliver `what` (something with `deliver_recorded`) when `seq` is the lowest of those awaited."""
+        self._entries += 1
+        heappush(self._recorded, (seq or 0, self._entries, what))
+
+    def deliver_next(self) -> bool:
+        """Deliver the next result in order; whether there was one."""
+        if self.held:
+            return False
+        while self._recorded:
+            what = heappop(self._recorded)[2]
+            if not what.settled:
+                what.deliver_recorded()
+                return True
+        outbox = self._outbox
+        if outbox and outbox[0].committed:
+            delivery = outbox.popleft()
+            delivery.deliver(delivery.at)
+            return True
+        return False
+
+    def awaits_result_under(self, timeout: Any) -> bool:
+        """Whether a live result of a step that a timeout covers is on its way."""
+        return any(
+            d.step is not None and not d.step.settled and timeout in d.step.covering
+            for d in self._outbox
+        )
+
+
+class RecordedEnd:
+    """The recorded end of a body that abandoned steps, waiting for its place in the order."""
+
+    __slots__ = ("future",)
+    settled = False
+
+    def __init__(self, future: asyncio.Future[None]) -> None:
+        self.future = future
+
+    def deliver_recorded(self) -> None:
+        """The body has ended."""
+        resolve(self.future)
+
+
+def resolve(future: asyncio.Future[None]) -> None:
+    """Let whoever awaits a future go on, unless it was cancelled."""
+    if not future.done():
+        future.set_result(None)

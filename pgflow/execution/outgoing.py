@@ -1,0 +1,146 @@
+"""What a run hands to the journal: rows gathered into writes, and what happens once those are committed.
+
+    gathered -> flushed as one write -> committed: results may be delivered, calls are made
+                                     '-> refused: the run is lost, or its own rows are to blame
+
+All writes of a run go to the journal in order, so a step never becomes durable before one that it depends on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from pgflow.errors import EngineError, LeaseLost
+from pgflow.execution.order import Delivery
+from pgflow.execution.ports import EventRow, Failed, Outcome, Write
+
+if TYPE_CHECKING:
+    from pgflow.execution.run import Run
+
+log = logging.getLogger("pgflow.execution")
+
+
+class Outgoing:
+    """What one run has gathered and what of it is in flight.
+
+    Parameters:
+        run: told of commits, of refusals and of too many rows.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._active_rows = len(run.claimed.events)
+        self._rows: list[EventRow] = []
+        self._deliveries: list[Delivery] = []
+        self._calls: list[Callable[[], None]] = []
+        self._consumed: list[tuple[UUID, str]] = []
+        self._in_flight: deque[tuple[list[Delivery], list[Callable[[], None]]]] = deque()
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a result or a call waits for what is gathered and not yet flushed."""
+        return bool(self._deliveries or self._calls)
+
+    @property
+    def calls_in_flight(self) -> bool:
+        """Whether a call waits for a write that is in flight."""
+        return any(calls for _, calls in self._in_flight)
+
+    def gather(self, row: EventRow) -> None:
+        """Take a row for the next write."""
+        self._rows.append(row)
+        self._count_row()
+
+    def consume(self, ids: Iterable[UUID], location: str) -> None:
+        """Record with the next write that signals were taken by the listen at a location."""
+        self._consumed.extend((id, location) for id in ids)
+
+    def deliver_after(self, delivery: Delivery) -> None:
+        """A delivery whose row is gathered: it is committed with the next write."""
+        self._deliveries.append(delivery)
+
+    def call_after(self, call: Callable[[], None]) -> None:
+        """Call `call` once all rows gathered so far are committed."""
+        self._calls.append(call)
+
+    def drop(self) -> None:
+        """Forget what is gathered and not yet flushed."""
+        self._rows, self._deliveries, self._calls, self._consumed = [], [], [], []
+
+    def flush(self, outcome: Outcome | None = None) -> None:
+        """Hand what is gathered to the journal."""
+        if not self._rows and outcome is None and not self._calls:
+            return
+        if not self._rows and outcome is None and not self._in_flight:
+            calls, self._calls = self._calls, []
+            for call in calls:
+                call()
+            return
+        if not self._rows and outcome is None:
+            # Everything gathered is in flight already: wait for the last write.
+            self._in_flight[-1][1].extend(self._calls)
+            self._calls = []
+            return
+        write = Write(
+            self._run.claimed.workflow_id,
+            self._run.claimed.epoch,
+            self._rows,
+            outcome,
+            self._committed,
+            self._refused,
+            self._consumed,
+        )
+        self._in_flight.append((self._deliveries, self._calls))
+        self.drop()
+        self._run.host.journal.write(write)
+
+    def _committed(self, write: Write, at: datetime) -> None:
+        run = self._run
+        run.host.observe_time(at)
+        deliveries, calls = self._in_flight.popleft()
+        if run.closed:
+            return
+        for delivery in deliveries:
+            delivery.committed = True
+            delivery.at = at
+        if write.outcome is not None:
+            run.left(write.outcome)
+            return
+        for call in calls:
+            call()
+        run.host.schedule(run)
+
+    def _refused(self, write: Write, error: BaseException) -> None:
+        run = self._run
+        self._in_flight.popleft()
+        if isinstance(write.outcome, Failed) and not isinstance(error, LeaseLost):
+            # Not even the failure can be stored. The lease ends with the worker, and somebody has read this by then.
+            log.error("%s: the database refused its failure: %s", run.label, error)
+            run.discard()
+            run.host.finished(run, None)
+        else:
+            run.lost(error)
+
+    def _count_row(self) -> None:
+        self._active_rows += 1
+        limits = self._run.host.limits
+        if self._active_rows == limits.warn_rows:
+            log.warning(
+                "%s has %d rows of active history, which every wake-up reads again. Put its repetition in `ctx.loop(...)`, "
+                "whose finished turns are forgotten.",
+                self._run.label,
+                self._active_rows,
+            )
+        elif self._active_rows > limits.max_rows:
+            self._run.note_fatal(
+                EngineError(
+                    f"{self._run.label} has more than {limits.max_rows} rows of active history. Expected: repetition stands "
+                    "in `ctx.loop(...)`, whose finished turns are forgotten. Raise the worker's `max_active_rows` to let "
+                    "this one go on, then retry it."
+                )
+            )
