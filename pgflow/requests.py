@@ -18,8 +18,7 @@ from pgflow.store import inspection
 from pgflow.store.dispatching import Dispatch, Dispatched, Outcome
 from pgflow.store.query import Query
 from pgflow.store.signalling import Sending, Sent
-
-_TAGS_LIMIT = 16_384
+from pgflow.tags import tags_text
 
 STATUSES = ("pending", "running", "sleeping", "paused", "completed", "failed", "cancelled")
 
@@ -122,24 +121,6 @@ def _check_moment(run_at: datetime) -> None:
         run_at.astimezone(UTC)
     except OverflowError:
         raise ValueError(f"run_at={run_at!r}: out of the range of time in UTC") from None
-
-
-def tags_text(tags: Mapping[str, Any] | None) -> str:
-    """Tags as JSON.
-
-    Raises:
-        ValueError: they are no flat object.
-    """
-    if tags is None:
-        return "{}"
-    if not isinstance(tags, Mapping):
-        raise ValueError(f"tags={tags!r}: expected a flat mapping of names to texts, numbers, booleans or None")
-    for name, value in tags.items():
-        if not isinstance(name, str) or not (value is None or isinstance(value, str | int | float | bool)):
-            raise ValueError(
-                f"tags: {name!r}: {value!r} is not flat; expected texts as names and texts, numbers, booleans or None as values"
-            )
-    return encode(dict(tags), what="tags", limit=_TAGS_LIMIT)
 
 
 def input_of(
