@@ -1,6 +1,8 @@
 """`make demo`: two workers make a catalogue of the standard library; one of them is killed on the way.
 
 Everything is real: a PostgreSQL of its own, `pgflow worker` processes, SIGKILL. At the end a report, read from the database.
+
+    python -m examples.catalogue [DIRECTORY]    of the Python files in another directory
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,7 +22,8 @@ from rich.console import Console
 from rich.live import Live
 
 import pgflow
-from examples.catalogue.count import count
+from examples.catalogue.count import DIRECTORY, all_files, count
+from examples.catalogue.crash import kill_one
 from examples.catalogue.display import Picture
 from examples.catalogue.flows import walk
 from examples.catalogue.report import report
@@ -30,6 +32,9 @@ from pgflow.embedded import Postgres
 KILL_AFTER = 0.35
 """The share of the files after which a worker is killed."""
 
+HOW = ("--concurrency", "16", "--threads", "4")
+"""The workers' options: so few workflows at once that both have some at every moment."""
+
 GIVE_UP = 300.0
 """Seconds after which the demo ends without having finished."""
 
@@ -37,6 +42,8 @@ GIVE_UP = 300.0
 def main() -> int:
     """Run the demo; returns 0 when the catalogue is right."""
     warnings.simplefilter("ignore", SyntaxWarning)  # the library's own tests are full of odd code
+    if len(sys.argv) > 1:
+        os.environ[DIRECTORY] = str(Path(sys.argv[1]).resolve())
     console = Console(width=None if sys.stdout.isatty() else 110)
     began = time.monotonic()
     with ExitStack() as stack:
@@ -52,9 +59,9 @@ def main() -> int:
         workers = [start_worker(number, logs) for number in (1, 2)]
         stack.callback(stop, workers)
         client = stack.enter_context(pgflow.SyncClient(server.dsn))
-        expected = count_files()
+        expected = len(all_files())
         catalogue = client.dispatch(walk)
-        killed = watch(console, connection, workers, expected, catalogue.id)
+        killed = watch(console, connection, workers, expected)
         took = time.monotonic() - began
         console.print("counting again without pgflow ...")
         right = report(console, connection, catalogue.id, count(), killed, took)
@@ -70,18 +77,11 @@ def start_worker(number: int, logs: Path) -> subprocess.Popen[bytes]:
     """One `pgflow worker` process."""
     with open(logs / f"worker-{number}.log", "wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-W", "ignore::SyntaxWarning", "cli.py", "worker", "examples.catalogue.flows", "--threads", "4"],
+            [sys.executable, "-W", "ignore::SyntaxWarning", "cli.py", "worker", "examples.catalogue.flows", *HOW],
             cwd=Path(__file__).resolve().parent.parent.parent,
             stdout=log,
             stderr=log,
         )
-
-
-def count_files() -> int:
-    """How many files there will be, for the progress bar and the moment of the kill."""
-    from examples.catalogue.count import all_files
-
-    return len(all_files())
 
 
 def watch(
@@ -89,25 +89,32 @@ def watch(
     connection: psycopg.Connection[tuple[object, ...]],
     workers: list[subprocess.Popen[bytes]],
     expected: int,
-    catalogue: uuid.UUID,
-) -> int:
+) -> int | None:
     """Show the progress until every workflow has ended; kill a worker on the way. Returns the process that was killed."""
     picture = Picture(connection, [worker.pid for worker in workers], expected)
-    victim = workers[0]
+    victim: subprocess.Popen[bytes] | None = None
     until = time.monotonic() + GIVE_UP
-    with Live(console=console, refresh_per_second=8, transient=False) as live:
+    with ExitStack() as stack:
+        live = stack.enter_context(Live(console=console, refresh_per_second=8)) if console.is_terminal else None
         while True:
             state = picture.read()
-            live.update(picture.draw(state))
-            if victim.poll() is None and state.files >= expected * KILL_AFTER:
-                victim.send_signal(signal.SIGKILL)
-                victim.wait()
-                picture.killed(victim.pid)
+            drawn = picture.draw(state)
+            if live is not None:
+                live.update(drawn)
             if state.ended:
-                return victim.pid
+                break
+            if victim is None and state.files >= expected * KILL_AFTER:
+                victim = kill_one(connection, workers)
+                if victim is not None:
+                    picture.killed(victim.pid)
+                    if live is None:
+                        console.print(picture.draw(picture.read()))
             if time.monotonic() > until:
                 raise SystemExit(f"The demo did not end within {GIVE_UP:g} s; it is at {state}.")
             time.sleep(0.12)
+    if live is None:
+        console.print(drawn)
+    return None if victim is None else victim.pid
 
 
 def stop(workers: list[subprocess.Popen[bytes]]) -> None:

@@ -7,12 +7,15 @@ import os
 import sysconfig
 from concurrent.futures import ProcessPoolExecutor
 
+DIRECTORY = "CATALOGUE_DIRECTORY"
+"""The environment variable that names another directory than the standard library's."""
+
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def all_files() -> list[str]:
-    """Every Python file of the standard library."""
-    root = sysconfig.get_path("stdlib")
+    """Every Python file of the standard library, or of the directory that was chosen."""
+    root = os.environ.get(DIRECTORY) or sysconfig.get_path("stdlib")
     found = []
     for place, directories, names in os.walk(root):
         if place == root:

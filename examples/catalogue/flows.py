@@ -18,7 +18,7 @@ import psycopg
 
 import pgflow
 
-LIBRARY = Path(sysconfig.get_path("stdlib"))
+LIBRARY = Path(os.environ.get("CATALOGUE_DIRECTORY") or sysconfig.get_path("stdlib"))
 SKIPPED = {"site-packages", "__pycache__", "lib-dynload"}
 
 

@@ -45,28 +45,28 @@ def report(
     connection: psycopg.Connection[Any],
     catalogue: uuid.UUID,
     expected: tuple[int, ...],
-    killed: int,
+    killed: int | None,
     seconds: float,
 ) -> bool:
     """Print the report; whether the catalogue is right."""
     *found, packages = _rows(connection, TOTALS)[0]
     counted, distinct = _rows(connection, ONCE)[0]
-    right = tuple(found) == expected and counted == distinct == expected[0]
-    table = Table(title=f"The standard library: {packages} packages and modules in {seconds:.0f} s", title_justify="left")
+    interrupted = _rows(connection, INTERRUPTED, [killed])
+    right = tuple(found) == expected and counted == distinct == expected[0] and len(interrupted) > 0
+    table = Table(title=f"The catalogue: {packages} packages and modules in {seconds:.0f} s", title_justify="left")
     for name in ("", "pgflow", "counted without pgflow", ""):
         table.add_column(name, justify="right" if name else "left")
     for name, mine, other in zip(NAMES, found, expected, strict=True):
         table.add_row(name, f"{mine:,}", f"{other:,}", "[green]equal[/]" if mine == other else "[red]DIFFERENT[/]")
     console.print(table)
     console.print(f"{counted:,} results of `summarise`, {distinct:,} different files: every file counted once.\n")
-    _interrupted(console, connection, killed)
+    _interrupted(console, interrupted)
     _history(console, connection)
     _forgotten(console, connection, catalogue)
     return right
 
 
-def _interrupted(console: Console, connection: psycopg.Connection[Any], killed: int) -> None:
-    rows = _rows(connection, INTERRUPTED, [killed])
+def _interrupted(console: Console, rows: list[Any]) -> None:
     console.print(f"The crash interrupted {len(rows)} activities; each was begun again by the other worker:")
     table = Table(box=None, padding=(0, 2))
     for name in ("package", "file", "location", "process killed", "resumed by", "after"):
