@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 from pgflow.definitions import Activity, Workflow, signal_name
 from pgflow.execution.activities import ActivityStep
 from pgflow.execution.branch import BranchStep
+from pgflow.execution.failure import together
 from pgflow.execution.listen import ListenStep
 from pgflow.execution.loop import Break, Continue, LoopPlan, LoopStep
 from pgflow.execution.marks import check_version, removed
@@ -295,9 +296,9 @@ class WorkflowContext:
 
 async def _join(awaitables: list[Any]) -> list[Any]:
     results = await asyncio.gather(*awaitables, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
+    failures = [result for result in results if isinstance(result, BaseException)]
+    if failures:
+        raise together(failures[0], failures[1:])
     return list(results)
 
 

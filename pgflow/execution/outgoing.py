@@ -39,6 +39,7 @@ class Outgoing:
         self._deliveries: list[Delivery] = []
         self._calls: list[Callable[[], None]] = []
         self._consumed: list[tuple[UUID, str]] = []
+        self._cancels = False
         self._in_flight: deque[tuple[list[Delivery], list[Callable[[], None]]]] = deque()
 
     @property
@@ -60,6 +61,10 @@ class Outgoing:
         """Record with the next write that signals were taken by the listen at a location."""
         self._consumed.extend((id, location) for id in ids)
 
+    def cancel(self) -> None:
+        """Record with the next write that the request to cancel is delivered."""
+        self._cancels = True
+
     def deliver_after(self, delivery: Delivery) -> None:
         """A delivery whose row is gathered: it is committed with the next write."""
         self._deliveries.append(delivery)
@@ -71,6 +76,7 @@ class Outgoing:
     def drop(self) -> None:
         """Forget what is gathered and not yet flushed."""
         self._rows, self._deliveries, self._calls, self._consumed = [], [], [], []
+        self._cancels = False
 
     def flush(self, outcome: Outcome | None = None) -> None:
         """Hand what is gathered to the journal."""
@@ -94,6 +100,7 @@ class Outgoing:
             self._committed,
             self._refused,
             self._consumed,
+            cancels=self._cancels,
         )
         self._in_flight.append((self._deliveries, self._calls))
         self.drop()

@@ -20,12 +20,15 @@ from uuid import UUID
 
 from pgflow.codec import encode_error
 from pgflow.errors import EngineError, LeaseLost, PgflowError
+from pgflow.execution.cancellation import record_cancellation, replay_cancellations
+from pgflow.execution.failure import abandoned_by, steps_of
 from pgflow.execution.host import Host
 from pgflow.execution.order import Delivery, Order, RecordedEnd, resolve
 from pgflow.execution.outgoing import Outgoing
 from pgflow.execution.ports import (
     Advance,
     Arrived,
+    Cancelled,
     Claimed,
     Completed,
     EventRow,
@@ -72,6 +75,10 @@ class Run:
         """Whether the worker has this run in its queue; kept by the worker."""
         self.attempts_running = 0
         self.advancing = 0
+        self.calls = 0
+        """Steps that the code has called so far."""
+        self.cancelled = False
+        """Whether a cancellation has been delivered to the code."""
         self._mailbox = claimed.signals
         self._outgoing = Outgoing(self)
         self._order = Order(self.history.max_seq)
@@ -90,6 +97,7 @@ class Run:
         """Begin to execute the body that `body(scope)` gives; the worker pumps it next."""
         self._root = self.loop.create_task(body(self.scope), name=self.claimed.name)
         self.scope.owner = self._root
+        replay_cancellations(self)
         self.host.schedule(self)
 
     def pump(self) -> None:
@@ -368,6 +376,8 @@ class Run:
             self._hand_back_when_idle()
             return
         self._waits.fire_timeouts(self._order)
+        if self.claimed.cancel_requested and not self._order.on_their_way and not self._order.held:
+            self._cancel()
         if self._yields:
             self._resuming, self._yields = self._yields, []
             self.host.schedule(self)
@@ -389,6 +399,12 @@ class Run:
                 return
         self._waits.set_timer()
         self._outgoing.flush()
+
+    def _cancel(self) -> None:
+        """Nothing waits to be delivered: the request to cancel is next."""
+        if record_cancellation(self, lambda deliver: self.deliver_later(deliver).seq):
+            self.claimed.cancel_requested = False
+            self._outgoing.cancel()
 
     def _hand_back_when_idle(self) -> None:
         if self.attempts_running or self.advancing:
@@ -443,6 +459,9 @@ class Run:
         if error is None:
             if root.cancelled():
                 error = asyncio.CancelledError("the workflow's code cancelled itself")
+                if self.cancelled:
+                    self._abandon_rest()
+                    return Cancelled()
             else:
                 error = root.exception()
             if error is None:
@@ -455,15 +474,28 @@ class Run:
             # Divergence and its like write no event: what this pump gathered is dropped.
             self._outgoing.drop()
             return Failed(encode_error(error))
+        unfinished = self._abandon_rest()
+        if error is not None:
+            return self._failed(error, unfinished)
+        return Completed(output)
+
+    def _abandon_rest(self) -> list[Step]:
+        """The body has ended: what it left unfinished, which comes back, is cancelled and recorded as abandoned."""
         unfinished = self.scope.all_unfinished()
         self.scope._close_below()
         self.scope.abandon_rows(unfinished, self.next_seq() if unfinished else None)
         for step in unfinished:
             step.drop()
         self.loop.drain()  # the tasks that the body left behind see their cancellation
-        if error is not None:
-            return Failed(encode_error(error))
-        return Completed(output)
+        return unfinished
+
+    def _failed(self, error: BaseException, unfinished: list[Step]) -> Failed:
+        """The failure, with the steps that a retry runs again."""
+        steps, calls = steps_of(error)
+        if calls is not None and self.calls > calls:
+            return Failed(encode_error(error), (), steps[0].location)
+        again = {step.location for step in [*steps, *abandoned_by(error), *unfinished]}
+        return Failed(encode_error(error), tuple(sorted(again)))
 
     def _loop_time(self) -> float:
         return self.scope.now.timestamp()

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pgflow.errors import LatentHistory, NondeterminismError, PgflowError
+from pgflow.execution.failure import leaves_behind
 from pgflow.execution.ports import EventRow
 from pgflow.history.cursor import Cursor
 from pgflow.history.events import STATUS_ABANDONED
@@ -135,6 +136,7 @@ class Scope:
         else:
             step.attempts = event.attempts
         self.unfinished[step] = None
+        self.run.calls += 1
 
     def record(self, step: Step, row: EventRow) -> None:
         """Hand a step's row to the run's next write, and rows for earlier steps that have none: no holes."""
@@ -207,9 +209,9 @@ class Scope:
             self.check_latent()
         except GeneratorExit:
             raise  # the run leaves memory
-        except BaseException:
+        except BaseException as error:
             if self.run.fatal is None:
-                await self.close()
+                leaves_behind(error, await self.close())
             raise
         await self.close()
         return value
@@ -223,8 +225,8 @@ class Scope:
         self.unrecorded.clear()
         self._hand_over(row)
 
-    async def close(self) -> None:
-        """End the body: its unfinished steps are cancelled and recorded as abandoned.
+    async def close(self) -> list[Step]:
+        """End the body: its unfinished steps, which come back, are cancelled and recorded as abandoned.
 
         Whether anything had to be abandoned is itself something that the code can observe by its timing, so the end of
         such a body has its place in the order of completion like any result.
@@ -236,6 +238,7 @@ class Scope:
         if self.parent is not None:
             self.parent.children.pop(self, None)
             self.parent.pass_time(self.now)
+        return unfinished
 
     def _close_below(self) -> None:
         self.closed = True
@@ -246,7 +249,7 @@ class Scope:
         """Record those of `steps` that history does not know the end of as abandoned."""
         for step in steps:
             if not step.has_ended_row and not step.finished:
-                step.scope.record(step, step.row(STATUS_ABANDONED, seq))
+                step.scope.record(step, step.row(STATUS_ABANDONED, seq, wake_at=step.wake_at))
 
     def describe(self) -> str:
         """How a message names this body."""

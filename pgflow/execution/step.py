@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pgflow.execution.failure import mark
 from pgflow.execution.ports import EventRow
 from pgflow.history.events import (
     STATUS_CANCELLED,
@@ -141,7 +142,7 @@ class Step:
         try:
             value = self.result(status, output, error)
         except Exception as failure:
-            future.set_exception(failure)
+            future.set_exception(mark(failure, self))
         else:
             future.set_result(value)
 

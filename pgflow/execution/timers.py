@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from pgflow.codec import encode_error
+from pgflow.execution.failure import mark
 from pgflow.execution.scope import Scope
 from pgflow.execution.step import Step
 from pgflow.history.events import (
@@ -104,9 +105,10 @@ class TimeoutStep(Step):
         if self._fired:
             left = self._task.uncancel()
             if left <= self._cancelling and isinstance(error, asyncio.CancelledError):
-                raise TimeoutError(
+                passed = TimeoutError(
                     f"{self} passed after {self._duration.total_seconds():g} s with its steps unfinished"
-                ) from error
+                )
+                raise mark(passed, self) from error
             return
         if not self.settled:
             self.settle()

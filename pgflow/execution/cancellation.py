@@ -1,0 +1,86 @@
+"""Cancelling a workflow: how a request becomes a `CancelledError` in its code, live and on replay.
+
+    requested -> at rest, when no result waits to be delivered: a `cancelled` row for each innermost unfinished step, all with
+    one `seq`, in the transaction that consumes the request -> committed -> delivered
+
+Delivered, live or at that `seq` of a replay, it cancels the run's task once, then those steps in the order of locations. The
+code may compensate with further steps; the workflow is cancelled if the error leaves it, and completed if it returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from pgflow.history.events import STATUS_CANCELLED
+
+if TYPE_CHECKING:
+    from pgflow.execution.run import Run
+    from pgflow.execution.step import Step
+
+
+class RecordedCancellation:
+    """A cancellation that history holds, waiting for its place in the order of completion."""
+
+    __slots__ = ("_run", "_seq")
+    settled = False
+
+    def __init__(self, run: Run, seq: int) -> None:
+        self._run = run
+        self._seq = seq
+
+    def deliver_recorded(self) -> None:
+        """Do again what was done then."""
+        steps = [
+            step
+            for step in _innermost(self._run)
+            if step.event is not None
+            and step.event.status == STATUS_CANCELLED
+            and step.event.seq == self._seq
+        ]
+        at = max((step.event.at for step in steps if step.event is not None), default=self._run.scope.now)
+        _cancel(self._run, steps, at)
+
+
+def replay_cancellations(run: Run) -> None:
+    """Put the cancellations that history holds into the order of what is to be delivered."""
+    for seq in run.history.cancellations():
+        run.replay(seq, RecordedCancellation(run, seq))
+
+
+def record_cancellation(run: Run, deliver_later: Callable[[Callable[[datetime], None]], int]) -> bool:
+    """Record that the run is cancelled; it is told once that is committed.
+
+    Parameters:
+        deliver_later: reserves a place in the order of completion, and gives it.
+
+    Returns:
+        Whether there was a step to cancel; else the request waits for the next one.
+    """
+    steps = [step for step in _innermost(run) if not step.finished]
+    if not steps:
+        return False
+    seq = deliver_later(lambda at: _cancel(run, steps, at))
+    for step in steps:
+        step.finished = True
+        step.stop()
+        run.unpark(step)
+        step.scope.record(step, step.row(STATUS_CANCELLED, seq))
+    return True
+
+
+def _innermost(run: Run) -> list[Step]:
+    return [step for step in run.scope.all_unfinished() if not step.is_container]
+
+
+def _cancel(run: Run, steps: list[Step], at: datetime) -> None:
+    run.scope.pass_time(at)
+    run.cancelled = True
+    owner: asyncio.Task[object] | None = run.scope.owner
+    assert owner is not None
+    owner.cancel()
+    for step in steps:
+        step.scope.pass_time(at)
+        step.drop()
