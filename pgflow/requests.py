@@ -12,6 +12,7 @@ from uuid import UUID
 from pgflow.codec import decode_error, encode
 from pgflow.definitions import Workflow, signal_name
 from pgflow.errors import PgflowError, WorkflowCancelled, WorkflowFailed, WorkflowNotFound
+from pgflow.history import location
 from pgflow.info import WorkflowInfo
 from pgflow.retry import seconds
 from pgflow.store import inspection
@@ -269,6 +270,23 @@ def output_of(outcome: Outcome, workflow: Workflow[Any, Any] | None) -> tuple[An
             f'workflow "{outcome.name}" {outcome.id} was cancelled', workflow_id=outcome.id
         )
     return None
+
+
+def location_of(text: str) -> str:
+    """A location, given as displayed ({2, 10}) or as stored (2,a10), in stored form.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        if not isinstance(text, str):
+            raise ValueError(text)
+        found = location.encode(location.parse_displayed(text)) if "{" in text else location.encode(location.decode(text))
+    except ValueError:
+        found = ""
+    if not found:
+        raise ValueError(f"{text!r} is no location: expected one as displayed, such as {{2, 10}}, or as stored, such as 2,a10")
+    return found
 
 
 def uuid_of(id: UUID | str) -> UUID:

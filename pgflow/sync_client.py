@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
 
+import psycopg
+
 from pgflow.codec import PAYLOAD_LIMIT
 from pgflow.definitions import Workflow
 from pgflow.errors import WorkflowNotFound
@@ -18,6 +20,7 @@ from pgflow.requests import (
     Options,
     input_of,
     inputs_of,
+    location_of,
     output_of,
     parts_of,
     seconds_of,
@@ -25,7 +28,7 @@ from pgflow.requests import (
     sent_of,
     uuid_of,
 )
-from pgflow.store import dispatching, inspection, signalling
+from pgflow.store import dispatching, inspection, operating, signalling
 from pgflow.store.client_sync import Connections, Endings, execute_on, mail_on, wake_on
 from pgflow.store.connections import Database
 from pgflow.store.query import Query
@@ -320,6 +323,89 @@ class SyncClient:
         elif id is not None:
             mail_on(connection, self._schema, sent.worker)
         return id
+
+    def cancel(self, id: UUID | str, *, connection: Any = None) -> bool:
+        """Ask for a workflow to be cancelled: its code gets an `asyncio.CancelledError`, and may compensate.
+
+        Parameters:
+            connection: a connection or session of psycopg's or SQLAlchemy's whose transaction this joins.
+
+        Returns:
+            False when it has ended already.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+
+        Example:
+            client.cancel(handle.id)
+        """
+        return self._operate(operating.cancel(self._schema, uuid_of(id)), connection)
+
+    def pause(self, id: UUID | str) -> bool:
+        """Let nobody go on with a workflow until `resume`. One that runs is paused when its activities in flight have ended.
+
+        Returns:
+            False when it has ended already.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+        """
+        return self._operate(operating.pause(self._schema, uuid_of(id)))
+
+    def resume(self, id: UUID | str) -> bool:
+        """Let a paused workflow go on.
+
+        Returns:
+            False when it is not paused.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+        """
+        return self._operate(operating.resume(self._schema, uuid_of(id)))
+
+    def retry(self, id: UUID | str) -> None:
+        """Run a failed workflow again from its history: the steps whose failures left it get a new set of attempts.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+            PgflowError: it has not failed; its code had gone on from the failure (fork it); it is unique, and another live
+                workflow has its name and tags.
+
+        Example:
+            client.retry(handle.id)
+        """
+        self._operate(operating.retry(self._schema, uuid_of(id)))
+
+    def fork(
+        self, id: UUID | str, before: str, *, queue: str | None = None
+    ) -> SyncWorkflowHandle[Any]:
+        """Start a new workflow from a copy of another's history before a location.
+
+        Parameters:
+            before: the location of a step, as displayed or as stored; it and what comes after it runs anew.
+            queue: the queue that workers serve; that of the other workflow if not given and still known.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow, or no such step in its history.
+            PgflowError: the turn of a loop has been trimmed; a child was dispatched before it whose output is not recorded.
+            ValueError: `before` is no location.
+
+        Example:
+            handle = client.fork(failed.id, before="{2, 5, 1}")
+        """
+        query = operating.fork(self._schema, uuid_of(id), location_of(before), uuid7(), queue)
+        return SyncWorkflowHandle(self, self._operate(query), None)
+
+    def _operate(self, query: Query[T], connection: Any = None) -> T:
+        try:
+            if connection is not None:
+                return execute_on(connection, query)
+            return self._connections.execute(query)
+        except psycopg.Error as error:
+            refused = operating.refusal(error)
+            if refused is None:
+                raise
+            raise refused from None
 
     def output(self, id: UUID | str, timeout: timedelta | float | None = None) -> Any:
         """The output of a workflow, as JSON values; waits until it has ended. A handle's `output()` converts it.

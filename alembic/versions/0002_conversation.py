@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from pgflow.store.channels import mail_channel
+from pgflow.store.channels import mail_channel, wake_channel
 
 revision = "0002"
 down_revision = "0001"
@@ -41,7 +41,7 @@ def upgrade() -> None:
         op.execute(f"ALTER TABLE {quoted}.{table} SET ({settings})")
     op.execute(f"UPDATE {quoted}.schema_info SET version = {VERSION}, compatible_from = {COMPATIBLE_FROM}")
     op.execute(f"DROP VIEW {quoted}.workflow_overview")
-    for name in ("find_live", "functions", "views"):
+    for name in ("find_live", "functions", "operate", "views"):
         _execute(schema, (PLACE / "objects_0002" / f"{name}.sql").read_text(encoding="utf-8"))
 
 
@@ -56,11 +56,16 @@ def downgrade() -> None:
         "send_signal(uuid, text, json)",
         "cancel(uuid)",
         "find_live(text, jsonb)",
+        "pause(uuid)",
+        "resume(uuid)",
+        "retry(uuid)",
+        "fork(uuid, text, uuid, text)",
+        "must_exist(uuid, text)",
     ):
         op.execute(f"DROP FUNCTION {quoted}.{function}")
     for table in ("messages", "requests", "signals"):
         op.drop_table(table, schema=schema)
-    for column in ("fork_before", "reset", "last_worker", "awaits_children", "pause_requested"):
+    for column in ("freed_key", "fork_before", "reset", "last_worker", "awaits_children", "pause_requested"):
         op.drop_column("runs", column, schema=schema)
     for column in ("forked_from", "detached", "state"):
         op.drop_column("workflows", column, schema=schema)
@@ -115,6 +120,7 @@ def _runs(schema: str) -> None:
             sa.Text(collation="C"),
             comment="Failed after the code had gone on from the failure: it cannot be retried, only forked before this location.",
         ),
+        sa.Column("freed_key", sa.LargeBinary(), comment="Failed: the unique key that it held, for its retry."),
     ):
         op.add_column("runs", column, schema=schema)
 
@@ -240,5 +246,6 @@ def _quoted(schema: str) -> str:
 def _execute(schema: str, statements: str) -> None:
     for statement in statements.split("--;"):
         filled = statement.strip().rstrip(";").replace("{schema}", _quoted(schema))
-        filled = filled.replace("{mail_channel}", mail_channel(schema))
+        for mark, channel in (("{mail_channel}", mail_channel), ("{wake_channel}", wake_channel)):
+            filled = filled.replace(mark, channel(schema))
         op.execute(sa.text(filled.replace(":", "\\:")))

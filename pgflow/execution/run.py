@@ -79,6 +79,8 @@ class Run:
         """Steps that the code has called so far."""
         self.cancelled = False
         """Whether a cancellation has been delivered to the code."""
+        self.aftermath: list[Step] | None = None
+        """Since a failure was delivered and no step called after it: what failed, or was cancelled by the code."""
         self._mailbox = claimed.signals
         self._outgoing = Outgoing(self)
         self._order = Order(self.history.max_seq)
@@ -494,7 +496,8 @@ class Run:
         steps, calls = steps_of(error)
         if calls is not None and self.calls > calls:
             return Failed(encode_error(error), (), steps[0].location)
-        again = {step.location for step in [*steps, *abandoned_by(error), *unfinished]}
+        undone = [*steps, *abandoned_by(error), *unfinished, *(self.aftermath or ())]
+        again = {step.location for step in undone}
         return Failed(encode_error(error), tuple(sorted(again)))
 
     def _loop_time(self) -> float:

@@ -137,6 +137,7 @@ class Scope:
             step.attempts = event.attempts
         self.unfinished[step] = None
         self.run.calls += 1
+        self.run.aftermath = None
 
     def record(self, step: Step, row: EventRow) -> None:
         """Hand a step's row to the run's next write, and rows for earlier steps that have none: no holes."""

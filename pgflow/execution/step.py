@@ -131,6 +131,8 @@ class Step:
 
     def deliver(self, status: str, output: str | None, error: str | None, at: datetime) -> None:
         """Hand the committed result to the code that awaits it; it runs when the loop is drained next."""
+        if status == STATUS_FAILED:
+            self._join_aftermath(True)
         if self.settled:
             return
         self.settle()
@@ -199,11 +201,20 @@ class Step:
         """The row of this step while it has not ended."""
         return self.row(STATUS_PENDING, wake_at=self.wake_at)
 
+    def _join_aftermath(self, failed: bool) -> None:
+        """Remember what a retry would have to run again if the failure leaves the workflow before it calls another step."""
+        run = self.scope.run
+        if run.aftermath is not None:
+            run.aftermath.append(self)
+        elif failed:
+            run.aftermath = [self]
+
     def _cancelled_by_code(self) -> None:
         # The code cancelled the task that awaited this step. That is recorded, so that a replay does not start again
         # work whose result the code is about to refuse.
         self.dropped = True
         self.settle()
         self.stop()
+        self._join_aftermath(False)
         if not self.has_ended_row and not self.finished:
             self.scope.record(self, self.row(STATUS_CANCELLED))

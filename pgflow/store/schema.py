@@ -251,6 +251,7 @@ def make_metadata(schema: str | None = None) -> MetaData:
             Text(collation="C"),
             "Failed after the code had gone on from the failure: it cannot be retried, only forked before this location.",
         ),
+        _column("freed_key", LargeBinary(), "Failed: the unique key that it held, for its retry."),
         Index(
             "runs_claimable",
             "queue",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -13,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 import pgflow
+from tests.waiting import status, until
 
 
 @pgflow.signal
@@ -81,20 +80,6 @@ async def two_ears(ctx: pgflow.WorkflowContext) -> list[str]:
 
 
 WORKFLOWS = [approval, patient, collect, batches, two_ears]
-
-
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> None:
-    """Wait until something has come true in the database."""
-    async with asyncio.timeout(seconds):
-        while not await condition():
-            await asyncio.sleep(0.005)
-
-
-async def status(client: pgflow.Client, handle: pgflow.WorkflowHandle[Any], wanted: str) -> None:
-    async def reached() -> bool:
-        return (await handle.info()).status == wanted
-
-    await until(reached)
 
 
 @pytest.mark.parametrize("cached", [1000, 0])

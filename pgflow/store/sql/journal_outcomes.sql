@@ -41,6 +41,7 @@ stopped AS (
         cancel_requested = r.cancel_requested AND changed.flags NOT LIKE '%%c%%',
         pause_requested = r.pause_requested AND changed.outcome = 'kept',
         unique_key = CASE WHEN changed.outcome <> 'failed' THEN r.unique_key END,
+        freed_key = CASE WHEN changed.outcome = 'failed' THEN r.unique_key END,
         reset = string_to_array(changed.reset, E'\x1e'),
         fork_before = changed.fork_before,
         last_worker = CASE WHEN changed.outcome = 'sleeping' THEN r.worker_id END,

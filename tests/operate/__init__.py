@@ -1,0 +1,1 @@
+"""Operating one workflow: cancel, pause, resume, retry, fork."""
