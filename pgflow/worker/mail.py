@@ -59,6 +59,8 @@ class Mail:
         self._attend = True
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.looked = asyncio.Event()
+        """Set once it has looked for the first time: what was asked of workflows before is known to those claimed after."""
 
     def start(self) -> None:
         """Begin to deliver."""
@@ -99,6 +101,7 @@ class Mail:
                 pause = min(pause * 2, LONGEST_PAUSE)
             else:
                 pause = 0.05
+            self.looked.set()
 
     async def _until_due(self) -> None:
         while True:

@@ -163,9 +163,13 @@ class Tenure:
 
     async def _stop_claiming(self) -> None:
         task, self._claiming = self._claiming, None
-        if task is not None:
-            self._wanted.set()
-            await task
+        if task is None:
+            return
+        self._wanted.set()
+        _, unfinished = await asyncio.wait([task], timeout=LAST_WRITES)
+        if unfinished:
+            task.cancel()  # the database does not answer: what was asked of it comes back when the lease expires
+            await asyncio.wait([task])
 
     async def _until_empty(self, seconds: float) -> bool:
         """Wait until no run is left; whether that came true in time."""
@@ -184,6 +188,7 @@ class Tenure:
         settings = self._settings
         names = self._registry.names
         pause = 0.05
+        await self._mail.looked.wait()
         while not self._stopping:
             room = settings.concurrency - len(self.runs)
             more = False
