@@ -4,7 +4,7 @@ A workflow is an ordinary `async def`; every step that it completes is a row of 
 replays the history and goes on from the next step. Everything a user needs is imported here; all else is private.
 """
 
-from pgflow.client import Client, WorkflowHandle
+from pgflow.client import Client
 from pgflow.definitions import Activity, Registry, Workflow, activity, message, signal, workflow
 from pgflow.errors import (
     ActivityFailed,
@@ -23,10 +23,12 @@ from pgflow.errors import (
 from pgflow.execution.attempts import ActivityContext
 from pgflow.execution.context import WorkflowContext
 from pgflow.execution.loop import Break, Continue
+from pgflow.handle import WorkflowHandle
 from pgflow.info import HistoryEvent, WorkflowInfo
 from pgflow.retry import RetryPolicy
 from pgflow.store.migrations import migrate
-from pgflow.sync_client import SyncClient, SyncWorkflowHandle
+from pgflow.sync_client import SyncClient
+from pgflow.sync_handle import SyncWorkflowHandle
 from pgflow.worker.worker import Worker
 
 __all__ = [

@@ -9,21 +9,20 @@ import builtins
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
-
-import psycopg
 
 from pgflow.codec import PAYLOAD_LIMIT
 from pgflow.definitions import Workflow
 from pgflow.errors import WorkflowNotFound
+from pgflow.handle import WorkflowHandle
 from pgflow.info import HistoryEvent, WorkflowInfo
+from pgflow.operations import Operations
 from pgflow.requests import (
     Filter,
     Options,
     input_of,
     inputs_of,
-    location_of,
     output_of,
     parts_of,
     seconds_of,
@@ -31,7 +30,7 @@ from pgflow.requests import (
     sent_of,
     uuid_of,
 )
-from pgflow.store import dispatching, inspection, operating, signalling
+from pgflow.store import dispatching, inspection, signalling
 from pgflow.store.client_async import Connections, Endings, execute_on, mail_on, wake_on
 from pgflow.store.connections import Database
 from pgflow.store.query import Query
@@ -51,47 +50,7 @@ HISTORY_LIMIT = 1_000_000
 """Rows of history that are read at once, at most."""
 
 
-class WorkflowHandle(Generic[R]):
-    """A workflow that was dispatched.
-
-    Attributes:
-        id: its id.
-    """
-
-    __slots__ = ("_client", "_workflow", "id")
-
-    def __init__(self, client: Client, id: UUID, workflow: Workflow[Any, R] | None) -> None:
-        self.id = id
-        self._client = client
-        self._workflow = workflow
-
-    async def output(self, timeout: timedelta | float | None = None) -> R:
-        """What the workflow returns, converted by its annotation; waits until it has ended.
-
-        Raises:
-            WorkflowFailed: it failed.
-            WorkflowCancelled: it was cancelled.
-            TimeoutError: it has not ended in time.
-
-        Example:
-            receipt = await handle.output(timeout=60)
-        """
-        result: R = await self._client._output(self.id, timeout, self._workflow)
-        return result
-
-    async def info(self) -> WorkflowInfo:
-        """The workflow as it stands now.
-
-        Raises:
-            WorkflowNotFound: it is no longer retained.
-        """
-        return await self._client.get(self.id)
-
-    def __repr__(self) -> str:
-        return f"WorkflowHandle({str(self.id)!r})"
-
-
-class Client:
+class Client(Operations):
     """Talks to the database that the workers work on.
 
     Parameters:
@@ -326,89 +285,6 @@ class Client:
         elif id is not None:
             await mail_on(connection, self._schema, sent.worker)
         return id
-
-    async def cancel(self, id: UUID | str, *, connection: Any = None) -> bool:
-        """Ask for a workflow to be cancelled: its code gets an `asyncio.CancelledError`, and may compensate.
-
-        Parameters:
-            connection: a connection or session of psycopg's or SQLAlchemy's whose transaction this joins.
-
-        Returns:
-            False when it has ended already.
-
-        Raises:
-            WorkflowNotFound: there is no such workflow.
-
-        Example:
-            await client.cancel(handle.id)
-        """
-        return await self._operate(operating.cancel(self._schema, uuid_of(id)), connection)
-
-    async def pause(self, id: UUID | str) -> bool:
-        """Let nobody go on with a workflow until `resume`. One that runs is paused when its activities in flight have ended.
-
-        Returns:
-            False when it has ended already.
-
-        Raises:
-            WorkflowNotFound: there is no such workflow.
-        """
-        return await self._operate(operating.pause(self._schema, uuid_of(id)))
-
-    async def resume(self, id: UUID | str) -> bool:
-        """Let a paused workflow go on.
-
-        Returns:
-            False when it is not paused.
-
-        Raises:
-            WorkflowNotFound: there is no such workflow.
-        """
-        return await self._operate(operating.resume(self._schema, uuid_of(id)))
-
-    async def retry(self, id: UUID | str) -> None:
-        """Run a failed workflow again from its history: the steps whose failures left it get a new set of attempts.
-
-        Raises:
-            WorkflowNotFound: there is no such workflow.
-            PgflowError: it has not failed; its code had gone on from the failure (fork it); it is unique, and another live
-                workflow has its name and tags.
-
-        Example:
-            await client.retry(handle.id)
-        """
-        await self._operate(operating.retry(self._schema, uuid_of(id)))
-
-    async def fork(
-        self, id: UUID | str, before: str, *, queue: str | None = None
-    ) -> WorkflowHandle[Any]:
-        """Start a new workflow from a copy of another's history before a location.
-
-        Parameters:
-            before: the location of a step, as displayed or as stored; it and what comes after it runs anew.
-            queue: the queue that workers serve; that of the other workflow if not given and still known.
-
-        Raises:
-            WorkflowNotFound: there is no such workflow, or no such step in its history.
-            PgflowError: the turn of a loop has been trimmed; a child was dispatched before it whose output is not recorded.
-            ValueError: `before` is no location.
-
-        Example:
-            handle = await client.fork(failed.id, before="{2, 5, 1}")
-        """
-        query = operating.fork(self._schema, uuid_of(id), location_of(before), uuid7(), queue)
-        return WorkflowHandle(self, await self._operate(query), None)
-
-    async def _operate(self, query: Query[T], connection: Any = None) -> T:
-        try:
-            if connection is not None:
-                return await execute_on(connection, query)
-            return await self._connections.execute(query)
-        except psycopg.Error as error:
-            refused = operating.refusal(error)
-            if refused is None:
-                raise
-            raise refused from None
 
     async def output(self, id: UUID | str, timeout: timedelta | float | None = None) -> Any:
         """The output of a workflow, as JSON values; waits until it has ended. A handle's `output()` converts it.

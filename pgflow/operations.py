@@ -1,0 +1,110 @@
+"""What an operator does with one workflow: the part of the client that cancels, pauses, resumes, retries and forks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from uuid import UUID
+
+import psycopg
+
+from pgflow.handle import WorkflowHandle
+from pgflow.requests import location_of, uuid_of
+from pgflow.store import operating
+from pgflow.store.client_async import Connections, execute_on
+from pgflow.store.query import Query
+from pgflow.store.uuid7 import uuid7
+
+if TYPE_CHECKING:
+    from pgflow.client import Client
+
+T = TypeVar("T")
+
+
+class Operations:
+    """The methods of a client that operate one workflow."""
+
+    _schema: str
+    _connections: Connections
+
+    async def cancel(self, id: UUID | str, *, connection: Any = None) -> bool:
+        """Ask for a workflow to be cancelled: its code gets an `asyncio.CancelledError`, and may compensate.
+
+        Parameters:
+            connection: a connection or session of psycopg's or SQLAlchemy's whose transaction this joins.
+
+        Returns:
+            False when it has ended already.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+
+        Example:
+            await client.cancel(handle.id)
+        """
+        return await self._operate(operating.cancel(self._schema, uuid_of(id)), connection)
+
+    async def pause(self, id: UUID | str) -> bool:
+        """Let nobody go on with a workflow until `resume`. One that runs is paused when its activities in flight have ended.
+
+        Returns:
+            False when it has ended already.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+        """
+        return await self._operate(operating.pause(self._schema, uuid_of(id)))
+
+    async def resume(self, id: UUID | str) -> bool:
+        """Let a paused workflow go on.
+
+        Returns:
+            False when it is not paused.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+        """
+        return await self._operate(operating.resume(self._schema, uuid_of(id)))
+
+    async def retry(self, id: UUID | str) -> None:
+        """Run a failed workflow again from its history: the steps whose failures left it get a new set of attempts.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+            PgflowError: it has not failed; its code had gone on from the failure (fork it); it is unique, and another live
+                workflow has its name and tags.
+
+        Example:
+            await client.retry(handle.id)
+        """
+        await self._operate(operating.retry(self._schema, uuid_of(id)))
+
+    async def fork(
+        self, id: UUID | str, before: str, *, queue: str | None = None
+    ) -> WorkflowHandle[Any]:
+        """Start a new workflow from a copy of another's history before a location.
+
+        Parameters:
+            before: the location of a step, as displayed or as stored; it and what comes after it runs anew.
+            queue: the queue that workers serve; that of the other workflow if not given and still known.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow, or no such step in its history.
+            PgflowError: the turn of a loop has been trimmed; a child was dispatched before it whose output is not recorded.
+            ValueError: `before` is no location.
+
+        Example:
+            handle = await client.fork(failed.id, before="{2, 5, 1}")
+        """
+        query = operating.fork(self._schema, uuid_of(id), location_of(before), uuid7(), queue)
+        return WorkflowHandle(cast("Client", self), await self._operate(query), None)
+
+    async def _operate(self, query: Query[T], connection: Any = None) -> T:
+        try:
+            if connection is not None:
+                return await execute_on(connection, query)
+            return await self._connections.execute(query)
+        except psycopg.Error as error:
+            refused = operating.refusal(error)
+            if refused is None:
+                raise
+            raise refused from None
