@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: demo test lint types bench soak clean
+.PHONY: demo test lint types wheel bench soak clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,9 +24,13 @@ test: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/python scripts/sync_client.py --check
 
 types: $(STAMP)
 	$(BIN)/mypy
+
+wheel: $(STAMP)
+	$(BIN)/python scripts/check_wheel.py
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

@@ -32,20 +32,28 @@ class Limits:
 class Timer(Protocol):
     """A timer that can be cancelled."""
 
-    def cancel(self) -> None: ...
+    def cancel(self) -> None:
+        """Do not call back."""
+        ...
 
 
 class Host(Protocol):
     """What a run needs of the worker that it lives in. Everything is called on the worker's event loop."""
 
     @property
-    def journal(self) -> Journal: ...
+    def journal(self) -> Journal:
+        """Where rows of history go."""
+        ...
 
     @property
-    def loops(self) -> Loops: ...
+    def loops(self) -> Loops:
+        """Where advancements of loops go."""
+        ...
 
     @property
-    def limits(self) -> Limits: ...
+    def limits(self) -> Limits:
+        """The bounds of a run."""
+        ...
 
     def now(self) -> datetime:
         """The database's time, as well as it is known; never ahead of it."""
