@@ -10,23 +10,13 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
 
 from pgflow.codec import PAYLOAD_LIMIT
+from pgflow.commands import Dispatched, Options, input_of, output_of, sending_of, sent_of, uuid_of
 from pgflow.definitions import Workflow
 from pgflow.errors import WorkflowNotFound
 from pgflow.sync_handle import SyncWorkflowHandle
 from pgflow.info import HistoryEvent, WorkflowInfo
 from pgflow.sync_operations import SyncOperations
-from pgflow.requests import (
-    Filter,
-    Options,
-    input_of,
-    inputs_of,
-    output_of,
-    parts_of,
-    seconds_of,
-    sending_of,
-    sent_of,
-    uuid_of,
-)
+from pgflow.requests import Filter, inputs_of, parts_of, seconds_of
 from pgflow.store import dispatching, inspection, signalling
 from pgflow.store.client_sync import Connections, Endings, execute_on, mail_on, wake_on
 from pgflow.store.connections import Database
@@ -364,8 +354,8 @@ class SyncClient(SyncOperations):
         return WorkflowNotFound(f'there is no workflow {id} in schema "{self._schema}"')
 
     def _send(
-        self, query: Query[builtins.list[dispatching.Dispatched]], connection: Any
-    ) -> builtins.list[dispatching.Dispatched]:
+        self, query: Query[builtins.list[Dispatched]], connection: Any
+    ) -> builtins.list[Dispatched]:
         """Dispatch; again when somebody else started the same at the same moment and could not be seen yet."""
         for _ in range(10):
             if connection is None:

@@ -14,9 +14,10 @@ from uuid import UUID
 
 import psycopg
 
+from pgflow.commands import Outcome
 from pgflow.store.compatibility import check_async as check
 from pgflow.store.connections import AsyncConnection, Database
-from pgflow.store.dispatching import Outcome, outcomes
+from pgflow.store.dispatching import outcomes
 from pgflow.store.hints import Listener, Notifier
 from pgflow.store.joining import execute_async as execute_on
 from pgflow.store.joining import mail_async as mail_on

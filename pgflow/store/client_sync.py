@@ -15,10 +15,11 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
+from pgflow.commands import Outcome
 from pgflow.store.channels import done_channel, parse_done
 from pgflow.store.compatibility import check_blocking as check
 from pgflow.store.connections import Connection, Database
-from pgflow.store.dispatching import Outcome, outcomes, wake
+from pgflow.store.dispatching import outcomes, wake
 from pgflow.store.joining import execute_blocking as execute_on
 from pgflow.store.joining import mail_blocking as mail_on
 from pgflow.store.joining import wake_blocking as wake_on

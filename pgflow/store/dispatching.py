@@ -7,61 +7,13 @@ workflow or thousands. After the commit (never within a busy transaction) `wake`
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
+from pgflow.commands import Dispatch, Dispatched, Outcome
 from pgflow.store.channels import done_channel, done_payloads, wake_channel
 from pgflow.store.connections import statement
 from pgflow.store.query import Query
-
-
-class Dispatch(NamedTuple):
-    """One workflow to start. `input` and `tags` are JSON text; `id` comes from `pgflow.store.uuid7`."""
-
-    id: UUID
-    name: str
-    input: str = "{}"
-    tags: str = "{}"
-    unique: bool = False
-    """Held back while another live workflow that was dispatched so has the same name and exactly the same tags."""
-    run_at: datetime | None = None
-    """When it may start; None, or a moment that has passed: now."""
-    priority: int = 0
-    queue: str = "default"
-    parent_id: UUID | None = None
-    root_id: UUID | None = None
-
-
-class Dispatched(NamedTuple):
-    """What a dispatch came to."""
-
-    id: UUID | None
-    """The workflow's id: the given one, or that of the live workflow that holds the same unique key."""
-    name: str | None
-    """The name of the workflow that has this id. Another name than the one asked for is the caller's mistake."""
-    created: bool
-    """Whether this statement started it."""
-
-    @property
-    def unseen(self) -> bool:
-        """Somebody else started the same at the same moment and cannot be seen yet: send the query again."""
-        return self.id is None
-
-
-class Outcome(NamedTuple):
-    """How a workflow stands. `status` is final when it is completed, failed or cancelled; payloads are JSON text."""
-
-    id: UUID
-    name: str
-    status: str
-    output: str | None
-    error: str | None
-
-    @property
-    def ended(self) -> bool:
-        """Whether it has an output, or will have none unless somebody retries it."""
-        return self.status in ("completed", "failed", "cancelled")
 
 
 def dispatch(schema: str, workflows: Sequence[Dispatch]) -> Query[list[Dispatched]]:
@@ -84,14 +36,17 @@ def dispatch(schema: str, workflows: Sequence[Dispatch]) -> Query[list[Dispatche
         cursor = await connection.execute(query.sql, query.params)
         (dispatched,) = query.read(await cursor.fetchall())
     """
+    text = statement("dispatch_given", schema) + statement("dispatch", schema)
+    return Query(text, columns_of(workflows), _dispatched)
+
+
+def columns_of(workflows: Sequence[Dispatch]) -> dict[str, list[Any]]:
+    """The parameters that carry what is to be started, by column."""
     columns: Sequence[Sequence[Any]] = (
-        list(zip(*workflows, strict=True)) if workflows else [()] * 10
+        list(zip(*workflows, strict=True)) if workflows else [()] * len(Dispatch._fields)
     )
-    names = ("ids", "names", "inputs", "tags", "uniques", "run_ats", "priorities", "queues")
-    params = dict(
-        zip((*names, "parent_ids", "root_ids"), map(list, columns), strict=True),
-    )
-    return Query(statement("dispatch", schema), params, _dispatched)
+    names = ("ids", "names", "inputs", "tags", "uniques", "run_ats", "priorities", "queues", "detached")
+    return dict(zip(names, map(list, columns), strict=True))
 
 
 def _dispatched(rows: Sequence[tuple[Any, ...]]) -> list[Dispatched]:

@@ -7,40 +7,12 @@ that takes no lock on its receiver; workers deliver it (`mailbox.py`). After the
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
-from uuid import UUID
+from typing import Any
 
+from pgflow.commands import Sending, Sent
 from pgflow.store.channels import mail_channel
 from pgflow.store.connections import statement
 from pgflow.store.query import Query
-
-
-class Sending(NamedTuple):
-    """One signal to send: to a workflow, or to the oldest live one of a name whose tags contain `tags` (JSON text)."""
-
-    id: UUID
-    workflow_id: UUID | None
-    workflow_name: str | None
-    tags: str | None
-    name: str
-    body: str
-    sender_id: UUID | None = None
-
-
-class Sent(NamedTuple):
-    """What came of sending a signal."""
-
-    receiver: UUID | None
-    """The workflow that receives it; None: there is none."""
-    final: str | None
-    """How the receiver has ended, if it has; a failed one keeps the signal for when it goes on."""
-    worker: int
-    """The worker that has the receiver, or had it last; 0: any."""
-
-    @property
-    def accepted(self) -> bool:
-        """Whether somebody receives it."""
-        return self.receiver is not None and self.final in (None, "failed")
 
 
 def send(schema: str, signals: Sequence[Sending]) -> Query[list[Sent]]:
@@ -49,10 +21,17 @@ def send(schema: str, signals: Sequence[Sending]) -> Query[list[Sent]]:
     Example:
         query = send("pgflow", [Sending(uuid7(), workflow_id, None, None, "approved", '{"by":"eva"}')])
     """
-    columns = list(zip(*signals, strict=True)) if signals else [()] * 7
-    names = ("ids", "workflow_ids", "workflow_names", "tags", "names", "bodies", "sender_ids")
-    params = dict(zip(names, map(list, columns), strict=True))
-    return Query(statement("signal_send", schema), params, _sent)
+    text = statement("signal_given", schema) + statement("signal_send", schema)
+    return Query(text, columns_of(signals), _sent)
+
+
+def columns_of(signals: Sequence[Sending]) -> dict[str, list[Any]]:
+    """The parameters that carry signals, by column."""
+    columns: Sequence[Sequence[Any]] = (
+        list(zip(*signals, strict=True)) if signals else [()] * len(Sending._fields)
+    )
+    names = ("ids", "workflow_ids", "workflow_names", "tags", "names", "bodies")
+    return dict(zip(names, map(list, columns), strict=True))
 
 
 def _sent(rows: Sequence[tuple[Any, ...]]) -> list[Sent]:

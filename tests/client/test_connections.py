@@ -18,10 +18,10 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 import pgflow
+from pgflow.commands import Dispatch
 from pgflow.requests import parts_of
 from pgflow.store import retrying
 from pgflow.store.channels import wake_channel
-from pgflow.store.dispatching import Dispatch
 from tests.client.fake import count, kill_connections, proxy, until
 
 

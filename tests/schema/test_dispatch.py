@@ -12,9 +12,9 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from pgflow.commands import Dispatch
 from pgflow.store import dispatching
 from pgflow.store.channels import wake_channel
-from pgflow.store.dispatching import Dispatch
 from pgflow.store.uuid7 import uuid7
 from tests.schema.waits import Waits
 

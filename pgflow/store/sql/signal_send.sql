@@ -1,15 +1,8 @@
--- Sends signals, one or hundreds, under ids that their senders made: sent twice is sent once, to the same receiver. Those
+-- Sends the signals `given` before it, under ids that their senders made: sent twice is sent once, to the same receiver. Those
 -- that name no workflow go to the oldest live one of a name whose tags contain the given ones, else to a failed one.
 -- No lock is taken on a receiver. Answers who receives each (null: nobody), how the receiver has ended if it has, and
 -- which worker has it or had it last.
-WITH given AS MATERIALIZED (
-    SELECT g.number, g.id, g.workflow_id, g.workflow_name, g.tags, g.name, g.body::json AS body, g.sender_id
-    FROM unnest(
-        %(ids)s::uuid[], %(workflow_ids)s::uuid[], %(workflow_names)s::text[], %(tags)s::jsonb[], %(names)s::text[],
-        %(bodies)s::text[], %(sender_ids)s::uuid[]
-    ) WITH ORDINALITY AS g (id, workflow_id, workflow_name, tags, name, body, sender_id, number)
-),
-addressed AS MATERIALIZED (
+, addressed AS MATERIALIZED (
     SELECT given.*, earlier.id IS NOT NULL AS sent,
            CASE
                WHEN earlier.id IS NOT NULL THEN earlier.workflow_id
@@ -32,6 +25,6 @@ inserted AS (
     ORDER BY number
     ON CONFLICT (id) DO NOTHING
 )
-SELECT number::int - 1, CASE WHEN known THEN receiver END, CASE WHEN NOT sent THEN final END, worker
+SELECT number::int - 1, CASE WHEN known OR sent THEN receiver END, CASE WHEN NOT sent THEN final END, worker
 FROM found
 ORDER BY number

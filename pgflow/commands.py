@@ -1,0 +1,281 @@
+"""Commands: what clients and workflows ask of workflows (start one, signal one, tell how one ended), and the answers.
+
+They are checked and encoded here, and the answers read, the same for both sides. No I/O.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from pgflow.codec import decode_error, encode
+from pgflow.definitions import Workflow, signal_name
+from pgflow.errors import PgflowError, WorkflowCancelled, WorkflowFailed, WorkflowNotFound
+from pgflow.tags import tags_text
+
+
+class Dispatch(NamedTuple):
+    """One workflow to start. `input` and `tags` are JSON text; the `id` is made by whoever dispatches."""
+
+    id: UUID
+    name: str
+    input: str = "{}"
+    tags: str = "{}"
+    unique: bool = False
+    """Held back while another live workflow that was dispatched so has the same name and exactly the same tags."""
+    run_at: datetime | None = None
+    """When it may start; None, or a moment that has passed: now."""
+    priority: int | None = 0
+    queue: str | None = "default"
+    """Of a child, priority and queue may be None: those of the workflow that dispatches it."""
+    detached: bool = False
+    """Of a child: cancelling the workflow that dispatches it does not reach it."""
+
+
+class Dispatched(NamedTuple):
+    """What a dispatch came to."""
+
+    id: UUID | None
+    """The workflow's id: the given one, or that of the live workflow that holds the same unique key."""
+    name: str | None
+    """The name of the workflow that has this id. Another name than the one asked for is the caller's mistake."""
+    created: bool
+    """Whether this statement started it."""
+
+    @property
+    def unseen(self) -> bool:
+        """Somebody else started the same at the same moment and cannot be seen yet: send the query again."""
+        return self.id is None
+
+
+class Options:
+    """The options of a dispatch, checked.
+
+    Raises:
+        ValueError: tags that are no flat object, a naive `run_at`, a priority or queue out of range.
+    """
+
+    def __init__(
+        self,
+        tags: Mapping[str, Any] | None = None,
+        unique: bool = False,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        queue: str = "default",
+    ) -> None:
+        if run_at is not None:
+            _check_moment(run_at)
+        if isinstance(priority, bool) or not isinstance(priority, int) or not -(2**31) <= priority < 2**31:
+            raise ValueError(f"priority={priority!r}: expected a whole number of 32 bits")
+        if not isinstance(queue, str) or not queue or len(queue) > 200 or not queue.isprintable():
+            raise ValueError(f"queue={queue!r}: expected a name of 1 to 200 printable characters")
+        self.tags_text = tags_text(tags)
+        self.unique = bool(unique)
+        self.run_at = run_at
+        self.priority = priority
+        self.queue = queue
+
+    def dispatch(self, id: UUID, name: str, input: str) -> Dispatch:
+        """The request for one workflow."""
+        return Dispatch(id, name, input, self.tags_text, self.unique, self.run_at, self.priority, self.queue)
+
+    def check(self, request: Dispatch, started: Dispatched) -> UUID:
+        """The id of what was started, or was there.
+
+        Raises:
+            ValueError: the id belongs to a workflow of another name.
+            PgflowError: nothing came of it.
+        """
+        if started.id is None:
+            raise PgflowError(
+                f'workflow "{request.name}" is started and ended by others all the time; nothing was started. Try again.'
+            )
+        if started.name != request.name:
+            raise ValueError(
+                f'id={started.id}: this id belongs to a workflow "{started.name}", expected "{request.name}". Nothing was '
+                "started; choose another id."
+            )
+        return started.id
+
+
+def _check_moment(run_at: datetime) -> None:
+    if not isinstance(run_at, datetime) or run_at.utcoffset() is None:
+        raise ValueError(
+            f"run_at={run_at!r}: expected a datetime with a time zone, e.g. datetime.now(timezone.utc) + timedelta(hours=1)"
+        )
+    try:
+        run_at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"run_at={run_at!r}: out of the range of time in UTC") from None
+
+
+def input_of(
+    workflow: Workflow[Any, Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int
+) -> tuple[str, str]:
+    """The name of a workflow and its input as JSON.
+
+    Raises:
+        TypeError: the arguments do not fit, or it is neither a workflow nor a name.
+        SerializationError: an argument cannot be stored, or is too large.
+    """
+    name = workflow_name(workflow)
+    if isinstance(workflow, Workflow):
+        return name, workflow.encode_arguments(args, kwargs, limit)
+    if args:
+        raise TypeError(
+            f'workflow "{name}" is given by its name, so its parameters are not known here: give the arguments by name'
+        )
+    return name, encode(kwargs, what=f'arguments of workflow "{name}"', limit=limit)
+
+
+def workflow_name(workflow: Any) -> str:
+    """The name of a workflow that is given as itself or by its name.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: the name cannot be one.
+    """
+    if isinstance(workflow, Workflow):
+        return workflow.name
+    if not isinstance(workflow, str):
+        raise TypeError(f"expected a workflow (made by @pgflow.workflow) or its name, found {workflow!r}")
+    if not workflow or len(workflow) > 200 or not workflow.isprintable():
+        raise ValueError(f"workflow name {workflow!r}: expected 1 to 200 printable characters")
+    return workflow
+
+
+class Outcome(NamedTuple):
+    """How a workflow stands. `status` is final when it is completed, failed or cancelled; payloads are JSON text."""
+
+    id: UUID
+    name: str
+    status: str
+    output: str | None
+    error: str | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has an output, or will have none unless somebody retries it."""
+        return self.status in ("completed", "failed", "cancelled")
+
+
+def output_of(outcome: Outcome, workflow: Workflow[Any, Any] | None) -> tuple[Any] | None:
+    """The output in a tuple of one; None while the workflow goes on.
+
+    Raises:
+        WorkflowFailed: it failed.
+        WorkflowCancelled: it was cancelled.
+    """
+    if outcome.status == "completed":
+        text = outcome.output or "null"
+        return (json.loads(text) if workflow is None else workflow.decode_result(text),)
+    if outcome.status == "failed":
+        told = decode_error(outcome.error or "{}")
+        kind, message = str(told.get("type")), str(told.get("message"))
+        raise WorkflowFailed(
+            f'workflow "{outcome.name}" {outcome.id} failed: {kind}: {message}',
+            workflow_id=outcome.id,
+            error_type=kind,
+            error_message=message,
+        )
+    if outcome.status == "cancelled":
+        raise WorkflowCancelled(
+            f'workflow "{outcome.name}" {outcome.id} was cancelled', workflow_id=outcome.id
+        )
+    return None
+
+
+class Sending(NamedTuple):
+    """One signal to send: to a workflow, or to the oldest live one of a name whose tags contain `tags` (JSON text)."""
+
+    id: UUID
+    workflow_id: UUID | None
+    workflow_name: str | None
+    tags: str | None
+    name: str
+    body: str
+
+
+class Sent(NamedTuple):
+    """What came of sending a signal."""
+
+    receiver: UUID | None
+    """The workflow that receives it; None: there is none."""
+    final: str | None
+    """How the receiver has ended, if it has; a failed one keeps the signal for when it goes on."""
+    worker: int
+    """The worker that has the receiver, or had it last; 0: any."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether somebody receives it."""
+        return self.receiver is not None and self.final in (None, "failed")
+
+
+def sending_of(
+    id: UUID,
+    body: Any,
+    to: UUID | str | None,
+    workflow: Workflow[Any, Any] | str | None,
+    tags: Mapping[str, Any] | None,
+    limit: int,
+) -> Sending:
+    """A signal, checked and encoded.
+
+    Raises:
+        TypeError: the body is no signal, or it is said neither or both to whom it goes.
+        ValueError: an id that is none, tags that are no flat object.
+        SerializationError: the body cannot be stored, or is too large.
+    """
+    name = signal_name(type(body), "signal")
+    if (to is None) == (workflow is None):
+        raise TypeError(
+            f'signal "{name}": expected either to=workflow_id, or workflow=... with tags={{...}}; found '
+            f"{'neither' if to is None else 'both'}"
+        )
+    if to is not None and tags is not None:
+        raise TypeError(f'signal "{name}": tags go with workflow=..., not with to=...')
+    text = encode(body, type(body), what=f'signal "{name}"', limit=limit)
+    if to is not None:
+        return Sending(id, uuid_of(to), None, None, name, text)
+    return Sending(id, None, workflow_name(workflow), tags_text(tags), name, text)
+
+
+def sent_of(sending: Sending, sent: Sent, missing_ok: bool) -> UUID | None:
+    """The id of a signal that was sent; None when nobody receives it and that is well.
+
+    Raises:
+        WorkflowNotFound: nobody receives it.
+    """
+    if sent.accepted:
+        return sending.id
+    if missing_ok:
+        return None
+    if sent.final is not None:
+        raise WorkflowNotFound(
+            f'signal "{sending.name}": the workflow {sent.receiver} is {sent.final}, nothing was sent'
+        )
+    if sending.workflow_id is not None:
+        raise WorkflowNotFound(
+            f'signal "{sending.name}": there is no workflow {sending.workflow_id}, nothing was sent'
+        )
+    raise WorkflowNotFound(
+        f'signal "{sending.name}": no live workflow "{sending.workflow_name}" has the tags {sending.tags}, nothing was sent'
+    )
+
+
+def uuid_of(id: UUID | str) -> UUID:
+    """An id as a UUID.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(id, UUID):
+        return id
+    if isinstance(id, str) and re.fullmatch(r"[0-9a-fA-F-]{32,36}", id):
+        return UUID(id)
+    raise ValueError(f"id={id!r}: expected a UUID")
