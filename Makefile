@@ -2,14 +2,16 @@
 #
 #   make demo    a catalogue of the standard library, by two workers of which one is killed
 #   make test    the tests, on an embedded PostgreSQL unless PGFLOW_TEST_DSN names another
-#   make bench   how fast it is beside the bare minimum; `make soak` runs for as long as you let it
+#   make bench   how fast it is beside the bare minimum (10 minutes; `make bench-quick` one); `make soak` runs for as long as
+#                you let it
+#   make gate    durable steps a second beside the bare minimum, compared with the bound that is kept in benchmarks/
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: demo test lint types wheel bench soak clean
+.PHONY: demo test lint types wheel bench bench-quick gate soak clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +36,12 @@ wheel: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+bench-quick: $(STAMP)
+	$(BIN)/python -m benchmarks --quick
+
+gate: $(STAMP)
+	$(BIN)/python -m benchmarks gate
 
 soak: $(STAMP)
 	$(BIN)/python -m tests.soak

@@ -1,0 +1,1 @@
+"""One scenario a file: each is a function from a `Plan` to its figures."""
