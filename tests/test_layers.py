@@ -25,9 +25,11 @@ FLOORS = (
     ("codec", "history", "info", "retry"),
     ("signature", "tags"),
     ("definitions",),
+    ("commands",),
     ("execution",),
     ("store",),
     ("embedded", "requests", "worker"),
+    ("handle", "operations", "sync_handle", "sync_operations"),
     ("client", "sync_client"),
     ("cli",),
 )

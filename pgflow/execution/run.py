@@ -19,18 +19,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from pgflow.codec import encode_error
-from pgflow.errors import EngineError, LeaseLost, PgflowError
+from pgflow.errors import EngineError, LeaseLost
 from pgflow.execution.cancellation import record_cancellation, replay_cancellations
-from pgflow.execution.failure import abandoned_by, steps_of
+from pgflow.execution.ending import outcome_of, stuck
 from pgflow.execution.host import Host
 from pgflow.execution.order import Delivery, Order, RecordedEnd, resolve
 from pgflow.execution.outgoing import Outgoing
 from pgflow.execution.ports import (
     Advance,
     Arrived,
-    Cancelled,
     Claimed,
-    Completed,
     EventRow,
     Failed,
     Outcome,
@@ -365,6 +363,10 @@ class Run:
         self._outgoing.drop()
         self._write_outcome(Failed(encode_error(error)))
 
+    def drop_gathered(self) -> None:
+        """Forget the rows that are gathered and not yet written."""
+        self._outgoing.drop()
+
     def left(self, outcome: Outcome) -> None:
         """The outcome is committed: leave memory, or stay there asleep."""
         if not isinstance(outcome, Suspended) or not self.host.keep(self):
@@ -397,7 +399,7 @@ class Run:
                 self._write_outcome(self._waits.suspension(self.claimed.mailbox))
                 return
             if not self._outgoing.calls_in_flight:
-                self._note_stuck()
+                self._write_outcome(stuck(self))
                 return
         self._waits.set_timer()
         self._outgoing.flush()
@@ -413,19 +415,6 @@ class Run:
             self._outgoing.flush()
         else:
             self._write_outcome(Released())
-
-    def _note_stuck(self) -> None:
-        self._write_outcome(
-            Failed(
-                encode_error(
-                    PgflowError(
-                        f"{self.label} waits for something that no step will bring about: no activity runs, no deadline "
-                        "and no signal is awaited, and its code has not returned. Look for an event, lock or future that "
-                        "nobody sets, or for a task that waits for itself."
-                    )
-                )
-            )
-        )
 
     def _timer_fired(self) -> None:
         if self.closed or self._outcome is not None or self._stopping:
@@ -453,52 +442,7 @@ class Run:
             if self.fatal is None:
                 self._outgoing.flush()
         else:
-            self._write_outcome(self._outcome_of(root))
-
-    def _outcome_of(self, root: asyncio.Task[Any]) -> Outcome:
-        error: BaseException | None = self.fatal
-        output = ""
-        if error is None:
-            if root.cancelled():
-                error = asyncio.CancelledError("the workflow's code cancelled itself")
-                if self.cancelled:
-                    self._abandon_rest()
-                    return Cancelled()
-            else:
-                error = root.exception()
-            if error is None:
-                try:
-                    self.scope.check_latent()
-                    output = self.workflow.encode_result(root.result(), self.host.limits.payload)
-                except Exception as failure:
-                    error = failure
-        if isinstance(error, EngineError):
-            # Divergence and its like write no event: what this pump gathered is dropped.
-            self._outgoing.drop()
-            return Failed(encode_error(error))
-        unfinished = self._abandon_rest()
-        if error is not None:
-            return self._failed(error, unfinished)
-        return Completed(output)
-
-    def _abandon_rest(self) -> list[Step]:
-        """The body has ended: what it left unfinished, which comes back, is cancelled and recorded as abandoned."""
-        unfinished = self.scope.all_unfinished()
-        self.scope._close_below()
-        self.scope.abandon_rows(unfinished, self.next_seq() if unfinished else None)
-        for step in unfinished:
-            step.drop()
-        self.loop.drain()  # the tasks that the body left behind see their cancellation
-        return unfinished
-
-    def _failed(self, error: BaseException, unfinished: list[Step]) -> Failed:
-        """The failure, with the steps that a retry runs again."""
-        steps, calls = steps_of(error)
-        if calls is not None and self.calls > calls:
-            return Failed(encode_error(error), (), steps[0].location)
-        undone = [*steps, *abandoned_by(error), *unfinished, *(self.aftermath or ())]
-        again = {step.location for step in undone}
-        return Failed(encode_error(error), tuple(sorted(again)))
+            self._write_outcome(outcome_of(self, root))
 
     def _loop_time(self) -> float:
         return self.scope.now.timestamp()

@@ -1,0 +1,77 @@
+"""How a run ends: what the end of its code comes to, as an outcome to be written."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from pgflow.codec import encode_error
+from pgflow.errors import EngineError, PgflowError
+from pgflow.execution.failure import abandoned_by, steps_of
+from pgflow.execution.ports import Cancelled, Completed, Failed, Outcome
+
+if TYPE_CHECKING:
+    from pgflow.execution.run import Run
+    from pgflow.execution.step import Step
+
+
+def outcome_of(run: Run, root: asyncio.Task[Any]) -> Outcome:
+    """The outcome of a run whose code has ended, or which an error of the engine ends; the rows that go with it are gathered."""
+    error: BaseException | None = run.fatal
+    output = ""
+    if error is None:
+        if root.cancelled():
+            error = asyncio.CancelledError("the workflow's code cancelled itself")
+            if run.cancelled:
+                _abandon_rest(run)
+                return Cancelled()
+        else:
+            error = root.exception()
+        if error is None:
+            try:
+                run.scope.check_latent()
+                output = run.workflow.encode_result(root.result(), run.host.limits.payload)
+            except Exception as failure:
+                error = failure
+    if isinstance(error, EngineError):
+        # Divergence and its like write no event: what this pump gathered is dropped.
+        run.drop_gathered()
+        return Failed(encode_error(error))
+    unfinished = _abandon_rest(run)
+    if error is not None:
+        return _failed(run, error, unfinished)
+    return Completed(output)
+
+
+def stuck(run: Run) -> Failed:
+    """The outcome of a run that nothing can bring on any more."""
+    return Failed(
+        encode_error(
+            PgflowError(
+                f"{run.label} waits for something that no step will bring about: no activity runs, no deadline "
+                "and no signal is awaited, and its code has not returned. Look for an event, lock or future that "
+                "nobody sets, or for a task that waits for itself."
+            )
+        )
+    )
+
+
+def _abandon_rest(run: Run) -> list[Step]:
+    """The body has ended: what it left unfinished, which comes back, is cancelled and recorded as abandoned."""
+    unfinished = run.scope.all_unfinished()
+    run.scope._close_below()
+    run.scope.abandon_rows(unfinished, run.next_seq() if unfinished else None)
+    for step in unfinished:
+        step.drop()
+    run.loop.drain()  # the tasks that the body left behind see their cancellation
+    return unfinished
+
+
+def _failed(run: Run, error: BaseException, unfinished: list[Step]) -> Failed:
+    """The failure, with the steps that a retry runs again."""
+    steps, calls = steps_of(error)
+    if calls is not None and run.calls > calls:
+        return Failed(encode_error(error), (), steps[0].location)
+    undone = [*steps, *abandoned_by(error), *unfinished, *(run.aftermath or ())]
+    again = {step.location for step in undone}
+    return Failed(encode_error(error), tuple(sorted(again)))
