@@ -29,7 +29,8 @@ FLOORS = (
     ("execution",),
     ("store",),
     ("embedded", "requests", "worker"),
-    ("handle", "operations", "sync_handle", "sync_operations"),
+    ("handle", "sync_handle"),
+    ("operations", "sync_operations"),
     ("client", "sync_client"),
     ("cli",),
 )
