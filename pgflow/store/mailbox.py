@@ -129,6 +129,8 @@ class Mailbox:
             cursor = await connection.execute(
                 self._database.statement("mail_read"), asked, prepare=True
             )
-            for id, *signal in await cursor.fetchall():
-                news[id].signals.append(Signal(*signal))
+            for id, *values in await cursor.fetchall():
+                signal = Signal(*values)
+                news[id].signals.append(signal)
+                news[id].mailbox = max(news[id].mailbox, signal.number)  # delivered between the two statements
         return list(news.values())
