@@ -11,7 +11,7 @@ from pgflow.version import VERSION
 _COMMANDS = {
     "db": ("pgflow.cli.db", "db", "Create and migrate the schema."),
     "worker": ("pgflow.cli.worker", "worker", "Run workflows."),
-    "workflow": ("pgflow.cli.workflow", "workflow", "Look at workflows and their history."),
+    "workflow": ("pgflow.cli.workflow", "workflow", "Look at workflows, and operate them."),
 }
 
 

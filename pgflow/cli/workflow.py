@@ -1,4 +1,4 @@
-"""`pgflow workflow list | show | history`: looks at workflows and changes nothing."""
+"""`pgflow workflow list | show | history`: looks at workflows and changes nothing. What changes them stands in `operate.py`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from pgflow.cli import tables
 from pgflow.cli.database import database_options, told
+from pgflow.cli.operate import COMMANDS
 from pgflow.info import HistoryEvent, WorkflowInfo
 from pgflow.requests import STATUSES, Filter
 from pgflow.store import inspection
@@ -30,7 +31,11 @@ _json = click.option("--json", "as_json", is_flag=True, help="One JSON document,
 
 @click.group()
 def workflow() -> None:
-    """Look at workflows and their history. Times are UTC."""
+    """Look at workflows and their history, and operate them. Times are UTC."""
+
+
+for _command in COMMANDS:
+    workflow.add_command(_command)
 
 
 @workflow.command("list")

@@ -1,0 +1,139 @@
+"""`pgflow workflow dispatch | signal | cancel | pause | resume | retry | fork`: changes one workflow, as a client does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import click
+
+from pgflow.cli.database import database_options, told
+from pgflow.definitions import signal as declare_signal
+from pgflow.sync_client import SyncClient
+
+_id = click.argument("id", type=click.UUID)
+
+
+@contextmanager
+def _client(dsn: str, schema: str) -> Iterator[SyncClient]:
+    with told(), SyncClient(dsn, schema, connections=1) as client:
+        yield client
+
+
+@click.command()
+@click.argument("name")
+@click.argument("input", default="{}")
+@click.option("--id", type=click.UUID, help="An id of yours; used before, it starts nothing.")
+@click.option("--tags", default="{}", metavar="JSON", help="A flat JSON object by which the workflow can be found.")
+@click.option("--unique", is_flag=True, help="One live workflow, of those started so, for this name and exactly these tags.")
+@click.option("--priority", default=0, show_default=True, help="Higher goes first.")
+@click.option("--queue", default="default", show_default=True, help="The queue that workers serve.")
+@database_options
+def dispatch(
+    name: str,
+    input: str,
+    id: UUID | None,
+    tags: str,
+    unique: bool,
+    priority: int,
+    queue: str,
+    dsn: str,
+    schema: str,
+) -> None:
+    """Start the workflow NAME with INPUT, a JSON object of its arguments, and print its id."""
+    arguments, labels = _object(input, "INPUT"), _object(tags, "--tags")
+    reserved = {"id", "tags", "unique", "run_at", "priority", "queue", "connection"} & arguments.keys()
+    with _client(dsn, schema) as client:
+        if reserved:
+            raise ValueError(f"INPUT names {', '.join(sorted(reserved))}, which are options here; start it by SQL: pgflow.dispatch(...)")
+        handle = client.dispatch(name, id=id, tags=labels, unique=unique, priority=priority, queue=queue, **arguments)
+    click.echo(handle.id)
+
+
+@click.command()
+@_id
+@click.argument("name")
+@click.argument("body", default="{}")
+@database_options
+def signal(id: UUID, name: str, body: str, dsn: str, schema: str) -> None:
+    """Send the workflow ID a signal: its NAME, and its BODY, a JSON object of its fields."""
+    with _client(dsn, schema) as client:
+        click.echo(client.signal(_packet(name, _object(body, "BODY")), to=id))
+
+
+@click.command()
+@_id
+@database_options
+def cancel(id: UUID, dsn: str, schema: str) -> None:
+    """Ask for the workflow ID to be cancelled; it may compensate."""
+    with _client(dsn, schema) as client:
+        _say(client.cancel(id), "it will be cancelled", "it has ended already")
+
+
+@click.command()
+@_id
+@database_options
+def pause(id: UUID, dsn: str, schema: str) -> None:
+    """Let nobody go on with the workflow ID until it is resumed."""
+    with _client(dsn, schema) as client:
+        _say(client.pause(id), "it is paused, or will be once its running activities have ended", "it has ended already")
+
+
+@click.command()
+@_id
+@database_options
+def resume(id: UUID, dsn: str, schema: str) -> None:
+    """Let the paused workflow ID go on."""
+    with _client(dsn, schema) as client:
+        _say(client.resume(id), "it goes on", "it is not paused")
+
+
+@click.command()
+@_id
+@database_options
+def retry(id: UUID, dsn: str, schema: str) -> None:
+    """Run the failed workflow ID again from its history."""
+    with _client(dsn, schema) as client:
+        client.retry(id)
+    click.echo("it goes on")
+
+
+@click.command()
+@_id
+@click.option("--before", required=True, metavar="LOCATION", help='The step that runs anew, such as "{2, 5, 1}".')
+@click.option("--queue", help="The queue that workers serve; that of the other workflow if not given and still known.")
+@database_options
+def fork(id: UUID, before: str, queue: str | None, dsn: str, schema: str) -> None:
+    """Start a new workflow from the history of the workflow ID before a step, and print its id."""
+    with _client(dsn, schema) as client:
+        click.echo(client.fork(id, before, queue=queue).id)
+
+
+COMMANDS = (dispatch, signal, cancel, pause, resume, retry, fork)
+
+
+def _object(text: str, what: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no JSON: {error}", param_hint=what) from error
+    if not isinstance(found, dict):
+        raise click.BadParameter(f"{text!r}: expected a JSON object", param_hint=what)
+    return found
+
+
+def _packet(name: str, fields: dict[str, Any]) -> Any:
+    """A signal of a class that only exists here: the command knows its name and its fields, not its code."""
+    from pydantic import ConfigDict, create_model
+
+    kind = create_model("Packet", __config__=ConfigDict(extra="allow"))
+    return declare_signal(name=name)(kind)(**fields)
+
+
+def _say(done: bool, yes: str, no: str) -> None:
+    click.echo(yes if done else no)
+    if not done:
+        raise SystemExit(1)
