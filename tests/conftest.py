@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -54,6 +55,14 @@ def dsn(server_dsn: str, template: str) -> Iterator[str]:
     """A database with the schema in it."""
     with databases.database(server_dsn, template) as dsn:
         yield dsn
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that an unprivileged server can reach; pytest's own ones are closed."""
+    with tempfile.TemporaryDirectory(prefix="pgflow-test-", dir="/var/tmp") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
 
 
 @pytest.fixture(scope="session")

@@ -28,16 +28,6 @@ OWNER = textwrap.dedent(
 )
 
 
-@pytest.fixture
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory that an unprivileged server can reach; pytest's own ones are closed."""
-    import tempfile
-
-    made = Path(tempfile.mkdtemp(prefix="pgflow-test-", dir="/var/tmp"))
-    made.chmod(0o755)
-    return made
-
-
 def value(dsn: str, query: str) -> object:
     with psycopg.connect(dsn, autocommit=True) as connection:
         row = connection.execute(query).fetchone()

@@ -11,11 +11,12 @@ import sys
 import threading
 from collections.abc import Iterable
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
+import psycopg
 
-from pgflow.cli.database import database_options
+from pgflow.cli.database import database_options, reason
 from pgflow.cli.processes import OWNER, supervise
 from pgflow.definitions import Workflow
 from pgflow.errors import PgflowError
@@ -34,6 +35,7 @@ log = logging.getLogger("pgflow.worker")
 @click.option("--threads", default=32, show_default=True, help="Plain activity functions at once, a process.")
 @click.option("--lease", default=15.0, show_default=True, help="Seconds until a silent worker's workflows are taken over.")
 @click.option("--grace", default=10.0, show_default=True, help="Seconds that running activities may go on after SIGTERM.")
+@click.option("--payload-limit", default=1 << 20, show_default=True, help="The largest payload, in bytes of JSON.")
 @click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
 @click.option("--log-format", default="human", show_default=True, help="human or json.")
 def worker(
@@ -46,6 +48,7 @@ def worker(
     threads: int,
     lease: float,
     grace: float,
+    payload_limit: int,
     log_level: str,
     log_format: str,
 ) -> None:
@@ -55,9 +58,12 @@ def worker(
     """
     try:
         configure(log_level, log_format)
-        found = workflows_of(targets)
-        if processes > 1:
-            sys.exit(supervise(processes, grace))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    found = workflows_of(targets)  # an error in the user's own module keeps its traceback
+    if processes > 1:
+        sys.exit(supervise(processes, grace))
+    try:
         made = Worker(
             dsn,
             workflows=found,
@@ -67,10 +73,15 @@ def worker(
             schema=schema,
             threads=threads,
             grace=grace,
+            payload_limit=payload_limit,
         )
     except (ValueError, TypeError) as error:
         raise click.ClickException(str(error)) from error
-    code = asyncio.run(_run(made))
+    leave(asyncio.run(serve(made)))
+
+
+def leave(code: int) -> NoReturn:
+    """End this process after its worker has ended."""
     # Threads of plain activities that outlived the grace period would keep the process alive; what they do is handed
     # back already, and another worker repeats it.
     logging.shutdown()
@@ -80,7 +91,8 @@ def worker(
     sys.exit(code)
 
 
-async def _run(made: Worker) -> int:
+async def serve(made: Worker) -> int:
+    """Run a worker until SIGTERM, SIGINT or the end of the process that supervises it; returns the exit code."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, made.stop)
@@ -95,11 +107,10 @@ async def _run(made: Worker) -> int:
         loop.add_reader(int(owner), orphaned)
     try:
         await made.run()
-    except PgflowError as error:
-        log.error("%s", error)
-        return 1
-    except OSError as error:
-        log.error("%s", error)
+    except (PgflowError, psycopg.Error, OSError) as error:
+        if made.ready.is_set() and not isinstance(error, PgflowError):
+            raise
+        log.error("%s", reason(error))
         return 1
     return 0
 
@@ -111,7 +122,7 @@ def workflows_of(targets: Iterable[str]) -> list[Workflow[Any, Any]]:
         targets: "module" (every workflow in it) or "module:name" (the workflow, or the list of workflows, of that name).
 
     Raises:
-        ValueError: no such module or name, or no workflow there.
+        click.ClickException: no such module or name, or no workflow there.
 
     Example:
         workflows_of(["shop.orders", "shop.refunds:refund"])
@@ -132,7 +143,7 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
-            raise ValueError(
+            raise click.ClickException(
                 f"no module {name!r} can be imported from {os.getcwd()} or from the Python path. Expected a module's name "
                 "with dots, such as my.workflows"
             ) from error
@@ -145,7 +156,7 @@ def _named(module: ModuleType, name: str) -> list[Workflow[Any, Any]]:
         return [value]
     if isinstance(value, list | tuple) and value and all(isinstance(one, Workflow) for one in value):
         return list(value)
-    raise ValueError(
+    raise click.ClickException(
         f"{module.__name__}:{name} is {value!r}; expected a workflow or a list of workflows (made by @pgflow.workflow)"
     )
 
@@ -153,7 +164,7 @@ def _named(module: ModuleType, name: str) -> list[Workflow[Any, Any]]:
 def _all_of(module: ModuleType) -> list[Workflow[Any, Any]]:
     found = [value for value in vars(module).values() if isinstance(value, Workflow)]
     if not found:
-        raise ValueError(
+        raise click.ClickException(
             f"the module {module.__name__} has no workflow at its top level; expected functions under @pgflow.workflow"
         )
     return found

@@ -89,6 +89,9 @@ class Database:
         lease: The worker's lease in seconds; no statement of the engine runs for longer than two thirds of it.
         application: What `pg_stat_activity` shows, before the connection's purpose.
 
+    Raises:
+        ValueError: The schema's name cannot be used in a statement.
+
     Example:
         database = Database("postgresql:///app")
         connection = await database.connect("journal")
@@ -98,6 +101,9 @@ class Database:
     schema: str = "pgflow"
     lease: float = 15.0
     application: str = "pgflow"
+
+    def __post_init__(self) -> None:
+        quoted(self.schema)
 
     @property
     def statement_timeout(self) -> int:

@@ -54,3 +54,6 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not value >= least:
                 raise ValueError(f"{name}={value!r}: expected at least {least:g} seconds")
+        for name, number in (("payload_limit", self.limits.payload), ("max_active_rows", self.limits.max_rows)):
+            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+                raise ValueError(f"{name}={number!r}: expected a whole number, at least 1")

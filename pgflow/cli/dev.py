@@ -1,0 +1,57 @@
+"""`pgflow dev [MODULE...]`: a PostgreSQL that needs no installation, migrated, with a worker on it, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from pgflow.cli.database import schema_option, told
+from pgflow.cli.worker import leave, serve, workflows_of
+from pgflow.embedded import Postgres
+from pgflow.store.migrations import migrate
+from pgflow.worker.logs import configure
+from pgflow.worker.worker import Worker
+
+
+@click.command()
+@click.argument("targets", nargs=-1, metavar="[MODULE[:NAME]]...")
+@schema_option
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".pgflow"),
+    show_default=True,
+    help="Where the server keeps its data.",
+)
+def dev(targets: tuple[str, ...], schema: str, directory: Path) -> None:
+    """Run an embedded PostgreSQL, migrated, and the workflows of MODULE on it, until Ctrl-C.
+
+    Without MODULE it is the server alone. The line that it prints first names the server to other programs.
+    """
+    code = 0
+    workflows = workflows_of(targets)
+    with told():
+        with Postgres(directory) as server:
+            migrate(server.dsn, schema)
+            os.environ["PGFLOW_DATABASE_URL"] = server.dsn
+            click.echo(f"export PGFLOW_DATABASE_URL={shlex.quote(server.dsn)}")
+            sys.stdout.flush()
+            if workflows:
+                configure()
+                code = asyncio.run(serve(Worker(server.dsn, workflows=workflows, schema=schema)))
+            else:
+                _wait()
+    leave(code)
+
+
+def _wait() -> None:
+    """Until Ctrl-C or SIGTERM."""
+    ends = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    signal.sigwait(ends)
