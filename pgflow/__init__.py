@@ -7,6 +7,7 @@ replays the history and goes on from the next step. Everything a user needs is i
 from pgflow.client import Client
 from pgflow.definitions import Activity, Registry, Workflow, activity, message, signal, workflow
 from pgflow.errors import (
+    ActivityCancelled,
     ActivityFailed,
     HistoryDiverged,
     LatentHistory,
@@ -16,11 +17,12 @@ from pgflow.errors import (
     PgflowError,
     SchemaOutdated,
     SerializationError,
+    TransactionMisused,
     WorkflowCancelled,
     WorkflowFailed,
     WorkflowNotFound,
 )
-from pgflow.execution.attempts import ActivityContext
+from pgflow.execution.activity_context import ActivityContext
 from pgflow.execution.context import WorkflowContext
 from pgflow.execution.loop import Break, Continue
 from pgflow.handle import WorkflowHandle
@@ -33,6 +35,7 @@ from pgflow.worker.worker import Worker
 
 __all__ = [
     "Activity",
+    "ActivityCancelled",
     "ActivityContext",
     "ActivityFailed",
     "Break",
@@ -51,6 +54,7 @@ __all__ = [
     "SerializationError",
     "SyncClient",
     "SyncWorkflowHandle",
+    "TransactionMisused",
     "Worker",
     "Workflow",
     "WorkflowCancelled",

@@ -20,7 +20,7 @@ from pgflow.retry import RetryPolicy, seconds
 from pgflow.signature import Parameters, Returned, parameters_of, returned_by
 
 if TYPE_CHECKING:
-    from pgflow.execution.attempts import ActivityContext
+    from pgflow.execution.activity_context import ActivityContext
     from pgflow.execution.context import WorkflowContext
 
 P = ParamSpec("P")

@@ -8,6 +8,8 @@
       +- SerializationError      a value that cannot be stored, or a stored one that does not fit its type
       +- SchemaOutdated          the database's schema and this code do not go together
       +- NonRetryable            raised by an activity: do not try again
+      |    +- TransactionMisused   a transactional activity has ended or altered its transaction itself
+      +- ActivityCancelled       raised in an activity by its heartbeat: nobody waits for it any more
       +- EngineError             ends the run whatever the code does with it
            +- HistoryDiverged      the code asks for another step than history holds
            +- LatentHistory        the code has ended and history goes on
@@ -89,6 +91,14 @@ class SchemaOutdated(PgflowError):
 
 class NonRetryable(PgflowError):
     """Raised by an activity to say that another attempt would not help."""
+
+
+class TransactionMisused(NonRetryable):
+    """A transactional activity has ended, broken or altered its transaction itself: nothing is recorded as done."""
+
+
+class ActivityCancelled(PgflowError):
+    """Raised in an activity by `ctx.heartbeat()`: nobody waits for this attempt any more, clean up and return."""
 
 
 class EngineError(PgflowError):

@@ -3,7 +3,7 @@ SELECT
     w.id, w.name, coalesce(w.status, r.status) AS status, r.queue, r.priority, w.tags, w.input, w.output, w.error,
     w.created_at, w.completed_at, r.wake_at, r.waiting_for, r.worker_id, k.host AS worker_host, k.pid AS worker_pid,
     k.expires_at AS lease_until, r.epoch, r.cancel_requested, w.parent_id, w.root_id,
-    w.state, r.pause_requested, r.awaits_children, w.detached, w.forked_from, r.reset, r.fork_before
+    w.state, r.pause_requested, r.awaits_children, w.detached, w.forked_from, r.reset, r.fork_before, w.tags_given
 FROM {schema}.workflows AS w
 LEFT JOIN {schema}.runs AS r ON r.workflow_id = w.id
 LEFT JOIN {schema}.workers AS k ON k.id = r.worker_id;
@@ -65,3 +65,5 @@ COMMENT ON COLUMN {schema}.workflow_overview.forked_from IS 'The workflow from w
 COMMENT ON COLUMN {schema}.workflow_overview.reset IS 'Failed: locations of the steps that a retry runs again.';
 --;
 COMMENT ON COLUMN {schema}.workflow_overview.fork_before IS 'Failed and not to be retried: the location before which to fork it.';
+--;
+COMMENT ON COLUMN {schema}.workflow_overview.tags_given IS 'The tags given at its dispatch, if activities have changed them.';

@@ -36,6 +36,7 @@ def upgrade() -> None:
     _signals(schema)
     _requests(schema)
     _messages(schema)
+    _outputs(schema, "The recorded result; of a pending activity, what its last heartbeat told.")
     quoted = _quoted(schema)
     for table, settings in STORAGE.items():
         op.execute(f"ALTER TABLE {quoted}.{table} SET ({settings})")
@@ -49,6 +50,7 @@ def downgrade() -> None:
     """Remove them again; undelivered signals and requests are lost with them."""
     schema = _schema()
     quoted = _quoted(schema)
+    _outputs(schema, "The recorded result.")
     op.execute(f"DROP VIEW {quoted}.workflow_overview")
     for function in (
         "signal(uuid, text, json)",
@@ -67,7 +69,7 @@ def downgrade() -> None:
         op.drop_table(table, schema=schema)
     for column in ("freed_key", "fork_before", "reset", "last_worker", "awaits_children", "pause_requested"):
         op.drop_column("runs", column, schema=schema)
-    for column in ("forked_from", "detached", "state"):
+    for column in ("tags_given", "forked_from", "detached", "state"):
         op.drop_column("workflows", column, schema=schema)
     text = (PLACE / "objects_0001" / "views.sql").read_text(encoding="utf-8")
     _execute(schema, text[text.index("CREATE VIEW {schema}.workflow_overview") :])
@@ -85,8 +87,19 @@ def _workflows(schema: str) -> None:
             comment="Whether it was dispatched so that cancelling its parent does not reach it.",
         ),
         sa.Column("forked_from", sa.UUID(), comment="The workflow from whose history it was forked, if it was."),
+        sa.Column(
+            "tags_given",
+            postgresql.JSONB(),
+            comment="The tags given at its dispatch, if an activity has changed them since; null: those in `tags`.",
+        ),
     ):
         op.add_column("workflows", column, schema=schema)
+
+
+def _outputs(schema: str, comment: str) -> None:
+    for table in ("events", "forgotten_events"):
+        op.alter_column(table, "output", existing_type=postgresql.JSON(), comment=comment, schema=schema)
+    op.execute(f"COMMENT ON COLUMN {_quoted(schema)}.history.output IS '{comment}'")
 
 
 def _runs(schema: str) -> None:

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from pgflow.codec import decode_error, encode_error
 from pgflow.errors import ActivityFailed, SerializationError
-from pgflow.execution.attempts import ActivityCall, ActivityContext
+from pgflow.execution.activity_context import ActivityContext
+from pgflow.execution.attempts import ActivityCall
+from pgflow.execution.kept import Changes
+from pgflow.execution.ports import EventRow
 from pgflow.execution.scope import Scope
 from pgflow.execution.step import Step
 from pgflow.history.events import (
@@ -30,7 +33,7 @@ class ActivityStep(Step):
     """`ctx.activity(fn, ...)`: one activity, over all its attempts."""
 
     kind = KIND_ACTIVITY
-    __slots__ = ("_activity", "_call")
+    __slots__ = ("_activity", "_call", "_failure", "_told")
 
     def __init__(
         self,
@@ -42,6 +45,8 @@ class ActivityStep(Step):
     ) -> None:
         self._activity = activity
         self._call: ActivityCall | None = None
+        self._told: str | None = None
+        self._failure: str | None = None
         # Arguments that do not fit must not use up a location; a replayed step does not need them at all.
         limit = scope.run.host.limits.payload
         given = activity.encode_arguments(args, kwargs, limit) if scope.cursor.exhausted else None
@@ -53,6 +58,8 @@ class ActivityStep(Step):
     def start(self) -> None:
         event = self.event
         run = self.scope.run
+        if event is not None:
+            self._told, self._failure = event.output, event.error
         if event is not None and event.wake_at is not None and event.wake_at > run.host.now():
             run.park(self, event.wake_at)
         else:
@@ -63,48 +70,96 @@ class ActivityStep(Step):
         self.scope.run.after_commit(self._run_attempt)
 
     def stop(self) -> None:
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-            self.scope.run.attempts_running -= 1
+        call = self._call
+        if call is not None and not call.committing:
+            call.cancel()
+            self._end_call(call)
+
+    def give_up(self) -> None:
+        call = self._call
+        if call is not None and not call.committing:
+            self.stop()
+            if self._told is not None:
+                self.scope.record(self, self.pending_row())
+
+    def pending_row(self) -> EventRow:
+        return self.row(STATUS_PENDING, output=self._told, error=self._failure, wake_at=self.wake_at)
 
     def _run_attempt(self) -> None:
         run = self.scope.run
         if self.settled or self.finished or run.closed:
             return
         run.attempts_running += 1
+        limit = run.host.limits.payload
         context = ActivityContext(
             uuid.uuid5(run.claimed.workflow_id, self.location),
             run.claimed.workflow_id,
             self.name,
             self.attempts + 1,
+            run.kept.text,
+            self._told,
+            limit,
         )
         assert self.input is not None
         self._call = ActivityCall(
-            self._activity, context, self.input, str(self), run.host.limits.payload, self._done
+            self._activity, context, self.input, str(self), limit, self._done, self._heartbeat
         )
         run.host.start_activity(self._call)
 
-    def _done(self, output: str | None, error: BaseException | None) -> None:
-        run = self.scope.run
+    def _end_call(self, call: ActivityCall) -> None:
         self._call = None
-        run.attempts_running -= 1
+        self._told = call.context.told
+        self.scope.run.attempts_running -= 1
+
+    def _heartbeat(self, details: str) -> None:
+        if self._call is None or self._call.committing or self.scope.run.closed:
+            return
+        self._told = details
+        self.scope.record(self, self.pending_row())
+        self.scope.run.flush_soon()
+
+    def _done(self, output: str | None, error: BaseException | None) -> None:
+        call, run = self._call, self.scope.run
+        assert call is not None
+        self._end_call(call)
         if self.settled or self.finished or run.closed:
             return
         self.attempts += 1
         if error is None:
-            run.finish(self, STATUS_COMPLETED, output=output)
-            return
+            try:
+                changes = self._changes(call)
+            except Exception as refused:
+                error = refused
+            else:
+                if changes is not None:
+                    run.kept.gather(changes)
+                run.finish(self, STATUS_COMPLETED, output=output)
+                return
+        self._failed(error)
+
+    def _changes(self, call: ActivityCall) -> Changes | None:
+        """What the attempt leaves with the workflow.
+
+        Raises:
+            SerializationError: it cannot be stored.
+        """
+        changes = call.context.changes()
+        if changes is not None:
+            self.scope.run.kept.check(changes, call.limit)
+        return changes
+
+    def _failed(self, error: BaseException) -> None:
+        """An attempt has failed: another is due later, or this was the last."""
+        run = self.scope.run
         policy = self._activity.retry
         again = not isinstance(error, SerializationError) and policy.retries(error)
         delay = policy.delay(self.attempts, random.random()) if again else None
-        described = encode_error(error)
+        self._failure = encode_error(error)
         if delay is None:
-            run.finish(self, STATUS_FAILED, error=described)
+            run.finish(self, STATUS_FAILED, error=self._failure)
             return
-        wake_at = run.host.later(delay)
-        run.park(self, wake_at)
-        self.scope.record(self, self.row(STATUS_PENDING, error=described, wake_at=wake_at))
+        run.park(self, run.host.later(delay))
+        self.scope.record(self, self.pending_row())
         run.flush_soon()
 
     def result(self, status: str, output: str | None, error: str | None) -> Any:

@@ -8,42 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import uuid
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
+from pgflow.execution.heartbeats import Heartbeats
+
 if TYPE_CHECKING:
     from pgflow.definitions import Activity
+    from pgflow.execution.activity_context import ActivityContext
 
 log = logging.getLogger("pgflow.execution")
-
-
-class ActivityContext:
-    """What an activity knows of the attempt that it is.
-
-    Attributes:
-        id: the activity's id, the same for all its attempts.
-        workflow_id: the workflow that called it.
-        name: the activity's name.
-        attempt: which attempt this is, from 1.
-        idempotency_key: a text that is the same for all attempts of this step and for no other step; hand it to
-            services that refuse to do the same thing twice.
-    """
-
-    __slots__ = ("attempt", "id", "name", "workflow_id")
-
-    def __init__(self, id: uuid.UUID, workflow_id: uuid.UUID, name: str, attempt: int) -> None:
-        self.id = id
-        self.workflow_id = workflow_id
-        self.name = name
-        self.attempt = attempt
-
-    @property
-    def idempotency_key(self) -> str:
-        """Stable across attempts, restarts and workers."""
-        return str(self.id)
 
 
 class ActivityCall:
@@ -51,9 +27,21 @@ class ActivityCall:
 
     Parameters:
         on_done: called once on the worker's loop with the encoded output or the error, unless the call was cancelled.
+        on_heartbeat: called on the worker's loop with what the attempt tells, as JSON, at most once a second.
     """
 
-    __slots__ = ("activity", "cancelled", "context", "input", "label", "limit", "on_done", "task")
+    __slots__ = (
+        "activity",
+        "cancelled",
+        "committing",
+        "context",
+        "input",
+        "label",
+        "limit",
+        "on_done",
+        "on_heartbeat",
+        "task",
+    )
 
     def __init__(
         self,
@@ -63,6 +51,7 @@ class ActivityCall:
         label: str,
         limit: int,
         on_done: Callable[[str | None, BaseException | None], None],
+        on_heartbeat: Callable[[str], None],
     ) -> None:
         self.activity = activity
         self.context = context
@@ -70,13 +59,17 @@ class ActivityCall:
         self.label = label
         self.limit = limit
         self.on_done = on_done
+        self.on_heartbeat = on_heartbeat
         self.cancelled = False
+        self.committing = False
+        """Its transaction commits at the moment: too late to cancel it."""
         self.task: asyncio.Task[None] | None = None
 
     def cancel(self) -> None:
-        """Nobody wants the result any more: an async activity is cancelled, a thread's result is dropped."""
+        """Nobody wants the result any more: an async activity is cancelled, a thread learns it by its next heartbeat."""
         self.cancelled = True
-        if self.task is not None:
+        self.context.end("its step was cancelled, or its workflow has left this worker")
+        if self.task is not None and not self.committing:
             self.task.cancel()
 
 
@@ -107,13 +100,13 @@ class ActivityRunner:
         self._executor = executor
         self._lanes = {True: _Lane(tasks), False: _Lane(threads)}
         self._paused = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._calls: dict[asyncio.Task[None], ActivityCall] = {}
         self._closed = False
 
     @property
     def running(self) -> int:
         """Attempts that run at the moment."""
-        return len(self._tasks)
+        return len(self._calls)
 
     def start(self, call: ActivityCall) -> None:
         """Run an attempt, now or when it is its turn."""
@@ -135,8 +128,8 @@ class ActivityRunner:
     def close(self) -> None:
         """Cancel what runs and begin nothing more."""
         self._closed = True
-        for task in self._tasks:
-            task.cancel()
+        for call in self._calls.values():
+            call.cancel()
 
     def _next(self, lane: _Lane) -> None:
         while lane.free and lane.waiting and not self._paused and not self._closed:
@@ -148,8 +141,8 @@ class ActivityRunner:
                 self._attempt(call, lane), name=f"activity {call.activity.name}"
             )
             call.task = task
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._calls[task] = call
+            task.add_done_callback(self._calls.pop)
 
     def _freed(self, lane: _Lane) -> None:
         lane.free += 1
@@ -158,12 +151,16 @@ class ActivityRunner:
     async def _attempt(self, call: ActivityCall, lane: _Lane) -> None:
         output: str | None = None
         failure: BaseException | None = None
+        heartbeats = Heartbeats(self._loop, call.on_heartbeat)
+        call.context.attach(heartbeats.tell)
         try:
             output = await self._execute(call, lane)
         except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
             # SystemExit from an activity is a failure of the activity, not an order to the worker.
             failure = error
         finally:
+            heartbeats.close()
+            call.context.end("it has ended")
             if call.activity.is_async:
                 self._freed(lane)
         if not call.cancelled and not self._closed:
@@ -181,6 +178,7 @@ class ActivityRunner:
                     value = await self._in_thread(call, lane)
         except TimeoutError as error:
             if deadline.expired():
+                call.context.end(f"its timeout of {activity.timeout:g} s has passed")
                 raise TimeoutError(
                     f'activity "{activity.name}" did not end within its timeout of {activity.timeout:g} s'
                 ) from error

@@ -64,6 +64,10 @@ class Order:
         self._outbox.append(delivery)
         return delivery
 
+    def withdraw(self, delivery: Delivery) -> None:
+        """Take back a place whose owner was not committed."""
+        self._outbox.remove(delivery)
+
     def replay(self, seq: int | None, what: Any) -> None:
         """Deliver `what` (something with `deliver_recorded`) when `seq` is the lowest of those awaited."""
         self._entries += 1

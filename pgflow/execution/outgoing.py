@@ -3,7 +3,9 @@
     gathered -> flushed as one write -> committed: results may be delivered, calls are made
                                      '-> refused: the run is lost, or its own rows are to blame
 
-All writes of a run go to the journal in order, so a step never becomes durable before one that it depends on.
+All writes of a run go to the journal in order, so a step never becomes durable before one that it depends on. What another
+transaction than the journal's commits (a transactional activity) takes its place in that order: it begins when all before
+it is durable, and nothing of the run is written until it has ended.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from pgflow.errors import EngineError, LeaseLost
+from pgflow.execution.kept import Kept
 from pgflow.execution.order import Delivery
 from pgflow.execution.ports import EventRow, Failed, Outcome, Write
 
@@ -39,8 +42,15 @@ class Outgoing:
         self._deliveries: list[Delivery] = []
         self._calls: list[Callable[[], None]] = []
         self._consumed: list[tuple[UUID, str]] = []
+        claimed = run.claimed
+        self.kept = Kept(claimed.state, claimed.tags if claimed.tags_now is None else claimed.tags_now)
+        """What activities keep with the workflow."""
         self._cancels = False
         self._in_flight: deque[tuple[list[Delivery], list[Callable[[], None]]]] = deque()
+        self._queue: deque[Callable[[], None]] = deque()
+        self._next: Callable[[], None] | None = None
+        self._writing_alone = False
+        self._outcome: Outcome | None = None
 
     @property
     def awaited(self) -> bool:
@@ -52,10 +62,15 @@ class Outgoing:
         """Whether a call waits for a write that is in flight."""
         return any(calls for _, calls in self._in_flight)
 
+    @property
+    def alone(self) -> bool:
+        """Whether another transaction than the journal's is writing for this run, or waits for its turn."""
+        return self._writing_alone or self._next is not None or bool(self._queue)
+
     def gather(self, row: EventRow) -> None:
         """Take a row for the next write."""
         self._rows.append(row)
-        self._count_row()
+        self.count_row()
 
     def consume(self, ids: Iterable[UUID], location: str) -> None:
         """Record with the next write that signals were taken by the listen at a location."""
@@ -76,10 +91,14 @@ class Outgoing:
     def drop(self) -> None:
         """Forget what is gathered and not yet flushed."""
         self._rows, self._deliveries, self._calls, self._consumed = [], [], [], []
+        self.kept.drop()
         self._cancels = False
 
     def flush(self, outcome: Outcome | None = None) -> None:
-        """Hand what is gathered to the journal."""
+        """Hand what is gathered to the journal, now or when a transaction of its own has ended."""
+        if self._writing_alone or self._next is not None:
+            self._outcome = outcome or self._outcome
+            return
         if not self._rows and outcome is None and not self._calls:
             return
         if not self._rows and outcome is None and not self._in_flight:
@@ -92,6 +111,8 @@ class Outgoing:
             self._in_flight[-1][1].extend(self._calls)
             self._calls = []
             return
+        state, tags = self.kept.texts()
+        self.kept.hand_over()
         write = Write(
             self._run.claimed.workflow_id,
             self._run.claimed.epoch,
@@ -100,11 +121,40 @@ class Outgoing:
             self._committed,
             self._refused,
             self._consumed,
-            cancels=self._cancels,
+            state,
+            tags,
+            self._cancels,
         )
         self._in_flight.append((self._deliveries, self._calls))
         self.drop()
         self._run.host.journal.write(write)
+
+    def write_alone(self, begin: Callable[[], None]) -> None:
+        """Let another transaction write: call `begin` in its turn, and write nothing more until `written_alone`."""
+        self._queue.append(begin)
+        self._let_next_write()
+
+    def written_alone(self) -> None:
+        """The transaction that began last has ended: write what was gathered meanwhile."""
+        self._writing_alone = False
+        self._let_next_write()
+        outcome, self._outcome = self._outcome, None
+        self.flush(outcome)
+
+    def _let_next_write(self) -> None:
+        if self._writing_alone or self._next is not None or not self._queue:
+            return
+        self.flush()
+        begin = self._next = self._queue.popleft()
+        if self._in_flight:
+            self._in_flight[-1][1].append(lambda: self._begin(begin))
+        else:
+            self._begin(begin)
+
+    def _begin(self, begin: Callable[[], None]) -> None:
+        if self._next is begin:
+            self._next, self._writing_alone = None, True
+            begin()
 
     def _committed(self, write: Write, at: datetime) -> None:
         run = self._run
@@ -125,6 +175,8 @@ class Outgoing:
     def _refused(self, write: Write, error: BaseException) -> None:
         run = self._run
         self._in_flight.popleft()
+        self._next = None
+        self._queue.clear()
         if isinstance(write.outcome, Failed) and not isinstance(error, LeaseLost):
             # Not even the failure can be stored. The lease ends with the worker, and somebody has read this by then.
             log.error("%s: the database refused its failure: %s", run.label, error)
@@ -133,7 +185,8 @@ class Outgoing:
         else:
             run.lost(error)
 
-    def _count_row(self) -> None:
+    def count_row(self) -> None:
+        """Active history has one row more."""
         self._active_rows += 1
         limits = self._run.host.limits
         if self._active_rows == limits.warn_rows:

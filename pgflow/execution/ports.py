@@ -163,6 +163,7 @@ class Claimed:
     epoch: int
     input: str
     tags: dict[str, Any]
+    """The tags given at dispatch, whatever activities have made of them since."""
     created_at: datetime
     parent_id: UUID | None
     seed: UUID
@@ -176,6 +177,8 @@ class Claimed:
     """The mailbox: what has been delivered and not consumed, in order."""
     state: str | None = None
     """What its activities keep in `ActivityContext.state`: a JSON object."""
+    tags_now: dict[str, Any] | None = None
+    """The tags that it has now, if activities have changed them."""
     warm: bool = False
     """This worker had it last and gave it up by itself: history and input were not read again."""
 

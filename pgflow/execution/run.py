@@ -23,6 +23,7 @@ from pgflow.errors import EngineError, LeaseLost
 from pgflow.execution.cancellation import record_cancellation, replay_cancellations
 from pgflow.execution.ending import outcome_of, stuck
 from pgflow.execution.host import Host
+from pgflow.execution.kept import Kept
 from pgflow.execution.order import Delivery, Order, RecordedEnd, resolve
 from pgflow.execution.outgoing import Outgoing
 from pgflow.execution.ports import (
@@ -173,8 +174,7 @@ class Run:
         """Cancel the activities in flight (the grace period is over); the workflow is handed back."""
         self._stopping = True
         for step in self.scope.all_unfinished():
-            step.stop()
-        self.attempts_running = 0
+            step.give_up()
         self.host.schedule(self)
 
     def discard(self) -> None:
@@ -336,6 +336,29 @@ class Run:
         step.finished = True
         return self._order.place(step, deliver)
 
+    @property
+    def kept(self) -> Kept:
+        """What activities keep with the workflow."""
+        return self._outgoing.kept
+
+    def write_alone(self, begin: Callable[[], None]) -> None:
+        """Let another transaction than the journal's write: `begin` is called when all that was gathered is durable.
+
+        Nothing more of this run is written until `written_alone`.
+        """
+        self._outgoing.write_alone(begin)
+
+    def written_alone(self, row: bool = True) -> None:
+        """Such a transaction has ended, with a new row in history or (False) without."""
+        if row:
+            self._outgoing.count_row()
+        self._outgoing.written_alone()
+        self.host.schedule(self)
+
+    def withdraw(self, delivery: Delivery) -> None:
+        """A reserved place stays empty: what it was reserved for was not committed."""
+        self._order.withdraw(delivery)
+
     def advance_after_writes(self, advance: Advance) -> None:
         """Hand over an advancement once all rows gathered so far are committed."""
         self.advancing += 1
@@ -411,7 +434,7 @@ class Run:
             self._outgoing.cancel()
 
     def _hand_back_when_idle(self) -> None:
-        if self.attempts_running or self.advancing:
+        if self.attempts_running or self.advancing or self._outgoing.alone:
             self._outgoing.flush()
         else:
             self._write_outcome(Released())

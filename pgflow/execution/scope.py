@@ -142,16 +142,29 @@ class Scope:
     def record(self, step: Step, row: EventRow) -> None:
         """Hand a step's row to the run's next write, and rows for earlier steps that have none: no holes."""
         if not step.recorded:
-            unrecorded = self.unrecorded
-            while unrecorded and not step.recorded:
-                earlier = unrecorded.popleft()
-                if earlier is step:
-                    break
-                if not earlier.recorded:
-                    earlier.recorded = True
-                    self._hand_over(earlier.pending_row())
+            self.record_before(step)
             step.recorded = True
         self._hand_over(row)
+
+    def record_before(self, step: Step) -> None:
+        """Hand over rows for the steps called before `step` that have none."""
+        unrecorded = self.unrecorded
+        while unrecorded and unrecorded[0] is not step:
+            earlier = unrecorded.popleft()
+            if not earlier.recorded:
+                earlier.recorded = True
+                self._hand_over(earlier.pending_row())
+
+    def row_alone(self, row: EventRow) -> EventRow:
+        """A row that another transaction than the journal's is about to write."""
+        if self._turn_state is None:
+            return row
+        return row._replace(turn_state=self._turn_state, turn_now=self.turn_now)
+
+    def recorded_alone(self, step: Step) -> None:
+        """Such a row is durable."""
+        step.recorded = self.has_rows = True
+        self._turn_state = None
 
     def _hand_over(self, row: EventRow) -> None:
         if self._turn_state is not None:

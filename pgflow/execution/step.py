@@ -123,6 +123,10 @@ class Step:
     def stop(self) -> None:
         """End the work in flight, whose result nobody waits for any more."""
 
+    def give_up(self) -> None:
+        """End the work in flight, so that another worker does it: this one is stopping."""
+        self.stop()
+
     def deliver_recorded(self) -> None:
         """Deliver what history says (replay)."""
         event = self.event

@@ -275,6 +275,7 @@ async def _claimed(
         mailbox,
         cancel,
         state,
+        tags_now,
         warm,
     ) in await runs.fetchall():
         claimed[key] = Claimed(
@@ -291,6 +292,7 @@ async def _claimed(
             cancel,
             now,
             state=state,
+            tags_now=tags_now,
             warm=warm,
         )
     _add_history(claimed, await history.fetchall())

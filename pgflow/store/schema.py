@@ -107,7 +107,7 @@ def _history_columns() -> list[Column[Any]]:
         ),
         _column("completed_at", _TIME, "When the step ended; null while it is pending."),
         _column("input", JSON(), "The arguments, by name."),
-        _column("output", JSON(), "The recorded result."),
+        _column("output", JSON(), "The recorded result; of a pending activity, what its last heartbeat told."),
         _column("error", JSON(), "The last error: its type, message and traceback."),
         _column(
             "wake_at",
@@ -180,6 +180,11 @@ def make_metadata(schema: str | None = None) -> MetaData:
             default="false",
         ),
         _column("forked_from", UUID(), "The workflow from whose history it was forked, if it was."),
+        _column(
+            "tags_given",
+            JSONB(),
+            "The tags given at its dispatch, if an activity has changed them since; null: those in `tags`.",
+        ),
         Index(
             "workflows_tags",
             "tags",

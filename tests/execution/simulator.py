@@ -7,6 +7,7 @@ test takes one; a crash forgets all that has not been committed, and a new incar
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -49,6 +50,8 @@ class World:
         self.wake_at: datetime | None = None
         self.output: str | None = None
         self.error: str | None = None
+        self.state: str | None = None
+        self.tags: str | None = None
         self.events: dict[str, Event] = {}
         self.forgotten: dict[str, Event] = {}
         self.executed: list[tuple[str, str]] = []
@@ -62,7 +65,8 @@ class World:
         self.now += timedelta(milliseconds=1)
         events = [self.events[key] for key in sorted(self.events)]
         return Claimed(
-            self.id, self.workflow.name, "default", self.epoch, self.input, {}, EPOCH, None, self.id, 0, False, self.now, events
+            self.id, self.workflow.name, "default", self.epoch, self.input, {}, EPOCH, None, self.id, 0, False, self.now, events,
+            state=self.state, tags_now=json.loads(self.tags) if self.tags else None,
         )
 
     def commit(self, write: Write) -> bool:
@@ -72,6 +76,8 @@ class World:
         self.writes += 1
         for row in write.rows:
             self._put(row)
+        self.state = write.state or self.state
+        self.tags = write.tags or self.tags
         outcome = write.outcome
         if isinstance(outcome, Suspended):
             self.status, self.wake_at = "sleeping", outcome.wake_at

@@ -3,7 +3,8 @@
 SELECT
     r.workflow_id, r.workflow_id::text, r.name, r.queue, r.epoch,
     CASE WHEN r.last_worker = r.worker_id THEN '{}' ELSE w.input::text END,
-    w.tags, w.created_at, w.parent_id, coalesce(w.seed, w.id), r.mailbox, r.cancel_requested, w.state::text,
+    coalesce(w.tags_given, w.tags), w.created_at, w.parent_id, coalesce(w.seed, w.id), r.mailbox, r.cancel_requested,
+    w.state::text, CASE WHEN w.tags_given IS NOT NULL THEN w.tags END,
     coalesce(r.last_worker = r.worker_id, false)
 FROM {schema}.runs AS r
 JOIN {schema}.workflows AS w ON w.id = r.workflow_id

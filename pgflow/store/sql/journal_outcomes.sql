@@ -63,7 +63,8 @@ finished AS (
         error = CASE WHEN changed.outcome = 'failed' THEN changed.payload WHEN NOT changed.ends THEN w.error END,
         completed_at = CASE WHEN changed.ends OR changed.outcome = 'failed' THEN now() ELSE w.completed_at END,
         state = coalesce(changed.state, w.state),
-        tags = coalesce(changed.tags, w.tags)
+        tags = coalesce(changed.tags, w.tags),
+        tags_given = CASE WHEN changed.tags IS NOT NULL THEN coalesce(w.tags_given, w.tags) ELSE w.tags_given END
     FROM changed
     WHERE w.id = changed.workflow_id
       AND (changed.ends OR changed.outcome = 'failed' OR changed.state IS NOT NULL OR changed.tags IS NOT NULL)

@@ -1,0 +1,184 @@
+"""`ActivityContext`: what an activity's code knows of the attempt that it is, and what it leaves with its workflow."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pgflow.codec import PAYLOAD_LIMIT, encode
+from pgflow.errors import ActivityCancelled, PgflowError
+from pgflow.execution.kept import Changes, changes_between
+from pgflow.tags import tags_text
+
+
+class ActivityContext:
+    """One attempt of an activity.
+
+    Attributes:
+        id: the activity's id, the same for all its attempts.
+        workflow_id: the workflow that called it.
+        name: the activity's name.
+        attempt: which attempt this is, from 1: one more than those that have ended.
+    """
+
+    __slots__ = (
+        "_before",
+        "_connection",
+        "_limit",
+        "_over",
+        "_state",
+        "_state_given",
+        "_tags",
+        "_tell",
+        "attempt",
+        "id",
+        "name",
+        "told",
+        "workflow_id",
+    )
+
+    def __init__(
+        self,
+        id: uuid.UUID,
+        workflow_id: uuid.UUID,
+        name: str,
+        attempt: int,
+        state: str | None = None,
+        told: str | None = None,
+        limit: int = PAYLOAD_LIMIT,
+    ) -> None:
+        self.id = id
+        self.workflow_id = workflow_id
+        self.name = name
+        self.attempt = attempt
+        self.told = told
+        """What the last heartbeat told, as JSON; private."""
+        self._before = told
+        self._limit = limit
+        self._state_given = state
+        self._state: dict[str, Any] | None = None
+        self._tags: dict[str, Any] = {}
+        self._connection: Any = None
+        self._tell: Callable[[str], None] | None = None
+        self._over: str | None = None
+
+    @property
+    def idempotency_key(self) -> str:
+        """A text that is the same for all attempts of this step, and for no other step.
+
+        Hand it to services that refuse to do the same thing twice.
+        """
+        return str(self.id)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What activities keep with this workflow: a dict to read and to change, of values that JSON can hold.
+
+        What this attempt sets and deletes is merged into the workflow's state, key by key, in the same transaction as its
+        result; of an attempt that fails, nothing is. Activities that run at the same time each work on a copy: of two that
+        set one key, the result that comes last decides.
+
+        Example:
+            ctx.state["pages"] = ctx.state.get("pages", 0) + 1
+        """
+        if self._state is None:
+            self._state = {} if self._state_given is None else json.loads(self._state_given)
+        return self._state
+
+    def update_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set some of the workflow's tags; it is found and signalled by them once this activity's result is committed.
+
+        `ctx.tags` of the workflow stays what was given at its dispatch, and so does the key by which it is unique.
+
+        Parameters:
+            tags: names, and texts, numbers, booleans or None; tags not named keep their values.
+
+        Raises:
+            ValueError: they are not flat.
+            SerializationError: a value cannot be stored, or they are too large.
+
+        Example:
+            ctx.update_tags({"stage": "shipped"})
+        """
+        tags_text(tags)
+        self._tags.update(tags)
+
+    @property
+    def heartbeat_details(self) -> Any:
+        """What an earlier attempt told last by `heartbeat`, as JSON has it; None if none did.
+
+        After a crash, and after a failure, an activity can go on from there.
+        """
+        return None if self._before is None else json.loads(self._before)
+
+    def heartbeat(self, details: Any = None) -> None:
+        """Tell how far this attempt has come; call it as often as is convenient, from any thread.
+
+        The last details are written at most once a second, into the step's pending row (column `output`), for people and
+        for the next attempt. The activity's timeout stays what it is.
+
+        Parameters:
+            details: a value that JSON can hold; None: only find out whether the attempt is still wanted.
+
+        Raises:
+            ActivityCancelled: nobody waits for this attempt any more (it was cancelled, its timeout has passed, the worker
+                has lost the workflow): clean up and return. A thread cannot be told otherwise.
+            SerializationError: the details cannot be stored.
+
+        Example:
+            for number, line in enumerate(lines[ctx.heartbeat_details or 0:]):
+                load(line)
+                ctx.heartbeat(number + 1)
+        """
+        if self._over is not None:
+            raise ActivityCancelled(
+                f'activity "{self.name}": nobody waits for this attempt any more, because {self._over}. What it returns is '
+                "dropped: clean up and return."
+            )
+        if details is None:
+            return
+        self.told = encode(details, what=f'heartbeat of activity "{self.name}"', limit=self._limit)
+        if self._tell is not None:
+            self._tell(self.told)
+
+    @property
+    def connection(self) -> Any:
+        """The psycopg connection whose transaction also commits the result; async in an `async def`, sync in a `def`.
+
+        Raises:
+            PgflowError: the activity is not transactional.
+
+        Example:
+            await ctx.connection.execute(TAKE_FROM_STOCK, [item])
+        """
+        if self._connection is None:
+            raise PgflowError(
+                f'activity "{self.name}" has no connection. Expected: @pgflow.activity(transactional=True), and a use before '
+                "the activity has returned. Otherwise open a connection of your own."
+            )
+        return self._connection
+
+    # What the engine does with it
+
+    def changes(self) -> Changes | None:
+        """What this attempt leaves with its workflow, if anything.
+
+        Raises:
+            SerializationError: a value cannot be stored.
+        """
+        if self._state is None:
+            return Changes({}, frozenset(), self._tags) if self._tags else None
+        return changes_between(self._state_given, self._state, self._tags)
+
+    def attach(self, tell: Callable[[str], None] | None, connection: Any = None) -> None:
+        """Connect it with who hears of heartbeats, and with its transaction."""
+        self._tell = tell
+        self._connection = connection
+
+    def end(self, why: str) -> None:
+        """Nobody waits for this attempt any more."""
+        if self._over is None:
+            self._over = why
+        self._tell = None
