@@ -148,7 +148,7 @@ def workflow_name(workflow: Any) -> str:
     return workflow
 
 
-class Outcome(NamedTuple):
+class Standing(NamedTuple):
     """How a workflow stands. `status` is final when it is completed, failed or cancelled; payloads are JSON text."""
 
     id: UUID
@@ -163,7 +163,7 @@ class Outcome(NamedTuple):
         return self.status in ("completed", "failed", "cancelled")
 
 
-def output_of(outcome: Outcome, workflow: Workflow[Any, Any] | None) -> tuple[Any] | None:
+def output_of(outcome: Standing, workflow: Workflow[Any, Any] | None) -> tuple[Any] | None:
     """The output in a tuple of one; None while the workflow goes on.
 
     Raises:

@@ -10,7 +10,7 @@ import inspect
 import random
 import typing
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
 
@@ -22,6 +22,7 @@ from pgflow.execution.listen import ListenStep
 from pgflow.execution.loop import Break, Continue, LoopPlan, LoopStep
 from pgflow.execution.marks import check_version, removed
 from pgflow.execution.scope import Scope
+from pgflow.execution.signalling import SignalStep
 from pgflow.execution.timers import SleepStep, TimeoutStep
 
 P = ParamSpec("P")
@@ -182,6 +183,36 @@ class WorkflowContext:
         named = {signal_name(kind, f"ctx.{method}"): kind for kind in types}
         wait = None if timeout is None else _duration(timeout, method)
         return ListenStep(self._scope, self._version, named, limit, wait).run()
+
+    def signal(
+        self,
+        body: Any,
+        *,
+        to: uuid.UUID | str | None = None,
+        workflow: Workflow[Any, Any] | str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        missing_ok: bool = False,
+    ) -> Coroutine[Any, Any, uuid.UUID | None]:
+        """Send a signal to a workflow; its `listen` takes it once.
+
+        Parameters:
+            body: an instance of a class declared by `@pgflow.signal`.
+            to: the receiver's id; or else:
+            workflow, tags: the oldest live workflow of this name whose tags contain these (else a failed one) receives it.
+            missing_ok: when nobody does, None comes back instead of an error.
+
+        Returns:
+            The signal's id.
+
+        Raises:
+            WorkflowNotFound: nothing matches, or it is completed or cancelled; recorded, a replay raises it again.
+            TypeError: the body is no signal, or it is said neither or both to whom it goes.
+            SerializationError: the body cannot be stored, or is too large.
+
+        Example:
+            await ctx.signal(Approved(by="eva"), workflow=checkout, tags={"order": 7})
+        """
+        return SignalStep(self._scope, self._version, body, to, workflow, tags, missing_ok).run()
 
     def loop(
         self,

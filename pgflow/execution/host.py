@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from pgflow.execution.ports import Journal, Loops, Outcome
+from pgflow.execution.ports import Crossings, Journal, Loops, Outcome
 
 if TYPE_CHECKING:
     from pgflow.execution.attempts import ActivityCall
@@ -48,6 +48,11 @@ class Host(Protocol):
     @property
     def loops(self) -> Loops:
         """Where advancements of loops go."""
+        ...
+
+    @property
+    def crossings(self) -> Crossings:
+        """Where what is done to other workflows goes."""
         ...
 
     @property

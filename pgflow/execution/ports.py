@@ -6,12 +6,13 @@ crosses between the two. Times are the database's; durations are seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
+from pgflow.commands import Dispatch, Sending, Standing
 from pgflow.history.events import Event
 
 
@@ -154,6 +155,32 @@ class Advance:
 
 
 @dataclass(slots=True)
+class Crossing:
+    """What one workflow does to another, in a transaction of its own, fenced by its epoch (design, section 5, rule 7).
+
+    The command's id is derived from where it stands, so that doing it twice is doing it once. Exactly one of the
+    callbacks is called, once, on the worker's event loop.
+    """
+
+    workflow_id: UUID
+    epoch: int
+    command: Sending | Dispatch
+    on_done: Callable[[Crossing, Any], None]
+    """Called after the commit with the `Sent` or the `Dispatched` that answers the command."""
+    on_refused: Callable[[Crossing, BaseException], None]
+    """Called with `LeaseLost`, or with what the database said of the command."""
+
+
+@dataclass(slots=True)
+class Inquiry:
+    """A question how workflows have ended."""
+
+    ids: Sequence[UUID]
+    on_answer: Callable[[Inquiry, Mapping[UUID, Standing | None]], None]
+    """Called once with those that have ended, and (None) those that there are not; the others go on."""
+
+
+@dataclass(slots=True)
 class Claimed:
     """A workflow that this worker holds the lease of, with all that a replay needs."""
 
@@ -212,4 +239,16 @@ class Loops(Protocol):
 
     def advance(self, advance: Advance) -> None:
         """Take one advancement; the caller has made sure that all rows of the ended turns are committed."""
+        ...
+
+
+class Crossings(Protocol):
+    """Where runs hand over what they do to other workflows, and ask how those have ended."""
+
+    def cross(self, crossing: Crossing) -> None:
+        """Take one crossing; those of one workflow are made in the order in which they are handed over."""
+        ...
+
+    def ask(self, inquiry: Inquiry) -> None:
+        """Take one question; it is put to the database after this call."""
         ...

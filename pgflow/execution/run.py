@@ -21,6 +21,7 @@ from uuid import UUID
 from pgflow.codec import encode_error
 from pgflow.errors import EngineError, LeaseLost
 from pgflow.execution.cancellation import record_cancellation, replay_cancellations
+from pgflow.execution.crossing import RunCrossings
 from pgflow.execution.ending import outcome_of, stuck
 from pgflow.execution.host import Host
 from pgflow.execution.kept import Kept
@@ -84,6 +85,8 @@ class Run:
         self._outgoing = Outgoing(self)
         self._order = Order(self.history.max_seq)
         self._waits = Waits(host, self._timer_fired)
+        self.crossings = RunCrossings(self)
+        """What it does to other workflows, and asks of them."""
         self._yields: list[asyncio.Future[None]] = []
         self._resuming: list[asyncio.Future[None]] = []
         self._outcome: Outcome | None = None
@@ -157,13 +160,7 @@ class Run:
         self.claimed = claimed
         self._mailbox = claimed.signals
         self._outcome = None
-        self._pumping = True  # what falls due is written together, at the end of the pump
-        try:
-            self._waits.wake_due()
-            self._offer_signals()
-        finally:
-            self._pumping = False
-        self.host.schedule(self)
+        self.finish_together([self._waits.wake_due, self._offer_signals])
 
     def stop(self) -> None:
         """Deliver nothing more, let running activities end, then hand the workflow back."""
@@ -242,6 +239,18 @@ class Run:
         step.scope.record(step, step.row(status, delivery.seq, output, error))
         self._outgoing.deliver_after(delivery)
         self.flush_soon()
+
+    def finish_together(self, calls: Iterable[Callable[[], None]]) -> None:
+        """Make calls that finish steps; what they record is written together, by a later pump."""
+        if self.closed or self._outcome is not None:
+            return
+        self._pumping = True
+        try:
+            for call in calls:
+                call()
+        finally:
+            self._pumping = False
+        self.host.schedule(self)
 
     def next_seq(self) -> int:
         """The next place in the order of completion."""
@@ -402,9 +411,11 @@ class Run:
         if self._stopping:
             self._hand_back_when_idle()
             return
-        self._waits.fire_timeouts(self._order)
-        if self.claimed.cancel_requested and not self._order.on_their_way and not self._order.held:
+        self._waits.fire_timeouts(self._order, self.crossings)
+        results_come = self._order.on_their_way or self._order.held or self.crossings.in_flight
+        if self.claimed.cancel_requested and not results_come:
             self._cancel()
+        self.crossings.hand_over(self._waits.overdue)
         if self._yields:
             self._resuming, self._yields = self._yields, []
             self.host.schedule(self)
@@ -416,6 +427,7 @@ class Run:
             or self._outgoing.awaited
             or self._resuming
             or self._order.held
+            or self.crossings.busy
         )
         if not waiting:
             if self._waits:
@@ -434,7 +446,7 @@ class Run:
             self._outgoing.cancel()
 
     def _hand_back_when_idle(self) -> None:
-        if self.attempts_running or self.advancing or self._outgoing.alone:
+        if self.attempts_running or self.advancing or self.crossings.in_flight or self._outgoing.alone:
             self._outgoing.flush()
         else:
             self._write_outcome(Released())
@@ -460,8 +472,8 @@ class Run:
     def _end(self, root: asyncio.Task[Any]) -> None:
         if isinstance(self.fatal, LeaseLost):
             self.lost(self.fatal)
-        elif self.advancing:
-            # The lease is kept until the loop's turns are forgotten; `advanced` schedules this run again.
+        elif self.advancing or self.crossings.in_flight:
+            # The lease is kept until that is done, which schedules this run again.
             if self.fatal is None:
                 self._outgoing.flush()
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from pgflow.execution.crossing import RunCrossings
 from pgflow.execution.host import Host, Timer
 from pgflow.execution.listen import ListenStep
 from pgflow.execution.order import Order
@@ -108,13 +109,17 @@ class Waits:
         """The deadline of an open timeout has passed; it fires at rest."""
         self._due_timeouts.append(timeout)
 
-    def fire_timeouts(self, order: Order) -> None:
+    def overdue(self, step: Step) -> bool:
+        """Whether a timeout that covers the step is due and has not fired yet."""
+        return any(timeout in step.covering for timeout in self._due_timeouts)
+
+    def fire_timeouts(self, order: Order, crossings: RunCrossings) -> None:
         """At rest: fire the timeouts that are due, unless a result of a step they cover is on its way."""
         due, self._due_timeouts = self._due_timeouts, []
         for timeout in due:
             if timeout.settled:
                 continue
-            if order.awaits_result_under(timeout):
+            if order.awaits_result_under(timeout) or crossings.in_flight_under(timeout):
                 self._due_timeouts.append(timeout)  # a result of a step it covers comes first
             else:
                 timeout.fire()

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import psycopg
 
-from pgflow.commands import Outcome
+from pgflow.commands import Standing
 from pgflow.store.compatibility import check_async as check
 from pgflow.store.connections import AsyncConnection, Database
 from pgflow.store.dispatching import outcomes
@@ -127,9 +127,9 @@ class _Waiter:
         """Done when the workflow has been looked at once."""
         self.ended: asyncio.Future[None] = loop.create_future()
         """Done when it has ended, or is not there."""
-        self.last: Outcome | None = None
+        self.last: Standing | None = None
 
-    def see(self, outcome: Outcome | None) -> None:
+    def see(self, outcome: Standing | None) -> None:
         self.last = outcome
         if not self.seen.done():
             self.seen.set_result(None)
@@ -158,7 +158,7 @@ class Endings:
         self._wanted = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
 
-    async def outcome(self, workflow_id: UUID, seconds: float | None) -> Outcome | None:
+    async def outcome(self, workflow_id: UUID, seconds: float | None) -> Standing | None:
         """How a workflow stands once it has ended, or after so many seconds; None: there is no such workflow.
 
         Raises:

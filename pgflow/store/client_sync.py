@@ -15,7 +15,7 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from pgflow.commands import Outcome
+from pgflow.commands import Standing
 from pgflow.store.channels import done_channel, parse_done
 from pgflow.store.compatibility import check_blocking as check
 from pgflow.store.connections import Connection, Database
@@ -134,7 +134,7 @@ class Endings:
         self._listening: Connection | None = None
         self._closed = threading.Event()
 
-    def outcome(self, workflow_id: UUID, seconds: float | None) -> Outcome | None:
+    def outcome(self, workflow_id: UUID, seconds: float | None) -> Standing | None:
         """How a workflow stands once it has ended, or after so many seconds; None: there is no such workflow."""
         until = None if seconds is None else time.monotonic() + seconds
         hinted = threading.Event()

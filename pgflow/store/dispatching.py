@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
-from pgflow.commands import Dispatch, Dispatched, Outcome
+from pgflow.commands import Dispatch, Dispatched, Standing
 from pgflow.store.channels import done_channel, done_payloads, wake_channel
 from pgflow.store.connections import statement
 from pgflow.store.query import Query
@@ -50,10 +50,10 @@ def columns_of(workflows: Sequence[Dispatch]) -> dict[str, list[Any]]:
 
 
 def _dispatched(rows: Sequence[tuple[Any, ...]]) -> list[Dispatched]:
-    return [Dispatched(*row[1:]) for row in rows]
+    return [Dispatched(*row[1:4]) for row in rows]
 
 
-def outcomes(schema: str, ids: Iterable[UUID]) -> Query[dict[UUID, Outcome]]:
+def outcomes(schema: str, ids: Iterable[UUID]) -> Query[dict[UUID, Standing]]:
     """The statement that tells how workflows stand.
 
     Returns:
@@ -65,8 +65,8 @@ def outcomes(schema: str, ids: Iterable[UUID]) -> Query[dict[UUID, Outcome]]:
     return Query(statement("outcomes", schema), {"ids": list(ids)}, _outcomes)
 
 
-def _outcomes(rows: Sequence[tuple[Any, ...]]) -> dict[UUID, Outcome]:
-    return {row[0]: Outcome(*row) for row in rows}
+def _outcomes(rows: Sequence[tuple[Any, ...]]) -> dict[UUID, Standing]:
+    return {row[0]: Standing(*row) for row in rows}
 
 
 def wake(schema: str, queues: Iterable[str], *, quick: bool = False) -> Query[None]:

@@ -19,6 +19,9 @@ _LONGEST_PAUSE = 1.0
 _PASSING = ("08", "57P", "53300", "40001", "40P01")
 """Lost connections, servers that stop or start, too many connections, and meetings with one's like."""
 
+_REFUSED = ("22", "23", "54")
+"""Data exceptions, integrity violations, exceeded limits."""
+
 
 class Tries:
     """One statement's tries."""
@@ -41,8 +44,22 @@ class Tries:
 
 def is_passing(error: psycopg.Error) -> bool:
     """Whether another try may succeed."""
-    if isinstance(error, psycopg.errors.UniqueViolation):
-        return True  # the same was started in the very same moment: the next try sees it
+    if is_meeting(error):
+        return True
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError)
     return error.sqlstate.startswith(_PASSING)
+
+
+def is_meeting(error: BaseException) -> bool:
+    """Whether the same was done by somebody else in the very same moment: the next try sees it."""
+    return isinstance(error, psycopg.errors.UniqueViolation)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the error speaks of what was sent, so that sending it again would not help."""
+    if not isinstance(error, psycopg.Error):
+        return True
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.DataError)
+    return error.sqlstate.startswith(_REFUSED) and not is_meeting(error)

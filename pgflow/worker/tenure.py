@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -33,6 +33,7 @@ from pgflow.execution.run import Run
 from pgflow.execution.starting import execute
 from pgflow.store.claims import Claims
 from pgflow.store.connections import Database
+from pgflow.store.crossings import Crossings
 from pgflow.store.hints import Notifier
 from pgflow.store.journal import Journal
 from pgflow.store.loops import LoopAdvancer
@@ -86,6 +87,7 @@ class Tenure:
         self._pump = Pump()
         self._journal = Journal(database, worker_id, on_batch=self._written)
         self._loops = LoopAdvancer(database, worker_id)
+        self._crossings = Crossings(database, worker_id, self._started, self._sent)
         self._claims = Claims(database, worker_id)
         self._cache = Cache(settings.cached)
         self._mail = Mail(
@@ -109,6 +111,7 @@ class Tenure:
         """Begin to claim and run workflows."""
         self._journal.start()
         self._loops.start()
+        self._crossings.start()
         self._mail.start()
         self._claiming = asyncio.get_running_loop().create_task(self._claim(), name="pgflow claims")
 
@@ -157,6 +160,7 @@ class Tenure:
         self._cache.clear()
         await self._mail.close()
         await self._loops.close()
+        await self._crossings.close()
         await self._journal.close()
         await self._claims.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -304,6 +308,11 @@ class Tenure:
         return self._loops
 
     @property
+    def crossings(self) -> Crossings:
+        """Where runs hand over what they do to other workflows."""
+        return self._crossings
+
+    @property
     def limits(self) -> Limits:
         """Bounds of one workflow."""
         return self._settings.limits
@@ -365,6 +374,21 @@ class Tenure:
         if when is not None and (self._due is None or when < self._due):
             self._due = when
             self._wanted.set()
+
+    def _started(self, queues: Iterable[str]) -> None:
+        """Children of workflows here have been started."""
+        for queue in queues:
+            self._notifier.wake(queue)
+            if queue in self._settings.queues:
+                self.look()
+
+    def _sent(self, workers: Iterable[int]) -> None:
+        """Workflows here have sent signals to those of these workers (0: any)."""
+        for worker in workers:
+            if worker == self.worker_id:
+                self._mail.look()
+            else:
+                self._notifier.mail(worker)
 
     def _written(self, runs: int, rows: int) -> None:
         self.steps += rows

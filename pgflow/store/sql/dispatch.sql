@@ -36,7 +36,8 @@ SELECT
     wanted.number::int - 1,
     coalesce(started.id, known.id, holder.workflow_id, twin.id),
     coalesce(CASE WHEN started.id IS NOT NULL THEN wanted.name END, known.name, holder.name, twin.name),
-    started.id IS NOT NULL
+    started.id IS NOT NULL,
+    wanted.queue
 FROM wanted
 LEFT JOIN started ON started.id = wanted.id
 LEFT JOIN {schema}.workflows AS known ON known.id = wanted.id
