@@ -1,0 +1,74 @@
+"""What docs/operations.md says of settings and roles is so. About 3 seconds."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+
+import click
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+import pgflow
+from pgflow.cli.worker import worker
+from tests.docs.page import ROOT, blocks_of
+
+PAGE = ROOT / "docs" / "operations.md"
+
+
+@pgflow.workflow
+async def double(ctx: pgflow.WorkflowContext, number: int) -> int:
+    await ctx.sleep(1.2)
+    return number * 2
+
+
+def test_the_table_of_settings_is_complete() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (?:`--([\w-]+)`)? ?\| ([^|]+) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    parameters = inspect.signature(pgflow.Worker).parameters
+    assert {name for name, _, _ in rows} == set(parameters) - {"dsn", "workflows", "schema"}
+    options = {option.opts[0].removeprefix("--"): option for option in worker.params if isinstance(option, click.Option)}
+    assert {option for _, option, _ in rows if option} == set(options) - {"dsn", "schema", "processes", "log-level", "log-format"}
+    for name, option, default in rows:
+        if default.startswith("as "):
+            assert parameters[name].default is None
+        else:
+            values = [parameters[name].default] + ([options[option].default] if option else [])
+            assert {str(value[0] if isinstance(value, tuple) else value).removesuffix(".0") for value in values} == {default.strip("`")}
+
+
+@pytest.fixture
+def roles(dsn: str) -> Iterator[dict[str, str]]:
+    """The DSNs of the page's roles, which its SQL makes."""
+    (block,) = (block for block in blocks_of(PAGE) if block.language == "sql")
+    names = dict(re.findall(r"CREATE ROLE (\w+) LOGIN PASSWORD '([^']+)'", block.text))
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        try:
+            connection.execute(block.text.encode())
+            yield {name: make_conninfo(dsn, user=name, password=password) for name, password in names.items()}
+        finally:
+            for name in names:
+                connection.execute(f"DROP OWNED BY {name}".encode())
+                connection.execute(f"DROP ROLE {name}".encode())
+
+
+async def test_the_roles_of_the_page(dsn: str, roles: dict[str, str]) -> None:
+    """One may work, the other look; what a later migration makes is covered."""
+    async with (
+        pgflow.Worker(roles["shop_worker"], workflows=[double]),
+        pgflow.Client(roles["shop_worker"]) as client,
+        pgflow.Client(roles["shop_reader"]) as reader,
+    ):
+        handle = await client.dispatch(double, 21)
+        assert await handle.output(timeout=30) == 42
+        assert (await reader.get(handle.id)).output == 42
+        assert [event.kind for event in await reader.history(handle.id)] == ["sleep"]
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await reader.dispatch(double, 21)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("CREATE TABLE pgflow.later (n int)")
+    with psycopg.connect(roles["shop_worker"], autocommit=True) as connection:
+        connection.execute("INSERT INTO pgflow.later VALUES (1)")
+    with psycopg.connect(roles["shop_reader"], autocommit=True) as connection:
+        assert connection.execute("SELECT n FROM pgflow.later").fetchall() == [(1,)]

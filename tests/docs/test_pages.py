@@ -1,0 +1,58 @@
+"""Every code block of the README and of `docs/` is run. About 15 seconds."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests import databases
+from tests.docs.page import LANGUAGES, ROOT, Reader, blocks_of
+
+ELSEWHERE = {
+    "docs/operations.md": "tests/docs/test_operations.py",
+    "docs/sql.md": "tests/schema/test_recipes.py",
+}
+"""Pages with SQL, and the tests that run it."""
+
+PAGES = [str(path.relative_to(ROOT)) for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_does_what_it_says(name: str, server_dsn: str, template: str, place: Path) -> None:
+    blocks = blocks_of(ROOT / name)
+    migrates = any("pgflow db upgrade" in block.text for block in blocks)
+    with databases.database(server_dsn, None if migrates else template) as dsn:
+        reader = Reader(place, dsn)
+        try:
+            for block in blocks:
+                reader.follow(block)
+            reader.end()
+        finally:
+            reader.abandon()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_block_is_overlooked(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    blocks = blocks_of(ROOT / name)
+    assert text.count("```") == 2 * len(blocks), "a fence that is not at the start of its line, or does not end"
+    assert {block.language for block in blocks} <= set(LANGUAGES)
+
+
+def test_sql_is_run_elsewhere() -> None:
+    assert set(ELSEWHERE) == {name for name in PAGES if any(block.language == "sql" for block in blocks_of(ROOT / name))}
+    for name, test in ELSEWHERE.items():
+        assert f'"{Path(name).name}"' in (ROOT / test).read_text(encoding="utf-8")
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name for name in PAGES if name != "README.md" and f"]({name})" not in text] == []
+
+
+def test_links_lead_somewhere() -> None:
+    for name in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / name).read_text(encoding="utf-8")):
+            assert "://" in target or (ROOT / name).parent.joinpath(target).exists(), f"{name}: {target}"
