@@ -65,6 +65,8 @@ class Batch:
     """The database's time."""
     next_wake_at: datetime | None
     """When the next run of these queues and names is due, if that is known and near."""
+    left: bool = False
+    """Whether runs that are due were left: to the worker that had them last, for a moment, or to whoever had them locked."""
 
 
 @dataclass(slots=True)
@@ -231,23 +233,29 @@ class Claims:
             if found := await _claimed(runs, history, signals, now):
                 del self._unsure[claim]
                 claimed += found
-        self._remember(around, await taken.fetchall(), now, limit)
+        left = self._remember(around, await taken.fetchall(), now, limit)
         new = [((queue, name), priority) for queue, name, priority in await levels.fetchall()]
-        return Batch(claimed, now, next_wake_at), new
+        return Batch(claimed, now, next_wake_at, left), new
 
     def _remember(
         self, around: _Round, taken: list[tuple[int, datetime, int]], now: datetime, limit: int
-    ) -> None:
-        """Move on the moments up to which everything is known to be taken."""
+    ) -> bool:
+        """Move on the moments up to which everything is known to be taken; whether anything due was left."""
         clock = time.monotonic()
-        for number, last, _ in taken:
+        due = 0
+        for number, last, count in taken:
+            if number == 0:
+                due += count
+                continue
+            due -= count
             level = around.levels[number - 1][2]
             level.since = max(level.since, last - OVERLAP)
             level.used = clock
-        if sum(count for _, _, count in taken) < limit:
+        if sum(count for number, _, count in taken if number) < limit:
             # Nothing due was left over, but for what others hold: they take it, or the next sweep finds it again.
             for _, _, level in around.levels:
                 level.since = now - OVERLAP
+        return due > 0
 
     def _still_unsure(self) -> list[int]:
         """Claims whose connection broke and which may have been committed, or still be."""

@@ -52,6 +52,9 @@ MAX_CLAIM = 500
 FULL = 0.05
 """Seconds after which a worker that is nearly full takes even a few workflows, if more are waiting."""
 
+LEFT = timedelta(milliseconds=60)
+"""After this the worker looks again at due runs that a claim has left to the worker that had them last."""
+
 LAST_WRITES = 5.0
 """Seconds that the last writes of a stopping worker may take."""
 
@@ -212,6 +215,8 @@ class Tenure:
                 await self._begin(batch.runs)
                 more = len(batch.runs) >= asked
                 next_due = batch.next_wake_at
+                if batch.left and not more:
+                    next_due = _earlier(next_due, batch.now + LEFT)
             else:
                 more = True
             await self._rest(more, next_due)

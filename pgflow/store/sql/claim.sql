@@ -60,3 +60,5 @@ taken AS (
     RETURNING picked.level, picked.wake_at
 )
 SELECT taken.level::int, max(taken.wake_at), count(*)::int FROM taken GROUP BY taken.level
+UNION ALL
+SELECT 0, NULL, coalesce(sum(shares.share), 0)::int FROM shares

@@ -11,7 +11,8 @@ WITH held AS MATERIALIZED (
 ),
 freed AS (
     UPDATE {schema}.runs AS r SET
-        status = 'pending', wake_at = now(), waiting_for = NULL, worker_id = NULL, claim = NULL
+        status = 'pending', wake_at = now(), waiting_for = NULL, worker_id = NULL, claim = NULL,
+        last_worker = NULL
     FROM held
     WHERE r.workflow_id = held.workflow_id
     RETURNING r.queue
