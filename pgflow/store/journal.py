@@ -206,6 +206,7 @@ class Journal:
             elif not self._waiting:
                 await self._linger(pause)
                 pause = min(pause * 2, LONGEST_WAIT)
+            del answer  # an idle journal must not keep the runs of its last batch in memory
 
     def _with_later_writes(self, answer: _Answer) -> list[Verdict]:
         """The verdicts, and the same one for writes of a poisoned run that were handed over after it."""

@@ -109,6 +109,7 @@ class LoopAdvancer:
             verdicts = await self._advance(self._sent)
             self._sent = []
             loop.call_soon(self._deliver, verdicts)
+            del verdicts  # they would keep the last runs in memory until the next ones come
 
     def _deliver(self, verdicts: list[Verdict]) -> None:
         for advance, verdict in verdicts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -13,11 +14,12 @@ from tests.worker import flows
 
 
 @pytest.fixture
-def scene(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+def scene(dsn: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Scene]:
     """A fresh database with the schema and the table of marks."""
     scene = Scene(dsn)
     scene.do(flows.MARKS)
     monkeypatch.setenv(flows.VARIABLE, dsn)
+    monkeypatch.setenv("PGFLOW_TEST_LOGS", str(tmp_path))
     yield scene
     scene.close()
 
