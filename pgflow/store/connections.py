@@ -264,7 +264,9 @@ def is_lost(error: BaseException, connection: AsyncConnection | Connection) -> b
     )
 
 
-def tell_of_death(task: asyncio.Task[None]) -> None:
-    """Log the error by which a task of the store ended that should never end."""
+def tell_of_death(task: asyncio.Task[None], then: Callable[[BaseException], None] | None = None) -> None:
+    """Log the error by which a task that should never end did end, and hand it on."""
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.critical("%s stopped by an error of its own", task.get_name(), exc_info=error)
+        if then is not None:
+            then(error)

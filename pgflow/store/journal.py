@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import psycopg
@@ -100,6 +101,7 @@ class Journal:
         max_bytes: int = MAX_BYTES,
         bound: int = BOUND,
         on_batch: Callable[[int, int], None] | None = None,
+        on_death: Callable[[BaseException], None] | None = None,
     ) -> None:
         """
         Args:
@@ -109,6 +111,7 @@ class Journal:
             max_bytes: Bytes of one batch, about.
             bound: Rows and outcomes that may wait before `room` holds callers up.
             on_batch: Called after each committed batch with its numbers of runs and rows (metrics, hints).
+            on_death: Called when the journal stops by an error of its own: it writes nothing more.
         """
         self._database = database
         self.worker_id = worker_id
@@ -117,6 +120,7 @@ class Journal:
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._on_batch = on_batch
+        self._on_death = on_death
         self._line = Line(database, "journal")
         self._waiting: deque[tuple[Write, int]] = deque()
         self._busy: dict[RunKey, list[Write]] = {}
@@ -144,7 +148,7 @@ class Journal:
         """Begin to write; call it on the event loop that the callbacks belong to."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow journal")
-            self._task.add_done_callback(tell_of_death)
+            self._task.add_done_callback(partial(tell_of_death, then=self._on_death))
 
     def write(self, write: Write) -> None:
         """Take one write; it is in the next batch, or in a later one when its run's row is busy."""

@@ -14,9 +14,10 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -59,9 +60,18 @@ class LoopAdvancer:
         await advancer.close()
     """
 
-    def __init__(self, database: Database, worker_id: int) -> None:
+    def __init__(
+        self, database: Database, worker_id: int, *, on_death: Callable[[BaseException], None] | None = None
+    ) -> None:
+        """
+        Args:
+            database: Where the loops' rows are.
+            worker_id: The worker whose leases fence the writes.
+            on_death: Called when it stops by an error of its own: it advances nothing more.
+        """
         self._database = database
         self._worker = worker_id
+        self._on_death = on_death
         self._line = Line(database, "loops")
         self._waiting: deque[Advance] = deque()
         self._sent: list[Advance] = []
@@ -75,7 +85,7 @@ class LoopAdvancer:
         """Begin to advance; call it on the event loop that the callbacks belong to."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow loops")
-            self._task.add_done_callback(tell_of_death)
+            self._task.add_done_callback(partial(tell_of_death, then=self._on_death))
 
     def advance(self, advance: Advance) -> None:
         """Take one advancement; it is in the next transaction. At most one of a loop may be under way."""

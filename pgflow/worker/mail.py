@@ -11,11 +11,13 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from uuid import UUID
 
 import psycopg
 
 from pgflow.execution.ports import Arrived
+from pgflow.store.connections import tell_of_death
 from pgflow.store.hints import Notifier
 from pgflow.store.mailbox import Mailbox
 
@@ -38,6 +40,7 @@ class Mail:
         seen: the last place in the mailbox that each run in memory has seen.
         arrive: hands news to a run in memory.
         woken: runs were woken that this worker may claim.
+        on_death: it has stopped by an error of its own.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Mail:
         seen: Callable[[], Mapping[UUID, int]],
         arrive: Callable[[Arrived], None],
         woken: Callable[[], None],
+        on_death: Callable[[BaseException], None],
     ) -> None:
         self._mailbox = mailbox
         self._notifier = notifier
@@ -55,6 +59,7 @@ class Mail:
         self._seen = seen
         self._arrive = arrive
         self._woken = woken
+        self._on_death = on_death
         self._due = time.monotonic()
         self._attend = True
         self._changed = asyncio.Event()
@@ -65,6 +70,7 @@ class Mail:
     def start(self) -> None:
         """Begin to deliver."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow mail")
+        self._task.add_done_callback(partial(tell_of_death, then=self._on_death))
 
     async def close(self) -> None:
         """Stop delivering; others go on with it."""

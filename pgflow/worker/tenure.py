@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 import psycopg
@@ -32,7 +33,7 @@ from pgflow.execution.ports import (
 from pgflow.execution.run import Run
 from pgflow.execution.starting import execute
 from pgflow.store.claims import Claims
-from pgflow.store.connections import Database
+from pgflow.store.connections import Database, tell_of_death
 from pgflow.store.crossings import Crossings
 from pgflow.store.hints import Notifier
 from pgflow.store.journal import Journal
@@ -68,6 +69,7 @@ class Tenure:
         registry: the workflows that the worker knows.
         settings: the worker's.
         notifier: sends hints after commits.
+        on_death: a part that should never end has ended by an error of its own: drop the tenure.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Tenure:
         registry: Registry,
         settings: Settings,
         notifier: Notifier,
+        on_death: Callable[[BaseException], None],
     ) -> None:
         self.worker_id = worker_id
         self.runs: dict[UUID, Run] = {}
@@ -88,14 +91,15 @@ class Tenure:
         self._loop = asyncio.get_running_loop()  # a run's own loop is "running" while its code executes
         self._clock = DatabaseClock()
         self._pump = Pump()
-        self._journal = Journal(database, worker_id, on_batch=self._written)
-        self._loops = LoopAdvancer(database, worker_id)
+        self._journal = Journal(database, worker_id, on_batch=self._written, on_death=on_death)
+        self._loops = LoopAdvancer(database, worker_id, on_death=on_death)
         self._crossings = Crossings(database, worker_id, self._started, self._sent)
         self._claims = Claims(database, worker_id)
         self._cache = Cache(settings.cached)
         self._mail = Mail(
-            Mailbox(database, worker_id), notifier, settings.poll, self._seen, self._arrive, self.look
+            Mailbox(database, worker_id), notifier, settings.poll, self._seen, self._arrive, self.look, on_death
         )
+        self._on_death = on_death
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="pgflow activity")
         self._activities = ActivityRunner(self._threads, settings.activities, settings.threads)
         self._wanted = asyncio.Event()
@@ -117,6 +121,7 @@ class Tenure:
         self._crossings.start()
         self._mail.start()
         self._claiming = asyncio.get_running_loop().create_task(self._claim(), name="pgflow claims")
+        self._claiming.add_done_callback(partial(tell_of_death, then=self._on_death))
 
     def look(self) -> None:
         """There may be work: claim now."""
@@ -130,7 +135,8 @@ class Tenure:
     async def hand_back(self, grace: float) -> None:
         """Claim no more, let running activities end for `grace` seconds, hand every workflow back."""
         self._stopping = True
-        await self._stop_claiming()
+        await self._stop_claiming(LAST_WRITES)
+        log.info("no more claims; %d workflows are handed back as soon as their activities end", len(self.runs))
         for run in list(self.runs.values()):
             run.stop()
         if not await self._until_empty(grace):
@@ -152,7 +158,7 @@ class Tenure:
     async def drop(self) -> None:
         """Forget everything without a write: the lease is gone."""
         self._stopping = True
-        await self._stop_claiming()
+        await self._stop_claiming(0.0)
         for run in list(self.runs.values()):
             run.discard()
         self.runs.clear()
@@ -168,14 +174,13 @@ class Tenure:
         await self._claims.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _stop_claiming(self) -> None:
+    async def _stop_claiming(self, seconds: float) -> None:
+        """Let a claim that is under way come back, for so many seconds; what it takes after that goes with the lease."""
         task, self._claiming = self._claiming, None
-        if task is None:
-            return
-        self._wanted.set()
-        _, unfinished = await asyncio.wait([task], timeout=LAST_WRITES)
-        if unfinished:
-            task.cancel()  # the database does not answer: what was asked of it comes back when the lease expires
+        if task is not None:
+            self._wanted.set()
+            await asyncio.wait([task], timeout=seconds)
+            task.cancel()
             await asyncio.wait([task])
 
     async def _until_empty(self, seconds: float) -> bool:

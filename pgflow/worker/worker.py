@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
@@ -91,6 +92,7 @@ class Worker:
         self._tenure: Tenure | None = None
         self._ended = asyncio.Event()
         self._stopping = False
+        self._failure: BaseException | None = None
         self._running: asyncio.Task[None] | None = None
         self.ready = asyncio.Event()
         """Set once the worker is registered and claims."""
@@ -114,6 +116,7 @@ class Worker:
         Raises:
             SchemaOutdated: the database is not migrated, or its schema does not fit this code.
             psycopg.OperationalError: the database cannot be reached at the start.
+            Exception: a part of the worker has stopped by an error of its own; all workflows are handed back first.
         """
         database = self._database
         async with await database.connect("check") as connection:
@@ -127,6 +130,8 @@ class Worker:
         try:
             while not self._stopping:
                 await self._tenure_of(notifier)
+            if self._failure is not None:
+                raise self._failure
         finally:
             watchdog.stop()
             await listener.close()
@@ -141,15 +146,15 @@ class Worker:
         def note_loss(reason: str) -> None:
             loop.call_soon_threadsafe(self._lost, lost, reason)
 
-        lease = await Lease.register(
-            self._database,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            version=VERSION,
-            queues=list(settings.queues),
-            on_lost=note_loss,
-        )
-        tenure = Tenure(self._database, lease.worker_id, self._registry, settings, notifier)
+        def note_death(error: BaseException) -> None:
+            self._failure, self._stopping = error, True
+            lost.set()
+            self._ended.set()
+
+        lease = await self._register(note_loss)
+        if lease is None:
+            return
+        tenure = Tenure(self._database, lease.worker_id, self._registry, settings, notifier, note_death)
         self._tenure = tenure
         tenure.start()
         recovery = loop.create_task(self._recover(lease), name="pgflow recovery")
@@ -178,6 +183,30 @@ class Worker:
                 self._ended.clear()
             await lease.release()
             log.info("worker %d ended after %d rows of history", lease.worker_id, tenure.steps)
+
+    async def _register(self, on_lost: Callable[[str], None]) -> Lease | None:
+        """A lease. After the first one, it goes on trying until the database answers, or (None) the worker is stopped."""
+        pause = 0.1
+        while True:
+            try:
+                return await Lease.register(
+                    self._database,
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                    version=VERSION,
+                    queues=list(self._settings.queues),
+                    on_lost=on_lost,
+                )
+            except psycopg.OperationalError as error:
+                if not self.ready.is_set():
+                    raise
+                log.warning("registering anew failed and is tried again in %.1f s: %s", pause, error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._ended.wait()
+            if self._stopping:
+                return None
+            pause = min(pause * 2, 5.0)
 
     def _lost(self, lost: asyncio.Event, reason: str) -> None:
         log.error("the lease is lost, everything in memory is dropped: %s", reason)

@@ -19,23 +19,24 @@ import psycopg
 import pgflow
 
 VARIABLE = "PGFLOW_DATABASE_URL"
-MARKS = "CREATE TABLE IF NOT EXISTS marks (number serial, what text NOT NULL, process int NOT NULL, attempt int NOT NULL)"
+MARKS = "CREATE TABLE IF NOT EXISTS public.marks (number serial, what text NOT NULL, process int NOT NULL, attempt int NOT NULL)"
 
 _local = threading.local()
 
 
 def mark(ctx: pgflow.ActivityContext, what: str) -> None:
     """Leave a mark outside of pgflow's transactions."""
-    if not hasattr(_local, "connection"):
-        _local.connection = psycopg.connect(os.environ[VARIABLE], autocommit=True)
+    dsn = os.environ[VARIABLE]
+    if getattr(_local, "dsn", None) != dsn:
+        _local.dsn, _local.connection = dsn, psycopg.connect(dsn, autocommit=True)
     _local.connection.execute(
-        "INSERT INTO marks (what, process, attempt) VALUES (%s, %s, %s)", [what, os.getpid(), ctx.attempt]
+        "INSERT INTO public.marks (what, process, attempt) VALUES (%s, %s, %s)", [what, os.getpid(), ctx.attempt]
     )
 
 
 def released(what: str) -> bool:
     """Whether the test has let `what` go on."""
-    row = _local.connection.execute("SELECT count(*) FROM marks WHERE what = %s", [what]).fetchone()
+    row = _local.connection.execute("SELECT count(*) FROM public.marks WHERE what = %s", [what]).fetchone()
     return bool(row[0])
 
 
