@@ -1,0 +1,150 @@
+"""SIGKILL: another worker goes on with what the dead one held. About 10 seconds."""
+
+from __future__ import annotations
+
+import signal
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import psutil
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+import pgflow
+from tests.store.scene import Scene, until
+from tests.worker import flows
+from tests.worker.processes import let_go_on, marked, marks, run_of, worker_process
+
+HOUR = "3600"
+
+
+async def test_a_killed_worker_is_noticed_long_before_its_lease_expires(scene: Scene, client: pgflow.Client) -> None:
+    handle = await client.dispatch(flows.holding, "work")
+    with worker_process(scene, "--lease", HOUR) as dead, ExitStack() as stack:
+        number = await dead.registered()
+        await marked(scene, "work begins")
+        heir = stack.enter_context(worker_process(scene, "--lease", HOUR))
+        await heir.registered()
+        dead.send(signal.SIGKILL)
+        await marked(scene, "work begins", times=2)
+        # The lease was good when the heir took over: it was the session's end that told.
+        assert run_of(scene, handle.id) == ("running", heir.ids[0], 2)
+        await until(lambda: scene.all("SELECT id FROM workers WHERE id = %s", number) == [], "the burial")
+        let_go_on(scene, "work")
+        assert await handle.output(20) == "work of attempt 1"
+    assert marks(scene) == [("work begins", dead.pid, 1), ("work begins", heir.pid, 1), ("work ends", heir.pid, 1)]
+    assert [(e.name, e.attempts) for e in await client.history(handle.id)] == [("add", 1), ("held", 1), ("add", 1)]
+
+
+@pytest.fixture
+def humble_dsn(scene: Scene) -> Iterator[str]:
+    """As a role that may work on the tables, but neither notify nor use advisory locks, nor PL/pgSQL."""
+    role = sql.Identifier(f"humble_{uuid.uuid4().hex[:12]}")
+    with psycopg.connect(scene.database.dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'humble'").format(role))
+        functions = connection.execute(
+            "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace "
+            "AND (proname = 'pg_notify' OR proname ~ 'advisory')"
+        ).fetchall()
+        assert len(functions) > 10
+        for (function,) in functions:
+            connection.execute(f"REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC".encode())
+        connection.execute("REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC")
+        for text in (
+            "GRANT USAGE ON SCHEMA pgflow TO {}",
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pgflow, public TO {}",
+            "GRANT USAGE ON ALL SEQUENCES IN SCHEMA pgflow, public TO {}",
+        ):
+            connection.execute(sql.SQL(text).format(role))
+        try:
+            yield make_conninfo(scene.database.dsn, user=role.as_string().strip('"'), password="humble")
+        finally:
+            connection.execute(sql.SQL("DROP OWNED BY {}").format(role))
+            connection.execute(sql.SQL("DROP ROLE {}").format(role))
+
+
+async def test_where_locks_are_forbidden_the_lease_decides(
+    scene: Scene, humble_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(flows.VARIABLE, humble_dsn)
+    async with pgflow.Client(humble_dsn) as client:
+        handle = await client.dispatch(flows.holding, "work")
+        with worker_process(scene, "--lease", "2", dsn=humble_dsn) as dead, ExitStack() as stack:
+            number = await dead.registered()
+            assert scene.one("SELECT lock_key FROM workers WHERE id = %s", number) is None
+            await marked(scene, "work begins")
+            heir = stack.enter_context(worker_process(scene, "--lease", HOUR, dsn=humble_dsn))
+            await heir.registered()
+            dead.send(signal.SIGKILL)
+            await dead.ended()
+            expiry = scene.one("SELECT expires_at FROM workers WHERE id = %s", number)
+            await until(lambda: (run_of(scene, handle.id) or ("", number))[1] != number, "the takeover")
+            assert scene.one("SELECT now() >= %s", expiry)
+            await marked(scene, "work begins", times=2)
+            let_go_on(scene, "work")
+            assert await handle.output(20) == "work of attempt 1"
+
+
+async def test_without_notifications_everything_is_found_by_polling(
+    scene: Scene, humble_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every feature, by a role that may neither notify nor lock; and a worker that listened hears nothing."""
+    monkeypatch.setenv(flows.VARIABLE, humble_dsn)
+    async with pgflow.Client(humble_dsn) as client:
+        async with pgflow.Worker(humble_dsn, workflows=flows.ALL, poll=0.1):
+            handles = [
+                await client.dispatch(flows.sums, 4),
+                await client.dispatch(flows.sleeper, 1, 1.1),
+                await client.dispatch(flows.turning, 45),
+                await client.dispatch(flows.hurried, 0.1),
+            ]
+            assert [await handle.output(30) for handle in handles] == [50, 3, 45, "late"]
+
+
+async def test_lost_notifications_only_delay(scene: Scene, client: pgflow.Client) -> None:
+    """Work that appears without a word, as when every hint is lost."""
+    async with pgflow.Worker(scene.database.dsn, workflows=flows.ALL, poll=0.1):
+        run = scene.run(name="sums")
+        scene.do("UPDATE workflows SET input = '{\"number\": 4}' WHERE id = %s", run)
+        assert await client.output(run, 20) == 50
+
+
+async def test_several_processes_end_with_their_supervisor(scene: Scene, client: pgflow.Client) -> None:
+    with worker_process(scene, "--processes", "2", "--lease", HOUR) as supervisor:
+        await until(lambda: scene.one("SELECT count(*) FROM workers") == 2, "two workers")
+        children = [psutil.Process(pid) for pid in scene.all("SELECT pid FROM workers")]
+        assert {child.ppid() for child in children} == {supervisor.pid}
+        # One that dies is replaced.
+        children[0].kill()
+        await until(lambda: len(_living(scene)) == 2 and children[0].pid not in _living(scene), "a new worker")
+        children = [psutil.Process(pid) for pid in _living(scene)]
+        handle: pgflow.WorkflowHandle[str] = await client.dispatch(flows.holding, "work")
+        await marked(scene, "work begins")
+        let_go_on(scene, "work")
+        supervisor.send(signal.SIGKILL)
+        await until(lambda: not any(_runs(child) for child in children), "the end of the children")
+    assert scene.all("SELECT id FROM workers") == [], "they have handed everything back"
+    async with pgflow.Worker(scene.database.dsn, workflows=flows.ALL):
+        assert await handle.output(20) == "work of attempt 1"
+
+
+async def test_several_processes_stop_together(scene: Scene) -> None:
+    with worker_process(scene, "--processes", "2", "--lease", HOUR) as supervisor:
+        await until(lambda: scene.one("SELECT count(*) FROM workers") == 2, "two workers")
+        supervisor.send(signal.SIGTERM)
+        assert await supervisor.ended() == 0, supervisor.log
+    assert scene.all("SELECT id FROM workers") == []
+
+
+def _living(scene: Scene) -> list[int]:
+    return [pid for pid in scene.all("SELECT pid FROM workers") if psutil.pid_exists(pid) and _runs(psutil.Process(pid))]
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,61 @@
+"""A worker stopped past its lease and continued after another has finished its workflows writes nothing. About 6 seconds."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pgflow
+from tests.store.scene import Scene, until
+from tests.worker import flows
+from tests.worker.processes import let_go_on, marked, marks, worker_process
+
+TABLES = ("workflows", "runs", "events", "forgotten_events", "signals")
+
+
+def everything(scene: Scene) -> dict[str, list[Any]]:
+    """All that could tell of a write: each row with the transaction that wrote it."""
+    return {table: scene.all(f"SELECT t.xmin::text, t::text FROM {table} AS t ORDER BY t::text") for table in TABLES}
+
+
+async def test_a_zombie_writes_nothing_and_comes_back_to_life(scene: Scene, client: pgflow.Client) -> None:
+    """It is stopped with activities of every sort in flight, a loop in the middle of a turn, and sleepers in its memory."""
+    names = ["one", "two"]
+    handles: list[pgflow.WorkflowHandle[Any]] = [
+        await client.dispatch(flows.holding, "one"),
+        await client.dispatch(flows.holding, "two", True),
+        await client.dispatch(flows.turning, 30, 7, held_at=25),
+        await client.dispatch(flows.sleeper, 1, 3),
+        await client.dispatch(flows.hurried, 3),
+    ]
+    with worker_process(scene, "--lease", "2") as zombie:
+        number = await zombie.registered()
+        for name in [*names, "turn 25"]:
+            await marked(scene, f"{name} begins")
+        await until(lambda: len(scene.all("SELECT 1 FROM runs WHERE status = 'sleeping'")) == 2, "the sleepers")
+        zombie.send(signal.SIGSTOP)
+        with worker_process(scene, "--lease", "60") as heir:
+            for name in [*names, "turn 25"]:
+                await marked(scene, f"{name} begins", times=2)
+            for name in [*names, "turn 25"]:
+                let_go_on(scene, name)
+            assert [await handle.output(30) for handle in handles] == ["one of attempt 1", "two of attempt 1", 30, 3, "late"]
+            heir.send(signal.SIGTERM)
+            assert await heir.ended() == 0
+        before = everything(scene)
+        assert scene.all("SELECT id FROM workers") == [], "nobody takes the zombie for alive"
+        zombie.send(signal.SIGCONT)
+        await zombie.logged("the lease is lost")
+        reborn = await zombie.registered()
+        assert reborn != number
+        assert everything(scene) == before
+        # What it had in memory is gone: it takes new work, and nothing of the old comes after it.
+        assert await (await client.dispatch(flows.sums, 4)).output(20) == 50
+        assert scene.all("SELECT DISTINCT worker_id FROM runs") == []
+        after = everything(scene)
+        for table, rows in before.items():
+            assert set(rows) <= set(after[table]), table
+        zombie.send(signal.SIGTERM)
+        assert await zombie.ended() == 0, zombie.log
+    begun = [what for what, process, _ in marks(scene) if process == zombie.pid and what.endswith("begins")]
+    assert sorted(begun) == sorted(f"{name} begins" for name in [*names, "turn 25"]), "it began something again"
