@@ -197,7 +197,7 @@ ROUND_TRIPS: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "annotation"), ROUND_TRIPS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("value", "annotation"), ROUND_TRIPS, ids=[f"{n} {type}"[:40] for n, (_, type) in enumerate(ROUND_TRIPS)])
 def test_round_trips_by_annotation(value: Any, annotation: Any) -> None:
     text = encode(value, annotation, what="it")
     back = decode(text, annotation, what="it")
