@@ -2,8 +2,8 @@
 
     python -m tests.kill.launcher WORKERS MEAN_LIFE SEED
 
-A worker is killed from outside after a random time, or kills itself at a named point between two statements of the
-engine; in both cases another one takes its place. Tells on standard output, one JSON object a line, who was started and
+A worker is killed from outside, a random time after it has begun to work (some while they still start), or kills itself
+at a named point between two statements of the engine; another one takes its place. Tells on standard output, one JSON object a line, who was started and
 who is dead. Reads orders on standard input: `calm` (kill nobody any more), `stop` (SIGTERM for all). When its input
 ends, everything ends.
 """
@@ -33,7 +33,6 @@ POINTS = {
     "journal.before": 30,
     "journal.after": 30,
     "claims.before_read": 4,
-    "leases.before_heartbeat": 1,
     "leases.before_free": 1,
     "loops.before": 4,
     "loops.after_progress": 4,
@@ -41,7 +40,13 @@ POINTS = {
     "loops.after_trim": 4,
     "loops.before_commit": 4,
 }
-"""Where a worker kills itself, and at which passing at the latest."""
+"""Where a worker kills itself, and at which passing at the latest; in turn, with ordinary deaths between them."""
+
+YOUNG = 0.1
+"""The share of workers that are killed while they start."""
+
+LATEST = 4.0
+"""Mean lives after which a worker is killed that has not come to the point of its death."""
 
 
 @dataclass
@@ -63,6 +68,7 @@ class Launcher:
         self.mean_life = mean_life
         self.killing = True
         self.stopping = False
+        self.started = 0
         self.children: dict[int, Child] = {}
         self.selector = selectors.DefaultSelector()
         self.selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
@@ -73,19 +79,24 @@ class Launcher:
         """Fork one worker."""
         token = uuid.uuid4().hex
         point, passing = "", 0
-        if self.killing and self.chance.random() < 0.7:
-            point = self.chance.choice(list(POINTS))
+        self.started += 1
+        if self.killing and self.started % 2:
+            point = list(POINTS)[self.started // 2 % len(POINTS)]
             passing = self.chance.randint(1, POINTS[point])
+        ready, says_ready = os.pipe()
         pid = os.fork()
         if pid == 0:
             try:
-                work(token, point, passing)
+                work(token, point, passing, says_ready)
             finally:
                 os._exit(3)
-        life = self.chance.expovariate(1 / self.mean_life) + 0.02
+        os.close(says_ready)
         handle = os.pidfd_open(pid)
-        self.children[handle] = Child(token, pid, handle, time.monotonic() + life, point or "outside")
+        young = not point and self.chance.random() < YOUNG
+        dies_at = time.monotonic() + self.chance.random() * 0.1 if young else float("inf")
+        self.children[handle] = Child(token, pid, handle, dies_at, point or "outside")
         self.selector.register(handle, selectors.EVENT_READ)
+        self.selector.register(ready, selectors.EVENT_READ, handle)
         tell(started=token, pid=pid)
 
     def run(self) -> None:
@@ -93,7 +104,9 @@ class Launcher:
         while self.children:
             self.kill_due()
             for key, _ in self.selector.select(self.pause()):
-                if key.fd in self.children:
+                if key.data is not None:
+                    self.note_ready(key.fd, self.children.get(key.data))
+                elif key.fd in self.children:
                     self.bury(self.children[key.fd])
                 elif not self.obey():
                     return
@@ -102,7 +115,16 @@ class Launcher:
         """Seconds until the next one dies."""
         if not self.killing:
             return None
-        return max(0.0, min(child.dies_at for child in self.children.values()) - time.monotonic())
+        first = min(child.dies_at for child in self.children.values())
+        return None if first == float("inf") else max(0.0, first - time.monotonic())
+
+    def note_ready(self, ready: int, child: Child | None) -> None:
+        """A worker has begun to work (or ended before): from now on its time runs."""
+        self.selector.unregister(ready)
+        os.close(ready)
+        if child is not None and child.dies_at == float("inf"):
+            life = self.chance.expovariate(1) if child.how == "outside" else LATEST
+            child.dies_at = time.monotonic() + life * self.mean_life
 
     def kill_due(self) -> None:
         """Kill whose time has come; `bury` hears of it by its handle."""
@@ -138,7 +160,7 @@ class Launcher:
         return bool(orders)
 
 
-def work(token: str, point: str, passing: int) -> None:
+def work(token: str, point: str, passing: int, ready: int) -> None:
     """Be a worker, until death at the given passing of a point, or until SIGTERM."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     load.TOKEN = token
@@ -152,15 +174,19 @@ def work(token: str, point: str, passing: int) -> None:
 
     configure("warning")
     with faults.install({point: die} if point else {}):
-        asyncio.run(_serve())
+        asyncio.run(_serve(ready))
     sys.stderr.flush()
     os._exit(0)
 
 
-async def _serve() -> None:
+async def _serve(ready: int) -> None:
     worker = pgflow.Worker(os.environ[load.VARIABLE], workflows=load.WORKFLOWS, threads=4, concurrency=200)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
-    await worker.run()
+    running = asyncio.create_task(worker.run())
+    begun = asyncio.create_task(worker.ready.wait())
+    await asyncio.wait([running, begun], return_when=asyncio.FIRST_COMPLETED)
+    os.write(ready, b"x")
+    await running
 
 
 def tell(**what: object) -> None:
