@@ -48,8 +48,10 @@ def migrate(connection: Connection | None) -> None:
 
 def connect() -> psycopg.Connection[tuple[object, ...]]:
     """A connection to the database that was named; any DSN that libpq understands."""
-    dsn = config.attributes.get("dsn") or given.get("dsn") or os.environ.get("PGFLOW_DATABASE_URL")
-    if not dsn:
+    dsn = config.attributes.get("dsn")
+    if dsn is None:
+        dsn = given.get("dsn") or os.environ.get("PGFLOW_DATABASE_URL")
+    if dsn is None:
         raise SystemExit(
             "No database was named. Set PGFLOW_DATABASE_URL, or pass `-x dsn=postgresql://...`."
         )

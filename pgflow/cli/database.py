@@ -45,10 +45,8 @@ def told() -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """What an error says, and what to do about a database that is not named right or cannot be reached."""
+    """What an error says, and what to do about a database that cannot be reached."""
     said = str(error).strip()
     if isinstance(error, psycopg.OperationalError):
         return f"the database cannot be reached: {said}\nCheck --dsn or PGFLOW_DATABASE_URL."
-    if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
-        return f"the DSN is not understood: {said}\nExpected a postgresql:// URL or key=value words in --dsn or PGFLOW_DATABASE_URL."
     return said

@@ -79,6 +79,22 @@ def statement(name: str, schema: str) -> bytes:
     return _template(name).replace("{schema}", quoted(schema)).encode()
 
 
+def check_dsn(dsn: str) -> None:
+    """Say whether a DSN can be one, before it is used. A server need not answer.
+
+    Raises:
+        ValueError: It cannot. The message does not repeat it: it may hold a password.
+    """
+    expected = "expected a postgresql:// URL or key=value words, such as postgresql://user@host/app"
+    if not isinstance(dsn, str):
+        raise ValueError(f"dsn={dsn!r}: {expected}")
+    try:
+        psycopg.conninfo.conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError as error:
+        said = str(error).strip().replace(dsn, "...")
+        raise ValueError(f"the DSN is not understood: {said}; {expected}") from None
+
+
 @dataclass(frozen=True, slots=True)
 class Database:
     """Where the engine's tables are, and how long a statement of the engine may take.
@@ -90,7 +106,7 @@ class Database:
         application: What `pg_stat_activity` shows, before the connection's purpose.
 
     Raises:
-        ValueError: The schema's name cannot be used in a statement.
+        ValueError: The DSN is none, or the schema's name cannot be used in a statement.
 
     Example:
         database = Database("postgresql:///app")
@@ -103,6 +119,7 @@ class Database:
     application: str = "pgflow"
 
     def __post_init__(self) -> None:
+        check_dsn(self.dsn)
         quoted(self.schema)
 
     @property

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from pgflow.errors import PgflowError
+from pgflow.store.connections import check_dsn
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -35,6 +36,7 @@ def migrate(dsn: str, schema: str = "pgflow") -> None:
         schema: the name of the schema.
 
     Raises:
+        ValueError: the DSN is none, or the schema's name cannot be one.
         MigrationFailed: a migration failed; nothing was changed.
         PgflowError: the server is older than PostgreSQL 15.
         psycopg.OperationalError: the database cannot be reached.
@@ -47,11 +49,13 @@ def migrate(dsn: str, schema: str = "pgflow") -> None:
 
 def upgrade(dsn: str, schema: str = "pgflow", revision: str = "head") -> None:
     """Migrate up to a revision."""
+    check_dsn(dsn)
     _run(_config(schema, dsn), "upgrade", revision)
 
 
 def downgrade(dsn: str, schema: str = "pgflow", revision: str = "-1") -> None:
     """Migrate down to a revision: "-1" is one step, "base" removes everything but the empty schema."""
+    check_dsn(dsn)
     _run(_config(schema, dsn), "downgrade", revision)
 
 
@@ -70,6 +74,7 @@ def offline_sql(schema: str = "pgflow", revision: str = "head") -> str:
 
 def current(dsn: str, schema: str = "pgflow") -> str | None:
     """The revision that the database's schema is at; None when it was never migrated."""
+    check_dsn(dsn)
     with psycopg.connect(dsn) as connection:
         table = psycopg.sql.Identifier(schema, "alembic_version")
         there = connection.execute(

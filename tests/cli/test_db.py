@@ -64,7 +64,7 @@ def test_no_database_named() -> None:
     ("dsn", "why"),
     [
         ("host=/nowhere dbname=x", "the database cannot be reached: .*Check --dsn or PGFLOW_DATABASE_URL"),
-        ("nonsense", 'missing "=" after "nonsense"'),
+        ("nonsense", 'the DSN is not understood: missing "=" after.*expected a postgresql:// URL'),
     ],
 )
 def test_a_wrong_dsn(command: str, dsn: str, why: str) -> None:

@@ -1,0 +1,1 @@
+"""What users may get wrong: each is told clearly and changes nothing."""
