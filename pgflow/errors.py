@@ -102,17 +102,30 @@ class ActivityCancelled(PgflowError):
 
 
 class EngineError(PgflowError):
-    """The run ends with this error, whatever the code does with it."""
+    """The run ends with this error, whatever the code does with it.
 
+    Attributes:
+        location: where in history, as displayed; None where it is about no place in it.
+        expected: what was expected there.
+        found: what was found instead.
+    """
 
-class HistoryDiverged(EngineError):
-    """The code asks for another step than history holds; nothing was written."""
-
-    def __init__(self, message: str, *, location: str, expected: str, found: str) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        location: str | None = None,
+        expected: str | None = None,
+        found: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.location = location
         self.expected = expected
         self.found = found
+
+
+class HistoryDiverged(EngineError):
+    """The code asks for another step than history holds; nothing was written."""
 
 
 class LatentHistory(EngineError):

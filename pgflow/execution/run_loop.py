@@ -205,7 +205,9 @@ class RunLoop(asyncio.AbstractEventLoop):
     def _refuse(self, method: str) -> NoReturn:
         instead = _INSTEAD.get(method, "a workflow does no I/O: do it in an activity")
         error = NondeterminismError(
-            f"{self._name}: the workflow's code asked its event loop for `{method}`. {instead}."
+            f"{self._name}: the workflow's code asked its event loop for `{method}`. {instead}.",
+            expected="nothing but durable steps",
+            found=f"loop.{method}",
         )
         self._fatal(error)
         raise error

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pgflow.errors import LatentHistory, NondeterminismError, PgflowError
 from pgflow.execution.failure import leaves_behind
 from pgflow.execution.ports import EventRow
-from pgflow.history.cursor import Cursor
+from pgflow.history.cursor import Cursor, named
 from pgflow.history.events import STATUS_ABANDONED
 from pgflow.history.location import display
 
@@ -116,7 +116,10 @@ class Scope:
                     f"{run.label}: the context of {self.describe()} was used from two tasks "
                     f"({self.owner.get_name() if self.owner else 'none'} and {task.get_name() if task else 'none'}). Which "
                     "of them comes first would decide where their steps stand. Give each concurrent piece of code a "
-                    "branch of its own, with `ctx.join(...)` or `ctx.branch(closure)`."
+                    "branch of its own, with `ctx.join(...)` or `ctx.branch(closure)`.",
+                    location=display(self.location),
+                    expected="steps called by one task",
+                    found="steps called by two tasks",
                 )
             )
 
@@ -205,13 +208,15 @@ class Scope:
         if self.cursor.exhausted:
             return
         left = self.cursor.remaining()
-        first = left[0]
+        where, found = display(left[0].location), named(left[0].kind, left[0].name)
         self.run.end_with(
             LatentHistory(
                 f"{self.run.label}: {self.describe()} has ended, but history goes on with {len(left)} more "
-                f'step{"s" if len(left) > 1 else ""}, the first {first.kind} "{first.name}" at '
-                f"{display(first.location)}. Expected: the code calls every step that history holds. Put the step back, "
-                "or stand `await ctx.removed(...)` in its place."
+                f'step{"s" if len(left) > 1 else ""}, the first {found} at {where}. Expected: the code calls every step '
+                "that history holds. Put the step back, or stand `await ctx.removed(...)` in its place.",
+                location=where,
+                expected=f"the end of {self.describe()}",
+                found=found,
             )
         )
 

@@ -74,7 +74,7 @@ class Cursor:
             return Step(event.location, event)
         if event.version < version:
             return self._insertion(event)
-        raise self._diverged(f"{_named(kind, name)} of version {version}", event)
+        raise self._diverged(f"{named(kind, name)} of version {version}", event)
 
     def check_version(self, version: int) -> tuple[int, str | None]:
         """The answer to a version check, and where to record it (None: nothing is written)."""
@@ -98,7 +98,7 @@ class Cursor:
         if same_name and (event.kind == kind or _marks(event, kind)):
             self._pass(event)
             return Step(event.location, event)
-        raise self._diverged(f"{_named(kind, name)}, which the code says was removed", event)
+        raise self._diverged(f"{named(kind, name)}, which the code says was removed", event)
 
     def _new(self) -> Step:
         self._previous = following(self._previous)
@@ -116,7 +116,7 @@ class Cursor:
         return decode_coordinate(event.location[len(self._prefix) :])
 
     def _diverged(self, expected: str, event: Event) -> HistoryDiverged:
-        found = f"{_named(event.kind, event.name)} of version {event.version}"
+        found = f"{named(event.kind, event.name)} of version {event.version}"
         where = display(event.location)
         return HistoryDiverged(
             f"history diverged at {where}: the code expected {expected}, history holds {found}. Nothing was written. Put "
@@ -128,7 +128,8 @@ class Cursor:
         )
 
 
-def _named(kind: str, name: str) -> str:
+def named(kind: str, name: str) -> str:
+    """A step as messages name it."""
     return f'{kind} "{name}"' if name else kind
 
 
