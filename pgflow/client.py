@@ -20,7 +20,7 @@ from pgflow.handle import WorkflowHandle
 from pgflow.info import HistoryEvent, WorkflowInfo
 from pgflow.operations import Operations
 from pgflow.requests import Filter, inputs_of, parts_of, seconds_of
-from pgflow.store import dispatching, inspection, signalling
+from pgflow.store import dispatching, histories, inspection, signalling
 from pgflow.store.client_async import Connections, Endings, execute_on, mail_on, wake_on
 from pgflow.store.connections import Database
 from pgflow.store.query import Query
@@ -340,6 +340,20 @@ class Client(Operations):
         if not found:
             await self.get(id)
         return found
+
+    async def export(self, id: UUID | str) -> str:
+        """One JSON document of a workflow and its active history: what `pgflow.testing.replay` takes.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+
+        Example:
+            Path("tests/histories/checkout.json").write_text(await client.export(handle.id))
+        """
+        found = await self._connections.execute(histories.read(self._schema, uuid_of(id)))
+        if not found:
+            raise self._not_found(id)
+        return found[0].to_json()
 
     async def _output(
         self, id: UUID, timeout: timedelta | float | None, workflow: Workflow[Any, Any] | None

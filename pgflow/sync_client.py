@@ -17,7 +17,7 @@ from pgflow.sync_handle import SyncWorkflowHandle
 from pgflow.info import HistoryEvent, WorkflowInfo
 from pgflow.sync_operations import SyncOperations
 from pgflow.requests import Filter, inputs_of, parts_of, seconds_of
-from pgflow.store import dispatching, inspection, signalling
+from pgflow.store import dispatching, histories, inspection, signalling
 from pgflow.store.client_sync import Connections, Endings, execute_on, mail_on, wake_on
 from pgflow.store.connections import Database
 from pgflow.store.query import Query
@@ -337,6 +337,20 @@ class SyncClient(SyncOperations):
         if not found:
             self.get(id)
         return found
+
+    def export(self, id: UUID | str) -> str:
+        """One JSON document of a workflow and its active history: what `pgflow.testing.replay` takes.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+
+        Example:
+            Path("tests/histories/checkout.json").write_text(client.export(handle.id))
+        """
+        found = self._connections.execute(histories.read(self._schema, uuid_of(id)))
+        if not found:
+            raise self._not_found(id)
+        return found[0].to_json()
 
     def _output(
         self, id: UUID, timeout: timedelta | float | None, workflow: Workflow[Any, Any] | None

@@ -1,4 +1,4 @@
-"""`pgflow workflow list | show | history`: looks at workflows and changes nothing. What changes them stands in `operate.py`."""
+"""`pgflow workflow list | show | history | export`: looks at workflows and changes nothing. What changes them is in `operate.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pgflow.cli.database import database_options, told
 from pgflow.cli.operate import COMMANDS
 from pgflow.info import HistoryEvent, WorkflowInfo
 from pgflow.requests import STATUSES, Filter
-from pgflow.store import inspection
+from pgflow.store import histories, inspection
 from pgflow.store.compatibility import check_blocking
 from pgflow.store.connections import Database
 from pgflow.store.query import Query
@@ -118,6 +118,21 @@ def history(id: UUID, dsn: str, schema: str, forgotten: bool, limit: int, as_jso
         click.echo(f"There are more than {limit} steps; --limit shows more.", err=True)
 
 
+@workflow.command()
+@click.argument("id", type=click.UUID)
+@database_options
+def export(id: UUID, dsn: str, schema: str) -> None:
+    """Print the workflow ID and its active history as one JSON document.
+
+    `pgflow.testing.replay(workflow, document)` runs today's code over it in a unit test.
+    """
+    with told(), _asking(dsn, schema) as ask:
+        found = ask(histories.read(schema, id))
+    if not found:
+        raise _unknown(schema, id)
+    click.echo(found[0].to_json())
+
+
 @contextmanager
 def _asking(dsn: str, schema: str) -> Iterator[Callable[[Query[T]], T]]:
     """What answers statements, on a connection to a database that has been found to fit."""
@@ -129,8 +144,12 @@ def _asking(dsn: str, schema: str) -> Iterator[Callable[[Query[T]], T]]:
 def _known(ask: Callable[[Query[Any]], Any], schema: str, id: UUID) -> WorkflowInfo:
     found: list[WorkflowInfo] = ask(inspection.get(schema, [id]))
     if not found:
-        raise click.ClickException(f'there is no workflow {id} in schema "{schema}"')
+        raise _unknown(schema, id)
     return found[0]
+
+
+def _unknown(schema: str, id: UUID) -> click.ClickException:
+    return click.ClickException(f'there is no workflow {id} in schema "{schema}"')
 
 
 def _tag(given: str) -> tuple[str, Any]:
