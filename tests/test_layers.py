@@ -28,7 +28,7 @@ FLOORS = (
     ("commands",),
     ("execution",),
     ("store",),
-    ("embedded", "requests", "worker"),
+    ("embedded", "requests", "testing", "worker"),
     ("handle", "sync_handle"),
     ("operations", "sync_operations"),
     ("client", "sync_client"),

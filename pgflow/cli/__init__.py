@@ -11,6 +11,7 @@ from pgflow.version import VERSION
 _COMMANDS = {
     "db": ("pgflow.cli.db", "db", "Create and migrate the schema."),
     "dev": ("pgflow.cli.dev", "dev", "Run workflows on an embedded PostgreSQL, to try things out."),
+    "replay": ("pgflow.cli.replay", "replay", "Check that today's code fits stored histories."),
     "worker": ("pgflow.cli.worker", "worker", "Run workflows."),
     "workflow": ("pgflow.cli.workflow", "workflow", "Look at workflows, and operate them."),
 }

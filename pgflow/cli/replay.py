@@ -1,0 +1,234 @@
+"""`pgflow replay module[:name] ...`: does today's code fit the histories that are stored? Made for a deployment pipeline.
+
+    exit code 0: every history that was looked at fits
+              1: some do not; each is told with its place, what was expected and what was found
+              2: they could not be checked (wrong arguments, a module that cannot be imported, no database)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from uuid import UUID
+
+import click
+
+from pgflow.cli import tables
+from pgflow.cli.database import database_options, told
+from pgflow.cli.worker import workflows_of
+from pgflow.definitions import Registry, Workflow
+from pgflow.errors import EngineError
+from pgflow.history.stored import StoredHistory
+from pgflow.requests import STATUSES
+from pgflow.store.compatibility import check_blocking
+from pgflow.store.connections import Database
+from pgflow.store.histories import COUNTED, ENDED, Histories
+from pgflow.testing.replaying import replay as replay_one
+
+FITS, DIVERGES, UNCHECKED = 0, 1, 2
+"""Exit codes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """A history that today's code does not fit."""
+
+    workflow_id: UUID
+    name: str
+    status: str
+    error: str
+    location: str | None
+    expected: str
+    found: str
+    message: str
+
+    def line(self) -> str:
+        """For people."""
+        where = f" at {self.location}" if self.location else ""
+        return (
+            f'{self.workflow_id} "{self.name}" ({self.status}): {self.error}{where}: expected {self.expected}, '
+            f"found {self.found}"
+        )
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of a check."""
+
+    checked: int = 0
+    partly: int = 0
+    other_output: int = 0
+    more: bool = False
+    divergences: list[Divergence] = field(default_factory=list)
+    unknown: dict[str, int] = field(default_factory=dict)
+
+
+@click.command()
+@click.argument("targets", nargs=-1, required=True, metavar="MODULE[:NAME]...")
+@database_options
+@click.option("--name", "names", multiple=True, help="Only histories of workflows of this name; repeatable.")
+@click.option("--status", "statuses", type=click.Choice(STATUSES), multiple=True, help="Only those in this status; repeatable.")
+@click.option("--live", is_flag=True, help="Only workflows that may go on: all but completed and cancelled ones.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=10_000,
+    show_default=True,
+    help="How many histories, at most: those that may go on first, then the youngest.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
+def replay(
+    targets: tuple[str, ...],
+    dsn: str,
+    schema: str,
+    names: tuple[str, ...],
+    statuses: tuple[str, ...],
+    live: bool,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """Run the code of MODULE's workflows, or of those called NAME in it, over their stored histories.
+
+    Nothing is executed but the workflows' own code, and nothing is written. Exits with 0 when every history fits, with 1 when
+    some do not, and with 2 when they could not be checked. What a workflow that has ended shows is what others of today's
+    code may have recorded by the time of the deployment; --live leaves those out.
+    """
+    with _unchecked():
+        wanted = statuses or STATUSES
+        if live:
+            wanted = tuple(status for status in wanted if status not in ENDED)
+            if not wanted:
+                raise click.UsageError(f"--live leaves nothing of --status {' --status '.join(statuses)}")
+        registry = _import(targets)
+        chosen = {name: registry.get(name) for name in names or registry.names if name in registry.names}
+        if missing := sorted(set(names) - set(chosen)):
+            raise click.UsageError(
+                f'--name {missing[0]}: no such workflow in {", ".join(targets)}; expected one of {", ".join(registry.names)}'
+            )
+        with told(), Database(dsn, schema, application="pgflow replay").connect_blocking("cli") as connection:
+            check_blocking(connection, schema)
+            histories = Histories(connection, schema)
+            report = check(histories, chosen, wanted, limit)
+            report.unknown = {} if names else histories.others(registry.names)
+    if as_json:
+        click.echo(tables.document(asdict(report)))
+    else:
+        _tell(report, limit)
+    sys.exit(DIVERGES if report.divergences else FITS)
+
+
+def check(
+    histories: Histories, workflows: Mapping[str, Workflow[Any, Any]], statuses: Sequence[str], limit: int
+) -> Report:
+    """Replay histories.
+
+    Parameters:
+        histories: where they are read from.
+        workflows: today's code, by name.
+        statuses: only workflows in one of these.
+        limit: so many at most.
+    """
+    report = Report()
+    again: list[UUID] = []
+    for history in histories.select(list(workflows), statuses, limit + 1):
+        if report.checked == limit:
+            report.more = True
+            break
+        divergence = _replay(workflows[history.name], history, report)
+        report.checked += 1
+        if divergence is None:
+            continue
+        if history.status == "running":
+            again.append(history.id)
+        else:
+            report.divergences.append(divergence)
+    # One that is about to fail by itself has recorded why and not yet that it failed, for a moment.
+    for history in histories.read(again):
+        divergence = _replay(workflows[history.name], history, report)
+        if divergence is not None:
+            report.divergences.append(divergence)
+    return report
+
+
+def _replay(workflow: Workflow[Any, Any], history: StoredHistory, report: Report) -> Divergence | None:
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # what the code prints is not part of the answer
+            found = replay_one(workflow, history)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return _divergence(history, error)
+    report.partly += found.unreached > 0
+    report.other_output += found.same_output is False
+    return None
+
+
+def _divergence(history: StoredHistory, error: BaseException) -> Divergence:
+    kind, message = type(error).__name__, str(error)
+    location, expected, found = getattr(error, "location", None), None, None
+    if isinstance(error, EngineError):
+        expected, found = error.expected, error.found
+    return Divergence(
+        history.id,
+        history.name,
+        history.status,
+        kind,
+        location,
+        expected or "code that goes on",
+        found or f"{kind}: {message}",
+        message,
+    )
+
+
+def _tell(report: Report, limit: int) -> None:
+    for divergence in report.divergences:
+        click.echo(tables.safe(divergence.line()).plain)
+    fit = report.checked - len(report.divergences)
+    click.echo(f"{report.checked} histories checked: {fit} fit, {len(report.divergences)} do not")
+    if report.partly:
+        click.echo(f"{report.partly} of them could be checked only as far as a step that is new in the code")
+    if report.other_output:
+        click.echo(f"{report.other_output} completed ones return something else than they did")
+    if report.more:
+        click.echo(f"there are more than {limit}: --limit checks more of them")
+    for name, count in report.unknown.items():
+        number = f"{count} or more" if count == COUNTED else str(count)
+        click.echo(tables.safe(f'not checked: {number} of workflow "{name}", which is not in what was given').plain)
+    if report.divergences:
+        click.echo(
+            "Workflows with such a history fail under this code. Put recorded steps back, stand `ctx.removed(...)` in their place, "
+            "insert new ones with `ctx.v(n)`, or decide with `ctx.check_version(n)`. `pgflow workflow export ID` gives a "
+            "history for `pgflow.testing.replay`."
+        )
+
+
+def _import(targets: Sequence[str]) -> Registry:
+    try:
+        return Registry(workflows_of(targets))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    except BaseException as error:
+        traceback.print_exc()
+        raise click.ClickException(f"{', '.join(targets)} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def _unchecked() -> Iterator[None]:
+    """Whatever stands in the way of checking is another exit code than what a check finds."""
+    try:
+        yield
+    except click.UsageError:
+        raise
+    except click.ClickException as error:
+        raise _Unchecked(error.message) from error
+    except Exception as error:
+        traceback.print_exc()
+        raise _Unchecked(f"the histories could not be checked: {type(error).__name__}: {error}") from error
+
+
+class _Unchecked(click.ClickException):
+    exit_code = UNCHECKED

@@ -1,0 +1,20 @@
+"""Runs are drained outside of any task: where the caller is in one, on a thread of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def outside_of_tasks(call: Callable[[], T]) -> T:
+    """What `call` returns, executed where no event loop runs, so that it may be asked for in async tests as well."""
+    if asyncio._get_running_loop() is None:
+        return call()
+    context = contextvars.copy_context()
+    with ThreadPoolExecutor(1, thread_name_prefix="pgflow testing") as thread:
+        return thread.submit(context.run, call).result()

@@ -1,0 +1,267 @@
+"""Replay as a check: today's code over a stored history, without a database, an activity or a timer.
+
+The code gets what history has recorded, in the order in which it was delivered, exactly as a worker gives it. Whatever would
+be new (an activity to run, a moment to wait for, a row to write) is where the replay ends. A history that ends there is
+fine; one that the code does not fit is an error, and so is code that fails where the workflow has not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from pgflow.codec import decode_error
+from pgflow.definitions import Workflow
+from pgflow.errors import PgflowError, SerializationError
+from pgflow.execution.attempts import ActivityCall
+from pgflow.execution.host import Limits
+from pgflow.execution.ports import (
+    Advance,
+    Cancelled,
+    Claimed,
+    Completed,
+    Crossing,
+    Failed,
+    Inquiry,
+    Outcome,
+    Write,
+)
+from pgflow.execution.run import Run
+from pgflow.execution.scope import Scope
+from pgflow.execution.starting import execute
+from pgflow.history.events import Event
+from pgflow.history.stored import StoredHistory
+from pgflow.testing.apart import outside_of_tasks
+
+_MOST_TURNS = 10_000
+"""Pumps after which code that goes on without a step is left: turns of a loop that call none, for example."""
+
+_LIMITS = Limits(payload=1 << 62, warn_rows=1 << 62, max_rows=1 << 62)
+"""None: a worker's limits are its own, and what is recorded has passed them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a replay came to, when code and history fit.
+
+    Attributes:
+        id: the workflow whose history it was.
+        status: completed, failed or cancelled when the code came to its end; "open" when it goes on where history ends.
+        output: what the code returned, converted by its annotation.
+        same_output: whether that is what the workflow returned then; None when one of the two returned nothing.
+        error: what left the code, of a workflow that has failed then as well.
+        next_steps: the steps at which the code waits for more than history holds, such as 'sleep at {3}'.
+        events: rows of history that it was compared with.
+        unreached: rows that the code has not come to, since they stand behind a step that is new.
+    """
+
+    id: UUID
+    status: str
+    output: Any
+    same_output: bool | None
+    error: BaseException | None
+    next_steps: tuple[str, ...]
+    events: int
+    unreached: int
+
+
+def replay(
+    workflow: Workflow[Any, Any], history: StoredHistory | Mapping[str, Any] | Path | str
+) -> Replayed:
+    """Run a workflow's code over a stored history; nothing is executed but the workflow's own code, nothing is written.
+
+    Parameters:
+        workflow: today's code.
+        history: what `pgflow workflow export` or `client.export` wrote: its text, the loaded document, or a file's path.
+
+    Raises:
+        HistoryDiverged: the code asks for another step than history holds; with `location`, `expected` and `found`.
+        LatentHistory: the code has ended and history holds further steps; likewise.
+        NondeterminismError: the code does what a replay could not repeat.
+        SerializationError: a recorded value does not fit its annotation any more.
+        Exception: whatever else leaves the code, when the workflow has not failed then.
+        ValueError: it is no history, or one of a workflow of another name.
+
+    Example:
+        replay(checkout, Path("tests/histories/checkout.json"))
+    """
+    if isinstance(history, Path):
+        stored = StoredHistory.from_json(history.read_text(encoding="utf-8"))
+    elif isinstance(history, StoredHistory):
+        stored = history
+    else:
+        stored = StoredHistory.from_json(history)
+    if stored.name != workflow.name:
+        raise ValueError(
+            f'this is a history of workflow "{stored.name}", expected one of "{workflow.name}". Was the workflow renamed? '
+            f'`workflow.options(name="{stored.name}")` gives it its old name.'
+        )
+    return outside_of_tasks(lambda: _Replay(workflow, stored).result())
+
+
+class _Replay:
+    """One replay; its run's `Host` and all that the host gives, which let nothing happen."""
+
+    def __init__(self, workflow: Workflow[Any, Any], stored: StoredHistory) -> None:
+        self.journal = self
+        self.loops = self
+        self.crossings = self
+        self.limits = _LIMITS
+        self._workflow = workflow
+        self._stored = stored
+        self._scheduled: deque[Run] = deque()
+        self._outcome: Outcome | None = None
+        self._raised: BaseException | None = None
+
+    def result(self) -> Replayed:
+        """Replay to the end of history."""
+        stored = self._stored
+        claimed = Claimed(
+            stored.id,
+            stored.name,
+            "default",
+            1,
+            stored.input,
+            stored.tags,
+            stored.created_at,
+            stored.parent_id,
+            stored.seed,
+            0,
+            False,
+            stored.now,
+            list(stored.events),
+        )
+        watched = dataclasses.replace(self._workflow, fn=self._watch(self._workflow.fn))
+        run = execute(claimed, watched, self)
+        try:
+            for _ in range(_MOST_TURNS):
+                if not self._scheduled or self._outcome is not None:
+                    break
+                self._scheduled.popleft()
+                run.scheduled = False
+                run.pump()
+            return self._judge(run)
+        finally:
+            run.discard()
+
+    def _watch(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        async def watched(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return await fn(*args, **kwargs)
+            except BaseException as error:
+                self._raised = error
+                raise
+
+        return watched
+
+    def _judge(self, run: Run) -> Replayed:
+        if run.fatal is not None:
+            raise run.fatal
+        outcome, recorded = self._outcome, self._stored.output
+        if isinstance(outcome, Completed):
+            output = self._workflow.decode_result(outcome.output)
+            same = None if recorded is None else outcome.output == recorded
+            return self._replayed("completed", output=output, same_output=same)
+        if isinstance(outcome, Cancelled):
+            return self._replayed("cancelled")
+        if isinstance(outcome, Failed):
+            error = self._raised or _told(outcome)
+            if self._stored.status != "failed":
+                raise error
+            return self._replayed("failed", error=error)
+        waiting = [str(step) for step in run.scope.all_unfinished() if not step.is_container]
+        return self._replayed("open", next_steps=tuple(waiting), unreached=_unreached(run))
+
+    def _replayed(
+        self,
+        status: str,
+        output: Any = None,
+        same_output: bool | None = None,
+        error: BaseException | None = None,
+        next_steps: tuple[str, ...] = (),
+        unreached: int = 0,
+    ) -> Replayed:
+        stored = self._stored
+        return Replayed(
+            stored.id, status, output, same_output, error, next_steps, len(stored.events), unreached
+        )
+
+    # Host: time stands still, and nothing that is asked for happens.
+
+    def now(self) -> datetime:
+        return self._stored.now
+
+    def later(self, seconds: float) -> datetime:
+        return self._stored.now + timedelta(seconds=seconds)
+
+    def observe_time(self, at: datetime) -> None:
+        raise AssertionError("nothing is committed in a replay")
+
+    def schedule(self, run: Run) -> None:
+        if not run.scheduled:
+            run.scheduled = True
+            self._scheduled.append(run)
+
+    def call_at(self, when: datetime, callback: Callable[[], None]) -> _NoTimer:
+        return _NoTimer()
+
+    def start_activity(self, call: ActivityCall) -> None:
+        pass
+
+    def keep(self, run: Run) -> bool:
+        raise AssertionError("nothing is committed in a replay")
+
+    def finished(self, run: Run, outcome: Outcome | None) -> None:
+        raise AssertionError("nothing is committed in a replay")
+
+    # Journal, Loops and Crossings
+
+    def write(self, write: Write) -> None:
+        if write.outcome is not None:
+            self._outcome = write.outcome
+
+    def advance(self, advance: Advance) -> None:
+        pass
+
+    def cross(self, crossing: Crossing) -> None:
+        pass
+
+    def ask(self, inquiry: Inquiry) -> None:
+        pass
+
+
+class _NoTimer:
+    def cancel(self) -> None:
+        pass
+
+
+def _told(failed: Failed) -> PgflowError:
+    """A failure that no code has raised: of code that waits for nothing, of an input or an output that does not fit."""
+    told = decode_error(failed.error)
+    if told.get("type") == SerializationError.__name__:
+        return SerializationError(str(told.get("message")))
+    return PgflowError(f"{told.get('type')}: {told.get('message')}")
+
+
+def _unreached(run: Run) -> int:
+    """Rows that no code has come to: those left of each open body, and what stands below them."""
+    left: set[str] = set()
+    waiting: list[Scope] = [run.scope]
+    while waiting:
+        scope = waiting.pop()
+        left.update(event.location for event in scope.cursor.remaining())
+        waiting.extend(scope.children)
+    return sum(1 for event in run.claimed.events if left and not left.isdisjoint(_with_ancestors(event)))
+
+
+def _with_ancestors(event: Event) -> Iterator[str]:
+    location = event.location
+    while location:
+        yield location
+        location = location.rpartition(",")[0]
