@@ -36,7 +36,7 @@ FLOORS = (
 )
 """From the ground up. A room (a module or a package) imports from itself and from the floors below its own."""
 
-PURE = {"__future__", "collections", "dataclasses", "datetime", "hashlib", "json", "pgflow", "typing", "uuid"}
+PURE = {"__future__", "collections", "dataclasses", "datetime", "hashlib", "itertools", "json", "pgflow", "typing", "uuid"}
 """What pure history may import: no input, no output, no clock of its own, no database."""
 
 STATEMENT = re.compile(

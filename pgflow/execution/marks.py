@@ -9,7 +9,13 @@ import json
 
 from pgflow.execution.ports import EventRow
 from pgflow.execution.scope import Scope
-from pgflow.history.events import KIND_REMOVED, KIND_VERSION_CHECK, STATUS_COMPLETED
+from pgflow.history.events import (
+    KIND_REMOVED,
+    KIND_VERSION_CHECK,
+    STATUS_CANCELLED,
+    STATUS_COMPLETED,
+    STATUS_PENDING,
+)
 
 
 def check_version(scope: Scope, version: int) -> int:
@@ -28,12 +34,19 @@ def removed(scope: Scope, version: int, kind: str, name: str) -> None:
     """Pass the step that used to stand here, or record that it no longer does."""
     scope.check_usable()
     try:
-        step = scope.cursor.removed(kind, name)
+        step = scope.cursor.removed(kind, name, version)
     except Exception as error:
         scope.run.end_with(error)
-    if step is not None and step.event is None:
+    if step is None:
+        return
+    event = step.event
+    if event is None:
         what = json.dumps({"kind": kind}, separators=(",", ":"))
         scope.record_mark(_mark(scope, step.location, version, KIND_REMOVED, name, what))
+    elif event.status == STATUS_PENDING:
+        # Nobody waits for it any more, and history tells what is awaited.
+        row = _mark(scope, event.location, event.version, event.kind, event.name, None)
+        scope.record_mark(row._replace(status=STATUS_CANCELLED, attempts=event.attempts, error=event.error))
 
 
 def _mark(

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from typing import NamedTuple
 
 from pgflow.errors import HistoryDiverged
@@ -74,7 +75,7 @@ class Cursor:
             return Step(event.location, event)
         if event.version < version:
             return self._insertion(event)
-        raise self._diverged(f"{named(kind, name)} of version {version}", event)
+        raise self._diverged(f"{named(kind, name)} of version {version}", event, event.version > version)
 
     def check_version(self, version: int) -> tuple[int, str | None]:
         """The answer to a version check, and where to record it (None: nothing is written)."""
@@ -83,10 +84,14 @@ class Cursor:
         event = self._events[self._at]
         if event.kind == KIND_VERSION_CHECK:
             self._pass(event)
-        return event.version, None
+            return event.version, None
+        return (self._older_than(version) or event).version, None
 
-    def removed(self, kind: str, name: str) -> Step | None:
+    def removed(self, kind: str, name: str, version: int = 1) -> Step | None:
         """Pass the step that used to stand here, or its mark; a new location at the end of history.
+
+        None where history goes on with a step of a lower version: the removed one was an insertion, and this run was never
+        there.
 
         Raises:
             HistoryDiverged: history holds another step here.
@@ -98,7 +103,18 @@ class Cursor:
         if same_name and (event.kind == kind or _marks(event, kind)):
             self._pass(event)
             return Step(event.location, event)
+        if self._older_than(version) is not None:
+            return None
         raise self._diverged(f"{named(kind, name)}, which the code says was removed", event)
+
+    def _older_than(self, version: int) -> Event | None:
+        """The first row to come that is older than a version.
+
+        A check, or what stands for a removed insertion, writes nothing before an older row. Steps that are inserted right
+        behind it later must not change what it says on the next replay: they are not older, and are looked past.
+        """
+        left = islice(self._events, self._at, None)
+        return next((event for event in left if event.version < version), None)
 
     def _new(self) -> Step:
         self._previous = following(self._previous)
@@ -115,12 +131,13 @@ class Cursor:
     def _coordinate(self, event: Event) -> Coordinate:
         return decode_coordinate(event.location[len(self._prefix) :])
 
-    def _diverged(self, expected: str, event: Event) -> HistoryDiverged:
+    def _diverged(self, expected: str, event: Event, newer: bool = False) -> HistoryDiverged:
         found = f"{named(event.kind, event.name)} of version {event.version}"
         where = display(event.location)
         return HistoryDiverged(
-            f"history diverged at {where}: the code expected {expected}, history holds {found}. Nothing was written. Put "
-            "the recorded step back, stand `ctx.removed(...)` in its place, insert new steps with `ctx.v(n)`, or decide "
+            f"history diverged at {where}: the code expected {expected}, history holds {found}. Nothing was written. "
+            + ("It was recorded by newer code: deploy that again. Or put " if newer else "Put ")
+            + "the recorded step back, stand `ctx.removed(...)` in its place, insert new steps with `ctx.v(n)`, or decide "
             "with `ctx.check_version(n)`; then retry the workflow.",
             location=where,
             expected=expected,
