@@ -188,11 +188,15 @@ def _tell(report: Report, limit: int) -> None:
     for divergence in report.divergences:
         click.echo(tables.safe(divergence.line()).plain)
     fit = report.checked - len(report.divergences)
-    click.echo(f"{report.checked} histories checked: {fit} fit, {len(report.divergences)} do not")
+    wrong = len(report.divergences)
+    click.echo(
+        f"{report.checked} {'history' if report.checked == 1 else 'histories'} checked: {fit} {'fits' if fit == 1 else 'fit'}, "
+        f"{wrong} {'does' if wrong == 1 else 'do'} not"
+    )
     if report.partly:
-        click.echo(f"{report.partly} of them could be checked only as far as a step that is new in the code")
+        click.echo(f"{report.partly} of these could be checked only as far as a step that is new in the code")
     if report.other_output:
-        click.echo(f"{report.other_output} completed ones return something else than they did")
+        click.echo(f"{report.other_output} of the completed ones would return something else now")
     if report.more:
         click.echo(f"there are more than {limit}: --limit checks more of them")
     for name, count in report.unknown.items():

@@ -175,7 +175,7 @@ def test_divergences_are_told_with_their_place(shop: Shop) -> None:
         'found activity "reserve" of version 1'
     )
     assert line in said.splitlines()
-    assert "3 histories checked: 1 fit, 2 do not" in said and "pgflow workflow export" in said
+    assert "3 histories checked: 1 fits, 2 do not" in said and "pgflow workflow export" in said
 
 
 def test_latent_history_and_code_that_fails(shop: Shop) -> None:
@@ -192,10 +192,10 @@ def test_latent_history_and_code_that_fails(shop: Shop) -> None:
 def test_insertions_and_other_outputs_are_told(shop: Shop) -> None:
     module = shop.module(INSERTED)
     assert shop.replayed(0, module)["partly"] == 2
-    assert "2 of them could be checked only as far as" in shop.pgflow("replay", module).stdout
+    assert "2 of these could be checked only as far as" in shop.pgflow("replay", module).stdout
     module = shop.module(RETURNS_ANOTHER)
     assert shop.replayed(0, module)["other_output"] == 1
-    assert "1 completed ones return something else" in shop.pgflow("replay", module).stdout
+    assert "1 of the completed ones would return something else" in shop.pgflow("replay", module).stdout
 
 
 def test_a_workflow_about_to_fail_is_looked_at_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

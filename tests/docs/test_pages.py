@@ -16,10 +16,13 @@ ELSEWHERE = {
 }
 """Pages with SQL, and the tests that run it."""
 
+PROGRAMS_ELSEWHERE = {"docs/versions.md": "tests/versions/test_documented.py"}
+"""Pages whose programs belong together, and the test that runs them."""
+
 PAGES = [str(path.relative_to(ROOT)) for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))]
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [name for name in PAGES if name not in PROGRAMS_ELSEWHERE])
 def test_a_page_does_what_it_says(name: str, server_dsn: str, template: str, place: Path) -> None:
     blocks = blocks_of(ROOT / name)
     migrates = any("pgflow db upgrade" in block.text for block in blocks)
@@ -43,7 +46,7 @@ def test_no_block_is_overlooked(name: str) -> None:
 
 def test_sql_is_run_elsewhere() -> None:
     assert set(ELSEWHERE) == {name for name in PAGES if any(block.language == "sql" for block in blocks_of(ROOT / name))}
-    for name, test in ELSEWHERE.items():
+    for name, test in {**ELSEWHERE, **PROGRAMS_ELSEWHERE}.items():
         assert f'"{Path(name).name}"' in (ROOT / test).read_text(encoding="utf-8")
 
 
