@@ -23,6 +23,7 @@ from pgflow.errors import (
     WorkflowNotFound,
 )
 from pgflow.execution.activity_context import ActivityContext
+from pgflow.execution.children import ChildHandle
 from pgflow.execution.context import WorkflowContext
 from pgflow.execution.loop import Break, Continue
 from pgflow.handle import WorkflowHandle
@@ -39,6 +40,7 @@ __all__ = [
     "ActivityContext",
     "ActivityFailed",
     "Break",
+    "ChildHandle",
     "Client",
     "Continue",
     "HistoryDiverged",

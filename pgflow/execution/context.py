@@ -12,11 +12,13 @@ import typing
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 
+from pgflow.commands import Options
 from pgflow.definitions import Activity, Workflow, signal_name
 from pgflow.execution.activities import ActivityStep
 from pgflow.execution.branch import BranchStep
+from pgflow.execution.children import ChildHandle, DispatchStep
 from pgflow.execution.failure import together
 from pgflow.execution.listen import ListenStep
 from pgflow.execution.loop import Break, Continue, LoopPlan, LoopStep
@@ -213,6 +215,80 @@ class WorkflowContext:
             await ctx.signal(Approved(by="eva"), workflow=checkout, tags={"order": 7})
         """
         return SignalStep(self._scope, self._version, body, to, workflow, tags, missing_ok).run()
+
+    @overload
+    def dispatch(
+        self,
+        workflow: Workflow[Any, R],
+        /,
+        *args: Any,
+        tags: Mapping[str, Any] | None = None,
+        unique: bool = False,
+        detached: bool = False,
+        run_at: datetime | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, ChildHandle[R]]: ...
+    @overload
+    def dispatch(
+        self,
+        workflow: str,
+        /,
+        *args: Any,
+        tags: Mapping[str, Any] | None = None,
+        unique: bool = False,
+        detached: bool = False,
+        run_at: datetime | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, ChildHandle[Any]]: ...
+    def dispatch(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        /,
+        *args: Any,
+        tags: Mapping[str, Any] | None = None,
+        unique: bool = False,
+        detached: bool = False,
+        run_at: datetime | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, ChildHandle[Any]]:
+        """Start a child: a workflow of its own, with a history of its own, which any worker may run.
+
+        Parameters:
+            workflow: the workflow, or its name (then arguments are given by name).
+            tags: a flat object by which it can be found.
+            unique: one live workflow, of those dispatched so, for this name and exactly these tags; its handle comes back.
+            detached: cancelling this workflow does not reach it.
+            run_at: not before this moment (with a time zone).
+            priority, queue: those of this workflow if not given.
+
+        Returns:
+            The child's handle; `await handle.output()` waits for what it comes to.
+
+        Raises:
+            TypeError: the arguments do not fit the workflow's signature.
+            SerializationError: an argument cannot be stored, or is too large.
+            ValueError: an option out of its range.
+
+        Example:
+            children = [await ctx.dispatch(checkout, order) for order in orders]
+            receipts = await asyncio.gather(*[child.output() for child in children])
+        """
+        options = Options(
+            tags,
+            unique,
+            run_at,
+            0 if priority is None else priority,
+            "default" if queue is None else queue,
+        )
+        return DispatchStep(
+            self._scope, self._version, workflow, args, kwargs, options, priority, queue, detached
+        ).run()
 
     def loop(
         self,

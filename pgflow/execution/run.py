@@ -85,6 +85,8 @@ class Run:
         self._outgoing = Outgoing(self)
         self._order = Order(self.history.max_seq)
         self._waits = Waits(host, self._timer_fired)
+        self.bodies: dict[asyncio.Task[Any] | None, Scope] = {}
+        """The innermost body that each task runs."""
         self.crossings = RunCrossings(self)
         """What it does to other workflows, and asks of them."""
         self._yields: list[asyncio.Future[None]] = []
@@ -101,6 +103,7 @@ class Run:
         """Begin to execute the body that `body(scope)` gives; the worker pumps it next."""
         self._root = self.loop.create_task(body(self.scope), name=self.claimed.name)
         self.scope.owner = self._root
+        self.bodies[self._root] = self.scope
         replay_cancellations(self)
         self.host.schedule(self)
 

@@ -222,7 +222,10 @@ class Scope:
 
     async def run_body(self, body: Coroutine[Any, Any, T]) -> T:
         """Run a branch's or a turn's body in the current task, and end it."""
-        self.owner = asyncio.current_task()
+        task = self.owner = asyncio.current_task()
+        bodies = self.run.bodies
+        outer = bodies.get(task)
+        bodies[task] = self
         try:
             value = await body
             self.check_latent()
@@ -232,6 +235,11 @@ class Scope:
             if self.run.fatal is None:
                 leaves_behind(error, await self.close())
             raise
+        finally:
+            if outer is None:
+                del bodies[task]
+            else:
+                bodies[task] = outer
         await self.close()
         return value
 
