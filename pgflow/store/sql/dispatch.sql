@@ -1,6 +1,7 @@
 -- Starts what is `given` before it, one workflow or thousands, each under an id made for it: done twice is done once.
 -- Those that must be unique enter `runs` first, where a live holder of the same key keeps them out; all others enter
 -- `workflows` first, where their id keeps out those that were started before, ended ones included.
+-- What was started is looked up as a hashed set (IN ... IS TRUE): a join with rows nobody can estimate would be a nested loop.
 -- A holder that committed after this statement began cannot be seen by it: its line says so (no name), ask again.
 , wanted AS MATERIALIZED (
     SELECT given.*, CASE WHEN is_unique THEN sha256(convert_to(name || chr(31) || tags::text, 'UTF8')) END AS unique_key
@@ -26,25 +27,26 @@ started AS (
 ),
 running AS (
     INSERT INTO {schema}.runs (workflow_id, name, queue, priority, status, wake_at)
-    SELECT DISTINCT ON (wanted.id) wanted.id, wanted.name, wanted.queue, wanted.priority, 'pending', greatest(wanted.run_at, now())
+    SELECT DISTINCT ON (id) id, name, queue, priority, 'pending', greatest(run_at, now())
     FROM wanted
-    JOIN started ON started.id = wanted.id
-    WHERE wanted.unique_key IS NULL
-    ORDER BY wanted.id, wanted.number
+    WHERE unique_key IS NULL AND (id IN (SELECT started.id FROM started)) IS TRUE
+    ORDER BY id, number
+),
+twins AS MATERIALIZED (
+    SELECT id, name, unique_key
+    FROM wanted
+    WHERE unique_key IS NOT NULL AND (id IN (SELECT started.id FROM started)) IS TRUE
 )
 SELECT
-    wanted.number::int - 1,
-    coalesce(started.id, known.id, holder.workflow_id, twin.id),
-    coalesce(CASE WHEN started.id IS NOT NULL THEN wanted.name END, known.name, holder.name, twin.name),
-    started.id IS NOT NULL,
-    wanted.queue
-FROM wanted
-LEFT JOIN started ON started.id = wanted.id
-LEFT JOIN {schema}.workflows AS known ON known.id = wanted.id
-LEFT JOIN {schema}.runs AS holder ON holder.unique_key = wanted.unique_key
-LEFT JOIN (
-    SELECT other.id, other.name, other.unique_key
-    FROM wanted AS other
-    JOIN started ON started.id = other.id
-) AS twin ON twin.unique_key = wanted.unique_key
-ORDER BY wanted.number
+    told.number::int - 1,
+    coalesce(CASE WHEN told.created THEN told.id END, known.id, holder.workflow_id, twins.id),
+    coalesce(CASE WHEN told.created THEN told.name END, known.name, holder.name, twins.name),
+    told.created,
+    told.queue
+FROM (
+    SELECT wanted.*, (id IN (SELECT started.id FROM started)) IS TRUE AS created FROM wanted
+) AS told
+LEFT JOIN {schema}.workflows AS known ON known.id = told.id
+LEFT JOIN {schema}.runs AS holder ON holder.unique_key = told.unique_key
+LEFT JOIN twins ON twins.unique_key = told.unique_key
+ORDER BY told.number
