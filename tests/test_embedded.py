@@ -146,6 +146,30 @@ def test_an_ordinary_user_just_runs_it() -> None:
     assert told == b"42"
 
 
+def test_other_binaries(pg15_dsn: str) -> None:
+    assert str(value(pg15_dsn, "SHOW server_version")).startswith("15.")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's server runs as that user")
+def test_binaries_below_a_closed_directory_are_copied_once(tmp_path: Path) -> None:
+    """As those of a virtual environment in a home that only its owner may enter."""
+    import shutil
+
+    from pgflow.embedded import binaries
+
+    source = binaries.find().parent.parent
+    closed = tmp_path / "home"
+    closed.mkdir(mode=0o700)
+    for part in (source, source.with_name(source.name + ".libs")):
+        if part.is_dir():
+            shutil.copytree(part, closed / part.name, symlinks=True)
+    hidden = closed / source.name / "pginstall" / "bin"
+    found = binaries.reachable(hidden)
+    assert found != hidden and found == binaries.reachable(hidden)
+    with Postgres(binaries=hidden) as server:
+        assert value(server.dsn, "SELECT 1") == 1
+
+
 def test_a_server_that_does_not_start_says_why() -> None:
     with pytest.raises(EmbeddedError, match="no_such_setting"):
         Postgres(settings={"no_such_setting": "1"}).start()

@@ -85,6 +85,8 @@ class Reader:
                 command, _, expected = part.partition("\n")
                 self._use(command)
                 self._run(command, expected)
+        else:
+            assert block.language == "text", f"line {block.line}: no test runs {block.language}"
 
     def end(self) -> None:
         """Stop what runs in the background; whatever was written down must have been used."""
