@@ -183,7 +183,7 @@ def _signals(schema: str) -> None:
         schema=schema,
         postgresql_where=sa.text("number IS NOT NULL AND consumed_at IS NULL AND dropped_at IS NULL"),
     )
-    op.create_index("signals_workflow", "signals", ["workflow_id", "arrival"], schema=schema)
+    op.create_index("signals_workflow", "signals", ["workflow_id", "consumed_at"], schema=schema)
 
 
 def _requests(schema: str) -> None:

@@ -322,7 +322,7 @@ def make_metadata(schema: str | None = None) -> MetaData:
             "number",
             postgresql_where=text("number IS NOT NULL AND consumed_at IS NULL AND dropped_at IS NULL"),
         ),
-        Index("signals_workflow", "workflow_id", "arrival"),
+        Index("signals_workflow", "workflow_id", "consumed_at"),
         comment="Signals: inserted without a lock on the receiver, then delivered (numbered), then consumed by a listen.",
     )
     Table(

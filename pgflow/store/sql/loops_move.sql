@@ -2,7 +2,7 @@
 -- archives those that are kept. The bounds are stored locations, so that no row of a later turn can be among them.
 WITH ranges AS MATERIALIZED (
     SELECT *
-    FROM json_to_recordset(current_setting('pgflow.loops')::json) AS l (
+    FROM json_to_recordset(coalesce(nullif(current_setting('pgflow.loops', true), ''), '[]')::json) AS l (
         number int, workflow_id uuid, begins text, ends text, kept_from text)
 ),
 moved AS (
