@@ -67,7 +67,7 @@ def downgrade() -> None:
         op.execute(f"DROP FUNCTION {quoted}.{function}")
     for table in ("messages", "requests", "signals"):
         op.drop_table(table, schema=schema)
-    for column in ("freed_key", "fork_before", "reset", "last_worker", "awaits_children", "pause_requested"):
+    for column in ("freed_key", "fork_before", "reset", "last_worker", "waiters", "awaits_children", "pause_requested"):
         op.drop_column("runs", column, schema=schema)
     for column in ("tags_given", "forked_from", "detached", "state"):
         op.drop_column("workflows", column, schema=schema)
@@ -117,6 +117,12 @@ def _runs(schema: str) -> None:
             server_default=sa.text("false"),
             nullable=False,
             comment="Sleeping: whether the end of a child wakes it.",
+        ),
+        sa.Column(
+            "waiters",
+            postgresql.ARRAY(sa.UUID()),
+            comment="Workflows that are told of its end though they are not its parent: they found it when they dispatched a "
+            "unique one.",
         ),
         sa.Column(
             "last_worker",

@@ -326,7 +326,26 @@ class Crossings:
                 self._database.statement("lock_timeout"), {"lock_timeout": KEY_WAIT}, prepare=True
             )
             cursor = await transaction.execute(text, parameters, prepare=True)
-        return _started(await cursor.fetchall(), commands)
+        answers = _started(await cursor.fetchall(), commands)
+        # Whoever has found another in its place is not that one's parent, and asks to be told of its end all the same.
+        others = {
+            number: answer.id
+            for number, answer, _ in answers
+            if answer is not None and answer.id != commands[number].id
+        }
+        if not others:
+            return answers
+        await faults.reach("crossings.before_wait")
+        wanted = {
+            "workflow_ids": list(others.values()),
+            "waiters": [parameters["sender_ids"][number] for number in others],
+        }
+        rows = await _rows(await line.get(), self._database.statement("crossing_wait"), wanted)
+        busy = {id for (id,) in rows}
+        return [
+            (number, None if others.get(number) in busy else answer, queue)
+            for number, answer, queue in answers
+        ]
 
     def _text(self, *names: str) -> bytes:
         return b"".join(map(self._database.statement, (_FENCE, *names)))

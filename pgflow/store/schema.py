@@ -249,6 +249,11 @@ def make_metadata(schema: str | None = None) -> MetaData:
             null=False,
             default="false",
         ),
+        _column(
+            "waiters",
+            ARRAY(UUID()),
+            "Workflows that are told of its end though they are not its parent: they found it when they dispatched a unique one.",
+        ),
         _column("last_worker", BigInteger(), "The worker that may still have it in memory while it sleeps."),
         _column("reset", ARRAY(Text()), "Failed: locations of the steps that a retry runs again."),
         _column(

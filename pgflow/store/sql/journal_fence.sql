@@ -5,7 +5,7 @@ WITH asked AS MATERIALIZED (
     FROM unnest(%(workflow_ids)s::uuid[], %(epochs)s::int[]) WITH ORDINALITY AS given (workflow_id, epoch, run)
 ),
 fenced AS MATERIALIZED (
-    SELECT asked.run, r.workflow_id, r.mailbox
+    SELECT asked.run, r.workflow_id, r.mailbox, r.waiters
     FROM asked
     JOIN {schema}.runs AS r ON r.workflow_id = asked.workflow_id
     WHERE r.worker_id = %(worker)s::bigint AND r.epoch = asked.epoch

@@ -3,7 +3,7 @@
 -- Going to sleep is decided here on the columns of the locked row: a signal, the end of a child or a request to cancel
 -- that came in meanwhile makes the run pending at once, so that no wake-up is lost.
 , changed AS MATERIALIZED (
-    SELECT fenced.workflow_id, fenced.mailbox AS arrived, v.outcome, v.wake_at::timestamptz AS wake_at, v.waiting_for, v.mailbox,
+    SELECT fenced.workflow_id, fenced.mailbox AS arrived, fenced.waiters, v.outcome, v.wake_at::timestamptz AS wake_at, v.waiting_for, v.mailbox,
            v.payload::json AS payload, v.reset, v.fork_before, coalesce(v.flags, '') AS flags, v.state::json AS state,
            v.tags::jsonb AS tags, v.outcome IN ('completed', 'cancelled') AS ends
     FROM unnest(
@@ -72,7 +72,12 @@ finished AS (
 ),
 told AS (
     INSERT INTO {schema}.requests (workflow_id, kind)
-    SELECT DISTINCT finished.parent_id, 'child' FROM finished WHERE finished.parent_id IS NOT NULL
+    SELECT finished.parent_id, 'child' FROM finished WHERE finished.parent_id IS NOT NULL
+    UNION
+    SELECT waiter.id, 'child'
+    FROM changed
+    CROSS JOIN LATERAL unnest(changed.waiters) AS waiter (id)
+    WHERE changed.ends OR changed.outcome = 'failed'
     UNION ALL
     SELECT w.id, 'cancel'
     FROM changed
