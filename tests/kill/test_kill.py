@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pgflow.cli.replay import check
+from pgflow.definitions import Registry
+from pgflow.store.connections import Database
+from pgflow.store.histories import Histories
+from tests.kill.load import WORKFLOWS
 from tests.kill.storm import rage
 
 KILLS = 200
@@ -16,3 +21,7 @@ def test_nothing_is_lost_or_done_twice(dsn: str, tmp_path: Path) -> None:
     assert sum(storm.killed.values()) >= KILLS
     assert len(storm.killed) > 5, "workers are to die at many places"
     assert storm.workflows > 200
+    registry = Registry(WORKFLOWS)
+    with Database(dsn).connect_blocking("test") as connection:
+        replayed = check(Histories(connection, "pgflow"), {name: registry.get(name) for name in registry.names}, ["completed"], 100_000)
+    assert (replayed.divergences, replayed.other_output, replayed.checked) == ([], 0, storm.workflows), "each history tells the same again"
