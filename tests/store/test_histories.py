@@ -110,3 +110,11 @@ def test_large_payloads_are_not_held_together(dsn: str, monkeypatch: pytest.Monk
         monkeypatch.setattr(reader, "_batch", counted)
         assert len(list(reader.select(["big"], STATUSES, 100))) == 6
     assert sizes == [3, 3]
+
+
+def test_tags_are_those_given_at_dispatch(dsn: str, sample: Sample, reader: Histories) -> None:
+    """What activities have made of them since, the code never sees."""
+    with psycopg.connect(dsn, autocommit=True) as sql:
+        given = "UPDATE pgflow.workflows SET tags_given = tags, tags = '{\"stage\": 2}' WHERE id = %s"
+        sql.execute(given, [sample.pending])
+    assert [one.tags for one in reader.read([sample.pending])] == [{"customer": 7}]
