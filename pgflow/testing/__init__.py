@@ -1,9 +1,11 @@
 """What users test their workflows with.
 
-`replay` runs today's code over a stored history and changes nothing: does the code still fit what has been recorded?
+`run` runs a workflow in memory, in no time. `replay` runs today's code over a stored history and changes nothing: does the code
+still fit what has been recorded?
 """
 
 from pgflow.history.stored import StoredHistory
 from pgflow.testing.replaying import Replayed, replay
+from pgflow.testing.running import Ran, run
 
-__all__ = ["Replayed", "StoredHistory", "replay"]
+__all__ = ["Ran", "Replayed", "StoredHistory", "replay", "run"]

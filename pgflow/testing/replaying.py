@@ -7,7 +7,6 @@ fine; one that the code does not fit is an error, and so is code that fails wher
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,9 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from pgflow.codec import decode_error
 from pgflow.definitions import Workflow
-from pgflow.errors import PgflowError, SerializationError
 from pgflow.execution.attempts import ActivityCall
 from pgflow.execution.host import Limits
 from pgflow.execution.ports import (
@@ -38,6 +35,7 @@ from pgflow.execution.starting import execute
 from pgflow.history.events import Event
 from pgflow.history.stored import StoredHistory
 from pgflow.testing.apart import outside_of_tasks
+from pgflow.testing.watching import told, watched
 
 _MOST_TURNS = 10_000
 """Pumps after which code that goes on without a step is left: turns of a loop that call none, for example."""
@@ -137,8 +135,7 @@ class _Replay:
             stored.now,
             list(stored.events),
         )
-        watched = dataclasses.replace(self._workflow, fn=self._watch(self._workflow.fn))
-        run = execute(claimed, watched, self)
+        run = execute(claimed, watched(self._workflow, self._note), self)
         try:
             for _ in range(_MOST_TURNS):
                 if not self._scheduled or self._outcome is not None:
@@ -150,15 +147,8 @@ class _Replay:
         finally:
             run.discard()
 
-    def _watch(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        async def watched(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return await fn(*args, **kwargs)
-            except BaseException as error:
-                self._raised = error
-                raise
-
-        return watched
+    def _note(self, error: BaseException) -> None:
+        self._raised = error
 
     def _judge(self, run: Run) -> Replayed:
         if run.fatal is not None:
@@ -171,7 +161,7 @@ class _Replay:
         if isinstance(outcome, Cancelled):
             return self._replayed("cancelled")
         if isinstance(outcome, Failed):
-            error = self._raised or _told(outcome)
+            error = self._raised or told(outcome.error)
             if self._stored.status != "failed":
                 raise error
             return self._replayed("failed", error=error)
@@ -239,14 +229,6 @@ class _Replay:
 class _NoTimer:
     def cancel(self) -> None:
         pass
-
-
-def _told(failed: Failed) -> PgflowError:
-    """A failure that no code has raised: of code that waits for nothing, of an input or an output that does not fit."""
-    told = decode_error(failed.error)
-    if told.get("type") == SerializationError.__name__:
-        return SerializationError(str(told.get("message")))
-    return PgflowError(f"{told.get('type')}: {told.get('message')}")
 
 
 def _unreached(run: Run) -> int:

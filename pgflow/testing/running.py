@@ -1,0 +1,294 @@
+"""A workflow run in memory, for unit tests: no database, no waiting, activities replaced by fakes.
+
+Time is skipped: whatever is slept for, waited for or due later is due at once when nothing else can happen. At each sleep the
+workflow is given up and taken again with a replay, as after a crash, so code that a replay could not repeat is found by
+its unit test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, ParamSpec, TypeVar
+from uuid import UUID
+
+from pgflow.codec import PAYLOAD_LIMIT, encode
+from pgflow.commands import Sending, Sent
+from pgflow.definitions import Activity, Workflow, signal_name
+from pgflow.errors import PgflowError
+from pgflow.execution.attempts import ActivityCall
+from pgflow.execution.host import Limits
+from pgflow.execution.ports import Advance, Crossing, Inquiry, Outcome, Signal, Write
+from pgflow.execution.run import Run
+from pgflow.execution.starting import execute
+from pgflow.history.stored import StoredHistory
+from pgflow.testing.apart import outside_of_tasks
+from pgflow.testing.memory import Memory
+from pgflow.testing.watching import told, watched
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+START = datetime(2030, 1, 1, tzinfo=UTC)
+"""When a workflow is dispatched, unless a test says otherwise."""
+
+_ID = UUID("019db0c4-8800-7000-8000-000000000001")
+_RECEIVER = UUID("019db0c4-8800-7000-8000-000000000002")
+
+Fakes = Mapping[Activity[Any, Any] | str, Callable[..., Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran(Generic[R]):
+    """What came of a workflow that was run in memory.
+
+    Attributes:
+        status: completed, failed or cancelled; sleeping when it waits for a signal that nobody sends; sleeping or running when
+            it was left at the limit.
+        error: what left its code, when it has failed.
+        history: what `replay` takes, also under other code: an old run for a test of the new code.
+    """
+
+    status: str
+    error: BaseException | None
+    history: StoredHistory
+    _returned: tuple[R] | None
+
+    @property
+    def output(self) -> R:
+        """What the workflow returned, as a client gets it.
+
+        Raises:
+            Exception: what left the code, when it has failed.
+            PgflowError: the workflow has not come to its end.
+        """
+        if self._returned is not None:
+            return self._returned[0]
+        if self.error is not None:
+            raise self.error
+        waits = [f"{event.kind} {event.name}".strip() for event in self.history.events if event.status == "pending"]
+        raise PgflowError(
+            f'workflow "{self.history.name}" has no output, it is {self.status}: it waits at {", ".join(waits) or "nothing"}. '
+            "Give the signals that it waits for: run(..., signals=[...])."
+        )
+
+
+def run(
+    workflow: Workflow[P, R],
+    *args: Any,
+    activities: Fakes | None = None,
+    signals: Sequence[Any] = (),
+    tags: Mapping[str, Any] | None = None,
+    now: datetime = START,
+    limit: int = 100_000,
+    **kwargs: Any,
+) -> Ran[R]:
+    """Run a workflow to its end, in memory, in no time.
+
+    While an activity is executed, no time passes: a timeout around it never fires.
+
+    Parameters:
+        args, kwargs: the workflow's arguments.
+        activities: what is called in place of activities, given as themselves or by name: functions of the same parameters,
+            the `ActivityContext` first. Activities that are not named here are executed as they are.
+        signals: what waits in the workflow's mailbox, in order; a `listen` that finds nothing there times out, if it can.
+        tags: given at dispatch.
+        now: when it is dispatched.
+        limit: transactions and turns of its code after which it is left where it is, for workflows that never end.
+
+    Raises:
+        TypeError: the arguments do not fit the workflow, something among the signals is none, a fake that cannot be called.
+        PgflowError: the workflow starts another one: that needs a database.
+
+    Example:
+        ran = run(checkout, order, activities={charge: lambda ctx, order: "receipt"}, signals=[Approved(by="eva")])
+        assert ran.output == "receipt"
+    """
+    fakes = {name.name if isinstance(name, Activity) else name: fake for name, fake in (activities or {}).items()}
+    for name, fake in fakes.items():
+        if not callable(fake):
+            raise TypeError(f'activities: expected a function in place of "{name}", found {fake!r}')
+    mailbox = [_signal(number, body) for number, body in enumerate(signals, 1)]
+    memory = Memory(
+        _ID, workflow.name, workflow.encode_arguments(args, kwargs), dict(tags or {}), mailbox, now
+    )
+    return outside_of_tasks(lambda: _Runner(workflow, memory, fakes, limit).result())
+
+
+def _signal(number: int, body: Any) -> Signal:
+    name = signal_name(type(body), "signals")
+    text = encode(body, type(body), what=f'signal "{name}"', limit=PAYLOAD_LIMIT)
+    return Signal(UUID(int=_ID.int + 1000 + number), number, name, text)
+
+
+class _Timer:
+    def __init__(self, when: datetime, callback: Callable[[], None]) -> None:
+        self.when = when
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class _Runner(Generic[R]):
+    """The worker and the database of one workflow: everything happens one after the other, in the order in which it was asked."""
+
+    def __init__(
+        self,
+        workflow: Workflow[Any, R],
+        memory: Memory,
+        fakes: Mapping[str, Callable[..., Any]],
+        limit: int,
+    ) -> None:
+        self.journal = self
+        self.loops = self
+        self.crossings = self
+        self.limits = Limits()
+        self._workflow = workflow
+        self._memory = memory
+        self._fakes = fakes
+        self._limit = limit
+        self._scheduled: deque[Run] = deque()
+        self._due: deque[Callable[[], None]] = deque()
+        self._calls: deque[ActivityCall] = deque()
+        self._timers: list[_Timer] = []
+        self._left = False
+        self._error: BaseException | None = None
+        self._asyncio = asyncio.Runner()
+
+    def result(self) -> Ran[R]:
+        """Run it to its end, until it waits for what will not come, or to the limit."""
+        memory = self._memory
+        with self._asyncio:
+            while not memory.ended and self._limit > 0:
+                if memory.status == "sleeping":
+                    if memory.wake_at is None:
+                        break
+                    memory.now = max(memory.now, memory.wake_at)
+                self._live()
+        returned: tuple[R] | None = None
+        error: BaseException | None = None
+        if memory.status == "completed":
+            returned = (self._workflow.decode_result(memory.output or "null"),)
+        elif memory.status == "failed":
+            error = self._error or told(memory.error)
+        return Ran(memory.status, error, memory.stored(), returned)
+
+    def _live(self) -> None:
+        """From a claim to the next sleep, or to the end."""
+        for waiting in (self._scheduled, self._due, self._calls, self._timers):
+            waiting.clear()
+        self._left = False
+        self._error = None
+        run = execute(self._memory.claim(), watched(self._workflow, self._note), self)
+        try:
+            while not self._left and self._limit > 0:
+                self._go_on()
+            self._error = run.fatal or self._error
+        finally:
+            run.discard()
+
+    def _note(self, error: BaseException) -> None:
+        self._error = error
+
+    def _go_on(self) -> None:
+        """Let the next thing happen: time passes only when nothing else can."""
+        if self._scheduled:
+            run = self._scheduled.popleft()
+            run.scheduled = False
+            self._limit -= 1
+            run.pump()
+        elif self._due:
+            self._limit -= 1
+            self._due.popleft()()
+        elif self._calls:
+            self._perform(self._calls.popleft())
+        else:
+            timer = min((timer for timer in self._timers if not timer.cancelled), key=lambda timer: timer.when)
+            self._timers.remove(timer)
+            self._memory.now = max(self._memory.now, timer.when)
+            timer.callback()
+
+    def _perform(self, call: ActivityCall) -> None:
+        if call.cancelled:
+            return
+        activity = call.activity
+        output: str | None = None
+        failure: BaseException | None = None
+        try:
+            args, kwargs = activity.decode_arguments(call.input)
+            value = self._fakes.get(activity.name, activity.fn)(call.context, *args, **kwargs)
+            if inspect.isawaitable(value):
+                value = self._asyncio.run(_awaited(value))
+            output = activity.encode_result(value, call.limit)
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            failure = error
+        call.on_done(output, failure)
+
+    # Host
+
+    def now(self) -> datetime:
+        return self._memory.now
+
+    def later(self, seconds: float) -> datetime:
+        return self._memory.now + timedelta(seconds=seconds)
+
+    def observe_time(self, at: datetime) -> None:
+        pass
+
+    def schedule(self, run: Run) -> None:
+        if not run.scheduled:
+            run.scheduled = True
+            self._scheduled.append(run)
+
+    def call_at(self, when: datetime, callback: Callable[[], None]) -> _Timer:
+        timer = _Timer(when, callback)
+        self._timers.append(timer)
+        return timer
+
+    def start_activity(self, call: ActivityCall) -> None:
+        self._calls.append(call)
+
+    def keep(self, run: Run) -> bool:
+        return False
+
+    def finished(self, run: Run, outcome: Outcome | None) -> None:
+        self._left = True
+
+    # Journal, Loops and Crossings: whoever calls is answered later.
+
+    def write(self, write: Write) -> None:
+        def commit() -> None:
+            self._memory.commit(write)
+            write.on_commit(write, self._memory.now)
+
+        self._due.append(commit)
+
+    def advance(self, advance: Advance) -> None:
+        def commit() -> None:
+            self._memory.advance(advance)
+            advance.on_commit(advance, self._memory.now)
+
+        self._due.append(commit)
+
+    def cross(self, crossing: Crossing) -> None:
+        command = crossing.command
+        if not isinstance(command, Sending):
+            raise PgflowError(
+                f'pgflow.testing.run: the workflow "{self._workflow.name}" starts another one, "{command.name}", for which there '
+                "is no database here. Test it with a worker on pgflow.embedded.Postgres."
+            )
+        answer = Sent(command.workflow_id or _RECEIVER, None, 0)
+        self._due.append(lambda: crossing.on_done(crossing, answer))
+
+    def ask(self, inquiry: Inquiry) -> None:
+        self._due.append(lambda: inquiry.on_answer(inquiry, dict.fromkeys(inquiry.ids)))
+
+
+async def _awaited(value: Awaitable[Any]) -> Any:
+    return await value

@@ -1,0 +1,33 @@
+"""What leaves a workflow's code, as itself: the engine records only its class and its message."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from pgflow.codec import decode_error
+from pgflow.definitions import Workflow
+from pgflow.errors import PgflowError, SerializationError
+
+
+def watched(workflow: Workflow[Any, Any], note: Callable[[BaseException], None]) -> Workflow[Any, Any]:
+    """The same workflow; `note` is called with what leaves its code."""
+    fn = workflow.fn
+
+    async def watching(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await fn(*args, **kwargs)
+        except BaseException as error:
+            note(error)
+            raise
+
+    return dataclasses.replace(workflow, fn=watching)
+
+
+def told(error: str | None) -> PgflowError:
+    """A recorded failure that no code has raised: of code that waits for nothing, of an input or an output that does not fit."""
+    found = decode_error(error or "{}")
+    if found.get("type") == SerializationError.__name__:
+        return SerializationError(str(found.get("message")))
+    return PgflowError(f"{found.get('type')}: {found.get('message')}")

@@ -1,0 +1,180 @@
+"""`pgflow.testing.run`: every feature once, in memory. About 1 second."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+import pgflow
+from pgflow.testing import replay, run
+from tests.execution.programs import PROGRAMS, Seen
+
+
+@pgflow.signal
+@dataclass
+class Approved:
+    by: str
+
+
+@pgflow.activity
+async def charge(ctx: pgflow.ActivityContext, order: int) -> str:
+    await asyncio.sleep(0)
+    return f"receipt {order}"
+
+
+@pgflow.activity(retry=pgflow.RetryPolicy(max_attempts=4))
+def stumble(ctx: pgflow.ActivityContext, until: int) -> int:
+    if ctx.attempt < until:
+        raise ConnectionError(f"attempt {ctx.attempt}")
+    return ctx.attempt
+
+
+@pgflow.workflow
+async def checkout(ctx: pgflow.WorkflowContext, order: int, patience: timedelta = timedelta(days=3)) -> list[str]:
+    approved = await ctx.listen(Approved, timeout=patience)
+    if approved is None:
+        return ["nobody"]
+    await ctx.sleep(timedelta(days=30))
+    return [approved.by, await ctx.activity(charge, order), str((ctx.now() - ctx.created_at).days)]
+
+
+def test_signals_sleeps_and_activities() -> None:
+    ran = run(checkout, 7, signals=[Approved("eva")])
+    assert (ran.status, ran.output) == ("completed", ["eva", "receipt 7", "30"])
+    assert run(checkout, order=7).output == ["nobody"]
+
+
+def test_fakes_by_themselves_and_by_name() -> None:
+    asked = []
+
+    def fake(ctx: pgflow.ActivityContext, order: int) -> str:
+        asked.append((ctx.name, ctx.attempt, order))
+        return "fake"
+
+    async def slower(ctx: pgflow.ActivityContext, order: int) -> str:
+        return "async fake"
+
+    assert run(checkout, 7, signals=[Approved("eva")], activities={charge: fake}).output[1] == "fake"
+    assert run(checkout, 7, signals=[Approved("eva")], activities={"charge": slower}).output[1] == "async fake"
+    assert asked == [("charge", 1, 7)]
+    with pytest.raises(TypeError, match='in place of "charge"'):
+        run(checkout, 7, activities={charge: "receipt"})  # type: ignore[dict-item]
+
+
+def test_a_fake_that_returns_another_type_is_noticed() -> None:
+    ran = run(checkout, 7, signals=[Approved("eva")], activities={charge: lambda ctx, order: 7})
+    assert ran.status == "failed"
+    with pytest.raises(pgflow.ActivityFailed, match="SerializationError"):
+        print(ran.output)
+
+
+def test_failures_and_retries() -> None:
+    @pgflow.workflow
+    async def patient(ctx: pgflow.WorkflowContext, until: int) -> int:
+        return await ctx.activity(stumble, until)
+
+    ran = run(patient, 4)
+    assert ran.output == 4 and ran.history.events[0].attempts == 4
+    ran = run(patient, 5)
+    assert isinstance(ran.error, pgflow.ActivityFailed) and ran.error.error_message == "attempt 4"
+    with pytest.raises(TypeError):
+        run(patient)
+
+
+def test_what_leaves_the_code_is_raised_as_itself() -> None:
+    @pgflow.workflow
+    async def wrong(ctx: pgflow.WorkflowContext) -> None:
+        await ctx.sleep(60)
+        raise KeyError("wrong")
+
+    with pytest.raises(KeyError, match="wrong"):
+        print(run(wrong).output)
+
+
+def test_code_that_a_replay_could_not_repeat_is_found() -> None:
+    @pgflow.workflow
+    async def dice(ctx: pgflow.WorkflowContext) -> None:
+        for _ in range(20):
+            if random.random() < 0.5:
+                await ctx.activity(charge, 1)
+            await ctx.sleep(60)
+
+    ran = run(dice)
+    assert isinstance(ran.error, pgflow.HistoryDiverged | pgflow.LatentHistory)
+
+
+def test_a_workflow_that_waits_for_ever() -> None:
+    @pgflow.workflow
+    async def waits(ctx: pgflow.WorkflowContext) -> str:
+        return str((await ctx.listen(Approved)).by)
+
+    ran = run(waits)
+    assert (ran.status, ran.error) == ("sleeping", None)
+    with pytest.raises(pgflow.PgflowError, match="it waits at listen approved.*signals="):
+        print(ran.output)
+    assert replay(waits, ran.history).next_steps == ('listen "approved" at {1}',)
+
+
+def test_a_workflow_that_never_ends_is_left_at_the_limit() -> None:
+    @pgflow.workflow
+    async def ever(ctx: pgflow.WorkflowContext) -> None:
+        async def turn(ctx: pgflow.WorkflowContext, n: int) -> pgflow.Continue[int]:
+            if pause:
+                await ctx.sleep(60)
+            return pgflow.Continue(n + 1)
+
+        await ctx.loop(turn, 0)
+
+    for pause in (True, False):
+        ran = run(ever, limit=500)
+        assert ran.status in ("sleeping", "running")
+        assert (ran.history.events[0].loop_progress or 0) >= 20
+
+
+def test_state_tags_and_signals_to_others() -> None:
+    @pgflow.activity
+    def count(ctx: pgflow.ActivityContext) -> int:
+        ctx.state["count"] = ctx.state.get("count", 0) + 1
+        ctx.update_tags({"count": ctx.state["count"]})
+        return int(ctx.state["count"])
+
+    @pgflow.workflow
+    async def counting(ctx: pgflow.WorkflowContext) -> list[Any]:
+        first = await ctx.activity(count)
+        await ctx.sleep(60)
+        await ctx.signal(Approved("me"), workflow="another", tags={"customer": 7})
+        return [first, await ctx.activity(count), ctx.tags]
+
+    ran = run(counting, tags={"customer": 7})
+    assert ran.output == [1, 2, {"customer": 7}]
+    assert "signal_send" in [event.kind for event in ran.history.events]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_everything_that_happens_at_once(name: str) -> None:
+    seen: Seen = []
+    ran = run(PROGRAMS[name](seen))
+    assert ran.status == "completed", ran.error
+    again: Seen = []
+    found = replay(PROGRAMS[name](again), ran.history.to_json())
+    assert found.same_output and again == seen[len(seen) - len(again) :], "the last life saw it all"
+
+
+async def test_from_within_a_task() -> None:
+    assert run(checkout, 7, signals=[Approved("eva")]).output[1] == "receipt 7"
+
+
+def test_an_old_run_for_new_code() -> None:
+    """A history from memory is one to replay under code that has changed."""
+
+    @pgflow.workflow(name="checkout")
+    async def edited(ctx: pgflow.WorkflowContext, order: int) -> None:
+        await ctx.activity(charge, order)
+
+    with pytest.raises(pgflow.HistoryDiverged):
+        replay(edited, run(checkout, 7).history)
