@@ -122,7 +122,7 @@ def test_a_workflow_that_waits_for_ever() -> None:
 
 def test_a_workflow_that_never_ends_is_left_at_the_limit() -> None:
     @pgflow.workflow
-    async def ever(ctx: pgflow.WorkflowContext) -> None:
+    async def ever(ctx: pgflow.WorkflowContext, pause: bool) -> None:
         async def turn(ctx: pgflow.WorkflowContext, n: int) -> pgflow.Continue[int]:
             if pause:
                 await ctx.sleep(60)
@@ -131,7 +131,7 @@ def test_a_workflow_that_never_ends_is_left_at_the_limit() -> None:
         await ctx.loop(turn, 0)
 
     for pause in (True, False):
-        ran = run(ever, limit=500)
+        ran = run(ever, pause, limit=500)
         assert ran.status in ("sleeping", "running")
         assert (ran.history.events[0].loop_progress or 0) >= 20
 
