@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -75,6 +76,7 @@ class Lane:
         send: executes a batch on the line.
         most: how many crossings a batch has, at most.
         hint: told after each commit whom what was done concerns.
+        on_death: told when it stops by an error of its own.
     """
 
     def __init__(
@@ -85,9 +87,11 @@ class Lane:
         send: Callable[[Line, dict[str, Any], list[Any]], Any],
         most: int,
         hint: Callable[[set[Any]], None],
+        on_death: Callable[[BaseException], None] | None,
     ) -> None:
         self._database = database
         self._worker = worker_id
+        self._on_death = on_death
         self._purpose = purpose
         self._execute = send
         self._most = most
@@ -103,7 +107,7 @@ class Lane:
     def start(self) -> None:
         """Begin; call it on the event loop that the callbacks belong to."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"pgflow {self._purpose}")
-        self._task.add_done_callback(tell_of_death)
+        self._task.add_done_callback(partial(tell_of_death, then=self._on_death))
 
     def add(self, crossing: Crossing) -> None:
         """Take one crossing."""
@@ -258,6 +262,8 @@ class Crossings:
         worker_id: int,
         started: Callable[[Iterable[str]], None],
         sent: Callable[[Iterable[int]], None],
+        *,
+        on_death: Callable[[BaseException], None] | None = None,
     ) -> None:
         """
         Args:
@@ -265,14 +271,15 @@ class Crossings:
             worker_id: The worker whose leases fence the crossings.
             started: Called after a commit with the queues that have new work.
             sent: Called after a commit with the workers that have, or had last, those who receive signals; 0: any.
+            on_death: Called when a part of it stops by an error of its own.
         """
         self._database = database
-        self._signals = Lane(database, worker_id, "signals", self._send_signals, AT_ONCE, sent)
-        self._children = Lane(database, worker_id, "children", self._send_children, AT_ONCE, started)
+        self._signals = Lane(database, worker_id, "signals", self._send_signals, AT_ONCE, sent, on_death)
+        self._children = Lane(database, worker_id, "children", self._send_children, AT_ONCE, started, on_death)
         self._unique = Lane(
-            database, worker_id, "unique children", self._send_unique, UNIQUE_AT_ONCE, started
+            database, worker_id, "unique children", self._send_unique, UNIQUE_AT_ONCE, started, on_death
         )
-        self._inquiries = Inquiries(database)
+        self._inquiries = Inquiries(database, on_death=on_death)
 
     def start(self) -> None:
         """Begin; call it on the event loop that the callbacks belong to."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from uuid import UUID
 
 import psycopg
@@ -40,7 +41,10 @@ class Inquiries:
         await inquiries.close()
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, *, on_death: Callable[[BaseException], None] | None = None
+    ) -> None:
+        self._on_death = on_death
         self._database = database
         self._line = Line(database, "inquiries")
         self._waiting: list[Inquiry] = []
@@ -50,7 +54,7 @@ class Inquiries:
     def start(self) -> None:
         """Begin to ask; call it on the event loop that the callbacks belong to."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow inquiries")
-        self._task.add_done_callback(tell_of_death)
+        self._task.add_done_callback(partial(tell_of_death, then=self._on_death))
 
     def ask(self, inquiry: Inquiry) -> None:
         """Take one question."""
