@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pgflow.execution")
 
+UNTRUSTED_PAUSE = 0.05
+"""Seconds after which an attempt that may not begin asks again."""
+
 
 class ActivityCall:
     """One attempt: what to run, and whom to tell.
@@ -93,11 +96,19 @@ class ActivityRunner:
         executor: the threads of plain functions.
         tasks: how many async attempts run at once.
         threads: how many plain functions run at once.
+        may_begin: whether an attempt may begin at the moment: the lease is still this worker's.
     """
 
-    def __init__(self, executor: Executor, tasks: int, threads: int) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        tasks: int,
+        threads: int,
+        may_begin: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._loop = asyncio.get_running_loop()  # not the run's own, on which `start` is often called
         self._executor = executor
+        self._may_begin = may_begin
         self._lanes = {True: _Lane(tasks), False: _Lane(threads)}
         self._paused = False
         self._calls: dict[asyncio.Task[None], ActivityCall] = {}
@@ -154,6 +165,9 @@ class ActivityRunner:
         heartbeats = Heartbeats(self._loop, call.on_heartbeat)
         call.context.attach(heartbeats.tell)
         try:
+            while not self._may_begin():
+                # A process that was stopped for long finds answers from before: what they lead to, others have done.
+                await asyncio.sleep(UNTRUSTED_PAUSE)
             output = await self._execute(call, lane)
         except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
             # SystemExit from an activity is a failure of the activity, not an order to the worker.

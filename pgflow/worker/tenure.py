@@ -69,6 +69,7 @@ class Tenure:
         registry: the workflows that the worker knows.
         settings: the worker's.
         notifier: sends hints after commits.
+        trusted: whether the lease is still this worker's, as far as it can know.
         on_death: a part that should never end has ended by an error of its own: drop the tenure.
     """
 
@@ -79,6 +80,7 @@ class Tenure:
         registry: Registry,
         settings: Settings,
         notifier: Notifier,
+        trusted: Callable[[], bool],
         on_death: Callable[[BaseException], None],
     ) -> None:
         self.worker_id = worker_id
@@ -93,7 +95,7 @@ class Tenure:
         self._pump = Pump()
         self._journal = Journal(database, worker_id, on_batch=self._written, on_death=on_death)
         self._loops = LoopAdvancer(database, worker_id, on_death=on_death)
-        self._crossings = Crossings(database, worker_id, self._started, self._sent)
+        self._crossings = Crossings(database, worker_id, self._started, self._sent, on_death=on_death)
         self._claims = Claims(database, worker_id)
         self._cache = Cache(settings.cached)
         self._mail = Mail(
@@ -101,7 +103,7 @@ class Tenure:
         )
         self._on_death = on_death
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="pgflow activity")
-        self._activities = ActivityRunner(self._threads, settings.activities, settings.threads)
+        self._activities = ActivityRunner(self._threads, settings.activities, settings.threads, trusted)
         self._wanted = asyncio.Event()
         self._unheard = False
         """News came for a run that was not in memory yet."""
@@ -158,11 +160,15 @@ class Tenure:
     async def drop(self) -> None:
         """Forget everything without a write: the lease is gone."""
         self._stopping = True
+        self._discard()
         await self._stop_claiming(0.0)
+        self._discard()  # what the last claim brought
+        await self._close()
+
+    def _discard(self) -> None:
         for run in list(self.runs.values()):
             run.discard()
         self.runs.clear()
-        await self._close()
 
     async def _close(self) -> None:
         self._activities.close()

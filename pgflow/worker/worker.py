@@ -154,7 +154,15 @@ class Worker:
         lease = await self._register(note_loss)
         if lease is None:
             return
-        tenure = Tenure(self._database, lease.worker_id, self._registry, settings, notifier, note_death)
+        tenure = Tenure(
+            self._database,
+            lease.worker_id,
+            self._registry,
+            settings,
+            notifier,
+            trusted=lambda: lease.trusted,
+            on_death=note_death,
+        )
         self._tenure = tenure
         tenure.start()
         recovery = loop.create_task(self._recover(lease), name="pgflow recovery")

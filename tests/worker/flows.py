@@ -19,18 +19,23 @@ import psycopg
 import pgflow
 
 VARIABLE = "PGFLOW_DATABASE_URL"
-MARKS = "CREATE TABLE IF NOT EXISTS public.marks (number serial, what text NOT NULL, process int NOT NULL, attempt int NOT NULL)"
+MARKS = (
+    "CREATE TABLE IF NOT EXISTS public.marks (number serial, what text NOT NULL, process int NOT NULL, attempt int NOT NULL, "
+    "begun float8)"
+)
 
 _local = threading.local()
 
 
 def mark(ctx: pgflow.ActivityContext, what: str) -> None:
-    """Leave a mark outside of pgflow's transactions."""
+    """Leave a mark outside of pgflow's transactions, with the machine's monotonic time of now."""
+    begun = time.monotonic()
     dsn = os.environ[VARIABLE]
     if getattr(_local, "dsn", None) != dsn:
         _local.dsn, _local.connection = dsn, psycopg.connect(dsn, autocommit=True)
     _local.connection.execute(
-        "INSERT INTO public.marks (what, process, attempt) VALUES (%s, %s, %s)", [what, os.getpid(), ctx.attempt]
+        "INSERT INTO public.marks (what, process, attempt, begun) VALUES (%s, %s, %s, %s)",
+        [what, os.getpid(), ctx.attempt, begun],
     )
 
 
@@ -176,6 +181,18 @@ async def holding(ctx: pgflow.WorkflowContext, name: str, thread: bool = False) 
     return found
 
 
+@pgflow.activity
+async def leave_mark(ctx: pgflow.ActivityContext, what: str) -> None:
+    mark(ctx, what)
+
+
+@pgflow.workflow
+async def marking(ctx: pgflow.WorkflowContext, name: str, steps: int) -> None:
+    """So many steps, each of which leaves a mark."""
+    for step in range(steps):
+        await ctx.activity(leave_mark, f"{name} step {step}")
+
+
 @pgflow.workflow
 async def blocking(ctx: pgflow.WorkflowContext, seconds: float) -> int:
     return await ctx.activity(block, seconds)
@@ -192,4 +209,4 @@ async def computing(ctx: pgflow.WorkflowContext, seconds: float) -> int:
     return await ctx.activity(add, 2, 2)
 
 
-ALL = [sums, retried, failing, sleeper, hurried, parted, turning, holding, blocking, computing]
+ALL = [sums, retried, failing, sleeper, hurried, parted, turning, holding, marking, blocking, computing]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import time
+from collections import Counter
 from typing import Any
 
 import pgflow
@@ -59,3 +61,27 @@ async def test_a_zombie_writes_nothing_and_comes_back_to_life(scene: Scene, clie
         assert await zombie.ended() == 0, zombie.log
     begun = [what for what, process, _ in marks(scene) if process == zombie.pid and what.endswith("begins")]
     assert sorted(begun) == sorted(f"{name} begins" for name in [*names, "turn 25"]), "it began something again"
+
+
+async def test_a_zombie_begins_nothing_that_others_have_done(scene: Scene, client: pgflow.Client) -> None:
+    """It is stopped at full speed: answers to its writes of that time wait in its sockets when it comes back."""
+    steps, flows_at_once = 200, 30
+    handles = await client.dispatch_many(
+        flows.marking, [{"name": f"flow {n}", "steps": steps} for n in range(flows_at_once)]
+    )
+    with worker_process(scene, "--lease", "1") as zombie:
+        await zombie.registered()
+        await until(lambda: len(marks(scene)) > 500, "some hundred steps")
+        zombie.send(signal.SIGSTOP)
+        async with pgflow.Worker(scene.database.dsn, workflows=flows.ALL):
+            for handle in handles:
+                await handle.output(60)
+        continued = time.monotonic()
+        zombie.send(signal.SIGCONT)
+        await zombie.logged("the lease is lost")
+        assert await (await client.dispatch(flows.sums, 4)).output(20) == 50
+    late = "SELECT what FROM public.marks WHERE process = %s AND begun > %s"
+    assert scene.all(late, zombie.pid, continued) == []
+    by_step = Counter(what for what, _, _ in marks(scene))
+    assert len(by_step) == steps * flows_at_once
+    assert sum(by_step.values()) - len(by_step) <= flows_at_once, "more was done twice than was in flight"
