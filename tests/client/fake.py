@@ -65,6 +65,8 @@ class Proxy:
         dsn: where it listens.
         cut_after: a word in a statement; the answer to the first statement that holds it never arrives.
         cuts: how many connections were cut so.
+        withholds: no answer passes from a BEGIN to its COMMIT.
+        withheld: how often one was held up so.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -72,6 +74,8 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self.cut_after: bytes | None = None
         self.cuts = 0
+        self.withholds = False
+        self.withheld = 0
         self.dsn = ""
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -85,12 +89,19 @@ class Proxy:
         up_reader, up_writer = await self._open()
         self._writers |= {writer, up_writer}
         doomed = asyncio.Event()
+        outside = asyncio.Event()  # of a transaction
+        outside.set()
 
         async def upwards() -> None:
             while data := await reader.read(1 << 16):
                 if self.cut_after is not None and self.cut_after in data:
                     self.cut_after = None
                     doomed.set()
+                if self.withholds and b"BEGIN" in data:
+                    outside.clear()
+                    self.withheld += 1
+                if b"COMMIT" in data:
+                    outside.set()
                 up_writer.write(data)
                 await up_writer.drain()
 
@@ -99,6 +110,7 @@ class Proxy:
                 if doomed.is_set():
                     self.cuts += 1
                     return
+                await outside.wait()
                 writer.write(data)
                 await writer.drain()
 

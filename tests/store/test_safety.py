@@ -1,0 +1,250 @@
+"""Rules of docs/safety.md that no other test is about: fencing, fresh history, locks, timeouts, one flush, unknown commits."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from importlib import resources
+
+import pytest
+import pytest_asyncio
+
+from pgflow import faults
+from pgflow.errors import LeaseLost
+from pgflow.execution.ports import Completed, Failed, Outcome, Suspended
+from pgflow.store.claims import Claims
+from pgflow.store.connections import Database, Line
+from pgflow.store.journal import Journal
+from pgflow.store.leases import recover
+from tests.client.fake import proxy
+from tests.store.scene import Scene, row
+
+
+@pytest_asyncio.fixture
+async def claims(scene: Scene, worker: int) -> AsyncIterator[Claims]:
+    claims = Claims(scene.database, worker)
+    yield claims
+    await claims.close()
+
+
+# 1. Fencing
+
+
+@pytest.mark.parametrize("outcome", [None, Suspended(None), Completed('"over"'), Failed("{}")])
+@pytest.mark.parametrize("how", ["another worker", "another epoch", "handed back"])
+async def test_whoever_lost_the_lease_writes_nothing(
+    scene: Scene, worker: int, journal: Journal, how: str, outcome: Outcome | None
+) -> None:
+    """Neither rows nor outcomes; and what others have in the same batch is written."""
+    lost, kept = scene.run(worker), scene.run(worker)
+    if how == "another worker":
+        scene.do("UPDATE runs SET worker_id = %s WHERE workflow_id = %s", scene.worker(), lost)
+    elif how == "another epoch":
+        scene.do("UPDATE runs SET epoch = 2 WHERE workflow_id = %s", lost)
+    else:
+        scene.do("UPDATE runs SET worker_id = NULL, status = 'pending', wake_at = now() WHERE workflow_id = %s", lost)
+    seen = "SELECT (SELECT r::text FROM runs AS r WHERE workflow_id = w.id), w::text FROM workflows AS w WHERE id = %s"
+    before = scene.one(seen, lost)
+    held = asyncio.Event()
+    with faults.install({"journal.before": held.wait}):
+        first = scene.write(kept, [row("1")])
+        journal.write(first)
+        await asyncio.sleep(0)
+        writes = [scene.write(lost, [row("1")], outcome), scene.write(kept, [row("2")])]
+        for write in writes:
+            journal.write(write)
+        held.set()
+        assert await scene.fates(first, *writes) == ["committed", "refused", "committed"]
+    assert isinstance(scene.told(writes[0]), LeaseLost)
+    assert scene.one(seen, lost) == before
+    assert scene.locations(lost) == []
+    assert scene.locations(kept) == ["1", "2"]
+
+
+# 2. Lock order
+
+
+def statement(name: str) -> str:
+    """A statement without its comments, with the head that it is sent with."""
+    folder = resources.files("pgflow.store") / "sql"
+    head = {"journal": "journal_fence.sql"}.get(name.partition("_")[0], name)
+    texts = [(folder / part).read_text(encoding="utf-8") for part in dict.fromkeys((head, name))]
+    return re.sub(r"--[^\n]*", "", "".join(texts))
+
+
+def statements() -> list[str]:
+    """All that lock or change rows of `runs`."""
+    names = [file.name for file in (resources.files("pgflow.store") / "sql").iterdir() if file.name.endswith(".sql")]
+    return sorted(
+        name for name in names if re.search(r"(UPDATE|DELETE FROM) \{schema\}\.runs\b", statement(name)) or locks(name)
+    )
+
+
+def locks(name: str) -> list[tuple[int, str, str]]:
+    """Where a statement locks runs: the place, the mode, and the part of the statement that does."""
+    text = statement(name)
+    found = []
+    for lock in re.finditer(r"\bFOR (NO KEY UPDATE|KEY SHARE|UPDATE|SHARE)\b( OF \w+)?( SKIP LOCKED)?", text):
+        begin = max(text.rfind(" AS MATERIALIZED (", 0, lock.start()), text.rfind(" AS (", 0, lock.start()), 0)
+        part = text[begin : lock.end()]
+        if "{schema}.runs AS r" in part and lock[2] in (None, " OF r"):
+            found.append((lock.start(), lock[1], part))
+    return found
+
+
+def test_the_statements_that_lock_runs_are_found() -> None:
+    found = {name for name in statements() if locks(name)}
+    assert {"claim.sql", "crossing_fence.sql", "journal_fence.sql", "leases_free.sql", "loops_fence.sql", "mail_deliver.sql"} <= found
+
+
+@pytest.mark.parametrize("name", statements())
+def test_runs_are_locked_first_in_order_and_in_one_mode(name: str) -> None:
+    """Whoever changes rows of `runs` has locked them before, in the same statement; in one mode, and either by id or
+    without waiting for anybody."""
+    text = statement(name)
+    for _, mode, part in locks(name):
+        assert mode == "NO KEY UPDATE"
+        assert "SKIP LOCKED" in part or "ORDER BY r.workflow_id" in part
+    changed = re.search(r"(UPDATE|DELETE FROM) \{schema\}\.runs\b", text)
+    if changed is not None:
+        assert [place for place, _, _ in locks(name) if place < changed.start()]
+
+
+# 4. Fresh history
+
+
+async def test_the_old_owners_last_commit_is_seen(scene: Scene, claims: Claims) -> None:
+    """It is committed when the claim has been executed already, and before history is read."""
+    workflow = scene.run(epoch=1)
+
+    async def commit_late() -> None:
+        pipeline = claims._line._pipeline
+        assert pipeline is not None
+        await pipeline.sync()  # the server has executed the claim
+        scene.do(
+            "INSERT INTO events (workflow_id, location, kind, name, status) VALUES (%s, '1', 'activity', 'x', 'completed')",
+            workflow,
+        )
+
+    with faults.install({"claims.before_read": commit_late}):
+        (claimed,) = (await claims.claim(10, ["default"], ["flow"])).runs
+    assert [event.location for event in claimed.events] == ["1"]
+
+
+# 5. Nobody waits for a stranger
+
+
+async def test_claims_and_recovery_pass_over_what_strangers_hold(scene: Scene, worker: int, claims: Claims) -> None:
+    """A stranger's open transaction holds up neither; what it held is found when it ends."""
+    due, free = scene.run(), scene.run()
+    dead = scene.worker(lease=-1.0)
+    orphan, other = scene.run(dead), scene.run(dead)
+    stranger = scene.other()
+    stranger.execute("SELECT FROM runs WHERE workflow_id = ANY(%s) FOR UPDATE", [[due, orphan]])
+    scene.do("SET statement_timeout = '10s'")
+    async with asyncio.timeout(10):
+        claimed = {run.workflow_id for run in (await claims.claim(10, ["default"], ["flow"])).runs}
+        assert claimed == {free}
+        assert await recover(scene.database, worker) == 1
+        claimed = {run.workflow_id for run in (await claims.claim(10, ["default"], ["flow"])).runs}
+        assert claimed == {other}
+        stranger.rollback()
+        assert await recover(scene.database, worker) == 1
+        claims._next_sweep = 0.0
+        claimed = {run.workflow_id for run in (await claims.claim(10, ["default"], ["flow"])).runs}
+        assert claimed == {due, orphan}
+    stranger.close()
+    assert scene.all("SELECT id FROM workers WHERE id = %s", dead) == []
+
+
+# 6. Short transactions
+
+
+async def test_timeouts_hold_within_transactions_whatever_the_session_says(scene: Scene) -> None:
+    """Behind a pooler, the session that a transaction gets is not the one whose settings were made."""
+    line = Line(Database(scene.database.dsn, lease=9.0), "test")
+    connection = await line.get()
+    for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
+        cursor = await connection.execute(f"SHOW {setting}".encode())
+        assert await cursor.fetchone() == ("6s",)
+        await connection.execute(f"SET {setting} = 0".encode())
+        async with line.transaction() as transaction:
+            cursor = await transaction.execute(f"SHOW {setting}".encode())
+        assert await cursor.fetchone() == ("6s",)
+    await line.drop()
+
+
+def test_dead_peers_are_noticed(scene: Scene) -> None:
+    with scene.database.connect_blocking("test") as connection:
+        told = connection.info.get_parameters()
+    assert told["keepalives"] == "1" and told["keepalives_idle"] == "5"
+    assert int(told["tcp_user_timeout"]) <= scene.database.lease * 1000
+
+
+async def test_transactions_leave_without_waiting_for_an_answer(scene: Scene, worker: int) -> None:
+    """No answer comes through between a BEGIN and its COMMIT: whoever waited for one would wait for ever."""
+    async with proxy(scene.database.dsn) as between:
+        between.withholds = True
+        database = Database(between.dsn)
+        claims = Claims(database, worker)
+        scene.run()
+        async with asyncio.timeout(20):
+            assert len((await claims.claim(10, ["default"], ["flow"])).runs) == 1
+        await claims.close()
+        line = Line(database, "test")
+        async with asyncio.timeout(20), line.transaction(serializable=True) as transaction:
+            for _ in range(5):
+                await transaction.execute("SELECT 1", prepare=True)
+        await line.drop()
+        assert between.withheld >= 2
+
+
+# 10. Unknown commits
+
+
+@pytest.mark.parametrize("outcome", [None, Suspended(None), Completed('"over"')])
+async def test_a_commit_whose_answer_was_lost_is_no_loss_and_no_double(
+    scene: Scene, worker: int, outcome: Outcome | None
+) -> None:
+    """The batch is durable, the connection breaks before that is told, and the worker learns it from the rows."""
+    workflow, other = scene.run(worker), scene.run(worker)
+    async with proxy(scene.database.dsn) as between:
+        journal = Journal(Database(between.dsn), worker)
+        journal.start()
+        first = scene.write(workflow, [row("1")])
+        journal.write(first)
+        assert await scene.fates(first) == ["committed"]
+        between.cut_after = b"cut here"
+        writes = [scene.write(workflow, [row("2", '"cut here"')], outcome), scene.write(other, [row("1")])]
+        for write in writes:
+            journal.write(write)
+        assert await scene.fates(*writes) == ["committed", "committed"]
+        assert between.cuts == 1
+        await journal.close()
+    completed_at = scene.one("SELECT completed_at FROM events WHERE workflow_id = %s AND location = '2'", workflow)
+    assert scene.told(writes[0]) == completed_at, "the time that was told is the one that is recorded"
+    assert scene.locations(workflow) == ["1", "2"]
+    if isinstance(outcome, Completed):
+        assert scene.one("SELECT status, output::text FROM workflows WHERE id = %s", workflow) == ("completed", '"over"')
+
+
+async def test_a_commit_that_never_came_about_is_made_again(scene: Scene, worker: int) -> None:
+    """The connection breaks before the batch is executed."""
+    workflow = scene.run(worker)
+    journal = Journal(scene.database, worker)
+    journal.start()
+    cut = 0
+
+    def cutting() -> None:
+        nonlocal cut
+        cut += 1
+        if cut == 1:
+            scene.do("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE '%%journal'")
+
+    with faults.install({"journal.before": cutting}):
+        write = scene.write(workflow, [row("1")], Suspended(None))
+        journal.write(write)
+        assert await scene.fates(write) == ["committed"]
+    assert scene.locations(workflow) == ["1"]
+    await journal.close()
