@@ -353,10 +353,20 @@ def signal_name(kind: Any, where: str) -> str:
     Raises:
         TypeError: it is none.
     """
-    name = vars(kind).get("__pgflow_signal__") if isinstance(kind, type) else None
-    if not isinstance(name, str):
-        raise TypeError(f"{where}: expected a class declared by @pgflow.signal, found {kind!r}")
-    return name
+    return _packet_name(kind, "signal", where)
+
+
+def message_name(kind: Any, where: str) -> str:
+    """The name of a message's class.
+
+    Parameters:
+        kind: a class declared by `@message`.
+        where: who asks, for messages.
+
+    Raises:
+        TypeError: it is none.
+    """
+    return _packet_name(kind, "message", where)
 
 
 class Registry:
@@ -415,6 +425,13 @@ def _packet(cls: Any, name: str | None, sort: str) -> Any:
         return found
 
     return decorate if cls is None else decorate(cls)
+
+
+def _packet_name(kind: Any, sort: str, where: str) -> str:
+    name = vars(kind).get(f"__pgflow_{sort}__") if isinstance(kind, type) else None
+    if not isinstance(name, str):
+        raise TypeError(f"{where}: expected a class declared by @pgflow.{sort}, found {kind!r}")
+    return name
 
 
 def _checked_name(name: str, sort: str) -> str:

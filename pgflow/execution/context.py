@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any, ParamSpec, TypeVar, overload
 
 from pgflow.commands import Options
-from pgflow.definitions import Activity, Workflow, signal_name
+from pgflow.definitions import Activity, Workflow, message_name, signal_name
 from pgflow.execution.activities import ActivityStep
 from pgflow.execution.branch import BranchStep
 from pgflow.execution.children import ChildHandle, DispatchStep
@@ -23,6 +23,7 @@ from pgflow.execution.failure import together
 from pgflow.execution.listen import ListenStep
 from pgflow.execution.loop import Break, Continue, LoopPlan, LoopStep
 from pgflow.execution.marks import check_version, removed
+from pgflow.execution.messages import PublishStep
 from pgflow.execution.scope import Scope
 from pgflow.execution.signalling import SignalStep
 from pgflow.execution.timers import SleepStep, TimeoutStep
@@ -215,6 +216,25 @@ class WorkflowContext:
             await ctx.signal(Approved(by="eva"), workflow=checkout, tags={"order": 7})
         """
         return SignalStep(self._scope, self._version, body, to, workflow, tags, missing_ok).run()
+
+    def publish(
+        self, message: Any, tags: Mapping[str, Any] | None = None
+    ) -> Coroutine[Any, Any, None]:
+        """Send a message to whoever subscribes at the moment; it may be lost, and a replay does not send it again.
+
+        Parameters:
+            message: an instance of a class declared by `@pgflow.message`.
+            tags: a flat object of at most 4,096 bytes, by which subscribers choose.
+
+        Raises:
+            TypeError: it is no message.
+            SerializationError: it cannot be stored, or is too large.
+
+        Example:
+            await ctx.publish(Progress(done=7), tags={"customer": 42})
+        """
+        name = message_name(type(message), "ctx.publish")
+        return PublishStep(self._scope, self._version, name, message, tags).run()
 
     @overload
     def dispatch(

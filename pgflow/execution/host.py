@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from pgflow.execution.ports import Crossings, Journal, Loops, Outcome
+from pgflow.execution.ports import Crossings, Journal, Loops, Message, Outcome
 
 if TYPE_CHECKING:
     from pgflow.execution.attempts import ActivityCall
@@ -82,6 +82,10 @@ class Host(Protocol):
 
     def start_activity(self, call: ActivityCall) -> None:
         """Execute one attempt of an activity, now or when there is room."""
+        ...
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Send messages whose rows are committed, soon; nobody waits for it."""
         ...
 
     def keep(self, run: Run) -> bool:

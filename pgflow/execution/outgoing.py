@@ -20,7 +20,7 @@ from uuid import UUID
 from pgflow.errors import EngineError, LeaseLost
 from pgflow.execution.kept import Kept
 from pgflow.execution.order import Delivery
-from pgflow.execution.ports import EventRow, Failed, Outcome, Write
+from pgflow.execution.ports import EventRow, Failed, Message, Outcome, Write
 
 if TYPE_CHECKING:
     from pgflow.execution.run import Run
@@ -46,6 +46,7 @@ class Outgoing:
         self.kept = Kept(claimed.state, claimed.tags if claimed.tags_now is None else claimed.tags_now)
         """What activities keep with the workflow."""
         self._cancels = False
+        self._messages: list[Message] = []
         self._in_flight: deque[tuple[list[Delivery], list[Callable[[], None]]]] = deque()
         self._queue: deque[Callable[[], None]] = deque()
         self._next: Callable[[], None] | None = None
@@ -80,6 +81,10 @@ class Outgoing:
         """Record with the next write that the request to cancel is delivered."""
         self._cancels = True
 
+    def send(self, message: Message) -> None:
+        """Send a message once the next write, which holds its row, is committed."""
+        self._messages.append(message)
+
     def deliver_after(self, delivery: Delivery) -> None:
         """A delivery whose row is gathered: it is committed with the next write."""
         self._deliveries.append(delivery)
@@ -93,6 +98,7 @@ class Outgoing:
         self._rows, self._deliveries, self._calls, self._consumed = [], [], [], []
         self.kept.drop()
         self._cancels = False
+        self._messages = []
 
     def flush(self, outcome: Outcome | None = None) -> None:
         """Hand what is gathered to the journal, now or when a transaction of its own has ended."""
@@ -124,6 +130,7 @@ class Outgoing:
             state,
             tags,
             self._cancels,
+            self._messages,
         )
         self._in_flight.append((self._deliveries, self._calls))
         self.drop()
@@ -159,6 +166,8 @@ class Outgoing:
     def _committed(self, write: Write, at: datetime) -> None:
         run = self._run
         run.host.observe_time(at)
+        if write.messages:
+            run.host.publish(write.messages)
         deliveries, calls = self._in_flight.popleft()
         if run.closed:
             return

@@ -50,6 +50,15 @@ class Signal(NamedTuple):
     body: str
 
 
+class Message(NamedTuple):
+    """One message to send. `tags` and `body` are JSON text."""
+
+    workflow_id: UUID
+    name: str
+    tags: str
+    body: str
+
+
 @dataclass(frozen=True, slots=True)
 class Suspended:
     """The workflow sleeps: its lease ends with this write.
@@ -125,6 +134,8 @@ class Write:
     """All of the workflow's tags, if this write changes them: a JSON object."""
     cancels: bool = False
     """The request to cancel is delivered with this write; it goes on to the children that are not detached."""
+    messages: Sequence[Message] = ()
+    """Not for the journal: the run has them sent once this is committed."""
 
 
 @dataclass(slots=True)

@@ -33,6 +33,7 @@ from pgflow.execution.ports import (
     Claimed,
     EventRow,
     Failed,
+    Message,
     Outcome,
     Released,
     Signal,
@@ -223,6 +224,10 @@ class Run:
         if taken:
             self._mailbox = left
         return taken
+
+    def send(self, message: Message) -> None:
+        """Send a message once the rows gathered so far are committed; the step's own row comes with the same write."""
+        self._outgoing.send(message)
 
     def consume(self, ids: Iterable[UUID], location: str) -> None:
         """Record with the next write that signals were taken by the listen at a location."""

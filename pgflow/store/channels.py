@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 from uuid import UUID
 
 WAKE = "pgflow_wake_"
@@ -15,8 +16,11 @@ DONE = "pgflow_done_"
 MAIL = "pgflow_mail_"
 MESSAGE = "pgflow_message_"
 
+PAYLOAD_BYTES = 7_999
+"""The largest payload that PostgreSQL takes."""
+
 IDS_IN_A_PAYLOAD = 200
-"""Ids of one `done` payload, at most: PostgreSQL refuses payloads of 8,000 bytes and more."""
+"""Ids of one `done` payload, at most, so that it fits."""
 
 
 def _suffix(schema: str) -> str:
@@ -43,8 +47,36 @@ def mail_channel(schema: str) -> str:
 
 
 def message_channel(schema: str) -> str:
-    """The channel of messages: the payload is a whole message, or says where in `messages` it lies."""
+    """The channel of messages: the payload is a whole message, or one without a body, which then has to be read by its id."""
     return MESSAGE + _suffix(schema)
+
+
+class Notice(NamedTuple):
+    """A message as it is announced. `tags` and `body` are JSON text; a large body is not there."""
+
+    id: int
+    name: str
+    tags: str
+    body: str | None
+
+
+def message_payload(notice: Notice) -> str:
+    """The payload that announces a message: a line of id and name, a line of tags, and the body if it fits."""
+    head = f"{notice.id} {notice.name}\n{notice.tags}"
+    if notice.body is None or len(notice.body) > PAYLOAD_BYTES:
+        return head
+    whole = f"{head}\n{notice.body}"
+    return whole if len(whole.encode()) <= PAYLOAD_BYTES else head
+
+
+def parse_message(payload: str) -> Notice | None:
+    """What a payload announces; None: nothing. Anybody may notify."""
+    head, _, rest = payload.partition("\n")
+    id, _, name = head.partition(" ")
+    if not (id.isascii() and id.isdigit() and len(id) < 19) or not name:
+        return None
+    tags, _, body = rest.partition("\n")
+    return Notice(int(id), name, tags, body or None)
 
 
 def done_payloads(ids: Iterable[UUID]) -> Iterator[str]:

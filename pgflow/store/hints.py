@@ -1,8 +1,8 @@
 """Hints: notifications that shorten a wait and never carry meaning. Whoever listens polls as well.
 
 `Notifier` sends them after commits, gathered, on a connection of its own that does not wait for the disk: a
-notification takes a database-wide lock at its commit, so it must never ride in a transaction of history. `Listener`
-receives them and says when it had been away, so that its owner looks for itself.
+notification takes a database-wide lock at its commit, so it must never ride in a transaction of history. Messages leave
+the same way. `Listener` receives them and says when it had been away, so that its owner looks for itself.
 """
 
 from __future__ import annotations
@@ -10,14 +10,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from uuid import UUID
 
 import psycopg
 from psycopg import sql
 
-from pgflow.store.channels import done_channel, mail_channel, parse_done, wake_channel
+from pgflow.execution.ports import Message
+from pgflow.store.channels import (
+    Notice,
+    done_channel,
+    mail_channel,
+    message_channel,
+    parse_done,
+    parse_message,
+    wake_channel,
+)
 from pgflow.store.connections import (
     FIRST_BACKOFF,
     LONGEST_BACKOFF,
@@ -25,7 +35,9 @@ from pgflow.store.connections import (
     Database,
     Line,
 )
-from pgflow.store.dispatching import done, wake
+from pgflow.store.dispatching import done, may_notify, wake
+from pgflow.store.messages import TRIM_AT_ONCE, trim
+from pgflow.store.outbox import Outbox
 from pgflow.store.signalling import mail
 
 _log = logging.getLogger("pgflow.store")
@@ -35,6 +47,9 @@ GATHER = 0.002
 
 MOST_IDS = 20_000
 """Ended workflows that wait to be announced, at most; of the others only polling tells."""
+
+TRIM_EVERY = 60.0
+"""Seconds between two removals of old messages by one worker."""
 
 _UNAVAILABLE = (
     psycopg.errors.InsufficientPrivilege,
@@ -59,6 +74,7 @@ class Listener:
         wake: Callable[[str], None] | None = None,
         done: Callable[[list[UUID]], None] | None = None,
         mail: Callable[[int], None] | None = None,
+        message: Callable[[Notice], None] | None = None,
         reconnected: Callable[[], None] | None = None,
     ) -> None:
         """
@@ -67,13 +83,17 @@ class Listener:
             wake: Called with the name of a queue that has work.
             done: Called with the ids of workflows that have ended.
             mail: Called when something was sent to a workflow, with the worker that has it or had it last, or 0.
+            message: Called with each message.
             reconnected: Called whenever it begins to listen, the first time as well: what was sent before is missed.
         """
         self._database = database
-        self._wake, self._done, self._mail, self._reconnected = wake, done, mail, reconnected
+        self._wake, self._done, self._mail, self._message = wake, done, mail, message
+        self._reconnected = reconnected
         self._task: asyncio.Task[None] | None = None
         self.listening = asyncio.Event()
         """Set while hints arrive."""
+        self.decided = asyncio.Event()
+        """Set once hints have begun to arrive, or it is known that none will."""
 
     def start(self) -> None:
         """Begin to listen; the callbacks are called on this event loop."""
@@ -82,6 +102,7 @@ class Listener:
 
     async def close(self) -> None:
         """Stop listening."""
+        self.decided.set()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -94,14 +115,17 @@ class Listener:
             try:
                 async with await self._database.connect("listener") as connection:
                     if not await self._listen(connection):
+                        self.decided.set()
                         return
                     backoff = FIRST_BACKOFF
                     self.listening.set()
+                    self.decided.set()
                     if self._reconnected is not None:
                         self._reconnected()
                     await self._receive(connection)
             except _UNAVAILABLE as error:
                 _log.info("no notifications here, polling alone finds work: %s", error)
+                self.decided.set()
                 return
             except psycopg.Error as error:
                 _log.warning("the listener's connection broke and is opened again: %s", error)
@@ -121,6 +145,7 @@ class Listener:
             (wake_channel(schema), self._wake),
             (done_channel(schema), self._done),
             (mail_channel(schema), self._mail),
+            (message_channel(schema), self._message),
         ):
             if wanted is not None:
                 await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
@@ -128,7 +153,7 @@ class Listener:
 
     async def _receive(self, connection: AsyncConnection) -> None:
         schema = self._database.schema
-        wake, mail = wake_channel(schema), mail_channel(schema)
+        wake, mail, message = wake_channel(schema), mail_channel(schema), message_channel(schema)
         async for notification in connection.notifies():
             payload = notification.payload
             if notification.channel == wake:
@@ -137,12 +162,19 @@ class Listener:
             elif notification.channel == mail:
                 if self._mail is not None:
                     self._mail(int(payload) if payload.isascii() and payload.isdigit() else 0)
+            elif notification.channel == message:
+                if self._message is not None and (notice := parse_message(payload)) is not None:
+                    self._message(notice)
             elif self._done is not None:
                 self._done(parse_done(payload))
 
 
 class Notifier:
-    """Sends hints after commits, gathered.
+    """Sends hints and messages after commits, gathered.
+
+    Args:
+        database: Where to.
+        trims: Whether it removes old messages as well.
 
     Example:
         notifier = Notifier(database)
@@ -151,13 +183,17 @@ class Notifier:
         await notifier.close()
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, trims: bool = False) -> None:
         self._database = database
         self._line = Line(database, "notifier")
-        self._line.on_open = _hasten
+        self._line.on_open = self._prepare
+        self._may_notify = True
         self._queues: set[str] = set()
         self._ids: dict[UUID, None] = {}
         self._workers: set[int] = set()
+        self.outbox = Outbox(database.schema)
+        """The messages that wait to be sent."""
+        self._trim_at = time.monotonic() + TRIM_EVERY * random.random() if trims else None
         self._wanted = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
@@ -185,6 +221,11 @@ class Notifier:
             self._ids.update(dict.fromkeys(ids))
             self._wanted.set()
 
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Send messages."""
+        self.outbox.add(messages)
+        self._wanted.set()
+
     async def close(self, timeout: float = 1.0) -> None:
         """Send what is left, within `timeout` seconds, and stop."""
         task, self._task = self._task, None
@@ -197,18 +238,21 @@ class Notifier:
 
     async def _run(self) -> None:
         while True:
-            await self._wanted.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._until_trim()):
+                    await self._wanted.wait()
             if not self._closing:
                 await asyncio.sleep(GATHER)
             self._wanted.clear()
             try:
                 await self._send()
-            except _UNAVAILABLE as error:
-                _log.info("no notifications here, polling alone finds work: %s", error)
-                return
+                if self._until_trim() == 0 and not self._closing:
+                    await self._trim()
             except psycopg.Error as error:
                 _log.warning("hints were lost, polling finds what they told of: %s", error)
                 await self._line.drop()
+            if self.outbox:
+                self._wanted.set()
             if self._closing and not self._wanted.is_set():
                 return
 
@@ -225,10 +269,31 @@ class Notifier:
         if ids:
             queries.append(done(schema, ids))
         connection = await self._line.get()
-        for query in queries:
-            await connection.execute(query.sql, query.params, prepare=True)
-            self.sent += 1
+        if self._may_notify:
+            for query in queries:
+                await connection.execute(query.sql, query.params, prepare=True)
+                self.sent += 1
+        await self.outbox.send(connection, tell=self._may_notify)
 
+    async def _trim(self) -> None:
+        """Remove a part of the old messages; the next soon, if there are more."""
+        self._trim_at = time.monotonic() + TRIM_EVERY * random.uniform(0.5, 1.5)
+        query = trim(self._database.schema)
+        connection = await self._line.get()
+        cursor = await connection.execute(query.sql, query.params, prepare=True)
+        if query.read(await cursor.fetchall()) >= TRIM_AT_ONCE:
+            self._trim_at = time.monotonic()
 
-async def _hasten(connection: AsyncConnection) -> None:
-    await connection.execute("SET synchronous_commit = off")
+    def _until_trim(self) -> float | None:
+        return None if self._trim_at is None else max(0.0, self._trim_at - time.monotonic())
+
+    async def _prepare(self, connection: AsyncConnection) -> None:
+        await connection.execute("SET synchronous_commit = off")
+        query = may_notify(self._database.schema)
+        try:
+            cursor = await connection.execute(query.sql, query.params)
+            self._may_notify = query.read(await cursor.fetchall())
+        except _UNAVAILABLE:
+            self._may_notify = False
+        if not self._may_notify:
+            _log.info("no notifications here, polling alone finds work")

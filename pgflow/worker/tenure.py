@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
@@ -26,6 +26,7 @@ from pgflow.execution.ports import (
     Claimed,
     Completed,
     Failed,
+    Message,
     Outcome,
     Released,
     Suspended,
@@ -358,6 +359,10 @@ class Tenure:
         if self._journal.backlog > self._settings.max_backlog:
             self._activities.pause()
         self._activities.start(call)
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Send messages whose rows are committed."""
+        self._notifier.publish(messages)
 
     def keep(self, run: Run) -> bool:
         """Whether a suspended run stays in memory."""

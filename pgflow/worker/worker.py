@@ -121,7 +121,7 @@ class Worker:
         database = self._database
         async with await database.connect("check") as connection:
             await check_async(connection, database.schema)
-        notifier = Notifier(database)
+        notifier = Notifier(database, trims=True)
         notifier.start()
         listener = Listener(database, wake=self._look, mail=self._mail, reconnected=self._look)
         listener.start()

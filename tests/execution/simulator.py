@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -24,6 +24,7 @@ from pgflow.execution.ports import (
     Completed,
     EventRow,
     Failed,
+    Message,
     Outcome,
     Released,
     Suspended,
@@ -57,6 +58,7 @@ class World:
         self.executed: list[tuple[str, str]] = []
         """(name, location) of every activity attempt that ran."""
         self.recorded_then_run: list[str] = []
+        self.published: list[Message] = []
         self.writes = 0
 
     def claim(self) -> Claimed:
@@ -175,6 +177,9 @@ class Incarnation:
 
     def start_activity(self, call: ActivityCall) -> None:
         self.calls.append(call)
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        self.world.published.extend(messages)
 
     def keep(self, run: Run) -> bool:
         return False

@@ -1,0 +1,58 @@
+"""The step that sends a message: `ctx.publish`.
+
+The message leaves once the step's row is committed, so that nobody hears of what a crash undoes. A crash right after the
+commit loses it; a replay finds the row and does not send it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pgflow.codec import encode
+from pgflow.execution.ports import Message
+from pgflow.execution.scope import Scope
+from pgflow.execution.step import Step
+from pgflow.history.events import KIND_MESSAGE_SEND, STATUS_COMPLETED
+from pgflow.tags import tags_text
+
+TAGS_LIMIT = 4_096
+"""Bytes of JSON that a message's tags may have: they have to fit into a notification."""
+
+
+class PublishStep(Step):
+    """One message.
+
+    Parameters:
+        name: the message's, by which history knows the step.
+        message: its body.
+        tags: what subscribers choose by.
+    """
+
+    kind = KIND_MESSAGE_SEND
+    __slots__ = ("_message",)
+
+    def __init__(
+        self, scope: Scope, version: int, name: str, message: Any, tags: Mapping[str, Any] | None
+    ) -> None:
+        self._message: Message | None = None
+        # What cannot be sent must not use up a location; a replayed step does not need it at all.
+        if scope.cursor.exhausted:
+            self._message = _encoded(scope, name, message, tags)
+        super().__init__(scope, name, version)
+        if self._message is None and not self.has_ended_row:
+            self._message = _encoded(scope, name, message, tags)
+        if self._message is not None:
+            self.input = f'{{"tags":{self._message.tags},"body":{self._message.body}}}'
+
+    def start(self) -> None:
+        assert self._message is not None
+        run = self.scope.run
+        run.send(self._message)
+        run.finish(self, STATUS_COMPLETED)
+
+
+def _encoded(scope: Scope, name: str, message: Any, tags: Mapping[str, Any] | None) -> Message:
+    run = scope.run
+    body = encode(message, type(message), what=f'message "{name}"', limit=run.host.limits.payload)
+    return Message(run.claimed.workflow_id, name, tags_text(tags, TAGS_LIMIT), body)

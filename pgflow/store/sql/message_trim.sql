@@ -1,0 +1,14 @@
+-- Remove the oldest messages whose time is over, a bounded number; others may be at it as well.
+WITH oldest AS MATERIALIZED (
+    SELECT id, sent_at FROM {schema}.messages ORDER BY id LIMIT %(limit)s
+), gone AS (
+    DELETE FROM {schema}.messages
+    WHERE id = ANY (ARRAY(
+        SELECT id
+        FROM {schema}.messages
+        WHERE id = ANY (ARRAY(SELECT id FROM oldest WHERE sent_at < now() - make_interval(secs => %(seconds)s)))
+        FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING id
+)
+SELECT count(*) FROM gone
