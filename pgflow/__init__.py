@@ -30,8 +30,10 @@ from pgflow.handle import WorkflowHandle
 from pgflow.info import HistoryEvent, WorkflowInfo
 from pgflow.retry import RetryPolicy
 from pgflow.store.migrations import migrate
+from pgflow.subscription import Subscription
 from pgflow.sync_client import SyncClient
 from pgflow.sync_handle import SyncWorkflowHandle
+from pgflow.sync_subscription import SyncSubscription
 from pgflow.worker.worker import Worker
 
 __all__ = [
@@ -54,7 +56,9 @@ __all__ = [
     "RetryPolicy",
     "SchemaOutdated",
     "SerializationError",
+    "Subscription",
     "SyncClient",
+    "SyncSubscription",
     "SyncWorkflowHandle",
     "TransactionMisused",
     "Worker",

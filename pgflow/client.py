@@ -14,7 +14,7 @@ from uuid import UUID
 
 from pgflow.codec import PAYLOAD_LIMIT
 from pgflow.commands import Dispatched, Options, input_of, output_of, sending_of, sent_of, uuid_of
-from pgflow.definitions import Workflow
+from pgflow.definitions import Workflow, message_name
 from pgflow.errors import WorkflowNotFound
 from pgflow.handle import WorkflowHandle
 from pgflow.info import HistoryEvent, WorkflowInfo
@@ -24,7 +24,10 @@ from pgflow.store import dispatching, histories, inspection, signalling
 from pgflow.store.client_async import Connections, Endings, execute_on, mail_on, wake_on
 from pgflow.store.connections import Database
 from pgflow.store.query import Query
+from pgflow.store.subscriptions_async import Subscriptions
 from pgflow.store.uuid7 import uuid7
+from pgflow.subscription import Subscription
+from pgflow.tags import tags_text
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -72,6 +75,7 @@ class Client(Operations):
         database = Database(dsn, schema, application="pgflow client")
         self._connections = Connections(database, connections)
         self._endings = Endings(database, self._connections)
+        self._subscriptions = Subscriptions(database, self._connections)
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -91,6 +95,7 @@ class Client(Operations):
     ) -> None:
         """Close all connections."""
         await self._endings.close()
+        await self._subscriptions.close()
         await self._connections.close()
 
     @overload
@@ -275,6 +280,36 @@ class Client(Operations):
         elif id is not None:
             await mail_on(connection, self._schema, sent.worker)
         return id
+
+    def subscribe(
+        self,
+        message: type[T],
+        tags: Mapping[str, Any] | None = None,
+        *,
+        last: bool = False,
+        buffer: int = 1_000,
+    ) -> Subscription[T]:
+        """The messages of a type that workflows publish from now on. They may be lost.
+
+        Parameters:
+            message: a class declared by `@pgflow.message`.
+            tags: only messages whose tags contain these.
+            last: begin with the last one that was published before, if it is not older than ten minutes.
+            buffer: messages that wait to be read, at most; when there are more, the oldest is dropped.
+
+        Raises:
+            TypeError: the class is not declared as a message.
+            ValueError: tags that are not flat, a buffer that holds nothing.
+
+        Example:
+            async for progress in client.subscribe(Progress, tags={"customer": 42}):
+                print(progress.done)
+        """
+        name = message_name(message, "subscribe")
+        if isinstance(buffer, bool) or not isinstance(buffer, int) or buffer < 1:
+            raise ValueError(f"buffer={buffer!r}: expected a whole number, at least 1")
+        inbox = self._subscriptions.inbox(name, tags_text(tags), buffer, bool(last))
+        return Subscription(self._subscriptions, inbox, message)
 
     async def output(self, id: UUID | str, timeout: timedelta | float | None = None) -> Any:
         """The output of a workflow, as JSON values; waits until it has ended. A handle's `output()` converts it.

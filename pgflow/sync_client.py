@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pgflow.codec import PAYLOAD_LIMIT
 from pgflow.commands import Dispatched, Options, input_of, output_of, sending_of, sent_of, uuid_of
-from pgflow.definitions import Workflow
+from pgflow.definitions import Workflow, message_name
 from pgflow.errors import WorkflowNotFound
 from pgflow.sync_handle import SyncWorkflowHandle
 from pgflow.info import HistoryEvent, WorkflowInfo
@@ -21,7 +21,10 @@ from pgflow.store import dispatching, histories, inspection, signalling
 from pgflow.store.client_sync import Connections, Endings, execute_on, mail_on, wake_on
 from pgflow.store.connections import Database
 from pgflow.store.query import Query
+from pgflow.store.subscriptions_sync import Subscriptions
 from pgflow.store.uuid7 import uuid7
+from pgflow.sync_subscription import SyncSubscription
+from pgflow.tags import tags_text
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,6 +72,7 @@ class SyncClient(SyncOperations):
         database = Database(dsn, schema, application="pgflow client")
         self._connections = Connections(database, connections)
         self._endings = Endings(database, self._connections)
+        self._subscriptions = Subscriptions(database, self._connections)
 
     def __enter__(self) -> Self:
         """Connect.
@@ -88,6 +92,7 @@ class SyncClient(SyncOperations):
     ) -> None:
         """Close all connections."""
         self._endings.close()
+        self._subscriptions.close()
         self._connections.close()
 
     @overload
@@ -272,6 +277,36 @@ class SyncClient(SyncOperations):
         elif id is not None:
             mail_on(connection, self._schema, sent.worker)
         return id
+
+    def subscribe(
+        self,
+        message: type[T],
+        tags: Mapping[str, Any] | None = None,
+        *,
+        last: bool = False,
+        buffer: int = 1_000,
+    ) -> SyncSubscription[T]:
+        """The messages of a type that workflows publish from now on. They may be lost.
+
+        Parameters:
+            message: a class declared by `@pgflow.message`.
+            tags: only messages whose tags contain these.
+            last: begin with the last one that was published before, if it is not older than ten minutes.
+            buffer: messages that wait to be read, at most; when there are more, the oldest is dropped.
+
+        Raises:
+            TypeError: the class is not declared as a message.
+            ValueError: tags that are not flat, a buffer that holds nothing.
+
+        Example:
+            for progress in client.subscribe(Progress, tags={"customer": 42}):
+                print(progress.done)
+        """
+        name = message_name(message, "subscribe")
+        if isinstance(buffer, bool) or not isinstance(buffer, int) or buffer < 1:
+            raise ValueError(f"buffer={buffer!r}: expected a whole number, at least 1")
+        inbox = self._subscriptions.inbox(name, tags_text(tags), buffer, bool(last))
+        return SyncSubscription(self._subscriptions, inbox, message)
 
     def output(self, id: UUID | str, timeout: timedelta | float | None = None) -> Any:
         """The output of a workflow, as JSON values; waits until it has ended. A handle's `output()` converts it.

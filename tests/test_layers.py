@@ -29,7 +29,7 @@ FLOORS = (
     ("execution",),
     ("store",),
     ("embedded", "requests", "testing", "worker"),
-    ("handle", "sync_handle"),
+    ("handle", "subscription", "sync_handle", "sync_subscription"),
     ("operations", "sync_operations"),
     ("client", "sync_client"),
     ("cli",),

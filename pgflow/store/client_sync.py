@@ -208,12 +208,13 @@ class Endings:
             waiting = list(self._waiting)
         self._hint(waiting)
         if connection is not None:
-            # Another thread waits on this socket: that its other end is gone is what wakes it.
-            with contextlib.suppress(OSError, psycopg.Error), _socket_of(connection) as ending:
-                ending.shutdown(socket.SHUT_RDWR)
+            hang_up(connection)
         if thread is not None:
             thread.join(1.0)
 
 
-def _socket_of(connection: Connection) -> socket.socket:
-    return socket.socket(fileno=os.dup(connection.fileno()))
+def hang_up(connection: Connection) -> None:
+    """End a connection that another thread waits on: that its other end is gone is what wakes it."""
+    with contextlib.suppress(OSError, psycopg.Error):
+        with socket.socket(fileno=os.dup(connection.fileno())) as ending:
+            ending.shutdown(socket.SHUT_RDWR)

@@ -8,7 +8,7 @@ fine; one that the code does not fit is an error, and so is code that fails wher
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,6 +26,7 @@ from pgflow.execution.ports import (
     Crossing,
     Failed,
     Inquiry,
+    Message,
     Outcome,
     Write,
 )
@@ -203,6 +204,9 @@ class _Replay:
 
     def start_activity(self, call: ActivityCall) -> None:
         pass
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        raise AssertionError("nothing is committed in a replay")
 
     def keep(self, run: Run) -> bool:
         raise AssertionError("nothing is committed in a replay")

@@ -22,7 +22,7 @@ from pgflow.definitions import Activity, Workflow, signal_name
 from pgflow.errors import PgflowError
 from pgflow.execution.attempts import ActivityCall
 from pgflow.execution.host import Limits
-from pgflow.execution.ports import Advance, Crossing, Inquiry, Outcome, Signal, Write
+from pgflow.execution.ports import Advance, Crossing, Inquiry, Message, Outcome, Signal, Write
 from pgflow.execution.run import Run
 from pgflow.execution.starting import execute
 from pgflow.history.stored import StoredHistory
@@ -253,6 +253,9 @@ class _Runner(Generic[R]):
 
     def start_activity(self, call: ActivityCall) -> None:
         self._calls.append(call)
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        pass  # nobody subscribes; history holds them
 
     def keep(self, run: Run) -> bool:
         return False

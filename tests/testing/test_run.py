@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,6 +14,7 @@ import pytest
 import pgflow
 from pgflow.testing import replay, run
 from tests.execution.programs import PROGRAMS, Seen
+from tests.messages import flows
 
 
 @pgflow.signal
@@ -178,3 +180,11 @@ def test_an_old_run_for_new_code() -> None:
 
     with pytest.raises(pgflow.HistoryDiverged):
         replay(edited, run(checkout, 7).history)
+
+
+def test_messages_go_nowhere_and_stand_in_history() -> None:
+    ran = run(flows.publish, 2, labels={"n": 1})
+    assert ran.output == 2
+    assert [(event.kind, event.name) for event in ran.history.events] == [("message_send", "progress")] * 2
+    assert json.loads(ran.history.events[1].input or "")["tags"] == {"n": 1}
+    assert replay(flows.publish, ran.history).same_output is True

@@ -1,0 +1,234 @@
+"""What one client subscribes to, and how each message reaches each inbox once. No I/O: both clients use it.
+
+    a notification, or a look at the table -> known already? -- dropped
+                                                  | no
+                                                  '-> the inboxes of that name whose tags it contains
+
+A message may be told of twice, by its notification and by a look at the table. Numbers that were passed lately are
+remembered, and a look goes back to the last one before those: of two messages that were sent at the same moment the one
+with the higher number may be seen first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakSet
+
+from pgflow.store.channels import Notice
+from pgflow.tags import tag_set
+
+OVERLAP = 2.0
+"""Seconds for which the number of a message is remembered, and by which a look goes back."""
+
+MOST_KNOWN = 10_000
+"""Numbers that are remembered, at most."""
+
+
+class Flag(Protocol):
+    """What a waiting task or thread waits for: an `Event` of `asyncio` or `threading`."""
+
+    def set(self) -> object:
+        """Wake whoever waits."""
+        ...
+
+    def clear(self) -> object:
+        """Let the next one wait."""
+        ...
+
+
+F = TypeVar("F", bound=Flag)
+
+
+class Inbox(Generic[F]):
+    """The messages that wait for one subscriber: a bounded queue that drops the oldest.
+
+    Parameters:
+        name: of the messages.
+        tags: those that the messages contain, as JSON text.
+        limit: how many wait, at most.
+        last: begin with the last one sent before.
+        arrived: set when there is one, or the end.
+    """
+
+    def __init__(self, name: str, tags: str, limit: int, last: bool, arrived: F) -> None:
+        self.name = name
+        self.tags = tags
+        self.wanted = tag_set(tags)
+        self.last = last
+        self.arrived = arrived
+        self.begun = False
+        self.closed = False
+        self.error: Exception | None = None
+        """Why it was closed, unless the subscriber wished so."""
+        self.dropped = 0
+        """Messages that the subscriber has missed because it was too slow."""
+        self.after = 0
+        """What was sent up to this number is none of its business."""
+        self._limit = limit
+        self._waiting: deque[Notice] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def offer(self, notice: Notice) -> None:
+        """Take a message, unless it was sent before the subscription began."""
+        if notice.id > self.after and not self.closed:
+            self._append(notice)
+
+    def begin(self, top: int, last: Notice | None) -> None:
+        """The subscription stands; `top` is the highest number that had been given before."""
+        self.after = top
+        self.begun = True
+        if last is not None and not self._waiting:  # what waits already is at least as new
+            self._append(last)
+
+    def take(self) -> Notice | None:
+        """The next message, if there is one."""
+        if self._waiting:
+            return self._waiting.popleft()
+        self.arrived.clear()
+        if self.closed:
+            self.arrived.set()
+        return None
+
+    def put_back(self, notice: Notice) -> None:
+        """Undo a `take`."""
+        if len(self._waiting) < self._limit:
+            self._waiting.appendleft(notice)
+        else:
+            self.dropped += 1
+
+    def close(self, error: Exception | None = None) -> None:
+        """Nothing more arrives; whoever waits is told."""
+        self.closed = True
+        self.error = error
+        self._waiting.clear()
+        self.arrived.set()
+
+    def _append(self, notice: Notice) -> None:
+        if len(self._waiting) >= self._limit:
+            self._waiting.popleft()
+            self.dropped += 1
+        self._waiting.append(notice)
+        self.arrived.set()
+
+
+class _Topic:
+    """The subscriptions of one name. An inbox that its owner has forgotten is forgotten here as well."""
+
+    def __init__(self) -> None:
+        self.inboxes: WeakSet[Inbox[Any]] = WeakSet()
+        self.start: int | None = None
+        """Messages up to this number are nobody's; None: no subscription stands yet."""
+
+
+class Topics:
+    """All subscriptions of one client.
+
+    Parameters:
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._topics: dict[str, _Topic] = {}
+        self._known: dict[int, float] = {}
+        self._floor = 0
+        """Messages up to this number have been passed, or were missed."""
+        self._highest = 0
+
+    def __bool__(self) -> bool:
+        """Whether anybody subscribes to anything."""
+        self._topics = {name: topic for name, topic in self._topics.items() if topic.inboxes}
+        return bool(self._topics)
+
+    def add(self, inbox: Inbox[Any]) -> None:
+        """Messages go into this inbox from now on."""
+        self._topics.setdefault(inbox.name, _Topic()).inboxes.add(inbox)
+
+    def begin(self, inbox: Inbox[Any], top: int, last: Notice | None) -> None:
+        """A subscription stands; `top` is the highest number that the table held after it had been added."""
+        topic = self._topics.get(inbox.name)
+        if topic is None or inbox.begun or inbox.closed:
+            return
+        if topic.start is None:
+            topic.start = top
+        inbox.begin(top, last)
+
+    def discard(self, inbox: Inbox[Any]) -> None:
+        """No more messages go into this inbox."""
+        topic = self._topics.get(inbox.name)
+        if topic is not None:
+            topic.inboxes.discard(inbox)
+
+    def inboxes(self) -> list[Inbox[Any]]:
+        """All of them."""
+        return [inbox for topic in self._topics.values() for inbox in topic.inboxes]
+
+    def hear(self, notice: Notice) -> None:
+        """A message is told of."""
+        topic = self._topics.get(notice.name)
+        if topic is None or notice.id <= self._floor or notice.id in self._known:
+            return
+        self._know(notice.id)
+        try:
+            tags = tag_set(notice.tags)
+        except ValueError:
+            return  # anybody may notify
+        for inbox in list(topic.inboxes):
+            if inbox.wanted <= tags:
+                inbox.offer(notice)
+
+    def ask(self) -> Look | None:
+        """What to look for in the table; None: nothing."""
+        self._forget()
+        after = {
+            name: max(topic.start, self._floor)
+            for name, topic in self._topics.items()
+            if topic.start is not None and topic.inboxes
+        }
+        return Look(after, list(self._known), self._highest) if after else None
+
+    def find(self, look: Look, top: int, notices: Iterable[Notice]) -> bool:
+        """A look at the table brought these; `top` is the highest number in it.
+
+        Returns:
+            Whether numbers have begun anew (the table is emptied by a server's crash), so that another look is due.
+        """
+        if top < look.highest:
+            self._floor = self._highest = 0
+            self._known.clear()
+            for topic in self._topics.values():
+                topic.start = None if topic.start is None else 0
+            for inbox in self.inboxes():
+                inbox.after = 0
+            return True
+        for notice in notices:
+            self.hear(notice)
+        return False
+
+    def _know(self, id: int) -> None:
+        self._known[id] = self._clock()
+        self._highest = max(self._highest, id)
+        self._forget()
+
+    def _forget(self) -> None:
+        old = self._clock() - OVERLAP
+        while self._known:
+            id, since = next(iter(self._known.items()))
+            if since > old and len(self._known) <= MOST_KNOWN:
+                return
+            del self._known[id]
+            self._floor = max(self._floor, id)
+
+
+class Look:
+    """One look at the table: after which number to look for each name, what is known, the highest number known of."""
+
+    def __init__(self, after: dict[str, int], known: list[int], highest: int) -> None:
+        self.after = after
+        self.known = known
+        self.highest = highest
