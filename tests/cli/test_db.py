@@ -73,6 +73,12 @@ def test_a_wrong_dsn(command: str, dsn: str, why: str) -> None:
     assert re.match(f"Error: .*{why}", said(result, 1), re.DOTALL)
 
 
+def test_a_server_that_is_too_old(database_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgflow.store.compatibility.OLDEST_SERVER", 990000)
+    assert "pgflow needs 99 or later" in said(pgflow("db", "upgrade", dsn=database_dsn), 1)
+    assert migrations.current(database_dsn) is None
+
+
 def test_a_wrong_schema_and_a_wrong_revision(database_dsn: str) -> None:
     assert "Error: schema='50%': expected a name" in said(pgflow("db", "upgrade", "--schema", "50%", dsn=database_dsn), 1)
     assert "'0815' is not possible" in said(pgflow("db", "upgrade", "--revision", "0815", dsn=database_dsn), 1)
