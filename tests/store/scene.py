@@ -57,15 +57,15 @@ def loop_row(location: str = "1", **values: Any) -> EventRow:
     )._replace(**values)
 
 
-async def until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait until `condition()` is true; its value."""
+async def until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
+    """Wait until `condition()` is true, `patience` seconds at most; its value."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + PATIENCE
+    deadline = loop.time() + patience
     while True:
         if value := condition():
             return value
         if loop.time() > deadline:
-            raise AssertionError(f"waited {PATIENCE:g} s in vain for: {what}")
+            raise AssertionError(f"waited {patience:g} s in vain for: {what}")
         await asyncio.sleep(0.005)
 
 

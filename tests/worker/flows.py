@@ -150,7 +150,7 @@ async def parted(ctx: pgflow.WorkflowContext, number: int) -> list[Any]:
 async def turning(
     ctx: pgflow.WorkflowContext, turns: int, commit_interval: int = 20, keep_iterations: int = 100, held_at: int | None = None
 ) -> int:
-    """So many turns that go on, each with a step, a branch with a step, and a loop of two turns; then one that breaks.
+    """So many turns that go on, then one that breaks: each with a step and a branch with a step; every tenth with a loop.
 
     In turn `held_at`, an activity waits for the test.
     """
@@ -165,7 +165,8 @@ async def turning(
     async def turn(ctx: pgflow.WorkflowContext, index: int) -> pgflow.Continue[int] | pgflow.Break[int]:
         total = await ctx.activity(add, index, 1)
         await ctx.branch(aside)
-        await ctx.loop(inner, 0, commit_interval=50)
+        if index % 10 == 0:
+            await ctx.loop(inner, 0, commit_interval=50)
         if index == held_at:
             await ctx.activity(held, f"turn {index}")
         return pgflow.Continue(total) if index < turns else pgflow.Break(index)
