@@ -35,6 +35,8 @@ class Delivery:
     """Queues with runs that were woken."""
     owners: set[int] = field(default_factory=set)
     """Other workers, for whose runs there is news."""
+    passed_over: bool = False
+    """Somebody else had locked a receiver: what was sent to it waits for the next round."""
 
 
 class Mailbox:
@@ -77,14 +79,15 @@ class Mailbox:
             )
             rows = await cursor.fetchall()
             self._add(delivery, rows)
-            signals, last_signal, requests, last_request = rows[0][:4]
+            signals, last_signal, requests, last_request, passed_over = rows[0][:5]
+            delivery.passed_over = delivery.passed_over or passed_over
             if signals < AT_ONCE and requests < AT_ONCE:
                 return delivery
             after_signal = after_signal if last_signal is None else last_signal
             after_request = after_request if last_request is None else last_request
 
     def _add(self, delivery: Delivery, rows: list[tuple[Any, ...]]) -> None:
-        for _, _, _, _, id, queue, status, worker, epoch, after, mailbox, cancel, *signal in rows:
+        for _, _, _, _, _, id, queue, status, worker, epoch, after, mailbox, cancel, *signal in rows:
             if id is None:
                 continue
             if status == "pending":

@@ -26,6 +26,9 @@ log = logging.getLogger("pgflow.worker")
 PATIENCE = 0.1
 """Seconds after which a worker delivers what a hint to another one told of."""
 
+AGAIN = 0.005
+"""Seconds after which receivers that were locked are tried again, at first; doubled from there on."""
+
 LONGEST_PAUSE = 5.0
 """Seconds between two tries when the database refuses, at most."""
 
@@ -62,6 +65,8 @@ class Mail:
         self._on_death = on_death
         self._due = time.monotonic()
         self._attend = True
+        self._hinted = False
+        self._again = AGAIN
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.looked = asyncio.Event()
@@ -83,10 +88,16 @@ class Mail:
                 pass
         await self._mailbox.close()
 
-    def look(self, *, mine: bool = True) -> None:
-        """Something was sent: deliver now, or in a moment when it is another worker's to do."""
+    def look(self, *, mine: bool = True, hinted: bool = False) -> None:
+        """Something was sent: deliver now, or in a moment when it is another worker's to do.
+
+        Parameters:
+            mine: it is this worker's to do.
+            hinted: somebody else says so, who may have delivered it: then its receiver may have been woken as well.
+        """
         if mine:
             self._attend = True
+            self._hinted = self._hinted or hinted
         due = time.monotonic() + (0.0 if mine else PATIENCE * random.uniform(1.0, 2.0))
         if due < self._due:
             self._due = due
@@ -97,12 +108,14 @@ class Mail:
         while True:
             await self._until_due()
             attend, self._attend = self._attend, False
+            hinted, self._hinted = self._hinted, False
             self._due = time.monotonic() + self._poll
             try:
-                await self._deliver(attend)
+                await self._deliver(attend, hinted)
             except psycopg.Error as error:
                 log.warning("delivering signals failed and is tried again in %.2f s: %s", pause, error)
                 self._attend = True
+                self._hinted = self._hinted or hinted
                 self._due = time.monotonic() + pause
                 pause = min(pause * 2, LONGEST_PAUSE)
             else:
@@ -122,8 +135,13 @@ class Mail:
                 self._attend = True
                 return
 
-    async def _deliver(self, attend: bool) -> None:
+    async def _deliver(self, attend: bool, hinted: bool) -> None:
         delivery = await self._mailbox.deliver()
+        if delivery.passed_over:
+            self._due = min(self._due, time.monotonic() + self._again)
+            self._again = min(self._again * 2, self._poll)
+        else:
+            self._again = AGAIN
         for arrived in delivery.arrived:
             self._arrive(arrived)
         if delivery.woken:
@@ -135,3 +153,6 @@ class Mail:
         if attend and (seen := self._seen()):
             for arrived in await self._mailbox.attend(seen):
                 self._arrive(arrived)
+        if hinted:
+            # A run that was here when it was told of, and went to sleep meanwhile, has become pending by its own write.
+            self._woken()

@@ -133,7 +133,7 @@ class Tenure:
 
     def mail(self, worker: int) -> None:
         """Something was sent to a workflow that `worker` has or had last; 0: any."""
-        self._mail.look(mine=worker in (0, self.worker_id))
+        self._mail.look(mine=worker in (0, self.worker_id), hinted=True)
 
     async def hand_back(self, grace: float) -> None:
         """Claim no more, let running activities end for `grace` seconds, hand every workflow back."""

@@ -90,12 +90,13 @@ told AS (
     RETURNING r.workflow_id, r.queue, r.status, r.worker_id, r.epoch, r.mailbox, r.cancel_requested, news.count
 )
 SELECT
-    page.signals, page.last_signal, page.requests, page.last_request,
+    page.signals, page.last_signal, page.requests, page.last_request, page.passed_over,
     told.workflow_id, told.queue, told.status, told.worker_id, told.epoch, told.mailbox - told.count, told.mailbox,
     told.cancel_requested, numbered.id, numbered.number, numbered.name, numbered.body
 FROM (
     SELECT (SELECT count(*)::int FROM mail) AS signals, (SELECT max(arrival) FROM mail) AS last_signal,
-           (SELECT count(*)::int FROM asks) AS requests, (SELECT max(id) FROM asks) AS last_request
+           (SELECT count(*)::int FROM asks) AS requests, (SELECT max(id) FROM asks) AS last_request,
+           (SELECT count(*) FROM locked) < (SELECT count(*) FROM present) AS passed_over
 ) AS page
 LEFT JOIN told ON true
 LEFT JOIN numbered ON numbered.workflow_id = told.workflow_id AND told.status = 'running' AND told.worker_id = %(worker)s::bigint
