@@ -1,6 +1,6 @@
 """Signals, completions, wake-ups and cancellations on the same few workflows from many connections: nobody deadlocks, all get through.
 
-About 10 seconds.
+About 5 seconds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ async def busy(ctx: pgflow.WorkflowContext, peers: int, rounds: int) -> int:
 
 
 async def test_nobody_deadlocks(dsn: str) -> None:
-    peers, rounds = 6, 8
+    peers, rounds = 12, 6
     workflows = [busy, doubling, waiting]
     async with (
         pgflow.Client(dsn, connections=8) as client,
