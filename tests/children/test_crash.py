@@ -35,7 +35,7 @@ async def test_killed_around_the_start_of_the_child(dsn: str, point: str, starte
         assert children(dsn) == 1
 
 
-@pytest.mark.parametrize("passing", [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize("passing", [1, 2, 3, 4, 5])  # it takes five writes, one after the other, at the least
 async def test_killed_at_any_write_of_a_family(dsn: str, passing: int) -> None:
     async with pgflow.Client(dsn) as client:
         handle = await client.dispatch(family, 30)
