@@ -10,9 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pgflow
-
-Seen = list[str]
-Program = Callable[[Seen], pgflow.Workflow[Any, Any]]
+from tests.execution.lives import Program, Seen
 
 
 @pgflow.activity

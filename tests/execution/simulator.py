@@ -57,9 +57,11 @@ class World:
         self.forgotten: dict[str, Event] = {}
         self.executed: list[tuple[str, str]] = []
         """(name, location) of every activity attempt that ran."""
-        self.recorded_then_run: list[str] = []
         self.published: list[Message] = []
+        self.ended: dict[str, str] = {}
+        """How every step that has ended did, by location, forgotten ones included."""
         self.writes = 0
+        self.advances = 0
 
     def claim(self) -> Claimed:
         self.epoch += 1
@@ -95,9 +97,10 @@ class World:
         if advance.epoch != self.epoch or self.status != "running":
             return False
         self.now += timedelta(milliseconds=1)
+        self.advances += 1
         row = self.events[advance.location]
         progress = row.loop_progress or 0
-        assert row.status == "pending" and progress <= advance.turns
+        assert row.status != "completed" and progress < advance.turns
         first, last = turns(advance.location, progress, advance.turns)
         for key in [key for key in self.events if first <= key < last]:
             self.forgotten[key] = self.events.pop(key)
@@ -107,20 +110,23 @@ class World:
             del self.forgotten[key]
         row = row._replace(loop_progress=advance.turns, loop_state=advance.state)
         if advance.breaks:
-            row = row._replace(status="completed", seq=advance.seq, output=advance.output, at=self.now)
+            row = row._replace(status="completed", seq=advance.seq, output=advance.output, error=None, at=self.now)
+            self.ended[row.location] = row.status
         self.events[advance.location] = row
         return True
 
     def _put(self, row: EventRow) -> None:
         old = self.events.get(row.location)
-        if old is not None and old.status != "pending":
-            return
+        assert row.location not in self.ended, f"{row} is written over a step that has ended"
+        assert old is None or row.attempts >= old.attempts
         values = row._asdict()
         if old is not None:
             for name in ("input", "turn_state", "turn_now", "loop_progress", "loop_state"):
                 if values[name] is None:
                     values[name] = getattr(old, name)
         self.events[row.location] = Event(at=self.now, **values)
+        if row.status != "pending":
+            self.ended[row.location] = row.status
 
     def locations(self) -> list[tuple[str, str, str]]:
         """(location, kind, status) of active history, in order."""
@@ -222,6 +228,7 @@ class Incarnation:
 
     def take(self, choice: str) -> None:
         """Let one thing happen."""
+        assert choice in self.choices(), f"{choice} cannot happen: {self.choices()}"
         what, _, index = choice.partition(" ")
         if what == "commit":
             write = self.writes.pop(0)

@@ -1,0 +1,319 @@
+"""Small programs, each about one thing that is easily seen in another order; small enough to explore every state of."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pgflow
+from tests.execution.lives import Program, Seen
+from tests.execution.programs import echo, fails, second_time
+
+Ctx = pgflow.WorkflowContext
+Turn = pgflow.Continue[int] | pgflow.Break[int]
+
+
+def beside_an_end(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """A branch ends while a step that it leaves has its result on its way, beside another branch."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        async def short(branch: Ctx) -> None:
+            left = asyncio.ensure_future(branch.activity(echo, "left"))
+            seen.append(await branch.activity(echo, "kept"), branch)
+            left.cancelled()
+
+        async def ended() -> None:
+            await ctx_short
+            seen.append("ended")
+
+        async def beside(branch: Ctx) -> None:
+            seen.append(await branch.activity(echo, "beside"), branch)
+
+        ctx_short = ctx.branch(short)
+        await asyncio.gather(ended(), ctx.branch(beside))
+        seen.append(ctx.now())
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
+def block_left_by_another(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """A timeout's block is left because of a result that it does not cover, at the moment when it fires."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        event = asyncio.Event()
+
+        async def sets(step: Any) -> None:
+            seen.append(await step)
+            event.set()
+
+        setting = asyncio.ensure_future(sets(ctx.activity(echo, "outside")))
+        try:
+            async with ctx.timeout(0.5):
+                covered = asyncio.ensure_future(ctx.sleep(0.9))
+                await event.wait()
+                seen.append("in time")
+        except TimeoutError:
+            seen.append("too late")
+        await asyncio.wait([covered])
+        seen.append(f"covered {covered.cancelled()} {ctx.now()}")
+        await setting
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
+def caught_in_the_block(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """The code catches what the deadline raises and goes on, inside the block and after it."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        try:
+            async with ctx.timeout(0.5):
+                try:
+                    seen.append(await ctx.activity(echo, "slow"))
+                except asyncio.CancelledError:
+                    seen.append(await ctx.activity(echo, "clean up"))
+                    raise
+        except TimeoutError:
+            seen.append(f"too late {ctx.now()}")
+        try:
+            async with ctx.timeout(0.5):
+                seen.append(await ctx.activity(echo, "slow again"))
+        except TimeoutError:
+            seen.append("too late again")
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
+def timeout_within_timeout(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """Both deadlines pass in one moment."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        try:
+            async with ctx.timeout(0.5):
+                try:
+                    async with ctx.timeout(0.5):
+                        await asyncio.gather(ctx.activity(echo, "a"), ctx.sleep(0.5))
+                        seen.append("both")
+                except TimeoutError:
+                    seen.append("inner")
+                seen.append(await ctx.activity(echo, "between"))
+        except TimeoutError:
+            seen.append("outer")
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
+def group_of_branches(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """The first failure cancels the rest of a TaskGroup, in an order that every life repeats."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        def line(name: str) -> Any:
+            async def walk(branch: Ctx) -> None:
+                try:
+                    seen.append(await branch.activity(fails if name == "b" else echo, name), branch)
+                except asyncio.CancelledError:
+                    seen.append(f"{name} cancelled", branch)
+                    raise
+
+            return walk
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name in "abc":
+                    group.create_task(ctx.branch(line(name)))
+        except* pgflow.ActivityFailed as failures:
+            seen.append(f"{len(failures.exceptions)} failed")
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
+def first_wins(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """The first to complete decides, the rest is left running."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        steps = [ctx.activity(echo, "a"), ctx.sleep(0.3), ctx.activity(second_time, "b")]
+        tasks = [asyncio.ensure_future(step) for step in steps]
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        seen.append(sorted(tasks.index(task) for task in done))
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        seen.append(sorted(tasks.index(task) for task in done))
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
+def failures_joined(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """A join of which two fail: the first in the order of the arguments is raised."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        async def walk(branch: Ctx) -> None:
+            seen.append(await branch.activity(echo, "walk"), branch)
+            await branch.activity(fails, "second")
+
+        try:
+            await ctx.join(ctx.activity(echo, "a"), walk, ctx.activity(fails, "third"))
+        except pgflow.ActivityFailed as error:
+            seen.append(error.error_message)
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
+def turns_beside_a_branch(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """A loop that forgets after every turn, beside a branch, and a task that hears of each turn's end before the next begins."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        queue: asyncio.Queue[Ctx] = asyncio.Queue()
+        ended: list[Ctx] = []
+
+        async def hears() -> None:
+            while True:
+                seen.append("heard of its end", await queue.get())
+
+        async def turn(ctx: Ctx, n: int) -> Turn:
+            if ended:
+                seen.append("another follows", ended.pop())
+            seen.append(await ctx.activity(echo, f"turn {n}"), ctx)
+            queue.put_nowait(ctx)
+            ended.append(ctx)
+            return pgflow.Break(n) if n == 2 else pgflow.Continue(n + 1)
+
+        async def beside(branch: Ctx) -> None:
+            seen.append(await branch.activity(echo, "beside"), branch)
+            seen.append(branch.now(), branch)
+
+        async def looping(branch: Ctx) -> int:
+            value = await branch.loop(turn, 0, commit_interval=1, keep_iterations=1)
+            seen.append(branch.now(), branch)
+            return value
+
+        hearing = asyncio.ensure_future(hears())
+        values = await ctx.join(looping, beside)
+        hearing.cancel()
+        seen.append(f"{values[0]} {ctx.now()}")
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
+def turn_leaves_a_step(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """Each turn leaves a step unfinished; the next begins when that is recorded."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> int:
+        async def turn(ctx: Ctx, n: int) -> Turn:
+            left = asyncio.ensure_future(ctx.activity(echo, f"left {n}"))
+            seen.append(await ctx.activity(echo, f"kept {n}"), ctx)
+            seen.append(f"{left.done()} {ctx.now()}", ctx)
+            return pgflow.Break(n) if n == 1 else pgflow.Continue(n + 1)
+
+        return await ctx.loop(turn, 0, commit_interval=1)
+
+    return program
+
+
+def loop_cancelled_in_its_turn(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """A deadline ends a loop in the middle of a turn; one that is caught lets the workflow go on."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        async def turn(ctx: Ctx, n: int) -> Turn:
+            seen.append(await ctx.activity(echo, f"turn {n}"), ctx)
+            return pgflow.Break(n) if n == 1 else pgflow.Continue(n + 1)
+
+        try:
+            async with ctx.timeout(0.5):
+                await ctx.loop(turn, 0, commit_interval=1, keep_iterations=0)
+        except TimeoutError:
+            seen.append("too late")
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
+def due_together(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """Sleeps that fall due in one moment, short ones and long ones, and none at all."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        async def noted(name: str, step: Any) -> None:
+            await step
+            seen.append(f"{name} {ctx.now()}")
+
+        until = ctx.created_at + timedelta(seconds=5)
+        steps = [ctx.sleep_until(until), ctx.sleep_until(until), ctx.sleep(0.5), ctx.sleep(0)]
+        await asyncio.gather(*[noted(name, step) for name, step in zip("abcd", steps, strict=True)])
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
+def never_awaited(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """Steps that are called and never awaited, or awaited in another order, or by a task that ends before it begins."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        first, never, second = ctx.activity(echo, "a"), ctx.activity(echo, "never"), ctx.activity(echo, "b")
+        at_once = asyncio.ensure_future(ctx.activity(echo, "at once"))
+        at_once.cancel()
+        seen.append(await second)
+        seen.append(await first)
+        never.close()
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
+def shielded(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """A step that a cancellation does not reach, and one that it reaches."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        kept = asyncio.ensure_future(ctx.activity(echo, "kept"))
+
+        async def waits() -> None:
+            try:
+                seen.append(await asyncio.shield(kept))
+            except asyncio.CancelledError:
+                seen.append("waits no more")
+
+        waiting = asyncio.ensure_future(waits())
+        gone = asyncio.ensure_future(ctx.activity(echo, "gone"))
+        seen.append(await ctx.activity(echo, "a"))
+        waiting.cancel()
+        gone.cancel()
+        seen.append(await kept)
+        await asyncio.wait([waiting, gone])
+        seen.append(gone.cancelled())
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
+SMALL: dict[str, Program] = {
+    program.__name__: program
+    for program in (
+        caught_in_the_block,
+        timeout_within_timeout,
+        first_wins,
+        failures_joined,
+        turn_leaves_a_step,
+        loop_cancelled_in_its_turn,
+        due_together,
+        never_awaited,
+        shielded,
+    )
+}
