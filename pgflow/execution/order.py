@@ -41,8 +41,6 @@ class Order:
     """
 
     def __init__(self, last: int) -> None:
-        self.held = 0
-        """Waits that the code must not be able to observe: nothing is delivered meanwhile."""
         self._seq = last
         self._recorded: list[tuple[int, int, Any]] = []
         self._entries = 0
@@ -75,8 +73,6 @@ class Order:
 
     def deliver_next(self) -> bool:
         """Deliver the next result in order; whether there was one."""
-        if self.held:
-            return False
         while self._recorded:
             what = heappop(self._recorded)[2]
             if not what.settled:

@@ -90,8 +90,7 @@ class Run:
         """The innermost body that each task runs."""
         self.crossings = RunCrossings(self)
         """What it does to other workflows, and asks of them."""
-        self._yields: list[asyncio.Future[None]] = []
-        self._resuming: list[asyncio.Future[None]] = []
+        self._yielded: asyncio.Future[None] | None = None
         self._outcome: Outcome | None = None
         self._pumping = False
         self._stopping = False
@@ -117,16 +116,16 @@ class Run:
         rounds = 0
         root = self._root
         assert root is not None
-        resuming, self._resuming = self._resuming, []
-        for future in resuming:
-            resolve(future)
+        yielded, self._yielded = self._yielded, None
+        if yielded is not None:
+            self.loop.thaw(yielded)
         try:
             while True:
                 self.loop.drain()
                 if self.fatal is not None or root.done():
                     self._end(root)
                     return
-                if self._stopping or not self._order.deliver_next():
+                if self._stopping or self.loop.frozen or not self._order.deliver_next():
                     break
                 rounds += 1
                 if rounds % 64 == 0 and time.monotonic() > until:
@@ -287,22 +286,18 @@ class Run:
         self._waits.unpark(step)
 
     def hold(self) -> asyncio.Future[None]:
-        """A future during which nothing is delivered: a wait that leaves no trace in the order of things."""
-        self._order.held += 1
-        return self.loop.create_future()
+        """A future to be awaited at once, during which no code of the run goes on and nothing is delivered to it."""
+        return self.loop.freeze()
 
     def release(self, future: asyncio.Future[None]) -> None:
         """End a hold."""
-        self._order.held -= 1
-        if not future.done():
-            future.set_result(None)
+        self.loop.thaw(future)
         self.host.schedule(self)
 
     def yield_(self) -> asyncio.Future[None]:
-        """A future that resolves after the worker's loop has had a turn."""
-        future: asyncio.Future[None] = self.loop.create_future()
-        self._yields.append(future)
-        return future
+        """A hold that ends after the worker's loop has had a turn."""
+        self._yielded = self.loop.freeze()
+        return self._yielded
 
     def add_due_timeout(self, timeout: TimeoutStep) -> None:
         """The deadline of an open timeout has passed."""
@@ -419,13 +414,13 @@ class Run:
         if self._stopping:
             self._hand_back_when_idle()
             return
-        self._waits.fire_timeouts(self._order, self.crossings)
-        results_come = self._order.on_their_way or self._order.held or self.crossings.in_flight
-        if self.claimed.cancel_requested and not results_come:
-            self._cancel()
-        self.crossings.hand_over(self._waits.overdue)
-        if self._yields:
-            self._resuming, self._yields = self._yields, []
+        if not self.loop.frozen:
+            self._waits.fire_timeouts(self._order, self.crossings)
+            results_come = self._order.on_their_way or self.crossings.in_flight
+            if self.claimed.cancel_requested and not results_come:
+                self._cancel()
+            self.crossings.hand_over(self._waits.overdue)
+        if self._yielded is not None:
             self.host.schedule(self)
         waiting = (
             self.attempts_running
@@ -433,8 +428,7 @@ class Run:
             or self._waits.short
             or self._order.on_their_way
             or self._outgoing.awaited
-            or self._resuming
-            or self._order.held
+            or self.loop.frozen
             or self.crossings.busy
         )
         if not waiting:

@@ -83,7 +83,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         fatal: told of a refusal, which ends the run whatever the code does with the exception.
     """
 
-    __slots__ = ("_crowded", "_fatal", "_name", "_ready", "_time", "tasks")
+    __slots__ = ("_crowded", "_fatal", "_name", "_ready", "_time", "frozen", "tasks")
 
     def __init__(
         self, name: str, time: Callable[[], float], fatal: Callable[[EngineError], None]
@@ -94,17 +94,19 @@ class RunLoop(asyncio.AbstractEventLoop):
         self._ready: deque[asyncio.Handle] = deque()
         self.tasks: list[asyncio.Task[Any]] = []
         self._crowded = 64
+        self.frozen = False
+        """Whether a task waits for something that the code must not be able to observe."""
 
     def drain(self) -> None:
         """Run callbacks until none is ready. To be called from a plain callback, not from within a task."""
         ready = self._ready
-        if not ready:
+        if not ready or self.frozen:
             return
         outer, hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
         asyncio._set_running_loop(self)
         sys.set_asyncgen_hooks(None, None)  # the worker's loop must not adopt this run's generators
         try:
-            while ready:
+            while ready and not self.frozen:
                 handle = ready.popleft()
                 if not handle.cancelled():
                     try:
@@ -116,6 +118,20 @@ class RunLoop(asyncio.AbstractEventLoop):
         finally:
             asyncio._set_running_loop(outer)
             sys.set_asyncgen_hooks(*hooks)
+
+    def freeze(self) -> asyncio.Future[None]:
+        """A future to be awaited at once: no other code of the run goes on before `thaw`, so that the wait leaves no trace."""
+        self.frozen = True
+        return self.create_future()
+
+    def thaw(self, future: asyncio.Future[None]) -> None:
+        """Let whoever awaits the future go on, before everything else that is ready: as if it had not waited."""
+        self.frozen = False
+        before = len(self._ready)
+        if not future.done():
+            future.set_result(None)
+        if len(self._ready) > before:
+            self._ready.rotate(1)
 
     def discard(self) -> None:
         """Forget the run: close the frames of its tasks without running another step of them."""

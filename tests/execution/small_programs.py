@@ -209,6 +209,30 @@ def turns_beside_a_branch(seen: Seen) -> pgflow.Workflow[Any, Any]:
     return program
 
 
+def empty_turns(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """Turns without a row, beside a result that a later life finds recorded."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        async def turn(ctx: Ctx, n: int) -> Turn:
+            if n < 2:
+                seen.append(f"turn {n}", ctx)
+                return pgflow.Continue(n + 1)
+            seen.append(await ctx.activity(echo, f"turn {n}"), ctx)
+            return pgflow.Break(n)
+
+        async def looping(branch: Ctx) -> int:
+            return await branch.loop(turn, 0)
+
+        async def beside(branch: Ctx) -> None:
+            seen.append(await branch.activity(echo, "beside"), branch)
+
+        await ctx.join(looping, beside)
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
 def turn_leaves_a_step(seen: Seen) -> pgflow.Workflow[Any, Any]:
     """Each turn leaves a step unfinished; the next begins when that is recorded."""
 
@@ -310,6 +334,8 @@ SMALL: dict[str, Program] = {
         timeout_within_timeout,
         first_wins,
         failures_joined,
+        turns_beside_a_branch,
+        empty_turns,
         turn_leaves_a_step,
         loop_cancelled_in_its_turn,
         due_together,
