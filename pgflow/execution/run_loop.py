@@ -74,6 +74,24 @@ _REFUSED = (
 )
 
 
+class _Task(asyncio.Task[T]):
+    """A task that stands in a set where its number says, not where memory had room for it.
+
+    `TaskGroup` cancels, and `asyncio.wait` gives, what a set of tasks holds; that order has to be the same on replay.
+    """
+
+    __slots__ = ("_number",)
+
+    def __init__(
+        self, coro: Coroutine[Any, Any, T] | Generator[Any, None, T], number: int, **options: Any
+    ) -> None:
+        self._number = number
+        super().__init__(coro, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class RunLoop(asyncio.AbstractEventLoop):
     """The deterministic event loop of one run.
 
@@ -83,7 +101,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         fatal: told of a refusal, which ends the run whatever the code does with the exception.
     """
 
-    __slots__ = ("_crowded", "_fatal", "_name", "_ready", "_time", "frozen", "tasks")
+    __slots__ = ("_created", "_crowded", "_fatal", "_name", "_ready", "_time", "frozen", "tasks")
 
     def __init__(
         self, name: str, time: Callable[[], float], fatal: Callable[[EngineError], None]
@@ -94,6 +112,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         self._ready: deque[asyncio.Handle] = deque()
         self.tasks: list[asyncio.Task[Any]] = []
         self._crowded = 64
+        self._created = 0
         self.frozen = False
         """Whether a task waits for something that the code must not be able to observe."""
 
@@ -176,7 +195,11 @@ class RunLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
         **options: Any,
     ) -> asyncio.Task[T]:
-        task: asyncio.Task[T] = asyncio.Task(coro, loop=self, name=name, context=context, **options)
+        self._created += 1
+        number = self._created
+        task = _Task(
+            coro, number, loop=self, name=name or f"Task-{number}", context=context, **options
+        )
         if len(self.tasks) >= self._crowded:
             self.tasks = [other for other in self.tasks if not other.done()]
             self._crowded = max(64, 2 * len(self.tasks))

@@ -334,6 +334,7 @@ SMALL: dict[str, Program] = {
         timeout_within_timeout,
         first_wins,
         failures_joined,
+        group_of_branches,
         turns_beside_a_branch,
         empty_turns,
         turn_leaves_a_step,
