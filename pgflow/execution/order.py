@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Delivery:
     """A live result on its way: finished, then committed, then delivered in the order of `seq`."""
 
-    __slots__ = ("at", "committed", "deliver", "seq", "step")
+    __slots__ = ("at", "committed", "deliver", "ends", "seq", "step")
 
     def __init__(
         self, seq: int, step: Step | None, deliver: Callable[[datetime], None]
@@ -31,6 +31,8 @@ class Delivery:
         self.deliver = deliver
         self.committed = False
         self.at: datetime
+        self.ends: list[asyncio.Future[None]] = []
+        """Bodies that have left this result behind: they end right after it."""
 
 
 class Order:
@@ -41,15 +43,16 @@ class Order:
     """
 
     def __init__(self, last: int) -> None:
-        self._seq = last
+        self._last_recorded = self._seq = last
         self._recorded: list[tuple[int, int, Any]] = []
         self._entries = 0
         self._outbox: deque[Delivery] = deque()
+        self._ends: deque[asyncio.Future[None]] = deque()
 
     @property
     def on_their_way(self) -> bool:
         """Whether live results wait for their commit or for their turn."""
-        return bool(self._outbox)
+        return bool(self._outbox or self._ends)
 
     def next_seq(self) -> int:
         """The next place in the order of completion."""
@@ -64,15 +67,33 @@ class Order:
 
     def withdraw(self, delivery: Delivery) -> None:
         """Take back a place whose owner was not committed."""
+        index = self._outbox.index(delivery)
+        (self._outbox[index - 1].ends if index else self._ends).extend(delivery.ends)
         self._outbox.remove(delivery)
+        if delivery.step is not None:
+            delivery.step.seq = None
 
     def replay(self, seq: int | None, what: Any) -> None:
         """Deliver `what` (something with `deliver_recorded`) when `seq` is the lowest of those awaited."""
         self._entries += 1
         heappush(self._recorded, (seq or 0, self._entries, what))
 
+    def end_after(self, seq: int, future: asyncio.Future[None]) -> None:
+        """Let a body end, which `future` stands for, when the place `seq` has been passed."""
+        if seq <= self._last_recorded:
+            self.replay(seq, RecordedEnd(future))
+            return
+        for delivery in self._outbox:
+            if delivery.seq == seq:
+                delivery.ends.append(future)
+                return
+        resolve(future)
+
     def deliver_next(self) -> bool:
         """Deliver the next result in order; whether there was one."""
+        if self._ends:
+            resolve(self._ends.popleft())
+            return True
         while self._recorded:
             what = heappop(self._recorded)[2]
             if not what.settled:
@@ -82,6 +103,7 @@ class Order:
         if outbox and outbox[0].committed:
             delivery = outbox.popleft()
             delivery.deliver(delivery.at)
+            self._ends.extend(delivery.ends)
             return True
         return False
 
@@ -94,7 +116,7 @@ class Order:
 
 
 class RecordedEnd:
-    """The recorded end of a body that abandoned steps, waiting for its place in the order."""
+    """The end of a body that left steps behind, waiting for the place in the order that history gives it."""
 
     __slots__ = ("future",)
     settled = False

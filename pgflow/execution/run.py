@@ -25,7 +25,7 @@ from pgflow.execution.crossing import RunCrossings
 from pgflow.execution.ending import outcome_of, stuck
 from pgflow.execution.host import Host
 from pgflow.execution.kept import Kept
-from pgflow.execution.order import Delivery, Order, RecordedEnd, resolve
+from pgflow.execution.order import Delivery, Order, resolve
 from pgflow.execution.outgoing import Outgoing
 from pgflow.execution.ports import (
     Advance,
@@ -42,7 +42,7 @@ from pgflow.execution.ports import (
 from pgflow.execution.run_loop import RunLoop
 from pgflow.execution.scope import Scope
 from pgflow.execution.waits import Waits
-from pgflow.history.events import STATUS_ABANDONED, STATUS_PENDING, HistoryIndex
+from pgflow.history.events import HistoryIndex
 
 if TYPE_CHECKING:
     from pgflow.definitions import Workflow
@@ -305,29 +305,23 @@ class Run:
         self.host.schedule(self)
 
     async def abandon(self, steps: list[Step]) -> None:
-        """Cancel what a body leaves unfinished; returns when that is recorded and its turn has come."""
-        recorded: int | None = None
-        unrecorded = False
-        for step in steps:
-            event = step.event
-            if event is not None and event.status != STATUS_PENDING:
-                if event.status == STATUS_ABANDONED and event.seq is not None:
-                    recorded = event.seq
-            elif not step.finished:
-                unrecorded = True
+        """Cancel what a body leaves unfinished; returns when all that is recorded and its turn has come.
+
+        The end has the place of the last result that nobody takes any more, or, if steps have none, one of its own.
+        """
         await self.wait_for_advances(steps)
+        unrecorded = any(not step.has_ended_row and not step.finished for step in steps)
         for step in steps:
             step.drop()
-        if not unrecorded:
-            if recorded is not None:
-                waiting = RecordedEnd(self.loop.create_future())
-                self.replay(recorded, waiting)
-                await waiting.future
-            return
         future: asyncio.Future[None] = self.loop.create_future()
-        delivery = self._order.place(None, lambda at: resolve(future))
-        self.scope.abandon_rows(steps, delivery.seq)
-        self._outgoing.deliver_after(delivery)
+        if unrecorded:
+            delivery = self.deliver_later(lambda at: resolve(future))
+            self.scope.abandon_rows(steps, delivery.seq)
+        else:
+            places = [step.seq for step in steps if step.seq is not None]
+            if not places:
+                return
+            self._order.end_after(max(places), future)
         await future
 
     async def wait_for_advances(self, steps: list[Step]) -> None:
@@ -337,16 +331,20 @@ class Run:
             if idle is not None:
                 await idle()
 
-    def deliver_later(self, deliver: Callable[[datetime], None]) -> Delivery:
+    def deliver_later(
+        self, deliver: Callable[[datetime], None], step: Step | None = None
+    ) -> Delivery:
         """A place in the order of completion for something that is committed with the next write."""
-        delivery = self._order.place(None, deliver)
+        delivery = self._order.place(step, deliver)
         self._outgoing.deliver_after(delivery)
         return delivery
 
     def reserve(self, step: Step, deliver: Callable[[datetime], None]) -> Delivery:
         """A place in the order of completion for what another transaction than the journal's commits."""
         step.finished = True
-        return self._order.place(step, deliver)
+        delivery = self._order.place(step, deliver)
+        step.seq = delivery.seq
+        return delivery
 
     @property
     def kept(self) -> Kept:

@@ -134,6 +134,7 @@ class Scope:
         step.event = event
         step.covering = self.covering
         step.recorded = event is not None
+        step.seq = event.seq if event is not None else None
         if event is None:
             self.unrecorded.append(step)
         else:
@@ -147,6 +148,8 @@ class Scope:
         if not step.recorded:
             self.record_before(step)
             step.recorded = True
+        if row.seq is not None:
+            step.seq = row.seq
         self._hand_over(row)
 
     def record_before(self, step: Step) -> None:

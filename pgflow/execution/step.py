@@ -54,6 +54,7 @@ class Step:
         "name",
         "recorded",
         "scope",
+        "seq",
         "settled",
         "version",
         "wake_at",
@@ -78,6 +79,8 @@ class Step:
     location: str
     event: Event | None
     recorded: bool
+    seq: int | None
+    """Its place in the order of completion, once it has one."""
     covering: tuple[Any, ...]
 
     def __str__(self) -> str:

@@ -330,6 +330,7 @@ def shielded(seen: Seen) -> pgflow.Workflow[Any, Any]:
 SMALL: dict[str, Program] = {
     program.__name__: program
     for program in (
+        beside_an_end,
         caught_in_the_block,
         timeout_within_timeout,
         first_wins,
