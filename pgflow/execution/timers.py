@@ -110,10 +110,11 @@ class TimeoutStep(Step):
                 )
                 raise mark(passed, self) from error
             return
-        if not self.settled:
-            self.settle()
-            if not self.has_ended_row and not self.finished:
-                scope.record(self, self.row(STATUS_COMPLETED))
+        if self.settled or self.seq is not None:
+            return  # in the latter case it fires, too late for the block; what it cancels is told so in its turn
+        self.settle()
+        if not self.has_ended_row:
+            scope.record(self, self.row(STATUS_COMPLETED))
 
     def due(self) -> None:
         self.scope.run.add_due_timeout(self)
@@ -123,7 +124,7 @@ class TimeoutStep(Step):
         self.finished = True
         covered = [step for step in self._covered() if not step.finished]
         run = self.scope.run
-        delivery = run.deliver_later(lambda at: self._cancel(covered, at))
+        delivery = run.deliver_later(lambda at: self._cancel(covered, at), self)
         error = encode_error(TimeoutError(f"{self._duration.total_seconds():g} s have passed"))
         self.scope.record(self, self.row(STATUS_FAILED, delivery.seq, error=error))
         for step in covered:
@@ -147,11 +148,13 @@ class TimeoutStep(Step):
     def _covered(self) -> list[Step]:
         return [
             step
-            for step in self.scope.run.scope.all_unfinished()
+            for step in self.scope.all_unfinished()
             if not step.is_container and self in step.covering
         ]
 
     def _cancel(self, covered: list[Step], at: datetime) -> None:
+        if self.settled:
+            return
         self.scope.pass_time(at)
         self.settle()
         if self._open:

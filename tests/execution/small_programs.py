@@ -331,6 +331,7 @@ SMALL: dict[str, Program] = {
     program.__name__: program
     for program in (
         beside_an_end,
+        block_left_by_another,
         caught_in_the_block,
         timeout_within_timeout,
         first_wins,
