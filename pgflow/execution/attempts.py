@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import time
+import types
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,9 @@ log = logging.getLogger("pgflow.execution")
 
 UNTRUSTED_PAUSE = 0.05
 """Seconds after which an attempt that may not begin asks again."""
+
+SLICE = 0.005
+"""Seconds of attempts that one task may run, one after the other, before the loop gets a turn."""
 
 
 class ActivityCall:
@@ -44,6 +49,7 @@ class ActivityCall:
         "on_done",
         "on_heartbeat",
         "task",
+        "waited",
     )
 
     def __init__(
@@ -67,6 +73,8 @@ class ActivityCall:
         self.committing = False
         """Its transaction commits at the moment: too late to cancel it."""
         self.task: asyncio.Task[None] | None = None
+        self.waited = False
+        """Whether it has waited for something: then other code has run meanwhile."""
 
     def cancel(self) -> None:
         """Nobody wants the result any more: an async activity is cancelled, a thread learns it by its next heartbeat."""
@@ -79,11 +87,13 @@ class ActivityCall:
 class _Lane:
     """A bounded number of places, and who waits for one."""
 
-    __slots__ = ("free", "waiting")
+    __slots__ = ("free", "standby", "waiting")
 
     def __init__(self, places: int) -> None:
         self.free = places
         self.waiting: deque[ActivityCall] = deque()
+        self.standby = False
+        """Whether a task has been made that will take the next call and has not begun."""
 
 
 class ActivityRunner:
@@ -91,6 +101,9 @@ class ActivityRunner:
 
     The time in which an attempt waits for its turn does not count towards its timeout. A thread whose result nobody
     wants any more (a timeout, a cancellation) keeps its place until it ends.
+
+    Making a task and a timer costs more than what many activities do. So a timer is made when an activity first waits, and
+    a task whose attempt has ended without waiting takes the next call, unless the attempt has left a trace in it.
 
     Parameters:
         executor: the threads of plain functions.
@@ -143,20 +156,39 @@ class ActivityRunner:
             call.cancel()
 
     def _next(self, lane: _Lane) -> None:
-        while lane.free and lane.waiting and not self._paused and not self._closed:
+        """See to it that a task is about to take the next call, if there is one and a place for it."""
+        if lane.free and lane.waiting and not (lane.standby or self._paused or self._closed):
+            lane.standby = True
+            self._loop.create_task(self._serve(lane), name="pgflow activities")
+
+    def _freed(self, lane: _Lane) -> None:
+        lane.free += 1
+        self._next(lane)
+
+    async def _serve(self, lane: _Lane) -> None:
+        """Run one attempt after the other in this task, until one has waited or left a trace in it."""
+        task = asyncio.current_task()
+        assert task is not None
+        untouched = contextvars.copy_context()
+        until = time.monotonic() + SLICE
+        lane.standby = False
+        while lane.free and lane.waiting and not (self._paused or self._closed):
             call = lane.waiting.popleft()
             if call.cancelled:
                 continue
             lane.free -= 1
-            task = self._loop.create_task(
-                self._attempt(call, lane), name=f"activity {call.activity.name}"
-            )
+            self._next(lane)  # the others must not wait for this one, should it wait for something
             call.task = task
             self._calls[task] = call
-            task.add_done_callback(self._calls.pop)
-
-    def _freed(self, lane: _Lane) -> None:
-        lane.free += 1
+            try:
+                await self._attempt(call, lane)
+            finally:
+                del self._calls[task]
+                call.task = None
+            if call.waited or task.cancelling() or contextvars.copy_context() != untouched:
+                break
+            if time.monotonic() > until:
+                break
         self._next(lane)
 
     async def _attempt(self, call: ActivityCall, lane: _Lane) -> None:
@@ -167,6 +199,7 @@ class ActivityRunner:
         try:
             while not self._may_begin():
                 # A process that was stopped for long finds answers from before: what they lead to, others have done.
+                call.waited = True
                 await asyncio.sleep(UNTRUSTED_PAUSE)
             output = await self._execute(call, lane)
         except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
@@ -182,14 +215,26 @@ class ActivityRunner:
 
     async def _execute(self, call: ActivityCall, lane: _Lane) -> str:
         activity = call.activity
-        deadline = asyncio.timeout(activity.timeout)
+        started = self._loop.time()
+        if activity.is_async:
+            args, kwargs = activity.decode_arguments(call.input)
+            code = activity.fn(call.context, *args, **kwargs)
+            if type(code) is not types.CoroutineType:
+                code = _awaited(code)
+            try:
+                awaited = code.send(None)
+            except StopIteration as end:
+                return activity.encode_result(end.value, call.limit)
+            going_on: Coroutine[Any, Any, Any] = _go_on(code, awaited)
+        else:
+            going_on = self._in_thread(call, lane)
+        call.waited = True
+        deadline = asyncio.timeout_at(
+            None if activity.timeout is None else started + activity.timeout
+        )
         try:
             async with deadline:
-                if activity.is_async:
-                    args, kwargs = activity.decode_arguments(call.input)
-                    value = await activity.fn(call.context, *args, **kwargs)
-                else:
-                    value = await self._in_thread(call, lane)
+                value = await going_on
         except TimeoutError as error:
             if deadline.expired():
                 call.context.end(f"its timeout of {activity.timeout:g} s has passed")
@@ -216,3 +261,25 @@ class ActivityRunner:
             raise
         work.add_done_callback(ended)
         return await asyncio.wrap_future(work)
+
+
+async def _awaited(code: Awaitable[Any]) -> Any:
+    return await code
+
+
+@types.coroutine
+def _go_on(code: Coroutine[Any, Any, Any], awaited: Any) -> Generator[Any, Any, Any]:
+    """Await the rest of a coroutine that has been begun, and that waits for `awaited`."""
+    try:
+        while True:
+            try:
+                sent = yield awaited
+            except GeneratorExit:
+                code.close()
+                raise
+            except BaseException as error:  # thrown in by the task: the coroutine's to handle
+                awaited = code.throw(error)
+            else:
+                awaited = code.send(sent)
+    except StopIteration as end:
+        return end.value
