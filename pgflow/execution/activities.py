@@ -6,7 +6,6 @@ An attempt that fails and will be repeated is recorded (attempts, error, when th
 from __future__ import annotations
 
 import random
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from pgflow.codec import decode_error, encode_error
@@ -92,7 +91,7 @@ class ActivityStep(Step):
         run.attempts_running += 1
         limit = run.host.limits.payload
         context = ActivityContext(
-            uuid.uuid5(run.claimed.workflow_id, self.location),
+            self.location,
             run.claimed.workflow_id,
             self.name,
             self.attempts + 1,
@@ -102,7 +101,7 @@ class ActivityStep(Step):
         )
         assert self.input is not None
         self._call = ActivityCall(
-            self._activity, context, self.input, str(self), limit, self._done, self._heartbeat
+            self._activity, context, self.input, self, limit, self._done, self._heartbeat
         )
         run.host.start_activity(self._call)
 

@@ -17,7 +17,6 @@ class ActivityContext:
     """One attempt of an activity.
 
     Attributes:
-        id: the activity's id, the same for all its attempts.
         workflow_id: the workflow that called it.
         name: the activity's name.
         attempt: which attempt this is, from 1: one more than those that have ended.
@@ -27,13 +26,13 @@ class ActivityContext:
         "_before",
         "_connection",
         "_limit",
+        "_location",
         "_over",
         "_state",
         "_state_given",
         "_tags",
         "_tell",
         "attempt",
-        "id",
         "name",
         "told",
         "workflow_id",
@@ -41,7 +40,7 @@ class ActivityContext:
 
     def __init__(
         self,
-        id: uuid.UUID,
+        location: str,
         workflow_id: uuid.UUID,
         name: str,
         attempt: int,
@@ -49,7 +48,7 @@ class ActivityContext:
         told: str | None = None,
         limit: int = PAYLOAD_LIMIT,
     ) -> None:
-        self.id = id
+        self._location = location
         self.workflow_id = workflow_id
         self.name = name
         self.attempt = attempt
@@ -63,6 +62,11 @@ class ActivityContext:
         self._connection: Any = None
         self._tell: Callable[[str], None] | None = None
         self._over: str | None = None
+
+    @property
+    def id(self) -> uuid.UUID:
+        """The activity's id, the same for all its attempts."""
+        return uuid.uuid5(self.workflow_id, self._location)
 
     @property
     def idempotency_key(self) -> str:

@@ -34,17 +34,18 @@ class ActivityCall:
     """One attempt: what to run, and whom to tell.
 
     Parameters:
+        step: whose attempt it is, as messages show it.
         on_done: called once on the worker's loop with the encoded output or the error, unless the call was cancelled.
         on_heartbeat: called on the worker's loop with what the attempt tells, as JSON, at most once a second.
     """
 
     __slots__ = (
+        "_step",
         "activity",
         "cancelled",
         "committing",
         "context",
         "input",
-        "label",
         "limit",
         "on_done",
         "on_heartbeat",
@@ -57,7 +58,7 @@ class ActivityCall:
         activity: Activity[Any, Any],
         context: ActivityContext,
         input: str,
-        label: str,
+        step: object,
         limit: int,
         on_done: Callable[[str | None, BaseException | None], None],
         on_heartbeat: Callable[[str], None],
@@ -65,7 +66,7 @@ class ActivityCall:
         self.activity = activity
         self.context = context
         self.input = input
-        self.label = label
+        self._step = step
         self.limit = limit
         self.on_done = on_done
         self.on_heartbeat = on_heartbeat
@@ -75,6 +76,11 @@ class ActivityCall:
         self.task: asyncio.Task[None] | None = None
         self.waited = False
         """Whether it has waited for something: then other code has run meanwhile."""
+
+    @property
+    def label(self) -> str:
+        """The step, for messages."""
+        return str(self._step)
 
     def cancel(self) -> None:
         """Nobody wants the result any more: an async activity is cancelled, a thread learns it by its next heartbeat."""

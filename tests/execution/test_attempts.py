@@ -1,0 +1,179 @@
+"""Attempts that share a task can tell nothing of each other, and none holds up the others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+import pgflow
+from pgflow.execution.activity_context import ActivityContext
+from pgflow.execution.attempts import ActivityCall, ActivityRunner
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="untouched")
+
+
+class Attempts:
+    """Starts activities on a runner, and keeps what comes of them."""
+
+    def __init__(self, places: int = 100) -> None:
+        self._threads = ThreadPoolExecutor(1)
+        self.runner = ActivityRunner(self._threads, places, 1)
+        self.results: list[Any] = []
+        self._expected = 0
+        self._all = asyncio.Event()
+
+    def start(self, activity: Any, *args: Any) -> ActivityCall:
+        self._expected += 1
+        text = activity.encode_arguments(args, {})
+        context = ActivityContext("1", UUID(int=1), activity.name, 1)
+        call = ActivityCall(activity, context, text, "a step", 1000, self._done, lambda details: None)
+        self.runner.start(call)
+        return call
+
+    def _done(self, output: str | None, error: BaseException | None) -> None:
+        self.results.append(output if error is None else error)
+        if len(self.results) == self._expected:
+            self._all.set()
+
+    async def ended(self, number: int | None = None) -> list[Any]:
+        """The results, once there are so many (all, if no number is given)."""
+        self._expected = self._expected if number is None else number
+        async with asyncio.timeout(30):
+            if len(self.results) < self._expected:
+                self._all.clear()
+                await self._all.wait()
+        return self.results
+
+    def close(self) -> None:
+        self.runner.close()
+        self._threads.shutdown(wait=False)
+
+
+@pytest.fixture
+async def attempts() -> Any:
+    made = Attempts()
+    yield made
+    made.close()
+
+
+@pgflow.activity
+async def whose(ctx: pgflow.ActivityContext) -> int:
+    return id(asyncio.current_task())
+
+
+@pgflow.activity
+async def read(ctx: pgflow.ActivityContext) -> str:
+    return variable.get()
+
+
+@pgflow.activity
+async def write(ctx: pgflow.ActivityContext) -> str:
+    variable.set("written")
+    return variable.get()
+
+
+@pgflow.activity
+async def for_ever(ctx: pgflow.ActivityContext) -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def test_attempts_that_do_not_wait_share_a_task(attempts: Attempts) -> None:
+    for _ in range(20):
+        attempts.start(whose)
+    assert len(set(await attempts.ended())) == 1
+
+
+async def test_context_variables_are_not_shared(attempts: Attempts) -> None:
+    for activity in (read, write, read, write, read):
+        attempts.start(activity)
+    assert await attempts.ended() == ['"untouched"', '"written"'] * 2 + ['"untouched"']
+
+
+async def test_one_that_waits_holds_up_nobody_and_is_cancelled_alone(attempts: Attempts) -> None:
+    attempts.start(read)
+    waiting = [attempts.start(for_ever) for _ in range(3)]
+    attempts.start(read)
+    assert await attempts.ended(2) == ['"untouched"'] * 2
+    assert attempts.runner.running == 3
+    for call in waiting:
+        call.cancel()
+    for _ in range(3):
+        attempts.start(read)
+    assert await attempts.ended(5) == ['"untouched"'] * 5
+    assert attempts.runner.running == 0
+
+
+async def test_no_more_than_there_are_places() -> None:
+    attempts = Attempts(places=2)
+    calls = [attempts.start(for_ever) for _ in range(2)]
+    attempts.start(read)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert attempts.results == []
+    calls[0].cancel()
+    assert await attempts.ended(1) == ['"untouched"']
+    attempts.close()
+
+
+async def test_a_timeout_ends_what_waits(attempts: Attempts) -> None:
+    attempts.start(for_ever.options(timeout=0.01))
+    attempts.start(read)
+    first, second = await attempts.ended()
+    assert first == '"untouched"'
+    assert isinstance(second, TimeoutError) and "within its timeout of 0.01 s" in str(second)
+
+
+async def test_errors_and_cancellations_are_raised_in_the_code_that_waits(attempts: Attempts) -> None:
+    seen: list[str] = []
+
+    @pgflow.activity
+    async def catches(ctx: pgflow.ActivityContext) -> str:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+        return "never"
+
+    @pgflow.activity
+    async def raises(ctx: pgflow.ActivityContext) -> str:
+        try:
+            async with asyncio.timeout(0):
+                await asyncio.get_running_loop().create_future()
+        except TimeoutError:
+            await asyncio.sleep(0)
+            raise ValueError("after two waits") from None
+        return "never"
+
+    call = attempts.start(catches)
+    attempts.start(raises)
+    (error,) = await attempts.ended(1)
+    assert repr(error) == "ValueError('after two waits')"
+    call.cancel()
+    async with asyncio.timeout(30):
+        while not seen:
+            await asyncio.sleep(0)
+
+
+class Wrapped:
+    """An awaitable that is no coroutine, as a compiled function may return."""
+
+    def __await__(self) -> Iterator[Any]:
+        yield from asyncio.sleep(0).__await__()
+        return 7  # type: ignore[return-value]
+
+
+async def test_any_awaitable_will_do(attempts: Attempts) -> None:
+    @pgflow.activity
+    async def odd(ctx: pgflow.ActivityContext) -> int:
+        return 0
+
+    object.__setattr__(odd, "fn", lambda ctx: Wrapped())
+    attempts.start(odd)
+    assert await attempts.ended() == ["7"]
