@@ -126,6 +126,7 @@ class ActivityRunner:
         may_begin: Callable[[], bool] = lambda: True,
     ) -> None:
         self._loop = asyncio.get_running_loop()  # not the run's own, on which `start` is often called
+        self._context = contextvars.copy_context()  # nor that of the workflow whose code asks
         self._executor = executor
         self._may_begin = may_begin
         self._lanes = {True: _Lane(tasks), False: _Lane(threads)}
@@ -165,7 +166,9 @@ class ActivityRunner:
         """See to it that a task is about to take the next call, if there is one and a place for it."""
         if lane.free and lane.waiting and not (lane.standby or self._paused or self._closed):
             lane.standby = True
-            self._loop.create_task(self._serve(lane), name="pgflow activities")
+            self._loop.create_task(
+                self._serve(lane), name="pgflow activities", context=self._context.copy()
+            )
 
     def _freed(self, lane: _Lane) -> None:
         lane.free += 1
@@ -175,7 +178,6 @@ class ActivityRunner:
         """Run one attempt after the other in this task, until one has waited or left a trace in it."""
         task = asyncio.current_task()
         assert task is not None
-        untouched = contextvars.copy_context()
         until = time.monotonic() + SLICE
         lane.standby = False
         while lane.free and lane.waiting and not (self._paused or self._closed):
@@ -191,7 +193,7 @@ class ActivityRunner:
             finally:
                 del self._calls[task]
                 call.task = None
-            if call.waited or task.cancelling() or contextvars.copy_context() != untouched:
+            if call.waited or task.cancelling() or contextvars.copy_context() != self._context:
                 break
             if time.monotonic() > until:
                 break

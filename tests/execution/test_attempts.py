@@ -95,6 +95,11 @@ async def test_context_variables_are_not_shared(attempts: Attempts) -> None:
     assert await attempts.ended() == ['"untouched"', '"written"'] * 2 + ['"untouched"']
 
 
+async def test_context_variables_of_whoever_asks_are_not_seen(attempts: Attempts) -> None:
+    contextvars.copy_context().run(lambda: (variable.set("asker's"), attempts.start(read)))
+    assert await attempts.ended() == ['"untouched"']
+
+
 async def test_one_that_waits_holds_up_nobody_and_is_cancelled_alone(attempts: Attempts) -> None:
     attempts.start(read)
     waiting = [attempts.start(for_ever) for _ in range(3)]
