@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.gate import passes
 from benchmarks.plan import Plan, Scenario
 from benchmarks.report import Report
-from benchmarks.scenarios import dispatching, latency, loops, sleepers, steps, workflows
+from benchmarks.scenarios import children, dispatching, latency, loops, sleepers, steps, workflows
 from benchmarks.server import Server
 
 SCENARIOS: dict[str, Scenario] = {
@@ -19,6 +19,7 @@ SCENARIOS: dict[str, Scenario] = {
     "latency": latency.run,
     "sleepers": sleepers.run,
     "loops": loops.run,
+    "children": children.run,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 
 import pgflow
@@ -32,3 +33,16 @@ async def steps(ctx: pgflow.WorkflowContext) -> int:
 async def sleeper(ctx: pgflow.WorkflowContext, until: datetime) -> None:
     """Sleeps."""
     await ctx.sleep_until(until)
+
+
+@pgflow.workflow
+async def fan_out(ctx: pgflow.WorkflowContext, count: int) -> int:
+    """So many children, all at once, and what they come to."""
+    children = await asyncio.gather(*[ctx.dispatch(noop) for _ in range(count)])
+    return sum(await asyncio.gather(*[child.output() for child in children]))
+
+
+@pgflow.workflow
+async def one_child(ctx: pgflow.WorkflowContext) -> int:
+    """A child, and what it comes to."""
+    return await (await ctx.dispatch(noop)).output()
