@@ -199,7 +199,7 @@ class LoopStep(Step):
         waiting, self._waiting = self._waiting, []
         for future in waiting:
             run.release(future)
-        run.advanced()
+        run.advanced(advance.moved)
 
     def _refused(self, advance: Advance, error: BaseException) -> None:
         self._advancing = False

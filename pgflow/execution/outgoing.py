@@ -71,7 +71,6 @@ class Outgoing:
     def gather(self, row: EventRow) -> None:
         """Take a row for the next write."""
         self._rows.append(row)
-        self.count_row()
 
     def consume(self, ids: Iterable[UUID], location: str) -> None:
         """Record with the next write that signals were taken by the listen at a location."""
@@ -193,6 +192,10 @@ class Outgoing:
             run.host.finished(run, None)
         else:
             run.lost(error)
+
+    def forget_rows(self, moved: int) -> None:
+        """So many rows have left active history."""
+        self._active_rows -= moved
 
     def count_row(self) -> None:
         """Active history has one row more."""

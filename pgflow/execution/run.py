@@ -209,9 +209,11 @@ class Run:
         if self.fatal is None:
             self.fatal = error
 
-    def take_row(self, row: EventRow) -> None:
-        """Gather a row for the next write."""
+    def take_row(self, row: EventRow, new: bool) -> None:
+        """Gather a row for the next write, a new one or one that history has already."""
         self._outgoing.gather(row)
+        if new:
+            self._outgoing.count_row()
 
     def take_signals(self, names: Container[str], limit: int) -> list[Signal]:
         """Take the first signals of these names out of the mailbox in memory."""
@@ -378,9 +380,10 @@ class Run:
         if not self.closed:
             self.host.loops.advance(advance)
 
-    def advanced(self) -> None:
-        """One advancement has committed."""
+    def advanced(self, moved: int) -> None:
+        """One advancement has committed; so many rows have left active history."""
         self.advancing -= 1
+        self._outgoing.forget_rows(moved)
         self.host.schedule(self)
 
     def lost(self, error: BaseException) -> None:

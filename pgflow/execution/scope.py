@@ -145,12 +145,13 @@ class Scope:
 
     def record(self, step: Step, row: EventRow) -> None:
         """Hand a step's row to the run's next write, and rows for earlier steps that have none: no holes."""
+        new = not step.recorded
         if not step.recorded:
             self.record_before(step)
             step.recorded = True
         if row.seq is not None:
             step.seq = row.seq
-        self._hand_over(row)
+        self._hand_over(row, new)
 
     def record_before(self, step: Step) -> None:
         """Hand over rows for the steps called before `step` that have none."""
@@ -159,7 +160,7 @@ class Scope:
             earlier = unrecorded.popleft()
             if not earlier.recorded:
                 earlier.recorded = True
-                self._hand_over(earlier.pending_row())
+                self._hand_over(earlier.pending_row(), True)
 
     def row_alone(self, row: EventRow) -> EventRow:
         """A row that another transaction than the journal's is about to write."""
@@ -172,12 +173,12 @@ class Scope:
         step.recorded = self.has_rows = True
         self._turn_state = None
 
-    def _hand_over(self, row: EventRow) -> None:
+    def _hand_over(self, row: EventRow, new: bool) -> None:
         if self._turn_state is not None:
             row = row._replace(turn_state=self._turn_state, turn_now=self.turn_now)
             self._turn_state = None
         self.has_rows = True
-        self.run.take_row(row)
+        self.run.take_row(row, new)
 
     def pass_time(self, at: datetime) -> None:
         """An event recorded at this time has been passed."""
@@ -251,9 +252,9 @@ class Scope:
         for earlier in self.unrecorded:
             if not earlier.recorded:
                 earlier.recorded = True
-                self._hand_over(earlier.pending_row())
+                self._hand_over(earlier.pending_row(), True)
         self.unrecorded.clear()
-        self._hand_over(row)
+        self._hand_over(row, True)
 
     async def close(self) -> list[Step]:
         """End the body: its unfinished steps, which come back, are cancelled and recorded as abandoned.

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import pgflow
+from pgflow.execution.host import Limits
 from tests.execution.simulator import Incarnation, World, finish
 
 Body = Callable[[pgflow.WorkflowContext], Awaitable[Any]]
@@ -199,3 +200,27 @@ def test_sys_exit_in_a_workflow_is_its_failure() -> None:
         raise SystemExit(3)
 
     assert failure(finish(world_of(body)))[0] == "SystemExit"
+
+
+def test_active_rows_are_bounded_and_forgotten_ones_do_not_count() -> None:
+    async def endless(ctx: pgflow.WorkflowContext) -> None:
+        for _ in range(1000):
+            await ctx.activity(echo, "a")
+
+    async def looping(ctx: pgflow.WorkflowContext) -> int:
+        async def turn(ctx: pgflow.WorkflowContext, n: int) -> pgflow.Continue[int] | pgflow.Break[int]:
+            await asyncio.gather(ctx.activity(echo, "a"), ctx.activity(echo, "b"))
+            return pgflow.Break(n) if n == 50 else pgflow.Continue(n + 1)
+
+        return await ctx.loop(turn, 0, commit_interval=2)
+
+    def one_life(body: Body) -> World:
+        world = world_of(body)
+        life = Incarnation(world, Limits(warn_rows=20, max_rows=20))
+        while not life.ended:
+            life.take(life.choices()[0])
+        return world
+
+    kind, message = failure(one_life(endless))
+    assert kind == "EngineError" and "20 rows" in message and "ctx.loop" in message
+    assert one_life(looping).output == "50"
