@@ -336,7 +336,7 @@ class WorkflowContext:
         version = self._version
         state_type, value_type = _loop_types(body)
         plan = LoopPlan(
-            lambda scope, given: _awaited(body(WorkflowContext(scope, version), given)),
+            lambda scope, given: _called(body, WorkflowContext(scope, version), given),
             state_type,
             value_type,
             commit_interval,
@@ -359,7 +359,7 @@ class WorkflowContext:
             self._scope,
             name,
             version,
-            lambda scope: _awaited(closure(WorkflowContext(scope, version))),
+            lambda scope: _called(closure, WorkflowContext(scope, version)),
         ).run()
 
     def inline(
@@ -429,8 +429,9 @@ async def _join(awaitables: list[Any]) -> list[Any]:
     return list(results)
 
 
-async def _awaited(awaitable: Awaitable[R]) -> R:
-    return await awaitable
+async def _called(closure: Callable[..., Awaitable[R]], *args: Any) -> R:
+    """Call what may be a plain function that returns an awaitable, within the body that it is."""
+    return await closure(*args)
 
 
 def _duration(value: timedelta | float, step: str) -> timedelta:

@@ -116,7 +116,11 @@ class LoopStep(Step):
                 run, outer, turn(self.location, index), index, now, self.covering, turn_state=state
             )
             given = decode(state, plan.state_type, what=f"state of {self}")
-            result = await scope.run_body(plan.body(scope, given))
+            try:
+                result = await scope.run_body(plan.body(scope, given))
+            except BaseException:
+                outer.pass_time(scope.now)  # a failed loop runs this turn again on replay
+                raise
             now = scope.now
             ended = index + 1
             if isinstance(result, Break):

@@ -54,6 +54,7 @@ class Scope:
         "owner",
         "parent",
         "run",
+        "turn",
         "turn_now",
         "unfinished",
         "unrecorded",
@@ -75,6 +76,8 @@ class Scope:
         self.iteration = iteration
         self.now = now
         self.turn_now = now
+        self.turn: Scope | None = self if turn_state is not None else parent and parent.turn
+        """The turn of the innermost loop that this body is, or stands in."""
         self.covering = covering
         events = run.history.children(location)
         self.cursor = Cursor(location, events)
@@ -100,10 +103,7 @@ class Scope:
         run = self.run
         run.check_alive()
         if asyncio._get_running_loop() is not run.loop:
-            raise NondeterminismError(
-                f"{run.label}: the workflow's context was used outside of the workflow's own code, for example in an "
-                "activity or a thread. Only the workflow calls steps; pass the activity the values that it needs."
-            )
+            raise self._outside()
         if self.closed:
             raise PgflowError(
                 f"{run.label}: a step was called on the context of {self.describe()} after its body had ended. Await "
@@ -120,6 +120,29 @@ class Scope:
                     location=display(self.location),
                     expected="steps called by one task",
                     found="steps called by two tasks",
+                )
+            )
+
+        self._check_turn(task)
+
+    def _outside(self) -> NondeterminismError:
+        return NondeterminismError(
+            f"{self.run.label}: the workflow's context was used outside of the workflow's own code, for example in an "
+            "activity or a thread. Only the workflow calls steps; pass the activity the values that it needs."
+        )
+
+    def _check_turn(self, task: asyncio.Task[Any] | None) -> None:
+        """Refuse the context of a body around a loop to the loop's turns."""
+        body = self.run.bodies.get(task)
+        if body is not None and body.turn is not None and body.turn is not self.turn:
+            self.run.end_with(
+                NondeterminismError(
+                    f"{self.run.label}: {body.turn.describe()}, a loop's turn, used the context of {self.describe()} around "
+                    "the loop. A replay does not run finished turns again, so that what they do there would be taken for "
+                    "something else. Use the context that the loop's body is given.",
+                    location=display(self.location),
+                    expected="the context of the turn",
+                    found=f"the context of {self.describe()}",
                 )
             )
 
@@ -186,7 +209,14 @@ class Scope:
             self.now = at
 
     def random(self) -> random.Random:
-        """This branch's random numbers: the same on every replay."""
+        """This branch's random numbers: the same on every replay.
+
+        Raises:
+            NondeterminismError: they were drawn outside of the workflow's code, or in the turns of a loop within this body.
+        """
+        if asyncio._get_running_loop() is not self.run.loop:
+            raise self._outside()
+        self._check_turn(asyncio.current_task())
         if self._random is None:
             digest = hashlib.sha256(self.run.claimed.seed.bytes + self.location.encode()).digest()
             self._random = random.Random(digest)
@@ -268,7 +298,8 @@ class Scope:
             await self.run.abandon(unfinished)
         if self.parent is not None:
             self.parent.children.pop(self, None)
-            self.parent.pass_time(self.now)
+            if self.turn is not self:  # the time that turns have passed is the loop's to tell: replay skips them
+                self.parent.pass_time(self.now)
         return unfinished
 
     def _close_below(self) -> None:

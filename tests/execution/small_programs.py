@@ -233,6 +233,26 @@ def empty_turns(seen: Seen) -> pgflow.Workflow[Any, Any]:
     return program
 
 
+def time_beside_a_loop(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """A loop, and a branch beside it that asks for the time of the body around both."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        async def turn(ctx: Ctx, n: int) -> Turn:
+            seen.append(await ctx.activity(echo, f"turn {n}"), ctx)
+            return pgflow.Break(n) if n == 1 else pgflow.Continue(n + 1)
+
+        async def beside(branch: Ctx) -> None:
+            seen.append(await branch.activity(echo, "beside"), branch)
+            seen.append(ctx.now(), branch)
+
+        await asyncio.gather(ctx.loop(turn, 0, commit_interval=1), ctx.branch(beside))
+        seen.append(ctx.now())
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
 def turn_leaves_a_step(seen: Seen) -> pgflow.Workflow[Any, Any]:
     """Each turn leaves a step unfinished; the next begins when that is recorded."""
 
@@ -338,6 +358,7 @@ SMALL: dict[str, Program] = {
         failures_joined,
         group_of_branches,
         turns_beside_a_branch,
+        time_beside_a_loop,
         empty_turns,
         turn_leaves_a_step,
         loop_cancelled_in_its_turn,

@@ -224,3 +224,40 @@ def test_active_rows_are_bounded_and_forgotten_ones_do_not_count() -> None:
     kind, message = failure(one_life(endless))
     assert kind == "EngineError" and "20 rows" in message and "ctx.loop" in message
     assert one_life(looping).output == "50"
+
+
+@pytest.mark.parametrize("how", ["step", "random", "branch", "timeout"])
+def test_a_turn_that_uses_the_context_around_its_loop(how: str) -> None:
+    async def body(ctx: pgflow.WorkflowContext) -> int:
+        async def turn(inner: pgflow.WorkflowContext, n: int) -> pgflow.Continue[int] | pgflow.Break[int]:
+            await inner.activity(echo, "a")
+            if how == "step":
+                await ctx.activity(echo, "b")
+            elif how == "random":
+                ctx.random()
+            elif how == "branch":
+                await inner.branch(lambda branch: ctx.activity(echo, "b"))
+            else:
+                async with ctx.timeout(5):
+                    await inner.activity(echo, "b")
+            return pgflow.Break(n) if n == 2 else pgflow.Continue(n + 1)
+
+        return await ctx.loop(turn, 0)
+
+    kind, message = failure(finish(world_of(body)))
+    assert kind == "NondeterminismError" and "turn" in message and "the workflow around the loop" in message
+
+
+def test_random_numbers_are_the_workflows_alone() -> None:
+    @pgflow.activity(retry=pgflow.RetryPolicy(max_attempts=1))
+    def draws(ctx: pgflow.ActivityContext) -> float:
+        return found[0].random()
+
+    found: list[pgflow.WorkflowContext] = []
+
+    async def body(ctx: pgflow.WorkflowContext) -> None:
+        found.append(ctx)
+        await ctx.activity(draws)
+
+    kind, message = failure(finish(world_of(body)))
+    assert kind == "ActivityFailed" and "outside of the workflow" in message

@@ -160,3 +160,14 @@ def test_now_random_and_uuid_are_the_same_on_replay() -> None:
     for life_told in told:
         assert life_told == told[-1][: len(life_told)]
     assert len(set(told[-1])) == len(told[-1]) == 15
+
+
+def test_a_branch_may_be_a_plain_function_of_its_context() -> None:
+    @pgflow.workflow
+    async def program(ctx: pgflow.WorkflowContext) -> list[int]:
+        one = await ctx.branch(lambda branch: branch.activity(double, 1))
+        return [one, *await ctx.join(lambda branch: branch.activity(double, 2), ctx.activity(double, 3))]
+
+    world = finish(World(program))
+    assert world.output == "[2,4,6]"
+    assert [key for key, _, _ in world.locations()] == ["1", "1,1", "2", "3", "3,1"]
