@@ -217,6 +217,17 @@ def test_rows_below_a_step_that_is_not_reached_are_not_reached() -> None:
     assert replay(later, stored(world)).unreached == 3
     assert replay(branched, stored(world)).next_steps == ("sleep at {1, 2}",)
 
+    @pgflow.workflow(name="steps")
+    async def within(ctx: pgflow.WorkflowContext) -> None:
+        async def walk(branch: pgflow.WorkflowContext) -> None:
+            await branch.v(2).sleep(1)
+            await branch.activity(echo, "b")
+            await branch.sleep(3600)
+
+        await ctx.branch(walk)
+
+    assert replay(within, stored(world)).unreached == 2
+
 
 def test_turns_without_a_step_come_to_an_end() -> None:
     @edited
