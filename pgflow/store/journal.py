@@ -31,17 +31,8 @@ import psycopg
 from pgflow import faults
 from pgflow.errors import LeaseLost
 from pgflow.execution.ports import Cancelled, Completed, Failed, Write
-from pgflow.store.batch import (
-    SEPARATOR,
-    Part,
-    RunKey,
-    outcome_parameters,
-    parts_of,
-    row_parameters,
-    run_parameters,
-    signal_parameters,
-    size_of,
-)
+from pgflow.store.appending import append, lost
+from pgflow.store.batch import SEPARATOR, Part, RunKey, parts_of, size_of
 from pgflow.store.connections import AsyncConnection, Database, Line, is_lost, tell_of_death
 
 _log = logging.getLogger("pgflow.store")
@@ -133,7 +124,6 @@ class Journal:
         self._empty.set()
         self._roomy = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._statements: dict[tuple[bool, ...], bytes] = {}
         self.bound = bound
         """Rows and outcomes that wait, at most, if callers heed `room`."""
         self.batches = 0
@@ -325,16 +315,7 @@ class Journal:
 
     async def _send(self, connection: AsyncConnection, parts: list[Part]) -> _Answer:
         await faults.reach("journal.before")
-        rows, outcomes = row_parameters(parts), outcome_parameters(parts)
-        signals = signal_parameters(parts)
-        parameters = {
-            "worker": self._worker,
-            **run_parameters(parts),
-            **(rows or {}),
-            **(signals or {"consumed": None}),
-            **(outcomes or {}),
-        }
-        statement = self._statement(rows is not None, signals is not None, outcomes is not None)
+        statement, parameters = append(self._database.schema, self._worker, parts)
         if self._doubtful:
             doubtful = [
                 part for part in parts if any(id(write) in self._doubtful for write in part.writes)
@@ -380,21 +361,6 @@ class Journal:
             settled.append((write, verdict))
         return answer._replace(settled=settled)
 
-    def _statement(self, rows: bool, signals: bool, outcomes: bool) -> bytes:
-        wanted = (rows, signals, outcomes)
-        found = self._statements.get(wanted)
-        if found is None:
-            names = [
-                "journal_fence",
-                *["journal_rows"] * rows,
-                *["journal_consumed"] * signals,
-                *["journal_outcomes"] * outcomes,
-                "journal_result",
-            ]
-            found = b"".join(map(self._database.statement, names))
-            self._statements[wanted] = found
-        return found
-
 
 def _read(
     parts: Sequence[Part],
@@ -415,21 +381,14 @@ def _read(
         elif number in busy:
             waiting.append(part)
         else:
-            lost = _lost(part.key)
-            settled.extend([(write, lost) for write in part.writes])
+            gone = lost(part.key)
+            settled.extend([(write, gone) for write in part.writes])
     return _Answer(settled, waiting, {})
 
 
 def _weight(write: Write) -> int:
     """What a write counts for in bounds: its rows, and one for what else it does."""
     return len(write.rows) + 1
-
-
-def _lost(key: RunKey) -> LeaseLost:
-    return LeaseLost(
-        f"workflow {key[0]}: this worker no longer holds the lease of epoch {key[1]}, nothing was written; "
-        "whoever holds it now goes on from the recorded history"
-    )
 
 
 def _ended(

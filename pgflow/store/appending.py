@@ -1,0 +1,65 @@
+"""The journal's statement, its pieces put together for what a batch holds, and the batch's parameters.
+
+It fences each run by its own epoch, appends rows, consumes signals and decides outcomes, all in one statement. The
+journal sends it for many runs at once; a transactional activity sends it for its own run within its own transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from pgflow.errors import LeaseLost
+from pgflow.store.batch import (
+    Part,
+    RunKey,
+    outcome_parameters,
+    row_parameters,
+    run_parameters,
+    signal_parameters,
+)
+from pgflow.store.connections import statement
+
+
+def append(schema: str, worker: str, parts: Sequence[Part]) -> tuple[bytes, dict[str, Any]]:
+    """The statement that writes a batch, and its parameters.
+
+    Args:
+        schema: The schema of the tables.
+        worker: The worker whose leases fence the batch.
+        parts: What each run has in it.
+
+    Raises:
+        Unwritable: A text holds a character that cannot travel.
+    """
+    rows, outcomes = row_parameters(parts), outcome_parameters(parts)
+    signals = signal_parameters(parts)
+    parameters = {
+        "worker": worker,
+        **run_parameters(parts),
+        **(rows or {}),
+        **(signals or {"consumed": None}),
+        **(outcomes or {}),
+    }
+    return _text(schema, rows is not None, signals is not None, outcomes is not None), parameters
+
+
+def lost(key: RunKey) -> LeaseLost:
+    """What is said of a run that is not this worker's any more."""
+    return LeaseLost(
+        f"workflow {key[0]}: this worker no longer holds the lease of epoch {key[1]}, nothing was written; "
+        "whoever holds it now goes on from the recorded history"
+    )
+
+
+@cache
+def _text(schema: str, rows: bool, signals: bool, outcomes: bool) -> bytes:
+    names = [
+        "journal_fence",
+        *["journal_rows"] * rows,
+        *["journal_consumed"] * signals,
+        *["journal_outcomes"] * outcomes,
+        "journal_result",
+    ]
+    return b"".join(statement(name, schema) for name in names)
