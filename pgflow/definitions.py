@@ -261,11 +261,6 @@ def activity(
     """
     limit = _timeout(timeout)
     policy = RetryPolicy() if retry is None else _checked_retry(retry)
-    if transactional:
-        raise NotImplementedError(
-            "@pgflow.activity(transactional=True): transactional activities do not exist yet in this version. Make the "
-            "activity idempotent by `ctx.idempotency_key` instead."
-        )
 
     def decorate(function: Callable[..., Any]) -> Activity[Any, Any]:
         if not inspect.isfunction(function) and not inspect.ismethod(function):

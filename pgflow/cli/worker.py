@@ -33,6 +33,7 @@ log = logging.getLogger("pgflow.worker")
 @click.option("--concurrency", default=1000, show_default=True, help="Workflows in memory at once, a process.")
 @click.option("--processes", default=1, show_default=True, help="Processes; one uses one core.")
 @click.option("--threads", default=32, show_default=True, help="Plain activity functions at once, a process.")
+@click.option("--transactions", default=10, show_default=True, help="Transactional activities at once, a process.")
 @click.option("--lease", default=15.0, show_default=True, help="Seconds until a silent worker's workflows are taken over.")
 @click.option("--grace", default=10.0, show_default=True, help="Seconds that running activities may go on after SIGTERM.")
 @click.option("--payload-limit", default=1 << 20, show_default=True, help="The largest payload, in bytes of JSON.")
@@ -46,6 +47,7 @@ def worker(
     concurrency: int,
     processes: int,
     threads: int,
+    transactions: int,
     lease: float,
     grace: float,
     payload_limit: int,
@@ -72,6 +74,7 @@ def worker(
             lease=lease,
             schema=schema,
             threads=threads,
+            transactions=transactions,
             grace=grace,
             payload_limit=payload_limit,
         )

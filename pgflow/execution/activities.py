@@ -6,18 +6,21 @@ An attempt that fails and will be repeated is recorded (attempts, error, when th
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pgflow.codec import decode_error, encode_error
-from pgflow.errors import ActivityFailed, SerializationError
+from pgflow.errors import ActivityFailed, LeaseLost, SerializationError
 from pgflow.execution.activity_context import ActivityContext
 from pgflow.execution.attempts import ActivityCall
 from pgflow.execution.kept import Changes
-from pgflow.execution.ports import EventRow
+from pgflow.execution.ports import EventRow, Write
 from pgflow.execution.scope import Scope
 from pgflow.execution.step import Step
 from pgflow.history.events import (
     KIND_ACTIVITY,
+    STATUS_CANCELLED,
     STATUS_COMPLETED,
     STATUS_FAILED,
     STATUS_PENDING,
@@ -70,13 +73,12 @@ class ActivityStep(Step):
 
     def stop(self) -> None:
         call = self._call
-        if call is not None and not call.committing:
+        if call is not None:
             call.cancel()
             self._end_call(call)
 
     def give_up(self) -> None:
-        call = self._call
-        if call is not None and not call.committing:
+        if self._call is not None:
             self.stop()
             if self._told is not None:
                 self.scope.record(self, self.pending_row())
@@ -101,7 +103,14 @@ class ActivityStep(Step):
         )
         assert self.input is not None
         self._call = ActivityCall(
-            self._activity, context, self.input, self, limit, self._done, self._heartbeat
+            self._activity,
+            context,
+            self.input,
+            self,
+            limit,
+            self._done,
+            self._heartbeat,
+            self._ready,
         )
         run.host.start_activity(self._call)
 
@@ -111,7 +120,7 @@ class ActivityStep(Step):
         self.scope.run.attempts_running -= 1
 
     def _heartbeat(self, details: str) -> None:
-        if self._call is None or self._call.committing or self.scope.run.closed:
+        if self._call is None or self.scope.run.closed:
             return
         self._told = details
         self.scope.record(self, self.pending_row())
@@ -135,6 +144,65 @@ class ActivityStep(Step):
                 run.finish(self, STATUS_COMPLETED, output=output)
                 return
         self._failed(error)
+
+    def _ready(self, output: str, go: Callable[[Write], None]) -> None:
+        """A transactional attempt has returned: its write is next, alone, after all that comes before it.
+
+        Raises:
+            SerializationError: what it leaves with the workflow cannot be stored.
+        """
+        call, run = self._call, self.scope.run
+        assert call is not None
+        changes = self._changes(call)
+        self.scope.record_before(self)
+        run.write_alone(lambda: self._commit(call, output, changes, go))
+
+    def _commit(
+        self,
+        call: ActivityCall,
+        output: str,
+        changes: Changes | None,
+        go: Callable[[Write], None],
+    ) -> None:
+        run = self.scope.run
+        if call.cancelled or run.closed:
+            run.written_alone(row=False)
+            return
+        call.committing = True
+        self._end_call(call)  # too late to stop it
+        self.attempts += 1
+        delivery = run.reserve(self, lambda at: self.deliver(STATUS_COMPLETED, output, None, at))
+        row = self.scope.row_alone(self.row(STATUS_COMPLETED, delivery.seq, output))
+        state = tags = None
+        if changes is not None:
+            state, tags = run.kept.texts(changes)
+            run.kept.gather(changes)
+
+        def committed(write: Write, at: datetime) -> None:
+            run.host.observe_time(at)
+            delivery.committed, delivery.at = True, at
+            self.scope.recorded_alone(self)
+            if changes is not None:
+                run.kept.hand_over(changes)
+            run.written_alone()
+
+        def refused(write: Write, error: BaseException) -> None:
+            if isinstance(error, LeaseLost):
+                run.lost(error)
+            if run.closed:
+                return
+            run.withdraw(delivery)
+            self.finished = False
+            if changes is not None:
+                run.kept.drop(changes)
+            if self.settled:  # the code has gone on without it
+                self.scope.record(self, self.row(STATUS_CANCELLED))
+            else:
+                self._failed(error)
+            run.written_alone(row=False)
+
+        claimed = run.claimed
+        go(Write(claimed.workflow_id, claimed.epoch, [row], None, committed, refused, (), state, tags))
 
     def _changes(self, call: ActivityCall) -> Changes | None:
         """What the attempt leaves with the workflow.

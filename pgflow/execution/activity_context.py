@@ -176,13 +176,16 @@ class ActivityContext:
             return Changes({}, frozenset(), self._tags) if self._tags else None
         return changes_between(self._state_given, self._state, self._tags)
 
-    def attach(self, tell: Callable[[str], None] | None, connection: Any = None) -> None:
-        """Connect it with who hears of heartbeats, and with its transaction."""
+    def attach(self, tell: Callable[[str], None]) -> None:
+        """Connect it with who hears of heartbeats."""
         self._tell = tell
+
+    def connect(self, connection: Any) -> None:
+        """Connect it with its transaction."""
         self._connection = connection
 
     def end(self, why: str) -> None:
         """Nobody waits for this attempt any more."""
         if self._over is None:
             self._over = why
-        self._tell = None
+        self._tell = self._connection = None

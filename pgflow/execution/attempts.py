@@ -1,6 +1,7 @@
 """Attempts: the execution of activities on the worker's own event loop and in its threads, so many at once.
 
-An attempt knows nothing of history; it tells whoever asked for it what came of it.
+An attempt knows nothing of history; it tells whoever asked for it what came of it. A transactional one commits by itself
+(`transactional.py`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import time
 import types
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any
 
 from pgflow.execution.heartbeats import Heartbeats
+from pgflow.execution.ports import Transactions, Write
+from pgflow.execution.transactional import perform
 
 if TYPE_CHECKING:
     from pgflow.definitions import Activity
@@ -37,6 +40,8 @@ class ActivityCall:
         step: whose attempt it is, as messages show it.
         on_done: called once on the worker's loop with the encoded output or the error, unless the call was cancelled.
         on_heartbeat: called on the worker's loop with what the attempt tells, as JSON, at most once a second.
+        on_ready: called when the code of a transactional one has returned, with the encoded output; hands over, in the run's
+            turn, the write that its transaction commits. Then this write's callbacks are called, and not `on_done`.
     """
 
     __slots__ = (
@@ -49,8 +54,10 @@ class ActivityCall:
         "limit",
         "on_done",
         "on_heartbeat",
+        "on_ready",
         "task",
         "waited",
+        "work",
     )
 
     def __init__(
@@ -62,6 +69,7 @@ class ActivityCall:
         limit: int,
         on_done: Callable[[str | None, BaseException | None], None],
         on_heartbeat: Callable[[str], None],
+        on_ready: Callable[[str, Callable[[Write], None]], None],
     ) -> None:
         self.activity = activity
         self.context = context
@@ -70,12 +78,15 @@ class ActivityCall:
         self.limit = limit
         self.on_done = on_done
         self.on_heartbeat = on_heartbeat
+        self.on_ready = on_ready
         self.cancelled = False
         self.committing = False
         """Its transaction commits at the moment: too late to cancel it."""
         self.task: asyncio.Task[None] | None = None
         self.waited = False
         """Whether it has waited for something: then other code has run meanwhile."""
+        self.work: Future[Any] | None = None
+        """What runs in a thread for it."""
 
     @property
     def label(self) -> str:
@@ -115,6 +126,8 @@ class ActivityRunner:
         executor: the threads of plain functions.
         tasks: how many async attempts run at once.
         threads: how many plain functions run at once.
+        transactions: where transactional ones get their transactions.
+        places: how many transactional ones run at once, of either sort.
         may_begin: whether an attempt may begin at the moment: the lease is still this worker's.
     """
 
@@ -123,13 +136,16 @@ class ActivityRunner:
         executor: Executor,
         tasks: int,
         threads: int,
+        transactions: Transactions,
+        places: int,
         may_begin: Callable[[], bool] = lambda: True,
     ) -> None:
         self._loop = asyncio.get_running_loop()  # not the run's own, on which `start` is often called
         self._context = contextvars.copy_context()  # nor that of the workflow whose code asks
         self._executor = executor
         self._may_begin = may_begin
-        self._lanes = {True: _Lane(tasks), False: _Lane(threads)}
+        self._transactions = transactions
+        self._lanes = {True: _Lane(tasks), False: _Lane(threads), None: _Lane(places)}
         self._paused = False
         self._calls: dict[asyncio.Task[None], ActivityCall] = {}
         self._closed = False
@@ -141,7 +157,8 @@ class ActivityRunner:
 
     def start(self, call: ActivityCall) -> None:
         """Run an attempt, now or when it is its turn."""
-        lane = self._lanes[call.activity.is_async]
+        activity = call.activity
+        lane = self._lanes[None if activity.transactional else activity.is_async]
         lane.waiting.append(call)
         self._next(lane)
 
@@ -209,19 +226,38 @@ class ActivityRunner:
                 # A process that was stopped for long finds answers from before: what they lead to, others have done.
                 call.waited = True
                 await asyncio.sleep(UNTRUSTED_PAUSE)
-            output = await self._execute(call, lane)
+            if call.activity.transactional:
+                call.waited = True
+                await perform(call, self._transactions, self._execute)
+            else:
+                output = await self._execute(call)
         except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
             # SystemExit from an activity is a failure of the activity, not an order to the worker.
             failure = error
         finally:
             heartbeats.close()
             call.context.end("it has ended")
-            if call.activity.is_async:
-                self._freed(lane)
-        if not call.cancelled and not self._closed:
+            self._free(lane, call.work)
+        if call.committing:
+            if failure is not None:
+                log.error("the end of %s could not be told to its run", call.label, exc_info=failure)
+        elif not call.cancelled and not self._closed:
             call.on_done(output, failure)
 
-    async def _execute(self, call: ActivityCall, lane: _Lane) -> str:
+    def _free(self, lane: _Lane, work: Future[Any] | None) -> None:
+        """Free a place: now, or when the thread has ended that nobody waits for any more."""
+        loop = self._loop
+
+        def ended(_: object) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._freed, lane)
+
+        if work is None or work.done():
+            self._freed(lane)
+        else:
+            work.add_done_callback(ended)
+
+    async def _execute(self, call: ActivityCall) -> str:
         activity = call.activity
         started = self._loop.time()
         if activity.is_async:
@@ -235,7 +271,7 @@ class ActivityRunner:
                 return activity.encode_result(end.value, call.limit)
             going_on: Coroutine[Any, Any, Any] = _go_on(code, awaited)
         else:
-            going_on = self._in_thread(call, lane)
+            going_on = self._in_thread(call)
         call.waited = True
         deadline = asyncio.timeout_at(
             None if activity.timeout is None else started + activity.timeout
@@ -252,23 +288,13 @@ class ActivityRunner:
             raise
         return activity.encode_result(value, call.limit)
 
-    async def _in_thread(self, call: ActivityCall, lane: _Lane) -> Any:
-        loop, context = self._loop, contextvars.copy_context()
-
-        def ended(_: object) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._freed, lane)
-
-        try:
-            args, kwargs = call.activity.decode_arguments(call.input)
-            work = self._executor.submit(
-                context.run, call.activity.fn, call.context, *args, **kwargs
-            )
-        except BaseException:
-            self._freed(lane)
-            raise
-        work.add_done_callback(ended)
-        return await asyncio.wrap_future(work)
+    async def _in_thread(self, call: ActivityCall) -> Any:
+        context = contextvars.copy_context()
+        args, kwargs = call.activity.decode_arguments(call.input)
+        call.work = self._executor.submit(
+            context.run, call.activity.fn, call.context, *args, **kwargs
+        )
+        return await asyncio.wrap_future(call.work)
 
 
 async def _awaited(code: Awaitable[Any]) -> Any:

@@ -7,6 +7,7 @@ crosses between the two. Times are the database's; durations are seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -242,6 +243,39 @@ class Journal(Protocol):
 
     def write(self, write: Write) -> None:
         """Take one write; it is in the next transaction, or in a later one when its run's row is busy."""
+        ...
+
+
+class Transaction(Protocol):
+    """One transaction that commits an activity's result together with the activity's own statements."""
+
+    @property
+    def connection(self) -> Any:
+        """What the activity works with."""
+        ...
+
+    async def commit(self, write: Write) -> datetime:
+        """Write what belongs to the result and make all of it durable: the time of that. If this raises, nothing is."""
+        ...
+
+    async def rollback(self) -> None:
+        """Undo everything."""
+        ...
+
+    async def abort(self, work: Future[Any]) -> None:
+        """Undo everything although `work`, in its thread, is still using the connection."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        ...
+
+
+class Transactions(Protocol):
+    """Where transactional activities get their transactions."""
+
+    async def begin(self, *, blocking: bool, timeout: float | None) -> Transaction:
+        """Begin one, for a thread or not, for an activity that may take so many seconds."""
         ...
 
 

@@ -131,10 +131,15 @@ class Database:
         """The SQL of one file in `store/sql`, for this schema."""
         return statement(name, self.schema)
 
-    def conninfo(self, purpose: str) -> str:
-        """The connection string with the engine's settings added to what the caller's DSN says."""
+    def conninfo(self, purpose: str, *, plain: bool = False) -> str:
+        """The connection string with the engine's settings added to what the caller's DSN says.
+
+        Args:
+            purpose: What it is for: a word that `pg_stat_activity` shows.
+            plain: For other statements than the engine's: without its timeouts and its say in their plans.
+        """
         given = psycopg.conninfo.conninfo_to_dict(self.dsn)
-        settings = {
+        settings = {} if plain else {
             "statement_timeout": str(self.statement_timeout),
             "idle_in_transaction_session_timeout": str(self.statement_timeout),
             "timezone": "UTC",
@@ -149,7 +154,8 @@ class Database:
         extra: dict[str, Any] = {
             key: value for key, value in _KEEPALIVE.items() if key not in given
         }
-        extra["options"] = f"{given.get('options') or ''} {options}".strip()
+        if settings:
+            extra["options"] = f"{given.get('options') or ''} {options}".strip()
         extra["application_name"] = f"{self.application} {purpose}"
         return make_conninfo(self.dsn, **extra)
 

@@ -17,6 +17,7 @@ class Settings:
         concurrency: workflows in memory at once.
         activities: async activity attempts at once.
         threads: plain activity functions at once, each in a thread.
+        transactions: transactional activities at once, each on a connection of its own.
         cached: sleeping workflows kept in memory, at most, to go on without a replay.
         lease: how long its workflows are safe from others after its last heartbeat.
         grace: how long running activities may go on after a stop.
@@ -33,6 +34,7 @@ class Settings:
     concurrency: int = 1000
     activities: int = 1000
     threads: int = 32
+    transactions: int = 10
     cached: int = 1000
     lease: float = 15.0
     grace: float = 10.0
@@ -44,7 +46,7 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.queues or not all(isinstance(queue, str) and queue for queue in self.queues):
             raise ValueError(f"queues={self.queues!r}: expected at least one name")
-        for name in ("concurrency", "activities", "threads", "max_backlog"):
+        for name in ("concurrency", "activities", "threads", "transactions", "max_backlog"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}={value!r}: expected a whole number, at least 1")

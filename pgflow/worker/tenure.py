@@ -40,6 +40,7 @@ from pgflow.store.hints import Notifier
 from pgflow.store.journal import Journal
 from pgflow.store.loops import LoopAdvancer
 from pgflow.store.mailbox import Mailbox
+from pgflow.store.transactions import Transactions
 from pgflow.worker.cache import Cache
 from pgflow.worker.clock import DatabaseClock
 from pgflow.worker.mail import Mail
@@ -103,8 +104,18 @@ class Tenure:
             Mailbox(database, worker_id), notifier, settings.poll, self._seen, self._arrive, self.look, on_death
         )
         self._on_death = on_death
-        self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="pgflow activity")
-        self._activities = ActivityRunner(self._threads, settings.activities, settings.threads, trusted)
+        self._threads = ThreadPoolExecutor(
+            settings.threads + settings.transactions, thread_name_prefix="pgflow activity"
+        )
+        self._transactions = Transactions(database, worker_id, self._threads, self._written)
+        self._activities = ActivityRunner(
+            self._threads,
+            settings.activities,
+            settings.threads,
+            self._transactions,
+            settings.transactions,
+            trusted,
+        )
         self._wanted = asyncio.Event()
         self._unheard = False
         """News came for a run that was not in memory yet."""
@@ -173,6 +184,7 @@ class Tenure:
 
     async def _close(self) -> None:
         self._activities.close()
+        await self._transactions.close(LAST_WRITES)
         self._cache.clear()
         await self._mail.close()
         await self._loops.close()

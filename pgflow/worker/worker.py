@@ -41,6 +41,7 @@ class Worker:
         lease: seconds (or a timedelta) that its workflows are safe from others after its last heartbeat.
         schema: the schema of the tables.
         threads: plain activity functions at once.
+        transactions: transactional activities at once; each has a connection to the database of its own.
         cached: sleeping workflows kept in memory, at most, to go on without a replay.
         activities: async activity attempts at once; as many as workflows if not given.
         grace: seconds (or a timedelta) that running activities may go on after a stop.
@@ -67,6 +68,7 @@ class Worker:
         lease: timedelta | float = 15.0,
         schema: str = "pgflow",
         threads: int = 32,
+        transactions: int = 10,
         cached: int = 1000,
         activities: int | None = None,
         grace: timedelta | float = 10.0,
@@ -82,6 +84,7 @@ class Worker:
             concurrency=concurrency,
             activities=concurrency if activities is None else activities,
             threads=threads,
+            transactions=transactions,
             cached=cached,
             lease=seconds(lease, "lease"),
             grace=seconds(grace, "grace"),

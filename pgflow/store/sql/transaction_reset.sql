@@ -1,0 +1,8 @@
+-- Leaves nothing of an activity in the session for the next one, but for statements that are prepared.
+CLOSE ALL;
+RESET SESSION AUTHORIZATION;
+RESET ALL;
+UNLISTEN *;
+DISCARD TEMP;
+DISCARD SEQUENCES;
+SELECT pg_advisory_unlock_all()
