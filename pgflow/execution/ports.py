@@ -6,6 +6,7 @@ crosses between the two. Times are the database's; durations are seconds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -236,6 +237,8 @@ class Arrived:
     pause: bool = False
     signals: list[Signal] = field(default_factory=list)
     """What is new in the mailbox, in order; ends of children take a place in it and are not among these."""
+    looked_at: float = math.inf
+    """When the database was asked, on this process's monotonic clock: what was committed here since may not be in it."""
 
 
 class Journal(Protocol):

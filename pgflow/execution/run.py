@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Container, Coroutine, Iterable
 from datetime import datetime
@@ -80,6 +81,8 @@ class Run:
         """Steps that the code has called so far."""
         self.cancelled = False
         """Whether a cancellation has been delivered to the code."""
+        self._cancel_taken_at = -math.inf
+        """When the last request to cancel was taken; who looked before may still have seen it."""
         self.aftermath: list[Step] | None = None
         """Since a failure was delivered and no step called after it: what failed, or was cancelled by the code."""
         self._mailbox = claimed.signals
@@ -147,7 +150,8 @@ class Run:
             return False
         new = [signal for signal in arrived.signals if signal.number > claimed.mailbox]
         claimed.mailbox = max(claimed.mailbox, arrived.mailbox)
-        claimed.cancel_requested = claimed.cancel_requested or arrived.cancel
+        if arrived.cancel and arrived.looked_at > self._cancel_taken_at:
+            claimed.cancel_requested = True
         if self.closed or self._outcome is not None:
             return True  # the write under way, or the next claim, finds them in the database
         self._mailbox.extend(new)
@@ -446,7 +450,12 @@ class Run:
         """Nothing waits to be delivered: the request to cancel is next."""
         if record_cancellation(self, lambda deliver: self.deliver_later(deliver).seq):
             self.claimed.cancel_requested = False
+            self._cancel_taken_at = math.inf  # until that is committed, whoever looks sees the request
             self._outgoing.cancel()
+            self._outgoing.call_after(self._cancel_is_taken)
+
+    def _cancel_is_taken(self) -> None:
+        self._cancel_taken_at = time.monotonic()
 
     def _hand_back_when_idle(self) -> None:
         if self.attempts_running or self.advancing or self.crossings.in_flight or self._outgoing.alone:

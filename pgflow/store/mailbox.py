@@ -9,6 +9,7 @@ others have delivered it finds by `attend`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,6 +68,7 @@ class Mailbox:
         while True:
             connection = await self._line.get()
             await faults.reach("mailbox.before_deliver")
+            looked_at = time.monotonic()
             cursor = await connection.execute(
                 self._database.statement("mail_deliver"),
                 {
@@ -78,7 +80,7 @@ class Mailbox:
                 prepare=True,
             )
             rows = await cursor.fetchall()
-            self._add(delivery, rows)
+            self._add(delivery, rows, looked_at)
             signals, last_signal, requests, last_request, passed_over = rows[0][:5]
             delivery.passed_over = delivery.passed_over or passed_over
             if signals < AT_ONCE and requests < AT_ONCE:
@@ -86,7 +88,9 @@ class Mailbox:
             after_signal = after_signal if last_signal is None else last_signal
             after_request = after_request if last_request is None else last_request
 
-    def _add(self, delivery: Delivery, rows: list[tuple[Any, ...]]) -> None:
+    def _add(
+        self, delivery: Delivery, rows: list[tuple[Any, ...]], looked_at: float
+    ) -> None:
         for _, _, _, _, _, id, queue, status, worker, epoch, after, mailbox, cancel, *signal in rows:
             if id is None:
                 continue
@@ -97,7 +101,7 @@ class Mailbox:
             elif status == "running":
                 last = delivery.arrived[-1] if delivery.arrived else None
                 if last is None or last.workflow_id != id or last.mailbox != mailbox:
-                    last = Arrived(id, epoch, after, mailbox, cancel)
+                    last = Arrived(id, epoch, after, mailbox, cancel, looked_at=looked_at)
                     delivery.arrived.append(last)
                 if signal[0] is not None:
                     last.signals.append(Signal(*signal))
@@ -112,6 +116,7 @@ class Mailbox:
             psycopg.Error: The database refused.
         """
         connection = await self._line.get()
+        looked_at = time.monotonic()
         cursor = await connection.execute(
             self._database.statement("mail_attend"), {"worker": self._worker}, prepare=True
         )
@@ -120,7 +125,7 @@ class Mailbox:
         for id, epoch, mailbox, cancel, pause in await cursor.fetchall():
             known = seen.get(id)
             if known is not None and (mailbox > known or cancel or pause):
-                news[id] = Arrived(id, epoch, known, mailbox, cancel, pause)
+                news[id] = Arrived(id, epoch, known, mailbox, cancel, pause, looked_at=looked_at)
                 if mailbox > known:
                     behind[id] = known
         if behind:
