@@ -17,6 +17,7 @@ from pgflow.store.claims import Claims
 from pgflow.store.connections import Database, Line
 from pgflow.store.journal import Journal
 from pgflow.store.leases import recover
+from pgflow.store.mailbox import Mailbox
 from tests.client.fake import proxy
 from tests.store.scene import Scene, row
 
@@ -156,6 +157,24 @@ async def test_claims_and_recovery_pass_over_what_strangers_hold(scene: Scene, w
         assert claimed == {due, orphan}
     stranger.close()
     assert scene.all("SELECT id FROM workers WHERE id = %s", dead) == []
+
+
+async def test_deliveries_pass_over_receivers_that_strangers_hold(scene: Scene, worker: int) -> None:
+    held, free = (scene.run(status="sleeping", wake_in=3600.0, waiting_for=["news"]) for _ in range(2))
+    for receiver in (held, free):
+        scene.all("SELECT signal(%s::uuid, 'news')", receiver)
+    stranger = scene.other()
+    stranger.execute("SELECT FROM runs WHERE workflow_id = %s FOR UPDATE", [held])
+    mailbox = Mailbox(scene.database, worker)
+    woken = "SELECT workflow_id FROM runs WHERE status = 'pending'"
+    async with asyncio.timeout(5):  # half of what the engine's statements may take
+        await mailbox.deliver()
+        assert scene.all(woken) == [free]
+        stranger.rollback()
+        await mailbox.deliver()
+    assert set(scene.all(woken)) == {free, held}
+    stranger.close()
+    await mailbox.close()
 
 
 # 6. Short transactions
