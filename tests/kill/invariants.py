@@ -19,6 +19,7 @@ def violations(sql: psycopg.Connection[Any]) -> list[str]:
     return [
         *_outcomes(sql),
         *_left_over(sql),
+        *_crossings(sql),
         *_doubled_rows(sql),
         *_doubled_places(sql),
         *_holes(sql),
@@ -54,8 +55,23 @@ def _left_over(sql: psycopg.Connection[Any]) -> list[str]:
                 f"{_ENDED!r} ORDER BY workflow_id, location",
             ),
             ("worker", "SELECT id, expires_at FROM pgflow.workers"),
+            ("signal", "SELECT id, workflow_id, number, dropped_at FROM pgflow.signals WHERE consumed_at IS NULL"),
+            ("request", "SELECT id, workflow_id, kind FROM pgflow.requests"),
         )
         for row in _all(sql, query)
+    ]
+
+
+def _crossings(sql: psycopg.Connection[Any]) -> list[str]:
+    """A parent has started each child once, and sent each signal once, however often it died doing so."""
+    return [
+        f"{id}: {children} children, {signals} signals"
+        for id, children, signals in _all(
+            sql,
+            "SELECT w.id, count(DISTINCT c.id), count(s.id) FROM pgflow.workflows AS w "
+            "LEFT JOIN pgflow.workflows AS c ON c.parent_id = w.id LEFT JOIN pgflow.signals AS s ON s.workflow_id = c.id "
+            "WHERE w.name = 'family' GROUP BY w.id HAVING count(DISTINCT c.id) <> 2 OR count(s.id) <> 2",
+        )
     ]
 
 

@@ -9,6 +9,7 @@ import asyncio
 import os
 import threading
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -201,6 +202,34 @@ async def everything(ctx: pgflow.WorkflowContext, number: int) -> int:
     return first + sum(both)
 
 
+@pgflow.signal
+@dataclass
+class Ping:
+    """Something for a child to hear."""
+
+    number: int
+
+
+@pgflow.workflow
+async def listener(ctx: pgflow.WorkflowContext, number: int) -> int:
+    """Hears two signals, in order."""
+    first = await ctx.listen(Ping)
+    doubled = await ctx.activity(double, first.number)
+    second = await ctx.listen(Ping, timeout=3600)
+    return doubled + second.number
+
+
+@pgflow.workflow
+async def family(ctx: pgflow.WorkflowContext, number: int) -> int:
+    """Two children: one works, the other is told what to do."""
+    worker = await ctx.dispatch(sequence, number)
+    ear = await ctx.dispatch(listener, number)
+    await ctx.signal(Ping(number), to=ear.id)
+    found = await worker.output()
+    await ctx.signal(Ping(number + 1), to=ear.id)
+    return found + await ear.output()
+
+
 def foretold(name: str, number: int) -> int:
     """The output of a workflow, computed without pgflow."""
     if name == "sequence":
@@ -215,8 +244,15 @@ def foretold(name: str, number: int) -> int:
         return 2 * sum((number + done) * 4 + done * 3 + 2 for done in range(TURNS))
     if name == "deadlines":
         return (number + 2) * 2
+    if name == "listener":
+        return number * 2 + number + 1
+    if name == "family":
+        return foretold("sequence", number) + foretold("listener", number)
     assert name == "everything"
     return sum(foretold(part, number) for part in ("sequence", "stubborn", "together"))
 
 
-WORKFLOWS = [sequence, together, sleepy, stubborn, looping, deadlines, everything]
+ROOTS = [sequence, together, sleepy, stubborn, looping, deadlines, everything, family]
+"""What is started from outside."""
+
+WORKFLOWS = [*ROOTS, listener]

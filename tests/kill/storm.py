@@ -35,6 +35,7 @@ class Storm:
     failed: list[str] = field(default_factory=list)
     """Workers that ended by an error of their own."""
     workflows: int = 0
+    """Those started from outside, and their children."""
     violations: list[str] = field(default_factory=list)
 
 
@@ -133,10 +134,9 @@ def rage(
                 while weather.kills < kills and time.monotonic() < until and weather.alive:
                     missing = live - patience.look()
                     if missing >= live // 5:
-                        for workflow in load.WORKFLOWS:
-                            numbers = [chance.randint(1, 1000) for _ in range(missing // len(load.WORKFLOWS) + 1)]
+                        for workflow in load.ROOTS:
+                            numbers = [chance.randint(1, 1000) for _ in range(missing // len(load.ROOTS) + 1)]
                             client.dispatch_many(workflow, [{"number": number} for number in numbers])
-                            storm.workflows += len(numbers)
                     time.sleep(0.05)  # the pace of the load, not a wait for anything
                 weather.order("calm")
                 while patience.look():
@@ -144,6 +144,7 @@ def rage(
             weather.end()
         finally:
             weather.kill()
+        storm.workflows = sql.execute("SELECT count(*) FROM pgflow.workflows").fetchone()[0]  # type: ignore[index]
         storm.violations = storm.failed + violations(sql)
     return storm
 
