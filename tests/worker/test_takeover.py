@@ -14,6 +14,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 import pgflow
+from pgflow.store.uuid7 import uuid7
 from tests.store.scene import Scene, until
 from tests.worker import flows
 from tests.worker.processes import let_go_on, marked, marks, run_of, worker_process
@@ -91,10 +92,12 @@ async def test_where_locks_are_forbidden_the_lease_decides(
 async def test_without_notifications_everything_is_found_by_polling(
     scene: Scene, humble_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every feature, by a role that may neither notify nor lock; and a worker that listened hears nothing."""
+    """Every feature, by a role that may neither notify nor lock."""
     monkeypatch.setenv(flows.VARIABLE, humble_dsn)
     async with pgflow.Client(humble_dsn) as client:
         async with pgflow.Worker(humble_dsn, workflows=flows.ALL, poll=0.1):
+            for number in range(5):  # the first may be found by the looks of a beginning
+                assert await (await client.dispatch(flows.sums, number)).output(30) == (number + 1) * 10
             handles = [
                 await client.dispatch(flows.sums, 4),
                 await client.dispatch(flows.sleeper, 1, 1.1),
@@ -107,9 +110,13 @@ async def test_without_notifications_everything_is_found_by_polling(
 async def test_lost_notifications_only_delay(scene: Scene, client: pgflow.Client) -> None:
     """Work that appears without a word, as when every hint is lost."""
     async with pgflow.Worker(scene.database.dsn, workflows=flows.ALL, poll=0.1):
-        run = scene.run(name="sums")
-        scene.do("UPDATE workflows SET input = '{\"number\": 4}' WHERE id = %s", run)
-        assert await client.output(run, 20) == 50
+        for number in range(5):
+            run = uuid7()
+            scene.do("INSERT INTO workflows (id, name, input) VALUES (%s, 'sums', %s)", run, f'{{"number": {number}}}')
+            scene.do(
+                "INSERT INTO runs (workflow_id, name, status, wake_at) VALUES (%s, 'sums', 'pending', now())", run
+            )
+            assert await client.output(run, 20) == (number + 1) * 10
 
 
 async def test_several_processes_end_with_their_supervisor(scene: Scene, client: pgflow.Client) -> None:
