@@ -43,7 +43,7 @@ from pgflow.store.signalling import mail
 _log = logging.getLogger("pgflow.store")
 
 GATHER = 0.002
-"""Seconds for which hints are gathered before they are sent."""
+"""Seconds between two sendings, at least: meanwhile hints are gathered. The first after a pause leaves at once."""
 
 MOST_IDS = 20_000
 """Ended workflows that wait to be announced, at most; of the others only polling tells."""
@@ -237,12 +237,15 @@ class Notifier:
         await self._line.drop()
 
     async def _run(self) -> None:
+        next_at = 0.0
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._until_trim()):
                     await self._wanted.wait()
-            if not self._closing:
-                await asyncio.sleep(GATHER)
+            pause = next_at - time.monotonic()
+            if pause > 0 and not self._closing:
+                await asyncio.sleep(pause)
+            next_at = time.monotonic() + GATHER
             self._wanted.clear()
             try:
                 await self._send()
