@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import logging
 import os
@@ -80,7 +81,19 @@ def worker(
         )
     except (ValueError, TypeError) as error:
         raise click.ClickException(str(error)) from error
+    spare_collector()
     leave(asyncio.run(serve(made)))
+
+
+def spare_collector() -> None:
+    """Have the garbage collector look less often, and not at what was there from the start.
+
+    A thousand workflows in memory are many young objects that live for some batches: by default it would go through them
+    again and again, for a quarter of the worker's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 def leave(code: int) -> NoReturn:
