@@ -92,6 +92,27 @@ class _Task(asyncio.Task[T]):
         return self._number
 
 
+class _Ready(asyncio.Handle):
+    """A callback that is ready: asyncio's own handle without what only debugging needs."""
+
+    __slots__ = ()
+
+    def __init__(  # asyncio's own is five times slower, and each step makes a few
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: RunLoop,
+        context: contextvars.Context | None,
+    ) -> None:
+        self._context = contextvars.copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+
 class RunLoop(asyncio.AbstractEventLoop):
     """The deterministic event loop of one run.
 
@@ -180,7 +201,7 @@ class RunLoop(asyncio.AbstractEventLoop):
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = _Ready(callback, args, self, context)
         self._ready.append(handle)
         return handle
 

@@ -29,12 +29,16 @@ class DatabaseClock:
     """
 
     def __init__(self, monotonic: float | None = None) -> None:
+        self._last: datetime | None = None
         self._current: float | None = None
         self._previous: float | None = None
         self._since = time.monotonic() if monotonic is None else monotonic
 
     def observe(self, at: datetime) -> None:
         """The database's time was `at`, or later, just now."""
+        if at is self._last:
+            return  # another write of the same batch: the first told as much, and sooner
+        self._last = at
         monotonic = time.monotonic()
         offset = (at - _START).total_seconds() - monotonic
         if monotonic - self._since > WINDOW:
