@@ -18,12 +18,19 @@ from pgflow.execution.attempts import ActivityCall, ActivityRunner
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="untouched")
 
 
+NO_TRANSACTIONS: Any = None
+
+
+def _never(*given: Any) -> None:
+    raise AssertionError("none of these is transactional")
+
+
 class Attempts:
     """Starts activities on a runner, and keeps what comes of them."""
 
     def __init__(self, places: int = 100) -> None:
         self._threads = ThreadPoolExecutor(1)
-        self.runner = ActivityRunner(self._threads, places, 1)
+        self.runner = ActivityRunner(self._threads, places, 1, NO_TRANSACTIONS, 1)
         self.results: list[Any] = []
         self._expected = 0
         self._all = asyncio.Event()
@@ -32,7 +39,7 @@ class Attempts:
         self._expected += 1
         text = activity.encode_arguments(args, {})
         context = ActivityContext("1", UUID(int=1), activity.name, 1)
-        call = ActivityCall(activity, context, text, "a step", 1000, self._done, lambda details: None)
+        call = ActivityCall(activity, context, text, "a step", 1000, self._done, lambda details: None, _never)
         self.runner.start(call)
         return call
 
