@@ -129,7 +129,7 @@ def decode(text: str, annotation: Any = Any, *, what: str) -> Any:
         ) from error.__cause__
 
 
-_scan = json.JSONDecoder().scan_once
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # undocumented, and older than asyncio
 
 
 def _loads(text: str) -> Any:

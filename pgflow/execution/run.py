@@ -122,13 +122,14 @@ class Run:
         yielded, self._yielded = self._yielded, None
         if yielded is not None:
             self.loop.thaw(yielded)
+        loop = self.loop
         try:
             while True:
-                self.loop.drain()
+                loop.drain()
                 if self.fatal is not None or root.done():
                     self._end(root)
                     return
-                if self._stopping or self.loop.frozen or not self._order.deliver_next():
+                if self._stopping or loop.frozen or not self._order.deliver_next():
                     break
                 rounds += 1
                 if rounds % 64 == 0 and time.monotonic() > until:
@@ -289,7 +290,8 @@ class Run:
 
     def unpark(self, step: Step) -> None:
         """`step` no longer waits."""
-        self._waits.unpark(step)
+        if self._waits.parked:
+            self._waits.unpark(step)
 
     def hold(self) -> asyncio.Future[None]:
         """A future to be awaited at once, during which no code of the run goes on and nothing is delivered to it."""
@@ -437,7 +439,7 @@ class Run:
             or self.crossings.busy
         )
         if not waiting:
-            if self._waits:
+            if self._waits.parked:
                 self._write_outcome(self._waits.suspension(self.claimed.mailbox))
                 return
             if not self._outgoing.calls_in_flight:

@@ -96,6 +96,10 @@ class _Ready(asyncio.Handle):
     """A callback that is ready: asyncio's own handle without what only debugging needs."""
 
     __slots__ = ()
+    _context: contextvars.Context
+    _callback: Callable[..., object]
+    _args: tuple[Any, ...]
+    _cancelled: bool
 
     def __init__(  # asyncio's own is five times slower, and each step makes a few
         self,
@@ -130,7 +134,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         self._name = name
         self._time = time
         self._fatal = fatal
-        self._ready: deque[asyncio.Handle] = deque()
+        self._ready: deque[_Ready] = deque()
         self.tasks: list[asyncio.Task[Any]] = []
         self._crowded = 64
         self._created = 0
@@ -148,13 +152,18 @@ class RunLoop(asyncio.AbstractEventLoop):
         try:
             while ready and not self.frozen:
                 handle = ready.popleft()
-                if not handle.cancelled():
-                    try:
-                        handle._run()
-                    except (SystemExit, KeyboardInterrupt):
-                        # asyncio raises these through the loop *after* it has stored them in the task. The task's
-                        # owner finds them there; a workflow that calls sys.exit() must not end the worker.
-                        continue
+                if handle._cancelled:
+                    continue
+                try:
+                    handle._context.run(handle._callback, *handle._args)
+                except (SystemExit, KeyboardInterrupt):
+                    # asyncio raises these through the loop *after* it has stored them in the task. The task's
+                    # owner finds them there; a workflow that calls sys.exit() must not end the worker.
+                    continue
+                except BaseException as error:
+                    self.call_exception_handler(
+                        {"message": f"Exception in callback {handle._callback!r}", "exception": error}
+                    )
         finally:
             asyncio._set_running_loop(outer)
             sys.set_asyncgen_hooks(*hooks)

@@ -35,28 +35,26 @@ class Waits:
         self._wake = wake
         self.short = 0
         """How many of the steps wait so shortly that the lease is kept."""
-        self._parked: dict[Step, bool] = {}
+        self.parked: dict[Step, bool] = {}
+        """The steps that wait, and whether so shortly that the lease is kept."""
         self._due_timeouts: list[TimeoutStep] = []
         self._timer: Timer | None = None
         self._timer_at: datetime | None = None
-
-    def __bool__(self) -> bool:
-        return bool(self._parked)
 
     def park(self, step: Step, wake_at: datetime | None, short: bool) -> None:
         """`step` waits for a moment, or (None) for an event from outside."""
         self.unpark(step)
         step.wake_at = wake_at
-        self._parked[step] = short
+        self.parked[step] = short
         self.short += short
 
     def unpark(self, step: Step) -> None:
         """`step` no longer waits."""
-        self.short -= self._parked.pop(step, False)
+        self.short -= self.parked.pop(step, False)
 
     def listening(self) -> list[ListenStep]:
         """The steps that listen for signals, in the order of their locations."""
-        found = [step for step in self._parked if isinstance(step, ListenStep)]
+        found = [step for step in self.parked if isinstance(step, ListenStep)]
         return sorted(found, key=lambda step: step.location)
 
     def suspension(self, mailbox: int) -> Suspended:
@@ -64,7 +62,7 @@ class Waits:
         wake_at: datetime | None = None
         names: dict[str, None] = {}
         children = False
-        for step in self._parked:
+        for step in self.parked:
             if not step.recorded:
                 step.scope.record(step, step.pending_row())
             if step.wake_at is not None and (wake_at is None or step.wake_at < wake_at):
@@ -76,7 +74,7 @@ class Waits:
     def set_timer(self) -> None:
         """See to it that the run is woken at the earliest moment."""
         first: datetime | None = None
-        for step in self._parked:
+        for step in self.parked:
             at = step.wake_at
             if at is not None and (first is None or at < first):
                 first = at
@@ -100,7 +98,7 @@ class Waits:
     def wake_due(self) -> None:
         """Let the steps whose moment has come go on."""
         now = self._host.now()
-        for step in list(self._parked):
+        for step in list(self.parked):
             if step.wake_at is not None and step.wake_at <= now:
                 self.unpark(step)
                 step.due()
