@@ -88,6 +88,10 @@ class Host(Protocol):
         """Send messages whose rows are committed, soon; nobody waits for it."""
         ...
 
+    def asked(self) -> None:
+        """Something has been asked of other workflows by a write that is committed: see to it that it is delivered soon."""
+        ...
+
     def keep(self, run: Run) -> bool:
         """Whether `run`, which has just suspended, stays in memory: `Run.resume` goes on with it without a replay."""
         ...

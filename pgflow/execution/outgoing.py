@@ -167,6 +167,8 @@ class Outgoing:
         run.host.observe_time(at)
         if write.messages:
             run.host.publish(write.messages)
+        if write.cancels:
+            run.host.asked()
         deliveries, calls = self._in_flight.popleft()
         if run.closed:
             return

@@ -208,6 +208,9 @@ class _Replay:
     def publish(self, messages: Sequence[Message]) -> None:
         raise AssertionError("nothing is committed in a replay")
 
+    def asked(self) -> None:
+        raise AssertionError("nothing is committed in a replay")
+
     def keep(self, run: Run) -> bool:
         raise AssertionError("nothing is committed in a replay")
 

@@ -257,6 +257,9 @@ class _Runner(Generic[R]):
     def publish(self, messages: Sequence[Message]) -> None:
         pass  # nobody subscribes; history holds them
 
+    def asked(self) -> None:
+        pass  # there are no others
+
     def keep(self, run: Run) -> bool:
         return False
 

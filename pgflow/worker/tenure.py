@@ -376,6 +376,10 @@ class Tenure:
         """Send messages whose rows are committed."""
         self._notifier.publish(messages)
 
+    def asked(self) -> None:
+        """Something has been asked of other workflows: deliver it."""
+        self._mail.look()
+
     def keep(self, run: Run) -> bool:
         """Whether a suspended run stays in memory."""
         if self._stopping or not self._settings.cached:

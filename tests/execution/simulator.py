@@ -187,6 +187,9 @@ class Incarnation:
     def publish(self, messages: Sequence[Message]) -> None:
         self.world.published.extend(messages)
 
+    def asked(self) -> None:
+        pass
+
     def keep(self, run: Run) -> bool:
         return False
 
