@@ -5,7 +5,6 @@ The branch's row only marks the place. No result is recorded: replay runs the cl
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -36,8 +35,7 @@ class BranchStep(Step):
         super().__init__(scope, name, version)
 
     async def run(self) -> Any:
-        if self.dropped:
-            raise asyncio.CancelledError(f"{self} was cancelled before it was awaited")
+        self.check_not_dropped()
         outer = self.scope
         if self.event is None or self.event.status == STATUS_PENDING:
             outer.record(self, self.row(STATUS_COMPLETED))
@@ -46,6 +44,8 @@ class BranchStep(Step):
             outer.run, outer, self.location, outer.iteration, outer.now, self.covering
         )
         try:
-            return await scope.run_body(self._body(scope))
+            value = await scope.run_body(self._body(scope))
+            self.check_not_dropped()
+            return value
         finally:
             self.settle()

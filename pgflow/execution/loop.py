@@ -95,8 +95,7 @@ class LoopStep(Step):
         event = self.event
         if event is not None and event.status == STATUS_COMPLETED:
             return await super().run()
-        if self.dropped:
-            raise asyncio.CancelledError(f"{self} was cancelled before it was awaited")
+        self.check_not_dropped()
         if event is None:
             self.scope.record(self, self.pending_row())
         try:
@@ -121,6 +120,7 @@ class LoopStep(Step):
             except BaseException:
                 outer.pass_time(scope.now)  # a failed loop runs this turn again on replay
                 raise
+            self.check_not_dropped()  # while the turn ended: then it stays the last
             now = scope.now
             ended = index + 1
             if isinstance(result, Break):

@@ -87,7 +87,7 @@ class Scope:
         self.unfinished: dict[Step, None] = {}
         self.unrecorded: deque[Step] = deque()
         self.children: dict[Scope, None] = {}
-        self.closed = False
+        self.closed: bool = parent is not None and parent.closed
         self._random: random.Random | None = None
         if parent is not None:
             parent.children[self] = None

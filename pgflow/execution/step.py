@@ -99,8 +99,7 @@ class Step:
 
     async def run(self) -> Any:
         """The coroutine that user code awaits."""
-        if self.dropped:
-            raise asyncio.CancelledError(f"{self} was cancelled before it was awaited")
+        self.check_not_dropped()
         future = self.future = self.scope.run.loop.create_future()
         event = self.event
         if event is None or event.status == STATUS_PENDING:
@@ -158,6 +157,15 @@ class Step:
     def result(self, status: str, output: str | None, error: str | None) -> Any:
         """The value of a recorded result, or raise the failure that it records."""
         return None
+
+    def check_not_dropped(self) -> None:
+        """Go no further when the body that called this step has ended, or its deadline has passed.
+
+        Raises:
+            CancelledError: so it is.
+        """
+        if self.dropped:
+            raise asyncio.CancelledError(f"{self} was cancelled while nothing of it was awaited")
 
     def settle(self) -> None:
         """Nothing more happens to this step."""

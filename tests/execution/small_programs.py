@@ -269,6 +269,28 @@ def turn_leaves_a_step(seen: Seen) -> pgflow.Workflow[Any, Any]:
     return program
 
 
+def loop_in_an_ended_branch(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """A branch fails while the loop in it waits for the end of a turn: the loop goes no further."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        async def turn(ctx: Ctx, n: int) -> Turn:
+            left = asyncio.ensure_future(ctx.activity(echo, f"left {n}"))
+            seen.append(await ctx.activity(echo, f"kept {n}"), ctx)
+            return pgflow.Break(n) if left.done() or n == 1 else pgflow.Continue(n + 1)
+
+        async def around(branch: Ctx) -> None:
+            await asyncio.gather(branch.activity(fails, "b"), branch.loop(turn, 0, commit_interval=1))
+
+        try:
+            await ctx.branch(around)
+        except pgflow.ActivityFailed:
+            seen.append("failed")
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
 def loop_cancelled_in_its_turn(seen: Seen) -> pgflow.Workflow[Any, Any]:
     """A deadline ends a loop in the middle of a turn; one that is caught lets the workflow go on."""
 
@@ -361,6 +383,7 @@ SMALL: dict[str, Program] = {
         time_beside_a_loop,
         empty_turns,
         turn_leaves_a_step,
+        loop_in_an_ended_branch,
         loop_cancelled_in_its_turn,
         due_together,
         never_awaited,
