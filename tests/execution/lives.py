@@ -96,9 +96,9 @@ class Lives:
                     life.crash()
         raise AssertionError(f"it does not end: {self.world.locations()}")
 
-    def check_end(self, status: str = "completed") -> None:
+    def check_end(self) -> None:
         """The workflow has ended as it should, and a replay of its history sees and gives the same."""
-        assert self.world.status == status, self.world.error
+        assert self.world.status == "completed", self.world.error
         for event in self.world.events.values():
             assert event.status != "pending", event
         check_places(self.world)
