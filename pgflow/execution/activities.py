@@ -166,7 +166,7 @@ class ActivityStep(Step):
     ) -> None:
         run = self.scope.run
         if call.cancelled or run.closed:
-            run.written_alone(row=False)
+            run.written_alone(new=False)
             return
         call.committing = True
         self._end_call(call)  # too late to stop it
@@ -181,10 +181,11 @@ class ActivityStep(Step):
         def committed(write: Write, at: datetime) -> None:
             run.host.observe_time(at)
             delivery.committed, delivery.at = True, at
+            new = not self.recorded
             self.scope.recorded_alone(self)
             if changes is not None:
                 run.kept.hand_over(changes)
-            run.written_alone()
+            run.written_alone(new)
 
         def refused(write: Write, error: BaseException) -> None:
             if isinstance(error, LeaseLost):
@@ -199,7 +200,7 @@ class ActivityStep(Step):
                 self.scope.record(self, self.row(STATUS_CANCELLED))
             else:
                 self._failed(error)
-            run.written_alone(row=False)
+            run.written_alone(new=False)
 
         claimed = run.claimed
         go(Write(claimed.workflow_id, claimed.epoch, [row], None, committed, refused, (), state, tags))

@@ -366,9 +366,9 @@ class Run:
         """
         self._outgoing.write_alone(begin)
 
-    def written_alone(self, row: bool = True) -> None:
-        """Such a transaction has ended, with a new row in history or (False) without."""
-        if row:
+    def written_alone(self, new: bool) -> None:
+        """Such a transaction has ended; whether history has a new row by it."""
+        if new:
             self._outgoing.count_row()
         self._outgoing.written_alone()
         self.host.schedule(self)
