@@ -22,13 +22,16 @@ from pgflow.store.batch import (
 from pgflow.store.connections import statement
 
 
-def append(schema: str, worker: str, parts: Sequence[Part]) -> tuple[bytes, dict[str, Any]]:
+def append(
+    schema: str, worker: str, parts: Sequence[Part], *, begun_before: bool = False
+) -> tuple[bytes, dict[str, Any]]:
     """The statement that writes a batch, and its parameters.
 
     Args:
         schema: The schema of the tables.
         worker: The worker whose leases fence the batch.
         parts: What each run has in it.
+        begun_before: Whether the transaction was begun by other statements, perhaps long ago: its `now()` is then not the time.
 
     Raises:
         Unwritable: A text holds a character that cannot travel.
@@ -42,7 +45,8 @@ def append(schema: str, worker: str, parts: Sequence[Part]) -> tuple[bytes, dict
         **(signals or {"consumed": None}),
         **(outcomes or {}),
     }
-    return _text(schema, rows is not None, signals is not None, outcomes is not None), parameters
+    text = _text(schema, rows is not None, signals is not None, outcomes is not None)
+    return _with_own_time(text) if begun_before else text, parameters
 
 
 def lost(key: RunKey) -> LeaseLost:
@@ -63,3 +67,8 @@ def _text(schema: str, rows: bool, signals: bool, outcomes: bool) -> bytes:
         "journal_result",
     ]
     return b"".join(statement(name, schema) for name in names)
+
+
+@cache
+def _with_own_time(text: bytes) -> bytes:
+    return text.replace(b"now()", b"statement_timestamp()")

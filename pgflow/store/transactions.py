@@ -211,7 +211,8 @@ class Transaction:
         if not await session.execute(database.statement("transaction_fence"), self._fence(write)):
             raise lost(key)
         worker = str(self._pool.worker_id)
-        ((at, fenced, *_),) = await session.execute(*append(database.schema, worker, parts_of([write])))
+        statement, parameters = append(database.schema, worker, parts_of([write]), begun_before=True)
+        ((at, fenced, *_),) = await session.execute(statement, parameters)
         if not fenced:
             raise lost(key)
         await faults.reach("transactions.before_commit")

@@ -190,7 +190,9 @@ async def test_so_many_at_once(scene: Scene, client: pgflow.Client) -> None:
         await until(lambda: scene.one(waiting) == 2, "two transactions")
         assert scene.one("SELECT count(*) FROM events WHERE location = '1'") == 5, "all have come as far"
         assert scene.one(waiting) == 2
+        now = scene.one("SELECT clock_timestamp()")
         scene.do("SELECT pg_advisory_unlock(7)")
         for handle in handles:
             assert await handle.output(20) == [1, "room booked", 2]
     assert len(effects(scene)) == 5
+    assert min(scene.all("SELECT completed_at FROM events WHERE location = '2'")) > now, "not the time of their begin"
