@@ -24,6 +24,7 @@ def violations(sql: psycopg.Connection[Any]) -> list[str]:
         *_doubled_places(sql),
         *_holes(sql),
         *_attempts(sql),
+        *_effects(sql),
     ]
 
 
@@ -171,3 +172,25 @@ def _attempts(sql: psycopg.Connection[Any]) -> list[str]:
         if status in ("completed", "failed") and attempted[key] != attempts:
             wrong.append(f"{id} {location}: {status} after {attempts} attempts, the last one that began is {attempted[key]}")
     return wrong
+
+
+def _effects(sql: psycopg.Connection[Any]) -> list[str]:
+    """Each transactional activity that completed has left its effect and its state, once; no other has."""
+    completed = {
+        uuid.uuid5(id, location)
+        for id, location in _all(
+            sql,
+            "SELECT workflow_id, location FROM pgflow.history "
+            "WHERE kind = 'activity' AND status = 'completed' AND name IN ('enter', 'enter_blocking')",
+        )
+    }
+    left: dict[Any, int] = defaultdict(int)
+    for (key,) in _all(sql, "SELECT key FROM effects"):
+        left[key] += 1
+    kept = {uuid.UUID(key) for (key,) in _all(sql, "SELECT json_object_keys(state) FROM pgflow.workflows")}
+    return [
+        *(f"{key}: {count} effects of one activity" for key, count in left.items() if count > 1),
+        *(f"{key}: completed without its effect" for key in completed - left.keys()),
+        *(f"{key}: an effect of an activity that did not complete" for key in left.keys() - completed),
+        *(f"{key}: state and history differ" for key in kept ^ completed),
+    ]

@@ -42,6 +42,9 @@ POINTS = {
     "loops.after_move": 4,
     "loops.after_trim": 4,
     "loops.before_commit": 4,
+    "transactions.before_fence": 6,
+    "transactions.before_commit": 6,
+    "transactions.after_commit": 6,
 }
 """Where a worker kills itself, and at which passing at the latest; in turn, with ordinary deaths between them."""
 

@@ -28,6 +28,7 @@ CREATE TABLE attempts (
     attempt int NOT NULL,
     begun_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+CREATE TABLE effects (key uuid NOT NULL, workflow_id uuid NOT NULL);
 CREATE TABLE kills (
     token text PRIMARY KEY,
     how text NOT NULL,
@@ -37,6 +38,8 @@ CREATE TABLE kills (
 
 QUICKLY = pgflow.RetryPolicy(max_attempts=4, initial=0.02, maximum=0.1)
 _NOTE = "INSERT INTO attempts (token, workflow_id, key, name, attempt) VALUES (%s, %s, %s, %s, %s)"
+
+_ENTER = "INSERT INTO public.effects (key, workflow_id) VALUES (%s, %s)"
 
 _local = threading.local()
 _shared: psycopg.AsyncConnection[Any] | None = None
@@ -96,6 +99,25 @@ def hopeless(ctx: pgflow.ActivityContext, number: int) -> int:
 async def endless(ctx: pgflow.ActivityContext) -> None:
     await note(ctx)
     await asyncio.Event().wait()
+
+
+@pgflow.activity(transactional=True, retry=QUICKLY)
+async def enter(ctx: pgflow.ActivityContext, number: int) -> int:
+    """An effect in the transaction of its result; the first attempt fails after it."""
+    await note(ctx)
+    await ctx.connection.execute(_ENTER, [ctx.id, ctx.workflow_id])
+    ctx.state[str(ctx.id)] = number
+    if ctx.attempt == 1:
+        raise ConnectionError("the first attempt fails")
+    return number + 1
+
+
+@pgflow.activity(transactional=True)
+def enter_blocking(ctx: pgflow.ActivityContext, number: int) -> int:
+    note_blocking(ctx)
+    ctx.connection.execute(_ENTER, [ctx.id, ctx.workflow_id])
+    ctx.state[str(ctx.id)] = number
+    return number + 1
 
 
 @pgflow.workflow
@@ -230,6 +252,21 @@ async def family(ctx: pgflow.WorkflowContext, number: int) -> int:
     return found + await ear.output()
 
 
+@pgflow.workflow
+async def ledger(ctx: pgflow.WorkflowContext, number: int) -> int:
+    """Transactional activities, one after the other and at once with plain ones, in turns of a loop."""
+
+    async def turn(ctx: pgflow.WorkflowContext, left: int) -> pgflow.Continue[int] | pgflow.Break[int]:
+        total = await ctx.activity(enter_blocking, left)
+        entered = await asyncio.gather(
+            ctx.activity(enter, total), ctx.activity(double, total), ctx.activity(enter_blocking, total)
+        )
+        return pgflow.Continue(left - 1) if left else pgflow.Break(sum(entered))
+
+    number = await ctx.activity(enter_blocking, number)
+    return number + await ctx.loop(turn, 3, commit_interval=2, keep_iterations=1000)
+
+
 def foretold(name: str, number: int) -> int:
     """The output of a workflow, computed without pgflow."""
     if name == "sequence":
@@ -248,11 +285,13 @@ def foretold(name: str, number: int) -> int:
         return number * 2 + number + 1
     if name == "family":
         return foretold("sequence", number) + foretold("listener", number)
+    if name == "ledger":
+        return number + 1 + 6
     assert name == "everything"
     return sum(foretold(part, number) for part in ("sequence", "stubborn", "together"))
 
 
-ROOTS = [sequence, together, sleepy, stubborn, looping, deadlines, everything, family]
+ROOTS = [sequence, together, sleepy, stubborn, looping, deadlines, ledger, everything, family]
 """What is started from outside."""
 
 WORKFLOWS = [*ROOTS, listener]
