@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from pgflow.commands import Dispatch, Dispatched, Standing
+from pgflow.store.arrays import literal
 from pgflow.store.channels import done_channel, done_payloads, wake_channel
 from pgflow.store.connections import statement
 from pgflow.store.query import Query
@@ -40,13 +41,13 @@ def dispatch(schema: str, workflows: Sequence[Dispatch]) -> Query[list[Dispatche
     return Query(text, columns_of(workflows), _dispatched)
 
 
-def columns_of(workflows: Sequence[Dispatch]) -> dict[str, list[Any]]:
+def columns_of(workflows: Sequence[Dispatch]) -> dict[str, str]:
     """The parameters that carry what is to be started, by column."""
     columns: Sequence[Sequence[Any]] = (
         list(zip(*workflows, strict=True)) if workflows else [()] * len(Dispatch._fields)
     )
     names = ("ids", "names", "inputs", "tags", "uniques", "run_ats", "priorities", "queues", "detached")
-    return dict(zip(names, map(list, columns), strict=True))
+    return dict(zip(names, map(literal, columns), strict=True))
 
 
 def _dispatched(rows: Sequence[tuple[Any, ...]]) -> list[Dispatched]:

@@ -14,6 +14,7 @@ import pytest
 
 from pgflow.commands import Dispatch
 from pgflow.store import dispatching
+from pgflow.store.arrays import literal
 from pgflow.store.channels import wake_channel
 from pgflow.store.uuid7 import uuid7
 from tests.schema.waits import Waits
@@ -213,3 +214,29 @@ def test_without_the_right_to_notify(dsn: str, sql: Sql) -> None:
     finally:
         sql.execute(f"DROP OWNED BY {role} CASCADE".encode())
         sql.execute(f"DROP ROLE {role}".encode())
+
+
+def test_a_client_reads_nothing_that_it_does_not_ask_for(sql: Sql) -> None:
+    """However young the tables' statistics are: not one of the workflows that are there already."""
+    for number in range(5):
+        query = dispatching.dispatch("pgflow", [Dispatch(uuid7(), "many") for _ in range(1000)])
+        with sql.transaction():
+            sql.execute(query.sql, query.params, prepare=True)
+            read = one(sql, "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'workflows'")
+        assert read == 0, f"{read} rows of {number} thousand were read"
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("text", ["", "a", None, "NULL", 'say "b"', "back\\slash", "{x,y}", " ", "\n", "é\x1f"]),
+        ("text", ["same, twice", "same, twice"]),
+        ("int", [1, -2, None]),
+        ("bool", [True, False, True]),
+        ("uuid", [UUID(int=1), None, UUID(int=2**128 - 1)]),
+        ("timestamptz", [None, datetime(2001, 2, 3, 4, 5, 6, 7, tzinfo=UTC)]),
+        ("text", []),
+    ],
+)
+def test_array_literals(sql: Sql, kind: str, values: list[Any]) -> None:
+    assert one(sql, f"SELECT %s::{kind}[]", literal(values)) == values

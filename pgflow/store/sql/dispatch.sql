@@ -2,6 +2,8 @@
 -- Those that must be unique enter `runs` first, where a live holder of the same key keeps them out; all others enter
 -- `workflows` first, where their id keeps out those that were started before, ended ones included.
 -- What was started is looked up as a hashed set (IN ... IS TRUE): a join with rows nobody can estimate would be a nested loop.
+-- What was there before is probed for row by row and only where nothing was started (LATERAL ... LIMIT, OFFSET 0): while
+-- the tables' statistics are young, a join would read all workflows that there are.
 -- A holder that committed after this statement began cannot be seen by it: its line says so (no name), ask again.
 , wanted AS MATERIALIZED (
     SELECT given.*, CASE WHEN is_unique THEN sha256(convert_to(name || chr(31) || tags::text, 'UTF8')) END AS unique_key
@@ -11,7 +13,7 @@ keyed AS (
     INSERT INTO {schema}.runs (workflow_id, name, queue, priority, status, wake_at, unique_key)
     SELECT id, name, queue, priority, 'pending', greatest(run_at, now()), unique_key
     FROM wanted
-    WHERE unique_key IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}.workflows AS w WHERE w.id = wanted.id)
+    WHERE unique_key IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}.workflows AS w WHERE w.id = wanted.id OFFSET 0)
     ORDER BY unique_key, number
     ON CONFLICT DO NOTHING
     RETURNING workflow_id
@@ -46,7 +48,11 @@ SELECT
 FROM (
     SELECT wanted.*, (id IN (SELECT started.id FROM started)) IS TRUE AS created FROM wanted
 ) AS told
-LEFT JOIN {schema}.workflows AS known ON known.id = told.id
-LEFT JOIN {schema}.runs AS holder ON holder.unique_key = told.unique_key
+LEFT JOIN LATERAL (
+    SELECT w.id, w.name FROM {schema}.workflows AS w WHERE NOT told.created AND w.id = told.id LIMIT 1
+) AS known ON true
+LEFT JOIN LATERAL (
+    SELECT r.workflow_id, r.name FROM {schema}.runs AS r WHERE NOT told.created AND r.unique_key = told.unique_key LIMIT 1
+) AS holder ON true
 LEFT JOIN twins ON twins.unique_key = told.unique_key
 ORDER BY told.number
