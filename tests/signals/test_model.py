@@ -148,6 +148,13 @@ class World:
         self.loop.close()
 
 
+LEFT = "SELECT count(*) FROM signals AS s WHERE s.workflow_id = ANY (%s) AND s.consumed_at IS NULL"
+OVERLOOKED = f"""
+{LEFT} AND NOT (s.number IS NOT NULL AND EXISTS (
+    SELECT FROM runs AS r WHERE r.workflow_id = s.workflow_id AND r.status = 'sleeping' AND NOT s.name = ANY (r.waiting_for)))
+"""
+
+
 class Mail(RuleBasedStateMachine):
     """The rules: what may happen next."""
 
@@ -260,15 +267,20 @@ class Mail(RuleBasedStateMachine):
         for connection in self.open:
             connection.commit()
             connection.close()
-        self.do(self._drain())
+        self.do(self._drain(OVERLOOKED))
+        self.nobody_sleeps_on_what_has_been_delivered()
+        # What is left was sent to somebody who sleeps on another name: it is there when a timeout wakes them.
+        self.scene.do(
+            "UPDATE runs SET status = 'pending', wake_at = now() WHERE workflow_id = ANY (%s) AND status = 'sleeping'", self.workflows
+        )
+        self.do(self._drain(LEFT))
         self.nothing_comes_twice_or_out_of_order()
         self.scene.do("DELETE FROM runs WHERE workflow_id = ANY (%s)", self.workflows)
         for owner in self.owners:
             owner.held.clear()
 
-    async def _drain(self) -> None:
+    async def _drain(self, left: str) -> None:
         async with asyncio.timeout(60):
-            left = "SELECT count(*) FROM signals WHERE workflow_id = ANY (%s) AND consumed_at IS NULL"
             while self.scene.one(left, self.workflows):
                 for owner in self.owners:
                     await owner.deliver()
