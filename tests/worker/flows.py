@@ -24,6 +24,9 @@ MARKS = (
     "begun float8)"
 )
 
+entered: list[int] = []
+"""The turns that `turning` has begun in this process, replayed ones included."""
+
 _local = threading.local()
 
 
@@ -163,6 +166,7 @@ async def turning(
         return await ctx.activity(add, 1, 1)
 
     async def turn(ctx: pgflow.WorkflowContext, index: int) -> pgflow.Continue[int] | pgflow.Break[int]:
+        entered.append(index)
         total = await ctx.activity(add, index, 1)
         await ctx.branch(aside)
         if index % 10 == 0:

@@ -94,13 +94,15 @@ async def test_every_row_is_where_it_belongs(scene: Scene, client: pgflow.Client
 async def test_a_killed_loop_goes_on_with_the_turn_that_it_was_in(scene: Scene, client: pgflow.Client) -> None:
     """Not with an earlier one: turns that have ended never run again, though their rows are still active."""
     handle = await client.dispatch(flows.turning, 30, 20, held_at=17)
-    for _ in range(3):
+    for life in range(3):
+        flows.entered.clear()
         async with pgflow.Worker(scene.database.dsn, workflows=flows.ALL, grace=0, lease=60):
             times = scene.one("SELECT count(*) FROM public.marks WHERE what = 'turn 17 begins'")
             await until(
                 lambda times=times: scene.one("SELECT count(*) FROM public.marks WHERE what = 'turn 17 begins'") > times,
                 "turn 17",
             )
+        assert flows.entered == ([17] if life else list(range(18)))
     let_go_on(scene, "turn 17")
     async with pgflow.Worker(scene.database.dsn, workflows=flows.ALL):
         assert await handle.output(30) == 30
