@@ -159,8 +159,9 @@ class ActivityContext:
         """
         if self._connection is None:
             raise PgflowError(
-                f'activity "{self.name}" has no connection. Expected: @pgflow.activity(transactional=True), and a use before '
-                "the activity has returned. Otherwise open a connection of your own."
+                f'activity "{self.name}" has no connection. Expected: @pgflow.activity(transactional=True), run by a worker, and '
+                "a use before the activity has returned. In a unit test give a function in its place; otherwise open a "
+                "connection of your own."
             )
         return self._connection
 
