@@ -69,7 +69,7 @@ class Run:
         self.workflow = workflow
         self.host = host
         self.label = f'workflow "{claimed.name}" {claimed.workflow_id}'
-        self.loop = RunLoop(self.label, self._loop_time, self.note_fatal)  # type: ignore[abstract]
+        self.loop = RunLoop(self.label, claimed.seed.int, self._loop_time, self.note_fatal)  # type: ignore[abstract]
         self.history = HistoryIndex(claimed.events)
         self.fatal: EngineError | None = None
         self.closed = False

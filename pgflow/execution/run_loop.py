@@ -74,10 +74,16 @@ _REFUSED = (
 )
 
 
+_NUMBER_BITS, _SEED_BITS = 12, 2**48 - 1
+"""How a task's hash is made up: numbers below decide in the sets of one run; together no more bits than Python keeps."""
+
+
 class _Task(asyncio.Task[T]):
     """A task that stands in a set where its number says, not where memory had room for it.
 
     `TaskGroup` cancels, and `asyncio.wait` gives, what a set of tasks holds; that order has to be the same on replay.
+    The higher bits tell the runs apart: asyncio keeps all tasks of the process in one set, and were the first tasks of a
+    thousand runs all alike to it, each would be looked for among all the others.
     """
 
     __slots__ = ("_number",)
@@ -122,16 +128,22 @@ class RunLoop(asyncio.AbstractEventLoop):
 
     Parameters:
         name: the workflow and its id, for messages.
+        seed: the same in every life of the run, and another in other runs.
         time: the run's `now()` in seconds since the epoch; what `loop.time()` answers.
         fatal: told of a refusal, which ends the run whatever the code does with the exception.
     """
 
-    __slots__ = ("_created", "_crowded", "_fatal", "_name", "_ready", "_time", "frozen", "tasks")
+    __slots__ = ("_created", "_crowded", "_fatal", "_first", "_name", "_ready", "_time", "frozen", "tasks")
 
     def __init__(
-        self, name: str, time: Callable[[], float], fatal: Callable[[EngineError], None]
+        self,
+        name: str,
+        seed: int,
+        time: Callable[[], float],
+        fatal: Callable[[EngineError], None],
     ) -> None:
         self._name = name
+        self._first = (seed & _SEED_BITS) << _NUMBER_BITS
         self._time = time
         self._fatal = fatal
         self._ready: deque[_Ready] = deque()
@@ -228,7 +240,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         self._created += 1
         number = self._created
         task = _Task(
-            coro, number, loop=self, name=name or f"Task-{number}", context=context, **options
+            coro, self._first + number, loop=self, name=name or f"Task-{number}", context=context, **options
         )
         if len(self.tasks) >= self._crowded:
             self.tasks = [other for other in self.tasks if not other.done()]
