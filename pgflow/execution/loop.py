@@ -94,6 +94,7 @@ class LoopStep(Step):
     async def run(self) -> Any:
         event = self.event
         if event is not None and event.status == STATUS_COMPLETED:
+            self.scope.run.loop.even_out()
             return await super().run()
         self.check_not_dropped()
         if event is None:
@@ -111,6 +112,7 @@ class LoopStep(Step):
         limit = run.host.limits.payload
         index, state, now = self._resume()
         while True:
+            run.loop.even_out()
             scope = Scope(
                 run, outer, turn(self.location, index), index, now, self.covering, turn_state=state
             )
@@ -127,6 +129,7 @@ class LoopStep(Step):
                 output = encode(
                     result.value, plan.value_type, what=f"output of {self}", limit=limit
                 )
+                run.loop.even_out()
                 return await self._end(ended, state, output)
             if not isinstance(result, Continue):
                 raise PgflowError(

@@ -74,28 +74,41 @@ _REFUSED = (
 )
 
 
-_NUMBER_BITS, _SEED_BITS = 12, 2**48 - 1
+_NUMBER_BITS, _PLACE_BITS = 12, 2**48 - 1
 """How a task's hash is made up: numbers below decide in the sets of one run; together no more bits than Python keeps."""
+
+_BLOCK = 1 << _NUMBER_BITS
+"""Numbers are taken up again at a multiple of this where replay skips what made tasks before."""
 
 
 class _Task(asyncio.Task[T]):
     """A task that stands in a set where its number says, not where memory had room for it.
 
-    `TaskGroup` cancels, and `asyncio.wait` gives, what a set of tasks holds; that order has to be the same on replay.
+    `TaskGroup` cancels, and `asyncio.wait` gives, what a set of tasks holds; that order has to be the same on replay. So a
+    task is numbered among those that the same task makes, whatever others do meanwhile, and the numbers go on from a
+    multiple of the block after each turn of a loop, since replay skips turns: their lower bits, which decide, are the same.
     The higher bits tell the runs apart: asyncio keeps all tasks of the process in one set, and were the first tasks of a
     thousand runs all alike to it, each would be looked for among all the others.
     """
 
-    __slots__ = ("_number",)
+    __slots__ = ("_hash", "made", "place")
 
     def __init__(
-        self, coro: Coroutine[Any, Any, T] | Generator[Any, None, T], number: int, **options: Any
+        self,
+        coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
+        place: int,
+        number: int,
+        **options: Any,
     ) -> None:
-        self._number = number
+        self._hash = place << _NUMBER_BITS | number
+        self.place = (place * 1_000_003 + number) & _PLACE_BITS
+        """Tells apart what the tasks of a run make: from the seed and the numbers of the tasks above."""
+        self.made = 0
+        """Tasks that this one has made."""
         super().__init__(coro, **options)
 
     def __hash__(self) -> int:
-        return self._number
+        return self._hash
 
 
 class _Ready(asyncio.Handle):
@@ -133,7 +146,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         fatal: told of a refusal, which ends the run whatever the code does with the exception.
     """
 
-    __slots__ = ("_created", "_crowded", "_fatal", "_first", "_name", "_ready", "_time", "frozen", "tasks")
+    __slots__ = ("_crowded", "_fatal", "_name", "_ready", "_time", "frozen", "made", "place", "tasks")
 
     def __init__(
         self,
@@ -143,13 +156,13 @@ class RunLoop(asyncio.AbstractEventLoop):
         fatal: Callable[[EngineError], None],
     ) -> None:
         self._name = name
-        self._first = (seed & _SEED_BITS) << _NUMBER_BITS
+        self.place = seed & _PLACE_BITS
         self._time = time
         self._fatal = fatal
         self._ready: deque[_Ready] = deque()
         self.tasks: list[asyncio.Task[Any]] = []
         self._crowded = 64
-        self._created = 0
+        self.made = 0
         self.frozen = False
         """Whether a task waits for something that the code must not be able to observe."""
 
@@ -237,16 +250,27 @@ class RunLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
         **options: Any,
     ) -> asyncio.Task[T]:
-        self._created += 1
-        number = self._created
-        task = _Task(
-            coro, self._first + number, loop=self, name=name or f"Task-{number}", context=context, **options
-        )
+        maker = self._maker()
+        maker.made += 1
+        number = maker.made % _BLOCK
+        if name is None:
+            above = f"{maker.get_name()}." if isinstance(maker, _Task) else "Task-"
+            name = f"{above}{number}"
+        task = _Task(coro, maker.place, number, loop=self, name=name, context=context, **options)
         if len(self.tasks) >= self._crowded:
             self.tasks = [other for other in self.tasks if not other.done()]
             self._crowded = max(64, 2 * len(self.tasks))
         self.tasks.append(task)
         return task
+
+    def even_out(self) -> None:
+        """From here on the running task makes tasks of the same numbers in every life, whatever replay has skipped."""
+        maker = self._maker()
+        maker.made = -(-maker.made // _BLOCK) * _BLOCK
+
+    def _maker(self) -> _Task[Any] | RunLoop:
+        task = asyncio.current_task(self)
+        return task if isinstance(task, _Task) else self
 
     def time(self) -> float:
         return self._time()
