@@ -280,6 +280,16 @@ TIMEOUTS = (
 """Set again within each transaction: behind a pooler that shares connections, settings of the session do not last."""
 
 
+def still_open(connection: AsyncConnection) -> bool:
+    """Whether an idle connection is there, as far as this side has been told; a `Line` replaces one that is not."""
+    try:
+        for _ in range(2):  # the server's last words, then the end
+            connection.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return False
+    return not connection.closed
+
+
 def is_lost(error: BaseException, connection: AsyncConnection | Connection) -> bool:
     """Whether `error` means that the connection broke, so that the fate of what was sent is unknown."""
     return connection.closed or (

@@ -34,6 +34,7 @@ from pgflow.store.connections import (
     AsyncConnection,
     Database,
     Line,
+    still_open,
 )
 from pgflow.store.dispatching import done, may_notify, wake
 from pgflow.store.messages import TRIM_AT_ONCE, trim
@@ -272,6 +273,8 @@ class Notifier:
         if ids:
             queries.append(done(schema, ids))
         connection = await self._line.get()
+        if not still_open(connection):  # it broke while nobody used it: better now than in the middle of a message
+            connection = await self._line.get()
         if self._may_notify:
             for query in queries:
                 await connection.execute(query.sql, query.params, prepare=True)

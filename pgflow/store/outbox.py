@@ -55,6 +55,8 @@ class Outbox:
         self._waiting: deque[Message] = deque()
         self._characters = 0
         self._failed = 0
+        self.sent = 0
+        """Messages that are on their way to subscribers."""
         self.lost = 0
         """Messages that were given up: there were too many, or the database failed."""
 
@@ -106,6 +108,7 @@ class Outbox:
                     for number, message in zip(numbers, part, strict=True)
                 ]
                 await _execute(connection, announce(self._schema, notices))
+            self.sent += len(part)
 
     def _part(self) -> list[Message]:
         part = [self._take()]

@@ -128,7 +128,9 @@ class Subscriptions:
         inbox.close()
 
     def _look_now(self) -> None:
-        self._due.set()
+        if self._looking is not None and not self._looking.done():
+            self._topics.hold()
+            self._due.set()
 
     async def _look(self) -> None:
         """Look at the table now and then: notifications may be lost, forbidden, or not sent at all."""
@@ -139,11 +141,14 @@ class Subscriptions:
                     await self._due.wait()
             self._due.clear()
             began = time.monotonic()
+            holding = self._topics.holding  # else this look began before notifications came again
             try:
                 while await self._look_once():
                     pass
             except psycopg.Error as error:
                 _log.warning("looking for messages failed, it is tried again: %s", error)
+            if holding:
+                self._topics.release()
             usual = POLL if self._listener.listening.is_set() else POLL_BLIND
             pause = max(usual, 10 * (time.monotonic() - began))
 

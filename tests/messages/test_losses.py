@@ -17,7 +17,7 @@ from pgflow import faults
 from pgflow.execution.ports import Message
 from pgflow.store import hints, messages, outbox, subscriptions_async, subscriptions_sync
 from pgflow.store.channels import Notice, message_channel
-from pgflow.store.connections import Database
+from pgflow.store.connections import Database, still_open
 from pgflow.store.hints import Notifier
 from tests.client.fake import count, kill_connections, proxy, until
 from tests.messages import flows
@@ -63,9 +63,29 @@ def send(dsn: str, *sent: Message) -> None:
         connection.execute(announcement.sql, announcement.params)
 
 
-async def test_a_subscriber_whose_connection_broke_listens_again(client: pgflow.Client, dsn: str) -> None:
-    """And what was sent meanwhile it finds in the table."""
+async def test_a_subscriber_whose_connection_broke_listens_again(
+    client: pgflow.Client, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what was sent meanwhile it finds in the table, and no notification overtakes that."""
     listening = client._subscriptions._listener.listening
+    topics = client._subscriptions._topics
+    heard, go_on = asyncio.Event(), asyncio.Event()
+    execute = client._connections.execute
+
+    async def late(query: Any) -> Any:
+        if "known" in query.params:
+            await go_on.wait()
+        return await execute(query)
+
+    monkeypatch.setattr(client._connections, "execute", late)
+    hear = topics.hear
+
+    def hearing(notice: Notice) -> None:
+        hear(notice)
+        if notice.body == '{"done":2}':
+            heard.set()
+
+    client._subscriptions._listener._message = hearing
     async with client.subscribe(Progress) as subscribed:
         notifier = Notifier(Database(dsn))
         notifier.start()
@@ -77,7 +97,12 @@ async def test_a_subscriber_whose_connection_broke_listens_again(client: pgflow.
         await until(lambda: count(dsn, "messages") == 2, "the second message")
         await until(listening.is_set, "listening again")
         notifier.publish([message(2)])
+        await asyncio.wait_for(heard.wait(), WAIT)
+        assert len(subscribed._inbox) == 0
+        go_on.set()
         assert await read(subscribed, 2) == [1, 2]
+        notifier.publish([message(3)])
+        assert await read(subscribed, 1) == [3]
         await notifier.close()
     assert notifier.outbox.lost == 0, "the server said that it did nothing, so that it could be tried again"
 
@@ -157,6 +182,7 @@ async def test_numbers_that_begin_anew(dsn: str, client: pgflow.Client) -> None:
         with psycopg.connect(dsn) as connection:
             connection.execute("TRUNCATE pgflow.messages RESTART IDENTITY")
         kill_connections(dsn)
+        await until(lambda: _has_looked(dsn), "the client to look at the empty table")
         notifier.publish([message(number) for number in range(5, 8)])
         assert await read(subscribed, 3) == [5, 6, 7]
         await notifier.close()
@@ -170,6 +196,16 @@ async def test_history_does_not_wait_for_messages(dsn: str, client: pgflow.Clien
             assert await (await client.dispatch(flows.publish, 5)).output(WAIT) == 5
             await until(lambda: _waits_for_lock(dsn), "the messages to wait")
         assert await read(subscribed, 5) == [0, 1, 2, 3, 4]
+
+
+def _has_looked(dsn: str) -> bool:
+    """Whether a client's connection has read messages: none of those that did before is left."""
+    with psycopg.connect(dsn) as connection:
+        query = (
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle' "
+            "AND application_name = 'pgflow client client' AND query LIKE '%messages%'"
+        )
+        return connection.execute(query).fetchone() is not None
 
 
 def _waits_for_lock(dsn: str) -> bool:
@@ -291,3 +327,22 @@ async def test_two_workers_do_not_lose_order_or_messages(dsn: str, client: pgflo
         for one in own:
             assert await read(one, 10) == list(range(10))
         assert sorted(await read(subscribed, 200)) == sorted(list(range(10)) * 20)
+
+
+async def test_a_connection_that_broke_while_idle_costs_no_message(dsn: str) -> None:
+    """That it broke is noticed before something is sent through it: afterwards nobody could tell what became of that."""
+    notifier = Notifier(Database(dsn))
+    notifier.start()
+    box = notifier.outbox
+    for number in range(3):
+        notifier.publish([message(number)])
+        await until(lambda: box.sent + box.lost > number, "the message")  # noqa: B023  # it ends before the next turn
+        assert (box.sent, box.lost) == (number + 1, 0)
+        kill_connections(dsn)
+    await notifier.close()
+    for _ in range(5):
+        async with await Database(dsn).connect("test") as connection:
+            assert still_open(connection)
+            kill_connections(dsn)
+            assert not connection.closed, "nobody has looked yet"
+            assert not still_open(connection)
