@@ -23,7 +23,7 @@ from pgflow.store.connections import statement
 
 
 def append(
-    schema: str, worker: str, parts: Sequence[Part], *, begun_before: bool = False
+    schema: str, worker: str, parts: Sequence[Part], *, careful: bool = True, begun_before: bool = False
 ) -> tuple[bytes, dict[str, Any]]:
     """The statement that writes a batch, and its parameters.
 
@@ -31,6 +31,8 @@ def append(
         schema: The schema of the tables.
         worker: The worker whose leases fence the batch.
         parts: What each run has in it.
+        careful: Whether a row may be there already without being seen, such as one of a batch whose fate is unknown. If this is
+            False and one is, the statement fails with a unique violation.
         begun_before: Whether the transaction was begun by other statements, perhaps long ago: its `now()` is then not the time.
 
     Raises:
@@ -41,7 +43,7 @@ def append(
     parameters = {
         "worker": worker,
         **run_parameters(parts),
-        **(rows or {}),
+        **({"careful": careful, **rows} if rows is not None else {}),
         **(signals or {"consumed": None}),
         **(outcomes or {}),
     }

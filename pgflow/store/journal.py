@@ -272,11 +272,15 @@ class Journal:
     async def _write(self, parts: list[Part]) -> _Answer:
         """Write a batch until the database has said what it thinks of each of its runs."""
         pause = BUSY_WAIT
+        careful = False
         while True:
             connection = await self._line.get()
             try:
-                answer = await self._send(connection, parts)
+                answer = await self._send(connection, parts, careful)
             except Exception as error:
+                if isinstance(error, psycopg.errors.UniqueViolation) and not careful:
+                    careful = True  # a row is there that the statement could not see
+                    continue
                 if not isinstance(error, psycopg.Error) or _is_poison(error):
                     return await self._write_apart(parts, error)
                 if is_lost(error, connection):
@@ -313,9 +317,14 @@ class Journal:
             return first + _Answer([(write, refused) for write in rest], [], {})
         return first + await self._write(parts_of(rest))
 
-    async def _send(self, connection: AsyncConnection, parts: list[Part]) -> _Answer:
+    async def _send(
+        self, connection: AsyncConnection, parts: list[Part], careful: bool
+    ) -> _Answer:
         await faults.reach("journal.before")
-        statement, parameters = append(self._database.schema, self._worker, parts)
+        careful = careful or bool(self._doubtful)
+        statement, parameters = append(
+            self._database.schema, self._worker, parts, careful=careful
+        )
         if self._doubtful:
             doubtful = [
                 part for part in parts if any(id(write) in self._doubtful for write in part.writes)

@@ -397,3 +397,32 @@ async def test_server_error_is_no_refusal(scene: Scene, worker: int, journal: Jo
     blocker.close()
     await settled(scene, write)
     assert isinstance(scene.told(write), datetime)
+
+
+async def test_a_row_that_could_not_be_seen(scene: Scene, worker: int, journal: Journal) -> None:
+    """Rows are inserted as new ones where none is seen. One that turns out to be there is kept, and no run suffers by it."""
+    workflow, neighbour = scene.run(worker), scene.run(worker)
+    writes = [
+        scene.write(workflow, [row("1", '"later"'), row("2")]),
+        scene.write(neighbour, [row("1")], Completed("1")),
+    ]
+    with scene.other() as other:
+        other.execute(
+            "INSERT INTO events (workflow_id, location, kind, status, output, completed_at) "
+            "VALUES (%s, '1', 'activity', 'completed', '\"sooner\"', now())",
+            [workflow],
+        )
+        for write in writes:
+            journal.write(write)
+        waits = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+            "AND application_name = 'pgflow journal' AND datname = current_database()"
+        )
+        await until(lambda: scene.one(waits), "the journal finds the row that it could not see")
+        other.commit()
+    await settled(scene, *writes)
+    assert scene.all(
+        "SELECT location, output::text FROM events WHERE workflow_id = %s ORDER BY location", workflow
+    ) == [("1", '"sooner"'), ("2", "null")]
+    assert scene.locations(neighbour) == ["1"]
+    assert scene.one("SELECT status FROM workflows WHERE id = %s", neighbour) == "completed"
