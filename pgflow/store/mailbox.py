@@ -36,8 +36,8 @@ class Delivery:
     """Queues with runs that were woken."""
     owners: set[int] = field(default_factory=set)
     """Other workers, for whose runs there is news."""
-    passed_over: bool = False
-    """Somebody else had locked a receiver: what was sent to it waits for the next round."""
+    passed_over: list[UUID] = field(default_factory=list)
+    """Receivers that somebody else had locked: what was sent to them waits for the next round."""
 
 
 class Mailbox:
@@ -75,6 +75,7 @@ class Mailbox:
                     "worker": self._worker,
                     "after_signal": after_signal,
                     "after_request": after_request,
+                    "passed_over": delivery.passed_over,
                     "limit": AT_ONCE,
                 },
                 prepare=True,
@@ -82,7 +83,7 @@ class Mailbox:
             rows = await cursor.fetchall()
             self._add(delivery, rows, looked_at)
             signals, last_signal, requests, last_request, passed_over = rows[0][:5]
-            delivery.passed_over = delivery.passed_over or passed_over
+            delivery.passed_over += passed_over
             if signals < AT_ONCE and requests < AT_ONCE:
                 return delivery
             after_signal = after_signal if last_signal is None else last_signal

@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 import pgflow
+from pgflow import faults
 from tests.waiting import status, until
 
 
@@ -293,3 +294,34 @@ async def test_consumed_signals_go_with_the_turns_after_a_day(dsn: str) -> None:
 
 async def _equals(ask: Callable[[], Awaitable[object]], wanted: object) -> bool:
     return await ask() == wanted
+
+
+async def test_no_signal_overtakes_an_earlier_one_whose_receiver_was_locked(dsn: str) -> None:
+    """More than one delivery takes, and the receiver's row is locked for the first of them only."""
+    count = 1100
+    async with (
+        pgflow.Client(dsn) as client,
+        pgflow.Worker(dsn, workflows=[collect], poll=3600.0),
+        await psycopg.AsyncConnection.connect(dsn, autocommit=True) as watch,
+        await psycopg.AsyncConnection.connect(dsn) as busy,
+    ):
+        handle = await client.dispatch(collect)
+        await status(client, handle, "sleeping")
+        await busy.execute("SELECT FROM pgflow.runs WHERE workflow_id = %s FOR UPDATE", [handle.id])
+        looks = 0
+
+        async def look() -> None:
+            nonlocal looks
+            cursor = await watch.execute("SELECT EXISTS (SELECT FROM pgflow.signals WHERE number IS NULL)")
+            looks += await cursor.fetchone() == (True,)
+            if looks == 2:
+                await busy.rollback()
+
+        with faults.install({"mailbox.before_deliver": look}):
+            await watch.execute(
+                "SELECT pgflow.signal(%s, 'reading', json_build_object('value', n)) FROM generate_series(1, %s) AS n",
+                [handle.id, count],
+            )
+            await client.signal(Stop(), to=handle.id)
+            assert await handle.output(timeout=30) == list(range(1, count + 1))
+        assert looks > 2

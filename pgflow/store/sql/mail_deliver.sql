@@ -6,6 +6,7 @@ WITH mail AS MATERIALIZED (
     SELECT s.id, s.workflow_id, s.name, s.arrival
     FROM {schema}.signals AS s
     WHERE s.number IS NULL AND s.dropped_at IS NULL AND s.arrival > %(after_signal)s::bigint
+      AND s.workflow_id <> ALL (%(passed_over)s::uuid[])
     ORDER BY s.arrival
     LIMIT %(limit)s::int
 ),
@@ -13,6 +14,7 @@ asks AS MATERIALIZED (
     SELECT q.id, q.workflow_id, q.kind
     FROM {schema}.requests AS q
     WHERE q.id > %(after_request)s::bigint
+      AND q.workflow_id <> ALL (%(passed_over)s::uuid[])
     ORDER BY q.id
     LIMIT %(limit)s::int
 ),
@@ -96,7 +98,7 @@ SELECT
 FROM (
     SELECT (SELECT count(*)::int FROM mail) AS signals, (SELECT max(arrival) FROM mail) AS last_signal,
            (SELECT count(*)::int FROM asks) AS requests, (SELECT max(id) FROM asks) AS last_request,
-           (SELECT count(*) FROM locked) < (SELECT count(*) FROM present) AS passed_over
+           ARRAY(SELECT present.workflow_id FROM present EXCEPT SELECT locked.workflow_id FROM locked) AS passed_over
 ) AS page
 LEFT JOIN told ON true
 LEFT JOIN numbered ON numbered.workflow_id = told.workflow_id AND told.status = 'running' AND told.worker_id = %(worker)s::bigint
