@@ -56,6 +56,18 @@ def stuck(run: Run) -> Failed:
     )
 
 
+def engine_failure(run: Run, error: Exception) -> EngineError:
+    """What a run ends with when the engine's own code has failed on it."""
+    failure = EngineError(
+        f"{run.label} was stopped by an error of pgflow's own code: {type(error).__name__}: {error}. Nothing of this moment "
+        "was written. Report it with the traceback; retry the workflow once the cause is mended.",
+        expected="the run comes to rest",
+        found=type(error).__name__,
+    )
+    failure.__cause__ = error
+    return failure
+
+
 def _abandon_rest(run: Run) -> list[Step]:
     """The body has ended: what it left unfinished, which comes back, is cancelled and recorded as abandoned."""
     unfinished = run.scope.all_unfinished()

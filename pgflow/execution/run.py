@@ -23,10 +23,10 @@ from pgflow.codec import encode_error
 from pgflow.errors import EngineError, LeaseLost
 from pgflow.execution.cancellation import record_cancellation, replay_cancellations
 from pgflow.execution.crossing import RunCrossings
-from pgflow.execution.ending import outcome_of, stuck
+from pgflow.execution.ending import engine_failure, outcome_of, stuck
 from pgflow.execution.host import Host
 from pgflow.execution.kept import Kept
-from pgflow.execution.order import Delivery, Order, resolve
+from pgflow.execution.order import Delivery, Order
 from pgflow.execution.outgoing import Outgoing
 from pgflow.execution.ports import (
     Advance,
@@ -139,6 +139,18 @@ class Run:
         finally:
             self._pumping = False
         self._rest()
+
+    def fail_by_engine(self, error: Exception) -> None:
+        """An error of the engine's own has left a pump: the workflow fails with it, and writes no event.
+
+        Raises:
+            Exception: the same error; the run cannot end any more, since its outcome is on its way or it has left memory.
+        """
+        root = self._root
+        if self.closed or self._outcome is not None or root is None:
+            raise error
+        self.fatal = engine_failure(self, error)
+        self._end(root)
 
     def receive(self, arrived: Arrived) -> bool:
         """Take news from outside: signals go to whoever listens for them, in the order of locations.
@@ -312,32 +324,9 @@ class Run:
         self._waits.add_due_timeout(timeout)
         self.host.schedule(self)
 
-    async def abandon(self, steps: list[Step]) -> None:
-        """Cancel what a body leaves unfinished; returns when all that is recorded and its turn has come.
-
-        The end has the place of the last result that nobody takes any more, or, if steps have none, one of its own.
-        """
-        await self.wait_for_advances(steps)
-        unrecorded = any(not step.has_ended_row and not step.finished for step in steps)
-        for step in steps:
-            step.drop()
-        future: asyncio.Future[None] = self.loop.create_future()
-        if unrecorded:
-            delivery = self.deliver_later(lambda at: resolve(future))
-            self.scope.abandon_rows(steps, delivery.seq)
-        else:
-            places = [step.seq for step in steps if step.seq is not None]
-            if not places:
-                return
-            self._order.end_after(max(places), future)
-        await future
-
-    async def wait_for_advances(self, steps: list[Step]) -> None:
-        """Wait until no loop among `steps` is being advanced."""
-        for step in steps:
-            idle = getattr(step, "advance_done", None)
-            if idle is not None:
-                await idle()
+    def end_after(self, seq: int, future: asyncio.Future[None]) -> None:
+        """Let a body end, which `future` stands for, when the place `seq` has been passed."""
+        self._order.end_after(seq, future)
 
     def deliver_later(
         self, deliver: Callable[[datetime], None], step: Step | None = None

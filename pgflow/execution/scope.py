@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pgflow.errors import LatentHistory, NondeterminismError, PgflowError
+from pgflow.execution.abandoning import abandon
 from pgflow.execution.failure import leaves_behind
 from pgflow.execution.ports import EventRow
 from pgflow.history.cursor import Cursor, named
@@ -295,7 +296,7 @@ class Scope:
         unfinished = self.all_unfinished()
         self._close_below()
         if unfinished:
-            await self.run.abandon(unfinished)
+            await abandon(self, unfinished)
         if self.parent is not None:
             self.parent.children.pop(self, None)
             if self.turn is not self:  # the time that turns have passed is the loop's to tell: replay skips them

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 
 from pgflow.execution.run import Run
 
@@ -23,10 +24,17 @@ class Pump:
 
     It pumps from a callback, never from within a task, so that a run's own loop can be drained there on every version of
     Python; and always in a later callback than the one that asked, so that whoever hands something to a run goes on first.
+
+    An error out of a pump is the engine's own. It fails that one run: handed back, the run would meet it again and again, on
+    one worker after the other. Where not even that can be done, the lease must not be kept: `on_death`.
+
+    Parameters:
+        on_death: a run has met an error and cannot be failed by it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_death: Callable[[BaseException], None]) -> None:
         self._loop = asyncio.get_running_loop()
+        self._on_death = on_death
         self._queue: deque[Run] = deque()
         self._armed = False
         self.current: Run | None = None
@@ -48,11 +56,7 @@ class Pump:
         for _ in range(len(queue)):
             run = queue.popleft()
             run.scheduled = False
-            self.current = run
-            try:
-                run.pump()
-            finally:
-                self.current = None
+            self._bring_to_rest(run)
             now = time.monotonic()
             if now - started > SLOW:
                 log.warning(
@@ -68,3 +72,16 @@ class Pump:
             self._loop.call_soon(self._turn)
         else:
             self._armed = False
+
+    def _bring_to_rest(self, run: Run) -> None:
+        self.current = run
+        try:
+            run.pump()
+        except Exception as error:
+            log.critical("%s: pgflow's own code failed", run.label, exc_info=error)
+            try:
+                run.fail_by_engine(error)
+            except Exception as further:
+                self._on_death(further)
+        finally:
+            self.current = None

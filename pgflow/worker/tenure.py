@@ -94,7 +94,7 @@ class Tenure:
         self._notifier = notifier
         self._loop = asyncio.get_running_loop()  # a run's own loop is "running" while its code executes
         self._clock = DatabaseClock()
-        self._pump = Pump()
+        self._pump = Pump(on_death)
         self._journal = Journal(database, worker_id, on_batch=self._written, on_death=on_death)
         self._loops = LoopAdvancer(database, worker_id, on_death=on_death)
         self._crossings = Crossings(database, worker_id, self._started, self._sent, on_death=on_death)

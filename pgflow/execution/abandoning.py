@@ -1,0 +1,43 @@
+"""The end of a body that leaves steps unfinished: they are cancelled and recorded, and the end has a place in the order."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from pgflow.execution.order import resolve
+
+if TYPE_CHECKING:
+    from pgflow.execution.run import Run
+    from pgflow.execution.scope import Scope
+    from pgflow.execution.step import Step
+
+
+async def abandon(scope: Scope, steps: list[Step]) -> None:
+    """Cancel what a body leaves unfinished; returns when all that is recorded and its turn has come.
+
+    The end has the place of the last result that nobody takes any more, or, if steps have none, one of its own.
+    """
+    run: Run = scope.run
+    await _wait_for_advances(steps)
+    unrecorded = any(not step.has_ended_row and not step.finished for step in steps)
+    for step in steps:
+        step.drop()
+    future: asyncio.Future[None] = run.loop.create_future()
+    if unrecorded:
+        delivery = run.deliver_later(lambda at: resolve(future))
+        scope.abandon_rows(steps, delivery.seq)
+    else:
+        places = [step.seq for step in steps if step.seq is not None]
+        if not places:
+            return
+        run.end_after(max(places), future)
+    await future
+
+
+async def _wait_for_advances(steps: list[Step]) -> None:
+    """Wait until no loop among `steps` is being advanced."""
+    for step in steps:
+        idle = getattr(step, "advance_done", None)
+        if idle is not None:
+            await idle()
