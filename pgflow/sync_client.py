@@ -162,7 +162,9 @@ class SyncClient(SyncOperations):
         options = Options(tags, unique, run_at, priority, queue)
         name, text = input_of(workflow, args, kwargs, self._limit)
         request = options.dispatch(uuid7() if id is None else uuid_of(id), name, text)
-        query = dispatching.dispatch(self._schema, [request])
+        # An error would end a caller's transaction: there, and for ids that may be known, it is looked first.
+        fresh = id is None and not unique and connection is None
+        query = (dispatching.dispatch_fresh if fresh else dispatching.dispatch)(self._schema, [request])
         (started,) = self._send(query, connection)
         checked = options.check(request, started)
         if started.created and run_at is None:
@@ -227,8 +229,9 @@ class SyncClient(SyncOperations):
             requests.append(options.dispatch(uuid7(), name, text))
         definition = workflow if isinstance(workflow, Workflow) else None
         handles = []
+        statement = dispatching.dispatch_fresh if connection is None else dispatching.dispatch
         for part in parts_of(requests, AT_ONCE, BYTES_AT_ONCE):
-            query = dispatching.dispatch(self._schema, part)
+            query = statement(self._schema, part)
             for request, started in zip(part, self._send(query, connection), strict=True):
                 handles.append(SyncWorkflowHandle(self, options.check(request, started), definition))
             if run_at is None:

@@ -23,7 +23,7 @@ from pgflow.store.joining import execute_async as execute_on
 from pgflow.store.joining import mail_async as mail_on
 from pgflow.store.joining import wake_async as wake_on
 from pgflow.store.query import Query
-from pgflow.store.retrying import Tries
+from pgflow.store.retrying import Tries, is_meeting
 
 __all__ = ["Connections", "Endings", "execute_on", "mail_on", "wake_on"]
 
@@ -71,6 +71,9 @@ class Connections:
                     cursor = await connection.execute(query.sql, query.params)
                     return query.read(await cursor.fetchall())
             except psycopg.Error as error:
+                if query.again is not None and is_meeting(error):
+                    query = query.again()
+                    continue
                 pause = tries.pause(error)
                 if isinstance(error, psycopg.OperationalError):
                     await self._drop_free()  # most likely they broke as well

@@ -24,7 +24,7 @@ from pgflow.store.joining import execute_blocking as execute_on
 from pgflow.store.joining import mail_blocking as mail_on
 from pgflow.store.joining import wake_blocking as wake_on
 from pgflow.store.query import Query
-from pgflow.store.retrying import Tries
+from pgflow.store.retrying import Tries, is_meeting
 from pgflow.store.signalling import mail
 
 __all__ = ["Connections", "Endings", "execute_on", "mail_on", "wake_on"]
@@ -69,6 +69,9 @@ class Connections:
                 with self._one() as connection:
                     return query.read(connection.execute(query.sql, query.params).fetchall())
             except psycopg.Error as error:
+                if query.again is not None and is_meeting(error):
+                    query = query.again()
+                    continue
                 pause = tries.pause(error)
                 if isinstance(error, psycopg.OperationalError):
                     self._drop_free()  # most likely they broke as well

@@ -21,3 +21,5 @@ class Query(NamedTuple, Generic[T]):
     sql: bytes
     params: Mapping[str, Any]
     read: Callable[[Sequence[tuple[Any, ...]]], T]
+    again: Callable[[], Query[T]] | None = None
+    """What to send instead if this has met a row that is there already: another try would meet it as well."""
