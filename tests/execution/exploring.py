@@ -11,7 +11,6 @@ of completions is met, and any number of crashes one after the other.
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Any
 
 from tests.execution.lives import Lives, Program
@@ -23,10 +22,12 @@ class Explorer:
 
     Parameters:
         limit: states at which it gives up: the program is too large for this.
+        lives: the kind of lives that it goes through.
     """
 
-    def __init__(self, program: Program, limit: int = 20_000) -> None:
+    def __init__(self, program: Program, limit: int = 20_000, lives: type[Lives] = Lives) -> None:
         self._program = program
+        self._lives = lives
         self._limit = limit
         self._stack: list[tuple[World, list[tuple[str, str]], tuple[str, ...]]] = []
         self._claims: set[Any] = set()
@@ -36,11 +37,11 @@ class Explorer:
 
     def explore(self) -> None:
         """Visit every state."""
-        self._claim(Lives(self._program))
+        self._claim(self._lives(self._program))
         while self._stack:
             world, longest, path = self._stack.pop()
-            lives = Lives(self._program)
-            lives.world, lives.longest = _copied(world), list(longest)
+            lives = self._lives(self._program)
+            lives.world, lives.longest = world.copied(), list(longest)
             life = lives.begin()
             for choice in path:
                 lives.take(life, choice)
@@ -66,15 +67,7 @@ class Explorer:
             return
         if _durable(lives) not in self._claims:
             self._claims.add(_durable(lives))
-            self._stack.append((_copied(lives.world), list(lives.longest), ()))
-
-
-def _copied(world: World) -> World:
-    other = copy(world)
-    for name in ("events", "forgotten", "ended"):
-        setattr(other, name, dict(getattr(world, name)))
-    other.executed = list(world.executed)
-    return other
+            self._stack.append((lives.world.copied(), list(lives.longest), ()))
 
 
 def _durable(lives: Lives) -> Any:
@@ -83,7 +76,7 @@ def _durable(lives: Lives) -> Any:
         (key, e.status, e.seq, e.attempts, e.loop_progress, e.wake_at is not None and e.wake_at <= world.now)
         for key, e in sorted(world.events.items())
     )
-    return rows, world.status, world.output, tuple(lives.longest)
+    return rows, world.status, world.output, world.around(), tuple(lives.longest)
 
 
 def _on_its_way(life: Incarnation) -> Any:
@@ -91,4 +84,4 @@ def _on_its_way(life: Incarnation) -> Any:
         (tuple((row.location, row.status, row.seq) for row in write.rows), type(write.outcome)) for write in life.writes
     )
     timers = tuple(sorted(timer.when - life.now() for timer in life.timers if not timer.cancelled))
-    return life.ended, writes, tuple(life.choices()), tuple(call.label for call in life.calls), len(timers)
+    return life.ended, writes, tuple(life.choices()), tuple(call.label for call in life.calls), len(timers), life.around()

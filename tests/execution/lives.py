@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from copy import copy
 from typing import Any
 
 import pgflow
@@ -42,19 +41,25 @@ class Lives:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.seen = Seen()
-        self.world = World(program(self.seen))
+        self.world = self.new_world(program(self.seen))
         self.longest: list[tuple[str, str]] = []
         self._checked = (0, 0)
+
+    def new_world(self, workflow: pgflow.Workflow[Any, Any]) -> World:
+        """The workflow, before its first life."""
+        return World(workflow)
+
+    def new_life(self, world: World) -> Incarnation:
+        """A claim of what is left."""
+        return Incarnation(world)
 
     def begin(self) -> Incarnation:
         """A new process claims what is left."""
         self.seen = Seen()
         self.world.workflow = self.program(self.seen)
         self.longest = without_ended_turns(self.world, self.longest)
-        if self.world.status == "sleeping":
-            assert self.world.wake_at is not None, "asleep for ever"
-            self.world.now = max(self.world.now, self.world.wake_at)
-        life = Incarnation(self.world)
+        self.world.wake()
+        life = self.new_life(self.world)
         self.check()
         return life
 
@@ -96,9 +101,9 @@ class Lives:
                     life.crash()
         raise AssertionError(f"it does not end: {self.world.locations()}")
 
-    def check_end(self) -> None:
+    def check_end(self, status: str = "completed") -> None:
         """The workflow has ended as it should, and a replay of its history sees and gives the same."""
-        assert self.world.status == "completed", self.world.error
+        assert self.world.status == status, self.world.error
         for event in self.world.events.values():
             assert event.status != "pending", event
         check_places(self.world)
@@ -107,12 +112,11 @@ class Lives:
     def check_replay(self) -> None:
         """All of history again: the same to see, the same outcome, and nothing to write or to run."""
         before = without_ended_turns(self.world, self.longest)
-        again = copy(self.world)
-        again.events = dict(self.world.events)
+        again = self.world.copied()
         again.status, again.executed = "pending", []
         seen = Seen()
         again.workflow = self.program(seen)
-        life = Incarnation(again)
+        life = self.new_life(again)
         assert seen.entries == before
         assert not life.calls and len(life.writes) == 1 and not life.writes[0].rows
         life.take("commit")

@@ -10,6 +10,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable, Sequence
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -127,6 +128,24 @@ class World:
         self.events[row.location] = Event(at=self.now, **values)
         if row.status != "pending":
             self.ended[row.location] = row.status
+
+    def wake(self) -> None:
+        """Let what a sleeping workflow waits for come."""
+        if self.status == "sleeping":
+            assert self.wake_at is not None, "asleep for ever"
+            self.now = max(self.now, self.wake_at)
+
+    def copied(self) -> World:
+        """A copy that shares nothing that changes."""
+        other = copy(self)
+        for name in ("events", "forgotten", "ended"):
+            setattr(other, name, dict(getattr(self, name)))
+        other.executed = list(self.executed)
+        return other
+
+    def around(self) -> Any:
+        """What else is durable that makes one state another."""
+        return None
 
     def locations(self) -> list[tuple[str, str, str]]:
         """(location, kind, status) of active history, in order."""
@@ -274,6 +293,10 @@ class Incarnation:
             failure = error
         call.on_done(output, failure)
 
+    def around(self) -> Any:
+        """What else is on its way that makes one state another."""
+        return None
+
     def crash(self) -> None:
         """SIGKILL: whatever was not committed never was."""
         self.ended = True
@@ -286,9 +309,7 @@ def finish(world: World, choose: Callable[[list[str]], int] | None = None, crash
     for _ in range(10_000):
         if world.status in ("completed", "failed"):
             return world
-        if world.status == "sleeping":
-            assert world.wake_at is not None, "asleep for ever"
-            world.now = max(world.now, world.wake_at)
+        world.wake()
         life = Incarnation(world)
         while not life.ended:
             if crash and rng.random() < crash:
