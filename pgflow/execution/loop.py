@@ -3,6 +3,9 @@
 Turn i runs on the branch `L, i+1`. The first row that a turn writes carries the state that it started with, so the rows
 themselves say which turn is current; replay begins there. At every multiple of the commit interval, and at the break,
 the rows of the ended turns leave active history in a transaction of their own, while the next turn already runs.
+
+A turn that is cancelled from around the loop is the last: it may compensate, and what it returns is not taken. If the loop went on,
+a replay, which begins at a later turn or skips the loop whole, would meet the cancellation there.
 """
 
 from __future__ import annotations
@@ -110,6 +113,8 @@ class LoopStep(Step):
     async def _turns(self) -> Any:
         plan, outer, run = self._plan, self.scope, self.scope.run
         limit = run.host.limits.payload
+        task = asyncio.current_task()
+        assert task is not None
         index, state, now = self._resume()
         while True:
             run.loop.even_out()
@@ -117,8 +122,11 @@ class LoopStep(Step):
                 run, outer, turn(self.location, index), index, now, self.covering, turn_state=state
             )
             given = decode(state, plan.state_type, what=f"state of {self}")
+            requests = task.cancelling()
             try:
                 result = await scope.run_body(plan.body(scope, given))
+                if scope.interrupted or task.cancelling() > requests:
+                    raise asyncio.CancelledError(f"{self} was cancelled in turn {index}, which is its last whatever it returns")
             except BaseException:
                 outer.pass_time(scope.now)  # a failed loop runs this turn again on replay
                 raise

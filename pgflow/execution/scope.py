@@ -49,6 +49,7 @@ class Scope:
         "covering",
         "cursor",
         "has_rows",
+        "interrupted",
         "iteration",
         "location",
         "now",
@@ -79,6 +80,8 @@ class Scope:
         self.turn_now = now
         self.turn: Scope | None = self if turn_state is not None else parent and parent.turn
         """The turn of the innermost loop that this body is, or stands in."""
+        self.interrupted = False
+        """Of a turn: whether steps in it were cancelled from around its loop."""
         self.covering = covering
         events = run.history.children(location)
         self.cursor = Cursor(location, events)
@@ -203,6 +206,13 @@ class Scope:
             self._turn_state = None
         self.has_rows = True
         self.run.take_row(row, new)
+
+    def interrupt(self, around: Scope) -> None:
+        """A step of this scope is cancelled by something that stands in `around`: the loops between are to go no further."""
+        turn = self.turn
+        while turn is not None and turn is not around.turn:
+            turn.interrupted = True
+            turn = turn.parent and turn.parent.turn
 
     def pass_time(self, at: datetime) -> None:
         """An event recorded at this time has been passed."""

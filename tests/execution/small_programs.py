@@ -111,6 +111,54 @@ def timeout_within_timeout(seen: Seen) -> pgflow.Workflow[Any, Any]:
     return program
 
 
+def swallowed_in_a_turn(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """A loop's turn catches what the deadline around the loop raises and wants to go on: the loop ends all the same."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        async def turn(ctx: Ctx, number: int) -> Turn:
+            try:
+                seen.append(await ctx.activity(echo, f"slow {number}"), ctx)
+            except asyncio.CancelledError:
+                seen.append(await ctx.activity(echo, "clean up"), ctx)
+            return pgflow.Break(number) if number == 1 else pgflow.Continue(number + 1)
+
+        try:
+            async with ctx.timeout(0.5):
+                seen.append(f"loop {await ctx.loop(turn, 0, commit_interval=1)}")
+        except TimeoutError:
+            seen.append("too late")
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
+def swallowed_by_a_loser(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """A loop that loses a race is cancelled by the code, and its turn catches that."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        async def turn(ctx: Ctx, number: int) -> Turn:
+            try:
+                await ctx.activity(echo, f"turn {number}")
+            except asyncio.CancelledError:
+                seen.append("caught", ctx, delivered=False)
+            return pgflow.Break(number) if number == 1 else pgflow.Continue(number + 1)
+
+        async def lap(branch: Ctx) -> int:
+            return await branch.loop(turn, 0, commit_interval=2)
+
+        race = [asyncio.ensure_future(ctx.branch(lap)), asyncio.ensure_future(ctx.activity(echo, "winner"))]
+        _, late = await asyncio.wait(race, return_when=asyncio.FIRST_COMPLETED)
+        for loser in late:
+            loser.cancel()
+        await asyncio.gather(*race, return_exceptions=True)
+        seen.append([loser.cancelled() for loser in race])
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
 def group_of_branches(seen: Seen) -> pgflow.Workflow[Any, Any]:
     """The first failure cancels the rest of a TaskGroup, in an order that every life repeats."""
 
@@ -385,6 +433,8 @@ SMALL: dict[str, Program] = {
         turn_leaves_a_step,
         loop_in_an_ended_branch,
         loop_cancelled_in_its_turn,
+        swallowed_in_a_turn,
+        swallowed_by_a_loser,
         due_together,
         never_awaited,
         shielded,
