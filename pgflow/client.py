@@ -25,7 +25,7 @@ from pgflow.store.client_async import Connections, Endings, execute_on, mail_on,
 from pgflow.store.connections import Database
 from pgflow.store.query import Query
 from pgflow.store.subscriptions_async import Subscriptions
-from pgflow.store.uuid7 import uuid7
+from pgflow.store.uuid7 import uuid7, uuid7s
 from pgflow.subscription import Subscription
 from pgflow.tags import tags_text
 
@@ -227,9 +227,9 @@ class Client(Operations):
             handles = await client.dispatch_many(checkout, [{"order": order} for order in orders])
         """
         options = Options(tags, False, run_at, priority, queue)
-        requests = []
-        for name, text in inputs_of(workflow, arguments, self._limit):
-            requests.append(options.dispatch(uuid7(), name, text))
+        name, inputs = inputs_of(workflow, arguments, self._limit)
+        ids = uuid7s(len(inputs))
+        requests = [options.dispatch(id, name, text) for id, text in zip(ids, inputs, strict=True)]
         definition = workflow if isinstance(workflow, Workflow) else None
         handles = []
         statement = dispatching.dispatch_fresh if connection is None else dispatching.dispatch

@@ -125,11 +125,21 @@ def input_of(
     name = workflow_name(workflow)
     if isinstance(workflow, Workflow):
         return name, workflow.encode_arguments(args, kwargs, limit)
+    return name, encode_named(name, args, kwargs, limit)
+
+
+def encode_named(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> str:
+    """The input, as JSON, of a workflow of which only the name is known.
+
+    Raises:
+        TypeError: there are arguments without a name.
+        SerializationError: an argument cannot be stored, or is too large.
+    """
     if args:
         raise TypeError(
             f'workflow "{name}" is given by its name, so its parameters are not known here: give the arguments by name'
         )
-    return name, encode(kwargs, what=f'arguments of workflow "{name}"', limit=limit)
+    return encode(kwargs, what=f'arguments of workflow "{name}"', limit=limit)
 
 
 def workflow_name(workflow: Any) -> str:

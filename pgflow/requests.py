@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from pgflow.commands import Dispatch, input_of, uuid_of
+from pgflow.commands import Dispatch, encode_named, uuid_of, workflow_name
 from pgflow.definitions import Workflow
 from pgflow.history import location
 from pgflow.info import WorkflowInfo
@@ -60,8 +61,8 @@ class Filter:
 
 def inputs_of(
     workflow: Workflow[Any, Any] | str, arguments: Iterable[Mapping[str, Any]], limit: int
-) -> list[tuple[str, str]]:
-    """The name and the input of each of many workflows.
+) -> tuple[str, list[str]]:
+    """The name of many workflows, and the input of each.
 
     Raises:
         TypeError: the arguments do not fit, or are no mappings.
@@ -70,12 +71,14 @@ def inputs_of(
     expected = 'expected a sequence of mappings of arguments by name, e.g. [{"order": 7}, {"order": 8}]'
     if isinstance(arguments, Mapping | str | bytes) or not isinstance(arguments, Iterable):
         raise TypeError(f"{expected}; found {arguments!r:.100}")
+    name = workflow_name(workflow)
+    encode = workflow.encode_arguments if isinstance(workflow, Workflow) else partial(encode_named, name)
     inputs = []
     for number, given in enumerate(arguments):
-        if not isinstance(given, Mapping):
+        if type(given) is not dict and not isinstance(given, Mapping):
             raise TypeError(f"{expected}; found at {number}: {given!r:.100}")
-        inputs.append(input_of(workflow, (), dict(given), limit))
-    return inputs
+        inputs.append(encode((), dict(given), limit))
+    return name, inputs
 
 
 def parts_of(requests: list[Dispatch], count: int, size: int) -> Iterator[list[Dispatch]]:

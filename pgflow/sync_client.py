@@ -22,7 +22,7 @@ from pgflow.store.client_sync import Connections, Endings, execute_on, mail_on, 
 from pgflow.store.connections import Database
 from pgflow.store.query import Query
 from pgflow.store.subscriptions_sync import Subscriptions
-from pgflow.store.uuid7 import uuid7
+from pgflow.store.uuid7 import uuid7, uuid7s
 from pgflow.sync_subscription import SyncSubscription
 from pgflow.tags import tags_text
 
@@ -224,9 +224,9 @@ class SyncClient(SyncOperations):
             handles = client.dispatch_many(checkout, [{"order": order} for order in orders])
         """
         options = Options(tags, False, run_at, priority, queue)
-        requests = []
-        for name, text in inputs_of(workflow, arguments, self._limit):
-            requests.append(options.dispatch(uuid7(), name, text))
+        name, inputs = inputs_of(workflow, arguments, self._limit)
+        ids = uuid7s(len(inputs))
+        requests = [options.dispatch(id, name, text) for id, text in zip(ids, inputs, strict=True)]
         definition = workflow if isinstance(workflow, Workflow) else None
         handles = []
         statement = dispatching.dispatch_fresh if connection is None else dispatching.dispatch

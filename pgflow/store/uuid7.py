@@ -1,6 +1,7 @@
 """Ids of version 7 (RFC 9562): made by whoever starts a workflow, in the order of time, so that a retry is harmless.
 
-They grow strictly within a process.
+They grow strictly within a process: the random part of a millisecond's first id is anywhere below half of what 74 bits hold, and
+grows by up to 2**32 a step.
 """
 
 from __future__ import annotations
@@ -11,9 +12,6 @@ import time
 from uuid import UUID
 
 from pgflow.history.identity import shaped
-
-_STEP_BITS = 32
-"""The random part starts anywhere below half of what 74 bits hold and grows by up to 2**32 a step."""
 
 _lock = threading.Lock()
 _last_ms = 0
@@ -26,17 +24,23 @@ def uuid7() -> UUID:
     Example:
         workflow_id = uuid7()
     """
+    return uuid7s(1)[0]
+
+
+def uuid7s(count: int) -> list[UUID]:
+    """New ids, each greater than the one before and than all that this process made before."""
     global _last_ms, _last_random
-    fresh = int.from_bytes(os.urandom(14), "big")
+    steps = memoryview(os.urandom(4 * count)).cast("I")
+    fresh = int.from_bytes(os.urandom(10), "big") >> 7  # 73 bits: room to grow
     now = time.time_ns() // 1_000_000
+    numbers = []
     with _lock:
         if now > _last_ms:
-            _last_ms = now
-            _last_random = fresh >> 39  # 73 bits: room to grow
-        else:
-            _last_random += 1 + (fresh & ((1 << _STEP_BITS) - 1))
+            _last_ms, _last_random = now, fresh
+        for step in steps:
+            _last_random += 1 + step
             if _last_random >> 74:
                 _last_ms += 1
-                _last_random = fresh >> 39
-        milliseconds, low = _last_ms, _last_random
-    return UUID(int=shaped(milliseconds, low))
+                _last_random = fresh
+            numbers.append(shaped(_last_ms, _last_random))
+    return [UUID(int=number) for number in numbers]
