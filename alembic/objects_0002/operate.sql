@@ -166,9 +166,10 @@ BEGIN
     FROM {schema}.workflows AS w WHERE w.id = workflow_id;
     INSERT INTO {schema}.events (
         workflow_id, location, iteration, seq, version, kind, name, status, attempts, created_at, completed_at, input, output, error,
-        wake_at, turn_state, turn_now, loop_progress, loop_state, encoding)
+        wake_at, turn_state, turn_now, loop_progress, loop_state, encoding, turn_seq, loop_seq)
     SELECT new_id, e.location, e.iteration, e.seq, e.version, e.kind, e.name, e.status, e.attempts, e.created_at, e.completed_at, e.input,
-        e.output, e.error, e.wake_at, e.turn_state, e.turn_now, e.loop_progress, e.loop_state, e.encoding
+        e.output, e.error, e.wake_at, e.turn_state, e.turn_now, e.loop_progress, e.loop_state, e.encoding, e.turn_seq,
+        e.loop_seq
     FROM {schema}.events AS e WHERE e.workflow_id = workflow_id AND e.location < before COLLATE "C";
     -- Each loop around the place goes back to the turn that the place is in.
     FOR loop_row IN
@@ -180,8 +181,12 @@ BEGIN
         rest := substr(before, length(loop_row.location) + 2);
         turn := split_part(rest, ',', 1);
         progress := regexp_replace(turn, '[a-z]', '', 'g')::int - 1;
-        SELECT h.turn_state, h.turn_now INTO first_row
-        FROM {schema}.history AS h
+        SELECT h.turn_state, h.turn_seq INTO first_row
+        FROM (
+            SELECT e.workflow_id, e.location, e.turn_state, e.turn_seq FROM {schema}.events AS e
+            UNION ALL
+            SELECT f.workflow_id, f.location, f.turn_state, f.turn_seq FROM {schema}.forgotten_events AS f
+        ) AS h
         WHERE h.workflow_id = workflow_id AND h.location >= loop_row.location || ',' || turn || ',' COLLATE "C"
           AND h.location < loop_row.location || ',' || turn || '-' COLLATE "C" AND h.turn_state IS NOT NULL
           AND position(',' IN substr(h.location, length(loop_row.location || ',' || turn) + 2)) = 0
@@ -196,16 +201,17 @@ BEGIN
           AND e.location < loop_row.location || ',' || turn || ',' COLLATE "C";
         INSERT INTO {schema}.events (
             workflow_id, location, iteration, seq, version, kind, name, status, attempts, created_at, completed_at, input, output, error,
-            wake_at, turn_state, turn_now, loop_progress, loop_state, encoding)
+            wake_at, turn_state, turn_now, loop_progress, loop_state, encoding, turn_seq, loop_seq)
         SELECT new_id, f.location, f.iteration, f.seq, f.version, f.kind, f.name, f.status, f.attempts, f.created_at, f.completed_at,
-            f.input, f.output, f.error, f.wake_at, f.turn_state, f.turn_now, f.loop_progress, f.loop_state, f.encoding
+            f.input, f.output, f.error, f.wake_at, f.turn_state, f.turn_now, f.loop_progress, f.loop_state, f.encoding,
+            f.turn_seq, f.loop_seq
         FROM {schema}.forgotten_events AS f
         WHERE f.workflow_id = workflow_id AND f.location > loop_row.location || ',' || turn || ',' COLLATE "C"
           AND f.location < before COLLATE "C"
         ON CONFLICT DO NOTHING;
         UPDATE {schema}.events AS e SET
             status = 'pending', seq = NULL, completed_at = NULL, output = NULL, error = NULL,
-            loop_progress = progress, loop_state = first_row.turn_state
+            loop_progress = progress, loop_state = first_row.turn_state, loop_seq = first_row.turn_seq
         WHERE e.workflow_id = new_id AND e.location = loop_row.location;
     END LOOP;
     -- Deadlines that were open around the place count anew.

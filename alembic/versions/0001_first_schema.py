@@ -142,6 +142,18 @@ def upgrade() -> None:
             comment="On a loop: the state with which turn `loop_progress` starts.",
         ),
         sa.Column(
+            "turn_seq",
+            sa.Integer(),
+            nullable=True,
+            comment="On the first row of a loop's turn: the place in the order of completion (seq) after which the turn started.",
+        ),
+        sa.Column(
+            "loop_seq",
+            sa.Integer(),
+            nullable=True,
+            comment="On a loop: the place after which turn `loop_progress` started.",
+        ),
+        sa.Column(
             "encoding",
             sa.Text(),
             nullable=True,
@@ -258,6 +270,18 @@ def upgrade() -> None:
             postgresql.JSON(),
             nullable=True,
             comment="On a loop: the state with which turn `loop_progress` starts.",
+        ),
+        sa.Column(
+            "turn_seq",
+            sa.Integer(),
+            nullable=True,
+            comment="On the first row of a loop's turn: the place in the order of completion (seq) after which the turn started.",
+        ),
+        sa.Column(
+            "loop_seq",
+            sa.Integer(),
+            nullable=True,
+            comment="On a loop: the place after which turn `loop_progress` started.",
         ),
         sa.Column(
             "encoding",

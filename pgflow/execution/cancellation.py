@@ -83,6 +83,4 @@ def _cancel(run: Run, steps: list[Step], at: datetime) -> None:
     owner.cancel()
     for step in steps:
         step.scope.pass_time(at)
-        if not step.settled:
-            step.scope.interrupt(run.scope)
         step.drop()

@@ -1,11 +1,9 @@
 """A loop whose finished turns are forgotten: `ctx.loop`.
 
 Turn i runs on the branch `L, i+1`. The first row that a turn writes carries the state that it started with, so the rows
-themselves say which turn is current; replay begins there. At every multiple of the commit interval, and at the break,
+themselves say which turn is current; replay begins there, after the same results of other branches as it did then (`turn_seq`),
+since the code may compare what comes first. At every multiple of the commit interval, and at the break,
 the rows of the ended turns leave active history in a transaction of their own, while the next turn already runs.
-
-A turn that is cancelled from around the loop is the last: it may compensate, and what it returns is not taken. If the loop went on,
-a replay, which begins at a later turn or skips the loop whole, would meet the cancellation there.
 """
 
 from __future__ import annotations
@@ -98,7 +96,9 @@ class LoopStep(Step):
         event = self.event
         if event is not None and event.status == STATUS_COMPLETED:
             self.scope.run.loop.even_out()
-            return await super().run()
+            self.check_not_dropped()
+            self.scope.run.replay(event.seq, self)
+            return await self._unmoved(lambda: self.scope.run.loop.create_future(), event.loop_seq)
         self.check_not_dropped()
         if event is None:
             self.scope.record(self, self.pending_row())
@@ -113,20 +113,18 @@ class LoopStep(Step):
     async def _turns(self) -> Any:
         plan, outer, run = self._plan, self.scope, self.scope.run
         limit = run.host.limits.payload
-        task = asyncio.current_task()
-        assert task is not None
-        index, state, now = self._resume()
+        index, state, now, seq = self._resume()
+        if seq is not None and seq > run.passed:
+            await self._unmoved(lambda: run.after_place(seq), seq)
+            self.check_not_dropped()
         while True:
             run.loop.even_out()
             scope = Scope(
-                run, outer, turn(self.location, index), index, now, self.covering, turn_state=state
+                run, outer, turn(self.location, index), index, now, self.covering, turn_state=state, turn_seq=run.passed
             )
             given = decode(state, plan.state_type, what=f"state of {self}")
-            requests = task.cancelling()
             try:
                 result = await scope.run_body(plan.body(scope, given))
-                if scope.interrupted or task.cancelling() > requests:
-                    raise asyncio.CancelledError(f"{self} was cancelled in turn {index}, which is its last whatever it returns")
             except BaseException:
                 outer.pass_time(scope.now)  # a failed loop runs this turn again on replay
                 raise
@@ -152,17 +150,32 @@ class LoopStep(Step):
                 await run.yield_()
             index = ended
 
-    def _resume(self) -> tuple[int, str, datetime]:
-        """The turn to run first, the state that it starts with, and the time."""
+    async def _unmoved(self, wait: Callable[[], asyncio.Future[Any]], until: int | None) -> Any:
+        """Wait, on replay, for what comes after turns that are not run again.
+
+        A cancellation that comes up to the place `until` was caught by the body in one of those turns: the loop went on.
+        """
+        while True:
+            future = self.future = wait()
+            try:
+                return await future
+            except asyncio.CancelledError:
+                if not self.settled and (until is None or self.scope.run.passed > until):
+                    self._cancelled_by_code()
+                if self.settled:
+                    raise
+
+    def _resume(self) -> tuple[int, str, datetime, int | None]:
+        """The turn to run first, the state that it starts with, the time, and the place in the order after which it starts."""
         event, scope = self.event, self.scope
         if event is None:
-            return 0, self._first_state, scope.now
+            return 0, self._first_state, scope.now, None
         self._progress = event.loop_progress or 0
         last = scope.run.history.last_turn(self.location)
         if last is None or last < self._progress:
             state = event.loop_state if event.loop_state is not None else self._first_state
             now = scope.now if self._progress == 0 else max(scope.now, scope.run.claimed.now)
-            return self._progress, state, now
+            return self._progress, state, now, event.loop_seq
         start = scope.run.history.turn_start(self.location, last)
         if start is None or start.turn_state is None or start.turn_now is None:
             scope.run.end_with(
@@ -174,7 +187,7 @@ class LoopStep(Step):
                     found="none",
                 )
             )
-        return last, start.turn_state, start.turn_now
+        return last, start.turn_state, start.turn_now, start.turn_seq if last else None
 
     async def _end(self, ended: int, state: str, output: str) -> Any:
         run = self.scope.run
@@ -199,6 +212,7 @@ class LoopStep(Step):
                 seq,
                 self._advanced,
                 self._refused,
+                self.scope.run.passed,
             )
         )
 

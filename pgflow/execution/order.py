@@ -43,8 +43,10 @@ class Order:
     """
 
     def __init__(self, last: int) -> None:
+        self.passed = 0
+        """The highest place whose result has been delivered."""
         self._last_recorded = self._seq = last
-        self._recorded: list[tuple[int, int, Any]] = []
+        self._recorded: list[tuple[int, bool, int, Any]] = []
         self._entries = 0
         self._outbox: deque[Delivery] = deque()
         self._ends: deque[asyncio.Future[None]] = deque()
@@ -73,15 +75,15 @@ class Order:
         if delivery.step is not None:
             delivery.step.seq = None
 
-    def replay(self, seq: int | None, what: Any) -> None:
-        """Deliver `what` (something with `deliver_recorded`) when `seq` is the lowest of those awaited."""
+    def replay(self, seq: int | None, what: Any, *, after: bool = False) -> None:
+        """Deliver `what` (something with `deliver_recorded`) when `seq` is the lowest of those awaited, or right after it."""
         self._entries += 1
-        heappush(self._recorded, (seq or 0, self._entries, what))
+        heappush(self._recorded, (seq or 0, after, self._entries, what))
 
     def end_after(self, seq: int, future: asyncio.Future[None]) -> None:
         """Let a body end, which `future` stands for, when the place `seq` has been passed."""
         if seq <= self._last_recorded:
-            self.replay(seq, RecordedEnd(future))
+            self.replay(seq, Moment(future))
             return
         for delivery in self._outbox:
             if delivery.seq == seq:
@@ -95,13 +97,16 @@ class Order:
             resolve(self._ends.popleft())
             return True
         while self._recorded:
-            what = heappop(self._recorded)[2]
+            seq, _, _, what = heappop(self._recorded)
+            if seq > self.passed:
+                self.passed = seq
             if not what.settled:
                 what.deliver_recorded()
                 return True
         outbox = self._outbox
         if outbox and outbox[0].committed:
             delivery = outbox.popleft()
+            self.passed = delivery.seq
             delivery.deliver(delivery.at)
             self._ends.extend(delivery.ends)
             return True
@@ -115,8 +120,8 @@ class Order:
         )
 
 
-class RecordedEnd:
-    """The end of a body that left steps behind, waiting for the place in the order that history gives it."""
+class Moment:
+    """What has a place in the order of history but no row: the end of a body that left steps behind, the start of a turn."""
 
     __slots__ = ("future",)
     settled = False
@@ -125,7 +130,7 @@ class RecordedEnd:
         self.future = future
 
     def deliver_recorded(self) -> None:
-        """The body has ended."""
+        """The moment has come."""
         resolve(self.future)
 
 

@@ -41,6 +41,7 @@ class EventRow(NamedTuple):
     turn_now: datetime | None
     loop_progress: int | None
     loop_state: str | None
+    turn_seq: int | None = None
 
 
 class Signal(NamedTuple):
@@ -145,7 +146,8 @@ class Advance:
     """The forgetting of a loop's finished turns, as one serializable transaction (design, section 4).
 
     `turns` is the number of ended turns: rows of turns below it leave active history. At the break, `output` is the
-    loop's output and `seq` its place in the order of completion; before it both are None.
+    loop's output and `seq` its place in the order of completion; before it both are None. `started` is the place after which
+    the turn that follows has started.
     """
 
     workflow_id: UUID
@@ -158,6 +160,7 @@ class Advance:
     seq: int | None
     on_commit: Callable[[Advance, datetime], None]
     on_refused: Callable[[Advance, BaseException], None]
+    started: int | None = None
     moved: int = 0
     """Rows that left active history; filled in by the store before `on_commit`."""
 

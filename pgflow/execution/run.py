@@ -26,7 +26,7 @@ from pgflow.execution.crossing import RunCrossings
 from pgflow.execution.ending import engine_failure, outcome_of, stuck
 from pgflow.execution.host import Host
 from pgflow.execution.kept import Kept
-from pgflow.execution.order import Delivery, Order
+from pgflow.execution.order import Delivery, Moment, Order
 from pgflow.execution.outgoing import Outgoing
 from pgflow.execution.ports import (
     Advance,
@@ -277,6 +277,17 @@ class Run:
         finally:
             self._pumping = False
         self.host.schedule(self)
+
+    @property
+    def passed(self) -> int:
+        """The highest place in the order of completion whose result has been delivered."""
+        return self._order.passed
+
+    def after_place(self, seq: int) -> asyncio.Future[None]:
+        """What to await for the moment right after a recorded place."""
+        future: asyncio.Future[None] = self.loop.create_future()
+        self._order.replay(seq, Moment(future), after=True)
+        return future
 
     def next_seq(self) -> int:
         """The next place in the order of completion."""

@@ -39,6 +39,7 @@ class Scope:
         now: the time that the body starts with.
         covering: the timeouts that were open where this body was called.
         turn_state: for a loop's turn, the state to be written with the turn's first row.
+        turn_seq: for a loop's turn, the place in the order of completion after which it started, to be written there too.
     """
 
     __slots__ = (
@@ -49,7 +50,6 @@ class Scope:
         "covering",
         "cursor",
         "has_rows",
-        "interrupted",
         "iteration",
         "location",
         "now",
@@ -58,6 +58,7 @@ class Scope:
         "run",
         "turn",
         "turn_now",
+        "turn_seq",
         "unfinished",
         "unrecorded",
     )
@@ -71,6 +72,7 @@ class Scope:
         now: datetime,
         covering: tuple[Any, ...] = (),
         turn_state: str | None = None,
+        turn_seq: int | None = None,
     ) -> None:
         self.run = run
         self.parent = parent
@@ -78,10 +80,9 @@ class Scope:
         self.iteration = iteration
         self.now = now
         self.turn_now = now
+        self.turn_seq = turn_seq
         self.turn: Scope | None = self if turn_state is not None else parent and parent.turn
         """The turn of the innermost loop that this body is, or stands in."""
-        self.interrupted = False
-        """Of a turn: whether steps in it were cancelled from around its loop."""
         self.covering = covering
         events = run.history.children(location)
         self.cursor = Cursor(location, events)
@@ -193,7 +194,7 @@ class Scope:
         """A row that another transaction than the journal's is about to write."""
         if self._turn_state is None:
             return row
-        return row._replace(turn_state=self._turn_state, turn_now=self.turn_now)
+        return row._replace(turn_state=self._turn_state, turn_now=self.turn_now, turn_seq=self.turn_seq)
 
     def recorded_alone(self, step: Step) -> None:
         """Such a row is durable."""
@@ -202,17 +203,10 @@ class Scope:
 
     def _hand_over(self, row: EventRow, new: bool) -> None:
         if self._turn_state is not None:
-            row = row._replace(turn_state=self._turn_state, turn_now=self.turn_now)
+            row = row._replace(turn_state=self._turn_state, turn_now=self.turn_now, turn_seq=self.turn_seq)
             self._turn_state = None
         self.has_rows = True
         self.run.take_row(row, new)
-
-    def interrupt(self, around: Scope) -> None:
-        """A step of this scope is cancelled by something that stands in `around`: the loops between are to go no further."""
-        turn = self.turn
-        while turn is not None and turn is not around.turn:
-            turn.interrupted = True
-            turn = turn.parent and turn.parent.turn
 
     def pass_time(self, at: datetime) -> None:
         """An event recorded at this time has been passed."""

@@ -162,8 +162,6 @@ class TimeoutStep(Step):
             assert self._task is not None
             self._task.cancel()
         for step in covered:
-            if not step.settled:
-                step.scope.interrupt(self.scope)
             step.drop()
 
 

@@ -55,6 +55,8 @@ class Event(NamedTuple):
     turn_now: datetime | None
     loop_progress: int | None
     loop_state: str | None
+    turn_seq: int | None = None
+    loop_seq: int | None = None
 
 
 class HistoryIndex:
@@ -86,6 +88,9 @@ class HistoryIndex:
                     self._cancelled.add(seq)
                 elif event[4] == KIND_TIMEOUT:
                     self._fired.add(seq)
+            if event[13] is not None or event[4] == KIND_LOOP:
+                # Places that are taken though the rows of their results may have been forgotten.
+                highest = max(highest, event.turn_seq or 0, event.loop_seq or 0)
         self._by_parent = by_parent
         self.max_seq = highest
         """The highest place in the order of completion that is taken, 0 when none is."""

@@ -102,6 +102,7 @@ def folded(earlier: EventRow, later: EventRow) -> EventRow:
         input=earlier.input if later.input is None else later.input,
         turn_state=earlier.turn_state if later.turn_state is None else later.turn_state,
         turn_now=earlier.turn_now if later.turn_now is None else later.turn_now,
+        turn_seq=earlier.turn_seq if later.turn_seq is None else later.turn_seq,
         loop_progress=earlier.loop_progress if later.loop_progress is None else later.loop_progress,
         loop_state=earlier.loop_state if later.loop_state is None else later.loop_state,
     )
@@ -180,7 +181,7 @@ def row_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
         "loop_state",
     ):
         parameters[name] = _texts(columns[name])
-    for name in ("iteration", "seq", "version", "attempts", "loop_progress"):
+    for name in ("iteration", "seq", "version", "attempts", "loop_progress", "turn_seq"):
         parameters[name] = _numbers(columns[name])
     for name in ("wake_at", "turn_now"):
         parameters[name] = _times(columns[name])

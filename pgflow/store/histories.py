@@ -29,7 +29,7 @@ PAGE = 1_000
 COUNTED = 1_000
 """Workflows of a name that nobody knows are counted up to here."""
 
-_FIRST, _AFTER_EVENT = 1, 18
+_FIRST, _AFTER_EVENT = 1, 20
 
 
 def read(schema: str, id: UUID) -> Query[list[StoredHistory]]:

@@ -209,6 +209,7 @@ class LoopAdvancer:
             "states": [advance.state for advance in group],
             "outputs": [advance.output for advance in group],
             "seqs": [advance.seq for advance in group],
+            "started": [advance.started for advance in group],
             "sweeps": [
                 self._swept.get((advance.workflow_id, advance.location)) != advance.keep
                 for advance in group

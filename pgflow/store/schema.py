@@ -130,6 +130,12 @@ def _history_columns() -> list[Column[Any]]:
         _column(
             "loop_state", JSON(), "On a loop: the state with which turn `loop_progress` starts."
         ),
+        _column(
+            "turn_seq",
+            Integer(),
+            "On the first row of a loop's turn: the place in the order of completion (seq) after which the turn started.",
+        ),
+        _column("loop_seq", Integer(), "On a loop: the place after which turn `loop_progress` started."),
         _column("encoding", Text(), "Reserved for payload codecs; null: plain JSON."),
     ]
 

@@ -29,7 +29,7 @@ from pgflow.history.location import turns
 from pgflow.history.stored import StoredHistory
 
 _TICK = timedelta(milliseconds=1)
-_KEPT = ("input", "turn_state", "turn_now", "loop_progress", "loop_state")
+_KEPT = ("input", "turn_state", "turn_now", "turn_seq", "loop_progress", "loop_state")
 """What a row keeps of its pending self where the later one says nothing."""
 
 
@@ -130,7 +130,7 @@ class Memory:
         for location in [location for location in self._events if first <= location < last]:
             del self._events[location]
             advance.moved += 1
-        row = row._replace(loop_progress=advance.turns, loop_state=advance.state)
+        row = row._replace(loop_progress=advance.turns, loop_state=advance.state, loop_seq=advance.started)
         if advance.breaks:
             row = row._replace(
                 status=STATUS_COMPLETED, seq=advance.seq, output=advance.output, at=self.now
@@ -163,5 +163,5 @@ class Memory:
             return
         values = row._asdict()
         if old is not None:
-            values |= {name: getattr(old, name) for name in _KEPT if values[name] is None}
+            values |= {name: getattr(old, name) for name in _KEPT if values.get(name) is None}
         self._events[row.location] = Event(at=self.now, **values)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.execution.lives import Entry, Lives, Program
+from tests.execution.lives import Lives, Program
 from tests.execution.simulator import Incarnation, World
 
 
@@ -29,7 +29,7 @@ class Explorer:
         self._program = program
         self._lives = lives
         self._limit = limit
-        self._stack: list[tuple[World, list[Entry], tuple[str, ...]]] = []
+        self._stack: list[tuple[World, list[tuple[str, str]], tuple[str, ...]]] = []
         self._claims: set[Any] = set()
         self.states: set[Any] = set()
         self.ends: set[str] = set()

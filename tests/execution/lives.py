@@ -1,8 +1,6 @@
 """One workflow over several lives, each ended by a crash, and what must hold after every single thing that happens:
 
-- what an earlier life saw is the beginning of what a later one sees, except for turns that the later one does not replay
-  (it begins sooner with the turn that comes next: what a branch sees of a body's end, which no result brings, has its order
-  within that branch alone);
+- what an earlier life saw is the beginning of what a later one sees, except for turns that the later one does not replay;
 - no activity runs whose result was recorded, nothing is written over a step that has ended;
 - no row is committed at a location while a step called earlier in its branch has none;
 - a place in the order of completion belongs to one delivery.
@@ -12,7 +10,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pgflow
@@ -20,18 +17,15 @@ from pgflow.history.events import HistoryIndex
 from pgflow.history.location import display, turn
 from tests.execution.simulator import Incarnation, World
 
-Entry = tuple[str, str, bool]
-"""The branch, what was seen there, and whether a result brought it."""
-
 
 class Seen:
     """What the code of one life has seen, in order, and on which branch."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[tuple[str, str]] = []
 
-    def append(self, what: object, ctx: pgflow.WorkflowContext | None = None, delivered: bool = True) -> None:
-        self.entries.append(("" if ctx is None else ctx._scope.location, str(what), delivered))
+    def append(self, what: object, ctx: pgflow.WorkflowContext | None = None) -> None:
+        self.entries.append(("" if ctx is None else ctx._scope.location, str(what)))
 
 
 Program = Callable[[Seen], pgflow.Workflow[Any, Any]]
@@ -48,7 +42,7 @@ class Lives:
         self.program = program
         self.seen = Seen()
         self.world = self.new_world(program(self.seen))
-        self.longest: list[Entry] = []
+        self.longest: list[tuple[str, str]] = []
         self._checked = (0, 0)
 
     def new_world(self, workflow: pgflow.Workflow[Any, Any]) -> World:
@@ -80,7 +74,8 @@ class Lives:
 
     def check(self) -> None:
         seen = self.seen.entries
-        assert begins_alike(seen, self.longest), f"the code saw {seen}, before it had seen {self.longest}"
+        shorter = min(len(seen), len(self.longest))
+        assert seen[:shorter] == self.longest[:shorter], f"the code saw {seen}, before it had seen {self.longest}"
         if len(seen) > len(self.longest):
             self.longest = list(seen)
         now = (self.world.writes, self.world.advances)
@@ -122,30 +117,13 @@ class Lives:
         seen = Seen()
         again.workflow = self.program(seen)
         life = self.new_life(again)
-        assert begins_alike(seen.entries, before) and len(seen.entries) == len(before)
+        assert seen.entries == before
         assert not life.calls and len(life.writes) == 1 and not life.writes[0].rows
         life.take("commit")
         assert (again.status, again.output) == (self.world.status, self.world.output)
 
 
-def begins_alike(some: list[Entry], others: list[Entry]) -> bool:
-    """Whether the shorter is how the longer begins: by what results brought, and by all that each branch saw."""
-    shorter = min(len(some), len(others))
-    if some[:shorter] == others[:shorter]:
-        return True
-    ways = [lambda entry: entry[2], *(partial(_on, branch) for branch in {entry[0] for entry in some})]
-    for way in ways:
-        pairs = zip(filter(way, some), filter(way, others), strict=False)
-        if any(one != other for one, other in pairs):
-            return False
-    return True
-
-
-def _on(branch: str, entry: Entry) -> bool:
-    return entry[0] == branch
-
-
-def without_ended_turns(world: World, entries: list[Entry]) -> list[Entry]:
+def without_ended_turns(world: World, entries: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """What a life that begins now sees again of what was seen before: all but the turns that it does not replay."""
     history = HistoryIndex([world.events[key] for key in sorted(world.events)])
     left = entries

@@ -96,7 +96,7 @@ class _Interpreter:
         try:
             value = await (asyncio.shield(step) if shield else step)
         except asyncio.CancelledError:
-            self._seen.append(f"{path} cancelled", ctx, delivered=False)
+            self._seen.append(f"{path} cancelled", ctx)
             raise
         assert value == expected, f"the step of {path} got the result of {value}"
         self._seen.append(path, ctx)
@@ -179,7 +179,7 @@ class _Interpreter:
         try:
             return await self.do(node[1], ctx, path + "s")
         except asyncio.CancelledError:
-            self._seen.append(f"{path} goes on", ctx, delivered=False)
+            self._seen.append(f"{path} goes on", ctx)
             return await self._leaf(("act",), ctx, path)
 
     async def _leave(self, node: Node, ctx: Ctx, path: str) -> str:

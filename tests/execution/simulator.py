@@ -109,7 +109,7 @@ class World:
         kept, _ = turns(advance.location, max(advance.turns - advance.keep, 0), advance.turns + 1)
         for key in [k for k in self.forgotten if k.startswith(advance.location + ",") and k < kept]:
             del self.forgotten[key]
-        row = row._replace(loop_progress=advance.turns, loop_state=advance.state)
+        row = row._replace(loop_progress=advance.turns, loop_state=advance.state, loop_seq=advance.started)
         if advance.breaks:
             row = row._replace(status="completed", seq=advance.seq, output=advance.output, error=None, at=self.now)
             self.ended[row.location] = row.status
@@ -122,7 +122,7 @@ class World:
         assert old is None or row.attempts >= old.attempts
         values = row._asdict()
         if old is not None:
-            for name in ("input", "turn_state", "turn_now", "loop_progress", "loop_state"):
+            for name in ("input", "turn_state", "turn_now", "turn_seq", "loop_progress", "loop_state"):
                 if values[name] is None:
                     values[name] = getattr(old, name)
         self.events[row.location] = Event(at=self.now, **values)

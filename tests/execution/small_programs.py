@@ -111,29 +111,7 @@ def timeout_within_timeout(seen: Seen) -> pgflow.Workflow[Any, Any]:
     return program
 
 
-def swallowed_in_a_turn(seen: Seen) -> pgflow.Workflow[Any, Any]:
-    """A loop's turn catches what the deadline around the loop raises and wants to go on: the loop ends all the same."""
-
-    @pgflow.workflow
-    async def program(ctx: Ctx) -> str:
-        async def turn(ctx: Ctx, number: int) -> Turn:
-            try:
-                seen.append(await ctx.activity(echo, f"slow {number}"), ctx)
-            except asyncio.CancelledError:
-                seen.append(await ctx.activity(echo, "clean up"), ctx)
-            return pgflow.Break(number) if number == 1 else pgflow.Continue(number + 1)
-
-        try:
-            async with ctx.timeout(0.5):
-                seen.append(f"loop {await ctx.loop(turn, 0, commit_interval=1)}")
-        except TimeoutError:
-            seen.append("too late")
-        return str(await ctx.activity(echo, "after"))
-
-    return program
-
-
-def swallowed_by_a_loser(seen: Seen) -> pgflow.Workflow[Any, Any]:
+def loser_that_catches(seen: Seen) -> pgflow.Workflow[Any, Any]:
     """A loop that loses a race is cancelled by the code, and its turn catches that."""
 
     @pgflow.workflow
@@ -142,7 +120,7 @@ def swallowed_by_a_loser(seen: Seen) -> pgflow.Workflow[Any, Any]:
             try:
                 await ctx.activity(echo, f"turn {number}")
             except asyncio.CancelledError:
-                seen.append("caught", ctx, delivered=False)
+                seen.append("caught", ctx)
             return pgflow.Break(number) if number == 1 else pgflow.Continue(number + 1)
 
         async def lap(branch: Ctx) -> int:
@@ -417,6 +395,53 @@ def shielded(seen: Seen) -> pgflow.Workflow[Any, Any]:
     return program
 
 
+def turns_beside_a_failure(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """What comes first, a failure or the error of a later turn, decides; that turn makes no row before it raises."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        async def turn(inner: Ctx, n: int) -> Turn:
+            if n == 2:
+                raise RuntimeError("the loop")
+            left = asyncio.ensure_future(inner.sleep(0.5) if n else inner.activity(echo, "left"))
+            left.cancelled()
+            return pgflow.Continue(n + 1)
+
+        try:
+            await asyncio.gather(
+                ctx.activity(fails, "the activity"),
+                ctx.branch(lambda branch: branch.loop(turn, 0, commit_interval=1, keep_iterations=0)),
+            )
+        except (RuntimeError, pgflow.ActivityFailed) as error:
+            seen.append(type(error).__name__, ctx)
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
+def turns_that_catch(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """A timeout fires in a turn that catches it; the loop goes on, and replay skips that turn."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        async def turn(inner: Ctx, n: int) -> Turn:
+            try:
+                await inner.activity(echo, "work")
+            except asyncio.CancelledError:
+                seen.append("caught", inner)
+                await inner.activity(echo, "instead")
+            return pgflow.Break(n) if n == 2 else pgflow.Continue(n + 1)
+
+        try:
+            async with ctx.timeout(0.5):
+                seen.append(await ctx.loop(turn, 0, commit_interval=1, keep_iterations=0), ctx)
+        except TimeoutError:
+            seen.append("too late", ctx)
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
 SMALL: dict[str, Program] = {
     program.__name__: program
     for program in (
@@ -431,10 +456,11 @@ SMALL: dict[str, Program] = {
         time_beside_a_loop,
         empty_turns,
         turn_leaves_a_step,
+        turns_beside_a_failure,
+        turns_that_catch,
+        loser_that_catches,
         loop_in_an_ended_branch,
         loop_cancelled_in_its_turn,
-        swallowed_in_a_turn,
-        swallowed_by_a_loser,
         due_together,
         never_awaited,
         shielded,

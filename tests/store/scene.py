@@ -179,6 +179,7 @@ class Scene:
             seq,
             self._committed,
             self._refused,
+            started=10 * turns,
         )
 
     def _committed(self, what: Any, at: datetime) -> None:

@@ -120,9 +120,9 @@ async def run_and_break(scene: Scene, writer: Writer, interval: int, keep: int, 
     assert active == list(range(progress, turns + 1))
     assert forgotten == list(range(max(0, progress - keep), progress))
     assert scene.one(
-        "SELECT loop_progress, loop_state::text FROM events WHERE workflow_id = %s AND location = '1'",
+        "SELECT loop_progress, loop_state::text, loop_seq FROM events WHERE workflow_id = %s AND location = '1'",
         writer.workflow,
-    ) == (progress, str(progress))
+    ) == (progress, str(progress), 10 * progress or None)
 
     ended = turns + 1
     await writer.forget(ended, keep=keep, output="over", seq=5, state=turns)

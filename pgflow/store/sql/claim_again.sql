@@ -2,7 +2,8 @@
 SELECT
     e.workflow_id::text, e.location, e.iteration, e.seq, e.version, e.kind, e.name, e.status, e.attempts,
     coalesce(e.completed_at, e.created_at), CASE WHEN e.kind = 'removed' THEN e.input::text END,
-    e.output::text, e.error::text, e.wake_at, e.turn_state::text, e.turn_now, e.loop_progress, e.loop_state::text
+    e.output::text, e.error::text, e.wake_at, e.turn_state::text, e.turn_now, e.loop_progress, e.loop_state::text,
+    e.turn_seq, e.loop_seq
 FROM {schema}.events AS e
 WHERE e.workflow_id = ANY (%(ids)s::uuid[])
 ORDER BY e.workflow_id, e.location

@@ -3,7 +3,8 @@
 SELECT
     e.workflow_id::text, e.location, e.iteration, e.seq, e.version, e.kind, e.name, e.status, e.attempts,
     coalesce(e.completed_at, e.created_at), CASE WHEN e.kind = 'removed' THEN e.input::text END,
-    e.output::text, e.error::text, e.wake_at, e.turn_state::text, e.turn_now, e.loop_progress, e.loop_state::text
+    e.output::text, e.error::text, e.wake_at, e.turn_state::text, e.turn_now, e.loop_progress, e.loop_state::text,
+    e.turn_seq, e.loop_seq
 FROM {schema}.runs AS r
 JOIN {schema}.events AS e ON e.workflow_id = r.workflow_id
 WHERE r.worker_id = %(worker)s::bigint AND r.claim = %(claim)s::bigint AND r.status = 'running' AND r.epoch > 1

@@ -11,6 +11,7 @@
         v.input::json AS input, v.output::json AS output, v.error::json AS error,
         v.wake_at::timestamptz AS wake_at,
         v.turn_state::json AS turn_state, v.turn_now::timestamptz AS turn_now, v.loop_progress, v.loop_state::json AS loop_state,
+        v.turn_seq,
         %(careful)s::boolean OR EXISTS (
             SELECT FROM {schema}.events AS e WHERE e.workflow_id = fenced.workflow_id AND e.location = v.location OFFSET 0
         ) AS known
@@ -31,29 +32,30 @@
         string_to_array(%(turn_state)s::text, E'\x1f', ''),
         string_to_array(%(turn_now)s::text, E'\x1f', ''),
         %(loop_progress)s::int[],
-        string_to_array(%(loop_state)s::text, E'\x1f', '')
+        string_to_array(%(loop_state)s::text, E'\x1f', ''),
+        %(turn_seq)s::int[]
     ) AS v (
         run, location, iteration, seq, version, kind, name, status, attempts, input, output, error,
-        wake_at, turn_state, turn_now, loop_progress, loop_state)
+        wake_at, turn_state, turn_now, loop_progress, loop_state, turn_seq)
     JOIN fenced ON fenced.run = v.run
 ),
 fresh AS (
     INSERT INTO {schema}.events (
         workflow_id, location, iteration, seq, version, kind, name, status, attempts, completed_at,
-        input, output, error, wake_at, turn_state, turn_now, loop_progress, loop_state)
+        input, output, error, wake_at, turn_state, turn_now, loop_progress, loop_state, turn_seq)
     SELECT
         workflow_id, location, iteration, seq, version, kind, name, status, attempts, completed_at,
-        input, output, error, wake_at, turn_state, turn_now, loop_progress, loop_state
+        input, output, error, wake_at, turn_state, turn_now, loop_progress, loop_state, turn_seq
     FROM given
     WHERE NOT known
 ),
 written AS (
     INSERT INTO {schema}.events AS e (
         workflow_id, location, iteration, seq, version, kind, name, status, attempts, completed_at,
-        input, output, error, wake_at, turn_state, turn_now, loop_progress, loop_state)
+        input, output, error, wake_at, turn_state, turn_now, loop_progress, loop_state, turn_seq)
     SELECT
         workflow_id, location, iteration, seq, version, kind, name, status, attempts, completed_at,
-        input, output, error, wake_at, turn_state, turn_now, loop_progress, loop_state
+        input, output, error, wake_at, turn_state, turn_now, loop_progress, loop_state, turn_seq
     FROM given
     WHERE known
     ON CONFLICT (workflow_id, location) DO UPDATE SET
@@ -71,6 +73,7 @@ written AS (
         wake_at = excluded.wake_at,
         turn_state = coalesce(excluded.turn_state, e.turn_state),
         turn_now = coalesce(excluded.turn_now, e.turn_now),
+        turn_seq = coalesce(excluded.turn_seq, e.turn_seq),
         loop_progress = greatest(excluded.loop_progress, e.loop_progress),
         loop_state = CASE WHEN e.loop_progress > coalesce(excluded.loop_progress, 0) THEN e.loop_state
             ELSE coalesce(excluded.loop_state, e.loop_state) END

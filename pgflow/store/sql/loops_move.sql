@@ -15,10 +15,12 @@ moved AS (
 archived AS (
     INSERT INTO {schema}.forgotten_events (
         workflow_id, location, iteration, seq, version, kind, name, status, attempts, created_at, completed_at,
-        input, output, error, wake_at, turn_state, turn_now, loop_progress, loop_state, encoding)
+        input, output, error, wake_at, turn_state, turn_now, loop_progress, loop_state, encoding,
+        turn_seq, loop_seq)
     SELECT
         workflow_id, location, iteration, seq, version, kind, name, status, attempts, created_at, completed_at,
-        input, output, error, wake_at, turn_state, turn_now, loop_progress, loop_state, encoding
+        input, output, error, wake_at, turn_state, turn_now, loop_progress, loop_state, encoding,
+        turn_seq, loop_seq
     FROM moved
     WHERE location >= kept_from COLLATE "C"
 )

@@ -5,8 +5,8 @@ WITH given AS (
     SELECT *
     FROM unnest(
         %(workflow_ids)s::uuid[], %(locations)s::text[], %(turns)s::int[], %(keeps)s::int[], %(states)s::text[],
-        %(outputs)s::text[], %(seqs)s::int[], %(sweeps)s::boolean[]
-    ) WITH ORDINALITY AS g (workflow_id, location, turns, keep, state, output, seq, sweep, number)
+        %(outputs)s::text[], %(seqs)s::int[], %(started)s::int[], %(sweeps)s::boolean[]
+    ) WITH ORDINALITY AS g (workflow_id, location, turns, keep, state, output, seq, started, sweep, number)
 ),
 found AS MATERIALIZED (
     SELECT given.*, coalesce(e.loop_progress, 0) AS progress, e.completed_at
@@ -18,6 +18,7 @@ advanced AS (
     UPDATE {schema}.events AS e SET
         loop_progress = found.turns,
         loop_state = found.state::json,
+        loop_seq = found.started,
         status = CASE WHEN found.seq IS NULL THEN e.status ELSE 'completed' END,
         output = CASE WHEN found.seq IS NULL THEN e.output ELSE found.output::json END,
         error = CASE WHEN found.seq IS NULL THEN e.error END,
