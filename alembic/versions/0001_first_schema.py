@@ -21,6 +21,7 @@ depends_on = None
 VERSION, COMPATIBLE_FROM = 1, 1
 OBJECTS = Path(__file__).resolve().parent.parent / "objects_0001"
 STORAGE = {
+    "workflows": "fillfactor = 60",
     "runs": "fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, "
     "autovacuum_vacuum_cost_delay = 0",
     "events": "fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05",
