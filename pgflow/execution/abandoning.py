@@ -31,7 +31,7 @@ async def abandon(scope: Scope, steps: list[Step]) -> None:
         places = [step.seq for step in steps if step.seq is not None]
         if not places:
             return
-        run.end_after(max(places), future)
+        run.order.end_after(max(places), future)
     await future
 
 

@@ -50,12 +50,14 @@ class ActivityStep(Step):
         self._told: str | None = None
         self._failure: str | None = None
         # Arguments that do not fit must not use up a location; a replayed step does not need them at all.
-        limit = scope.run.host.limits.payload
-        given = activity.encode_arguments(args, kwargs, limit) if scope.cursor.exhausted else None
+        given = self._encoded(scope, args, kwargs) if scope.cursor.exhausted else None
         super().__init__(scope, activity.name, version)
         if given is None and not self.has_ended_row:
-            given = activity.encode_arguments(args, kwargs, limit)
+            given = self._encoded(scope, args, kwargs)
         self.input = given
+
+    def _encoded(self, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        return self._activity.encode_arguments(args, kwargs, scope.run.host.limits.payload)
 
     def start(self) -> None:
         event = self.event
@@ -192,7 +194,7 @@ class ActivityStep(Step):
                 run.lost(error)
             if run.closed:
                 return
-            run.withdraw(delivery)
+            run.order.withdraw(delivery)
             self.finished = False
             if changes is not None:
                 run.kept.drop(changes)

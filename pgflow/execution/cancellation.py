@@ -47,7 +47,7 @@ class RecordedCancellation:
 def replay_cancellations(run: Run) -> None:
     """Put the cancellations that history holds into the order of what is to be delivered."""
     for seq in run.history.cancellations():
-        run.replay(seq, RecordedCancellation(run, seq))
+        run.order.replay(seq, RecordedCancellation(run, seq))
 
 
 def record_cancellation(run: Run, deliver_later: Callable[[Callable[[datetime], None]], int]) -> bool:

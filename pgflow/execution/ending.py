@@ -72,7 +72,7 @@ def _abandon_rest(run: Run) -> list[Step]:
     """The body has ended: what it left unfinished, which comes back, is cancelled and recorded as abandoned."""
     unfinished = run.scope.all_unfinished()
     run.scope._close_below()
-    run.scope.abandon_rows(unfinished, run.next_seq() if unfinished else None)
+    run.scope.abandon_rows(unfinished, run.order.next_seq() if unfinished else None)
     for step in unfinished:
         step.drop()
     run.loop.drain()  # the tasks that the body left behind see their cancellation

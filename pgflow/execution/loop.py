@@ -97,7 +97,7 @@ class LoopStep(Step):
         if event is not None and event.status == STATUS_COMPLETED:
             self.scope.run.loop.even_out()
             self.check_not_dropped()
-            self.scope.run.replay(event.seq, self)
+            self.scope.run.order.replay(event.seq, self)
             return await self._unmoved(lambda: self.scope.run.loop.create_future(), event.loop_seq)
         self.check_not_dropped()
         if event is None:
@@ -114,13 +114,13 @@ class LoopStep(Step):
         plan, outer, run = self._plan, self.scope, self.scope.run
         limit = run.host.limits.payload
         index, state, now, seq = self._resume()
-        if seq is not None and seq > run.passed:
+        if seq is not None and seq > run.order.passed:
             await self._unmoved(lambda: run.after_place(seq), seq)
             self.check_not_dropped()
         while True:
             run.loop.even_out()
             scope = Scope(
-                run, outer, turn(self.location, index), index, now, self.covering, turn_state=state, turn_seq=run.passed
+                run, outer, turn(self.location, index), index, now, self.covering, turn_state=state, turn_seq=run.order.passed
             )
             given = decode(state, plan.state_type, what=f"state of {self}")
             try:
@@ -160,7 +160,7 @@ class LoopStep(Step):
             try:
                 return await future
             except asyncio.CancelledError:
-                if not self.settled and (until is None or self.scope.run.passed > until):
+                if not self.settled and (until is None or self.scope.run.order.passed > until):
                     self._cancelled_by_code()
                 if self.settled:
                     raise
@@ -212,7 +212,7 @@ class LoopStep(Step):
                 seq,
                 self._advanced,
                 self._refused,
-                self.scope.run.passed,
+                self.scope.run.order.passed,
             )
         )
 

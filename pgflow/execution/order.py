@@ -80,6 +80,10 @@ class Order:
         self._entries += 1
         heappush(self._recorded, (seq or 0, after, self._entries, what))
 
+    def is_next(self, seq: int) -> bool:
+        """Whether a recorded result of the place `seq` would be delivered before everything that waits here."""
+        return not self._ends and (not self._recorded or seq < self._recorded[0][0])
+
     def end_after(self, seq: int, future: asyncio.Future[None]) -> None:
         """Let a body end, which `future` stands for, when the place `seq` has been passed."""
         if seq <= self._last_recorded:

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import math
 import time
+from asyncio import current_task
 from collections.abc import Callable, Container, Coroutine, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("pgflow.execution")
 
 _SLICE = 0.02  # seconds of replay before other runs get a turn
+_BETWEEN_LOOKS = 64  # steps of replay between two looks at the time
 
 
 class Run:
@@ -87,7 +89,8 @@ class Run:
         """Since a failure was delivered and no step called after it: what failed, or was cancelled by the code."""
         self._mailbox = claimed.signals
         self._outgoing = Outgoing(self)
-        self._order = Order(self.history.max_seq)
+        self.order = Order(self.history.max_seq)
+        """What waits to be delivered to the code."""
         self._waits = Waits(host, self._timer_fired)
         self.bodies: dict[asyncio.Task[Any] | None, Scope] = {}
         """The innermost body that each task runs."""
@@ -96,6 +99,7 @@ class Run:
         self._yielded: asyncio.Future[None] | None = None
         self._outcome: Outcome | None = None
         self._pumping = False
+        self._at_once = 0
         self._stopping = False
         self._root: asyncio.Task[Any] | None = None
         self.scope = Scope(self, None, "", 0, claimed.created_at)
@@ -129,13 +133,15 @@ class Run:
                 if self.fatal is not None or root.done():
                     self._end(root)
                     return
-                if self._stopping or loop.frozen or not self._order.deliver_next():
+                if self._stopping or loop.frozen or not self.order.deliver_next():
                     break
                 rounds += 1
-                if rounds % 64 == 0 and time.monotonic() > until:
-                    self.host.schedule(self)
-                    self._outgoing.flush()
-                    return
+                if rounds % 64 == 0 or self._at_once >= _BETWEEN_LOOKS:
+                    self._at_once = 0
+                    if time.monotonic() > until:
+                        self.host.schedule(self)
+                        self._outgoing.flush()
+                        return
         finally:
             self._pumping = False
         self._rest()
@@ -251,9 +257,20 @@ class Run:
         """Record with the next write that signals were taken by the listen at a location."""
         self._outgoing.consume(ids, location)
 
-    def replay(self, seq: int | None, what: Any) -> None:
-        """Deliver `what` (something with `deliver_recorded`) when `seq` is the lowest of those awaited."""
-        self._order.replay(seq, what)
+    def replays_at_once(self, seq: int | None) -> bool:
+        """Whether the running task, were it to wait for the recorded result of this place, would be the next to go on, with it.
+
+        Then it need not wait, and nobody can tell. Now and then it does all the same, so that a long replay leaves the pump.
+        """
+        if seq is None or self.fatal is not None or not self.order.is_next(seq):
+            return False
+        if not self.loop.rests_after(current_task(self.loop)):
+            return False
+        self._at_once += 1
+        if self._at_once >= _BETWEEN_LOOKS:
+            return False
+        self.order.passed = seq
+        return True
 
     def finish(
         self, step: Step, status: str, output: str | None = None, error: str | None = None
@@ -261,7 +278,7 @@ class Run:
         """Record how a step ended; its result is delivered once that is committed."""
         step.finished = True
         self.unpark(step)
-        delivery = self._order.place(step, lambda at: step.deliver(status, output, error, at))
+        delivery = self.order.place(step, lambda at: step.deliver(status, output, error, at))
         step.scope.record(step, step.row(status, delivery.seq, output, error))
         self._outgoing.deliver_after(delivery)
         self.flush_soon()
@@ -278,20 +295,11 @@ class Run:
             self._pumping = False
         self.host.schedule(self)
 
-    @property
-    def passed(self) -> int:
-        """The highest place in the order of completion whose result has been delivered."""
-        return self._order.passed
-
     def after_place(self, seq: int) -> asyncio.Future[None]:
         """What to await for the moment right after a recorded place."""
         future: asyncio.Future[None] = self.loop.create_future()
-        self._order.replay(seq, Moment(future), after=True)
+        self.order.replay(seq, Moment(future), after=True)
         return future
-
-    def next_seq(self) -> int:
-        """The next place in the order of completion."""
-        return self._order.next_seq()
 
     def flush_soon(self) -> None:
         """See to it that gathered rows are written: at the end of the pump, or now when there is none."""
@@ -335,22 +343,18 @@ class Run:
         self._waits.add_due_timeout(timeout)
         self.host.schedule(self)
 
-    def end_after(self, seq: int, future: asyncio.Future[None]) -> None:
-        """Let a body end, which `future` stands for, when the place `seq` has been passed."""
-        self._order.end_after(seq, future)
-
     def deliver_later(
         self, deliver: Callable[[datetime], None], step: Step | None = None
     ) -> Delivery:
         """A place in the order of completion for something that is committed with the next write."""
-        delivery = self._order.place(step, deliver)
+        delivery = self.order.place(step, deliver)
         self._outgoing.deliver_after(delivery)
         return delivery
 
     def reserve(self, step: Step, deliver: Callable[[datetime], None]) -> Delivery:
         """A place in the order of completion for what another transaction than the journal's commits."""
         step.finished = True
-        delivery = self._order.place(step, deliver)
+        delivery = self.order.place(step, deliver)
         step.seq = delivery.seq
         return delivery
 
@@ -372,10 +376,6 @@ class Run:
             self._outgoing.count_row()
         self._outgoing.written_alone()
         self.host.schedule(self)
-
-    def withdraw(self, delivery: Delivery) -> None:
-        """A reserved place stays empty: what it was reserved for was not committed."""
-        self._order.withdraw(delivery)
 
     def advance_after_writes(self, advance: Advance) -> None:
         """Hand over an advancement once all rows gathered so far are committed."""
@@ -422,8 +422,8 @@ class Run:
             self._hand_back_when_idle()
             return
         if not self.loop.frozen:
-            self._waits.fire_timeouts(self._order, self.crossings)
-            results_come = self._order.on_their_way or self.crossings.in_flight
+            self._waits.fire_timeouts(self.order, self.crossings)
+            results_come = self.order.on_their_way or self.crossings.in_flight
             if self.claimed.cancel_requested and not results_come:
                 self._cancel()
             self.crossings.hand_over(self._waits.overdue)
@@ -433,7 +433,7 @@ class Run:
             self.attempts_running
             or self.advancing
             or self._waits.short
-            or self._order.on_their_way
+            or self.order.on_their_way
             or self._outgoing.awaited
             or self.loop.frozen
             or self.crossings.busy

@@ -91,7 +91,7 @@ class _Task(asyncio.Task[T]):
     thousand runs all alike to it, each would be looked for among all the others.
     """
 
-    __slots__ = ("_hash", "made", "place")
+    __slots__ = ("_hash", "eager", "made", "place")
 
     def __init__(
         self,
@@ -105,6 +105,8 @@ class _Task(asyncio.Task[T]):
         """Tells apart what the tasks of a run make: from the seed and the numbers of the tasks above."""
         self.made = 0
         """Tasks that this one has made."""
+        self.eager = bool(options.get("eager_start"))
+        """Whether it begins within the code that makes it, which goes on when it first waits."""
         super().__init__(coro, **options)
 
     def __hash__(self) -> int:
@@ -192,6 +194,11 @@ class RunLoop(asyncio.AbstractEventLoop):
         finally:
             asyncio._set_running_loop(outer)
             sys.set_asyncgen_hooks(*hooks)
+
+    def rests_after(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether no code of the run can go on, were the running task to wait now."""
+        # A cancellation that the task has not seen yet finds it where it waits next.
+        return not self._ready and type(task) is _Task and not task.eager and not task._must_cancel  # type: ignore[attr-defined]
 
     def freeze(self) -> asyncio.Future[None]:
         """A future to be awaited at once: no other code of the run goes on before `thaw`, so that the wait leaves no trace."""

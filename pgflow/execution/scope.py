@@ -106,15 +106,17 @@ class Scope:
             EngineError: the run has ended with this error already.
         """
         run = self.run
-        run.check_alive()
-        if asyncio._get_running_loop() is not run.loop:
+        if run.fatal is not None or run.closed:
+            run.check_alive()
+        loop = run.loop
+        if asyncio._get_running_loop() is not loop:
             raise self._outside()
         if self.closed:
             raise PgflowError(
                 f"{run.label}: a step was called on the context of {self.describe()} after its body had ended. Await "
                 "what the body starts before it returns, or call the step on the context of the body around it."
             )
-        task = asyncio.current_task()
+        task = asyncio.current_task(loop)
         if task is not self.owner:
             run.end_with(
                 NondeterminismError(
@@ -127,8 +129,8 @@ class Scope:
                     found="steps called by two tasks",
                 )
             )
-
-        self._check_turn(task)
+        if run.bodies.get(task) is not self:
+            self._check_turn(task)
 
     def _outside(self) -> NondeterminismError:
         return NondeterminismError(

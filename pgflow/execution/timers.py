@@ -89,7 +89,7 @@ class TimeoutStep(Step):
             deadline = event.wake_at if event is not None else None
             park_until(self, deadline or self.scope.run.host.now() + self._duration)
         elif event.status == STATUS_FAILED:
-            self.scope.run.replay(event.seq, self)
+            self.scope.run.order.replay(event.seq, self)
 
     async def __aexit__(
         self,

@@ -46,7 +46,8 @@ class Cursor:
         self._prefix = parent + "," if parent else ""
         self._events = events
         self._at = 0
-        self._previous: Coordinate = ()
+        self._previous: Coordinate | Event = ()
+        """Where the last step stands; a row that was passed is decoded only when a new location is made after it."""
 
     @property
     def exhausted(self) -> bool:
@@ -117,16 +118,20 @@ class Cursor:
         return next((event for event in left if event.version < version), None)
 
     def _new(self) -> Step:
-        self._previous = following(self._previous)
+        self._previous = following(self._last())
         return Step(self._prefix + encode_coordinate(self._previous), None)
 
     def _insertion(self, event: Event) -> Step:
-        self._previous = between(self._previous, self._coordinate(event))
+        self._previous = between(self._last(), self._coordinate(event))
         return Step(self._prefix + encode_coordinate(self._previous), None)
 
     def _pass(self, event: Event) -> None:
-        self._previous = self._coordinate(event)
+        self._previous = event
         self._at += 1
+
+    def _last(self) -> Coordinate:
+        previous = self._previous
+        return self._coordinate(previous) if isinstance(previous, Event) else previous
 
     def _coordinate(self, event: Event) -> Coordinate:
         return decode_coordinate(event.location[len(self._prefix) :])
