@@ -9,7 +9,17 @@ from pathlib import Path
 from benchmarks.gate import passes
 from benchmarks.plan import Plan, Scenario
 from benchmarks.report import Report
-from benchmarks.scenarios import children, dispatching, latency, loops, sleepers, steps, workflows
+from benchmarks.scenarios import (
+    children,
+    dispatching,
+    held_open,
+    latency,
+    loops,
+    sleepers,
+    steps,
+    takeover,
+    workflows,
+)
 from benchmarks.server import Server
 
 SCENARIOS: dict[str, Scenario] = {
@@ -20,6 +30,8 @@ SCENARIOS: dict[str, Scenario] = {
     "sleepers": sleepers.run,
     "loops": loops.run,
     "children": children.run,
+    "takeover": takeover.run,
+    "held_open": held_open.run,
 }
 
 

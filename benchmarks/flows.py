@@ -29,6 +29,18 @@ async def steps(ctx: pgflow.WorkflowContext) -> int:
     return total
 
 
+@pgflow.activity(timeout=3600)
+async def holds(ctx: pgflow.ActivityContext) -> None:
+    """Takes longer than any measurement."""
+    await asyncio.sleep(3600)
+
+
+@pgflow.workflow
+async def holding(ctx: pgflow.WorkflowContext) -> None:
+    """Is in an activity."""
+    await ctx.activity(holds)
+
+
 @pgflow.workflow
 async def sleeper(ctx: pgflow.WorkflowContext, until: datetime) -> None:
     """Sleeps."""

@@ -54,6 +54,10 @@ class Process:
         if self._process.poll() is not None:
             raise RuntimeError(f"{self._process.args!r} ended with {self._process.returncode}")
 
+    def send(self, fate: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(fate)
+
     def freeze(self) -> None:
         """Stop it where it is."""
         self._process.send_signal(signal.SIGSTOP)
