@@ -272,11 +272,10 @@ class Client(Operations):
             await client.signal(Approved(by="eva"), to=handle.id)
         """
         sending = sending_of(uuid7(), body, to, workflow, tags, self._limit)
-        query = signalling.send(self._schema, [sending])
         if connection is None:
-            (sent,) = await self._connections.execute(query)
+            sent = await self._connections.send(sending)
         else:
-            (sent,) = await execute_on(connection, query)
+            (sent,) = await execute_on(connection, signalling.send(self._schema, [sending]))
         id = sent_of(sending, sent, missing_ok)
         if id is not None and connection is None:
             self._connections.mail(sent.worker)

@@ -14,16 +14,18 @@ from uuid import UUID
 
 import psycopg
 
-from pgflow.commands import Standing
+from pgflow.commands import Sending, Sent, Standing
 from pgflow.store.compatibility import check_async as check
 from pgflow.store.connections import AsyncConnection, Database
 from pgflow.store.dispatching import outcomes
+from pgflow.store.gathering import Gathering
 from pgflow.store.hints import Listener, Notifier
 from pgflow.store.joining import execute_async as execute_on
 from pgflow.store.joining import mail_async as mail_on
 from pgflow.store.joining import wake_async as wake_on
 from pgflow.store.query import Query
 from pgflow.store.retrying import Tries, is_meeting
+from pgflow.store.signalling import send
 
 __all__ = ["Connections", "Endings", "execute_on", "mail_on", "wake_on"]
 
@@ -31,6 +33,9 @@ T = TypeVar("T")
 
 LOOK_TOGETHER = 1_000
 """Workflows that one statement looks at."""
+
+SIGNAL_BYTES = 8 << 20
+"""Characters of the signals that one statement sends, at most, unless one signal has more."""
 
 FIRST_LOOK = 1.0
 """Seconds that the first look at a workflow may take however short the caller's timeout is."""
@@ -50,6 +55,7 @@ class Connections:
         self._free: list[AsyncConnection] = []
         self._places = asyncio.Semaphore(limit)
         self._notifier = Notifier(database)
+        self._signals = Gathering(self._send_signals, lambda sending: len(sending.body), SIGNAL_BYTES)
         self._closed = False
 
     async def check(self) -> None:
@@ -78,6 +84,13 @@ class Connections:
                 if isinstance(error, psycopg.OperationalError):
                     await self._drop_free()  # most likely they broke as well
             await asyncio.sleep(pause)
+
+    async def send(self, sending: Sending) -> Sent:
+        """Send a signal, together with those that others send at the same time; raises as `execute` does."""
+        return await self._signals.ask(sending)
+
+    async def _send_signals(self, sendings: Sequence[Sending]) -> Sequence[Sent]:
+        return await self.execute(send(self._database.schema, sendings))
 
     def wake(self, queue: str) -> None:
         """Hint that a queue has work: soon, gathered, and nobody waits for it."""

@@ -15,7 +15,7 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from pgflow.commands import Standing
+from pgflow.commands import Sending, Sent, Standing
 from pgflow.store.channels import done_channel, parse_done
 from pgflow.store.compatibility import check_blocking as check
 from pgflow.store.connections import Connection, Database
@@ -25,7 +25,7 @@ from pgflow.store.joining import mail_blocking as mail_on
 from pgflow.store.joining import wake_blocking as wake_on
 from pgflow.store.query import Query
 from pgflow.store.retrying import Tries, is_meeting
-from pgflow.store.signalling import mail
+from pgflow.store.signalling import mail, send
 
 __all__ = ["Connections", "Endings", "execute_on", "mail_on", "wake_on"]
 
@@ -76,6 +76,11 @@ class Connections:
                 if isinstance(error, psycopg.OperationalError):
                     self._drop_free()  # most likely they broke as well
             time.sleep(pause)
+
+    def send(self, sending: Sending) -> Sent:
+        """Send a signal; raises as `execute` does."""
+        (sent,) = self.execute(send(self._database.schema, [sending]))
+        return sent
 
     def wake(self, queue: str) -> None:
         """Hint that a queue has work."""
