@@ -33,7 +33,7 @@ class Explorer:
         self._claims: set[Any] = set()
         self.states: set[Any] = set()
         self.ends: set[str] = set()
-        """The outputs that were seen."""
+        """The outputs that were seen, and how workflows without one ended."""
 
     def explore(self) -> None:
         """Visit every state."""
@@ -63,7 +63,7 @@ class Explorer:
             if _durable(lives) not in self._claims:
                 self._claims.add(_durable(lives))
                 lives.check_end()
-                self.ends.add(str(lives.world.output))
+                self.ends.add(str(lives.world.output or lives.world.status))
             return
         if _durable(lives) not in self._claims:
             self._claims.add(_durable(lives))

@@ -1,4 +1,4 @@
-"""Programs with children and signals to others, small ones to explore and larger ones for random lives."""
+"""Programs with children and signals, small ones to explore and larger ones for random lives."""
 
 from __future__ import annotations
 
@@ -169,6 +169,48 @@ def two_senders(seen: Seen) -> pgflow.Workflow[Any, Any]:
     return program
 
 
+def two_ears(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """Of several listens, the lowest location takes the first signal."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        async def noted(step: Any, expected: object) -> None:
+            heard = await step
+            assert heard == expected
+            seen.append(heard)
+
+        first, second = ctx.listen(Hello), ctx.listen_many(Hello, limit=1)
+        beside = ctx.activity(echo, "beside")
+        await asyncio.gather(noted(first, Hello(0)), noted(second, [Hello(1)]), noted(beside, "beside"))
+        return "heard"
+
+    return program
+
+
+def patience(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        seen.append(await ctx.listen(Hello, timeout=0.5))
+        seen.append(await ctx.listen_many(Hello, timeout=90))
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
+def ears_in_turns(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> int:
+        async def turn(ctx: Ctx, number: int) -> Turn:
+            heard = await ctx.listen(Hello)
+            assert heard == Hello(number)
+            seen.append(heard, ctx)
+            return pgflow.Break(number) if number == 1 else pgflow.Continue(number + 1)
+
+        return await ctx.loop(turn, 0, commit_interval=1, keep_iterations=0)
+
+    return program
+
+
 def cleaned_up(seen: Seen) -> pgflow.Workflow[Any, Any]:
     """Cancelled, it tells somebody."""
 
@@ -238,6 +280,8 @@ SMALL: dict[str, Program] = {
         signals,
     )
 }
+
+HEARING: dict[str, Program] = {program.__name__: program for program in (two_ears, patience, ears_in_turns)}
 
 CANCELLED: dict[str, Program] = {
     program.__name__: program for program in (one_child, one_that_fails, signals, in_time, two_senders, cleaned_up)

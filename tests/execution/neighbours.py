@@ -3,7 +3,8 @@
     cross     what a step does to another workflow commits, and is answered
     look      the database answers how children stand; `answer` brings it to the run, perhaps much later
     end       a child ends, and its parent is to be told
-    deliver   that is numbered in the mailbox, and wakes who sleeps; `arrive` tells the run in memory
+    send      somebody sends the workflow a signal
+    deliver   all that is numbered in the mailbox, and wakes who sleeps; `arrive` tells the run in memory
     cancel    somebody asks, once, that the workflow be cancelled
 """
 
@@ -16,7 +17,16 @@ from uuid import UUID
 from pgflow.commands import Dispatch, Dispatched, Sending, Sent, Standing
 from pgflow.definitions import Workflow
 from pgflow.errors import LeaseLost
-from pgflow.execution.ports import Arrived, Cancelled, Claimed, Crossing, Inquiry, Suspended, Write
+from pgflow.execution.ports import (
+    Arrived,
+    Cancelled,
+    Claimed,
+    Crossing,
+    Inquiry,
+    Signal,
+    Suspended,
+    Write,
+)
 from pgflow.history.identity import crossing_id
 from tests.execution.lives import Lives, Program
 from tests.execution.simulator import Incarnation, World
@@ -33,6 +43,8 @@ class Neighbourhood(World):
 
     cancels = False
     """Whether somebody may ask for it to be cancelled."""
+    letters: tuple[str, ...] = ()
+    """The names of the signals that somebody may send it, in this order, each with its place in it as its number."""
 
     def __init__(self, workflow: Workflow[Any, Any], *args: Any, **kwargs: Any) -> None:
         super().__init__(workflow, *args, **kwargs)
@@ -43,15 +55,25 @@ class Neighbourhood(World):
         self.told = 0
         """Ends of children that are not delivered yet."""
         self.cancel_asked = self.cancel_sent = self.cancel_requested = False
+        self.posted = 0
+        """How many of the letters have been sent."""
+        self.post: list[Signal] = []
+        """Those that are not delivered yet."""
+        self.mail: dict[UUID, Signal] = {}
+        """Those that are delivered and not consumed."""
+        self.waiting_for: tuple[str, ...] = ()
+        self.awaits_children = False
 
     def claim(self) -> Claimed:
         claimed = super().claim()
         claimed.mailbox, claimed.cancel_requested = self.mailbox, self.cancel_requested
+        claimed.signals = list(self.mail.values())
         return claimed
 
     def commit(self, write: Write) -> bool:
         if not super().commit(write):
             return False
+        self.consume(write)
         if write.cancels:
             assert self.cancel_requested, "a request is consumed once"
             self.cancel_requested = False
@@ -60,12 +82,21 @@ class Neighbourhood(World):
                     self.end(id, "cancelled")
         outcome = write.outcome
         if isinstance(outcome, Suspended):
-            self.awaits_children = outcome.awaits_children
+            self.awaits_children, self.waiting_for = outcome.awaits_children, outcome.waiting_for
             if self.mailbox > outcome.mailbox or self.cancel_requested:
                 self.status = "pending"
         elif isinstance(outcome, Cancelled):
             self.status = "cancelled"
         return True
+
+    def consume(self, write: Write) -> None:
+        """Take what listens have taken: each once, the first of its name, and nothing but that stands in the listen's row."""
+        rows = {row.location: row.output or "" for row in write.rows if row.kind == "listen" and row.status == "completed"}
+        for id, location in write.consumed:
+            signal = self.mail.pop(id)
+            assert all(other.name != signal.name or other.number > signal.number for other in self.mail.values()), "out of order"
+            assert str(id) in rows[location]
+        assert sum(output.count('"id"') for output in rows.values()) == len(write.consumed)
 
     def cross(self, crossing: Crossing) -> Sent | Dispatched | None:
         """Do what is asked, once for each id; None: the lease is gone."""
@@ -98,13 +129,23 @@ class Neighbourhood(World):
         self.children[id] = child._replace(status=how, output=child.output if how == "completed" else None, error=error)
         self.told += 1
 
+    def send(self) -> None:
+        """Somebody sends the next letter."""
+        self.post.append(Signal(UUID(int=1000 + self.posted), 0, self.letters[self.posted], f'{{"number":{self.posted}}}'))
+        self.posted += 1
+
     def deliver(self) -> None:
-        """What was told takes its place in the mailbox, and wakes who sleeps on it."""
+        """What was told and sent takes its place in the mailbox, and wakes who sleeps on it."""
         told, self.told = self.told, 0
         self.mailbox += told
+        post, self.post = self.post, []
+        for signal in post:
+            self.mailbox += 1
+            self.mail[signal.id] = signal._replace(number=self.mailbox)
         self.cancel_requested = self.cancel_requested or self.cancel_sent
         self.cancel_sent = False
-        if self.status == "sleeping" and (self.cancel_requested or (told and self.awaits_children)):
+        wanted = (told and self.awaits_children) or any(signal.name in self.waiting_for for signal in post)
+        if self.status == "sleeping" and (self.cancel_requested or wanted):
             self.status = "pending"
 
     def ask_to_cancel(self) -> None:
@@ -113,24 +154,29 @@ class Neighbourhood(World):
 
     def wake(self) -> None:
         while self.status == "sleeping":
-            if self.told or self.cancel_sent:
+            if self.told or self.cancel_sent or self.post:
                 self.deliver()
             elif self.wake_at is not None:
                 self.now = max(self.now, self.wake_at)
                 return
-            else:
-                assert self.awaits_children and self.running, "asleep for ever"
+            elif self.awaits_children and self.running:
                 self.end(self.running[0])
+            else:
+                assert self.waiting_for and self.posted < len(self.letters), "asleep for ever"
+                self.send()
 
     def copied(self) -> Neighbourhood:
         other = super().copied()
         assert isinstance(other, Neighbourhood)
         other.children, other.sent, other.detached = dict(self.children), dict(self.sent), set(self.detached)
+        other.post, other.mail = list(self.post), dict(self.mail)
         return other
 
     def around(self) -> Any:
         children = tuple((id, child.status) for id, child in sorted(self.children.items()))
-        return children, tuple(sorted(self.sent)), self.told > 0, self.cancel_asked, self.cancel_sent, self.cancel_requested
+        mail = self.posted, len(self.post), tuple(self.mail)
+        asked = self.cancel_asked, self.cancel_sent, self.cancel_requested
+        return children, tuple(sorted(self.sent)), self.told > 0, asked, mail
 
 
 class Neighbour(Incarnation):
@@ -172,7 +218,9 @@ class Neighbour(Incarnation):
         if self.inquiries:
             found.append("look" if self.inquiries[0][1] is None else "answer")
         found.extend(f"end {i}" for i in range(len(world.running)))
-        if world.told or world.cancel_sent:
+        if world.posted < len(world.letters):
+            found.append("send")
+        if world.told or world.cancel_sent or world.post:
             found.append("deliver")
         if world.mailbox > self.heard or (world.cancel_requested and not self.heard_cancel):
             found.append("arrive")
@@ -182,7 +230,7 @@ class Neighbour(Incarnation):
 
     def take(self, choice: str) -> None:
         what, _, index = choice.partition(" ")
-        if what not in ("cross", "look", "answer", "end", "deliver", "arrive", "cancel"):
+        if what not in ("cross", "look", "answer", "end", "send", "deliver", "arrive", "cancel"):
             super().take(choice)
             return
         assert choice in self.choices(), f"{choice} cannot happen: {self.choices()}"
@@ -209,13 +257,16 @@ class Neighbour(Incarnation):
             inquiry.on_answer(inquiry, answers)
         elif what == "end":
             world.end(world.running[int(index)])
+        elif what == "send":
+            world.send()
         elif what == "deliver":
             world.deliver()
         elif what == "cancel":
             world.ask_to_cancel()
         else:
             after, self.heard, self.heard_cancel = self.heard, world.mailbox, world.cancel_requested
-            self.run.receive(Arrived(world.id, world.epoch, after, world.mailbox, world.cancel_requested))
+            new = [signal for signal in world.mail.values() if signal.number > after]
+            self.run.receive(Arrived(world.id, world.epoch, after, world.mailbox, world.cancel_requested, signals=new))
 
     def around(self) -> Any:
         crossing = tuple(crossing.command.id for crossing in self.crossing)
@@ -229,10 +280,11 @@ class NeighbourLives(Lives):
     """One workflow with neighbours over several lives: whatever crashes, each step does what it does to others once."""
 
     cancels = False
+    letters: tuple[str, ...] = ()
 
     def new_world(self, workflow: Workflow[Any, Any]) -> World:
         world = Neighbourhood(workflow)
-        world.cancels = self.cancels
+        world.cancels, world.letters = self.cancels, self.letters
         return world
 
     def new_life(self, world: World) -> Incarnation:
