@@ -166,6 +166,17 @@ class Go:
     """Go on."""
 
 
+clients: list[pgflow.Client] = []
+
+
+@pgflow.activity(transactional=True, retry=QUICK)
+async def start_another(ctx: pgflow.ActivityContext) -> None:
+    """A workflow that exists when, and only when, this is done; the first attempt fails after starting one."""
+    await clients[0].dispatch(booking, tags={"attempt": ctx.attempt}, connection=ctx.connection)
+    if ctx.attempt == 1:
+        raise ConnectionError("not yet")
+
+
 @pgflow.activity
 async def without(ctx: pgflow.ActivityContext) -> None:
     await ctx.connection.execute("SELECT 1")
@@ -256,6 +267,16 @@ async def impatient(ctx: pgflow.WorkflowContext, lets_go: bool) -> list[bool]:
 
 ACTIVITIES: dict[str, Any] = {
     activity.name: activity
-    for activity in (too_late, too_late_in_thread, duplicate, misuse, call_method, savepoint, unstorable, without)
+    for activity in (
+        too_late,
+        too_late_in_thread,
+        duplicate,
+        misuse,
+        call_method,
+        savepoint,
+        unstorable,
+        start_another,
+        without,
+    )
 }
 ALL = [booking, waiting, together, turning, one, two, beside, tidy, impatient]

@@ -121,6 +121,17 @@ async def test_statements_that_may_fail_have_blocks_of_their_own(scene: Scene, c
     assert effects(scene) == [("one", 1), ("two", 1)]
 
 
+async def test_a_client_joins_the_transaction(
+    scene: Scene, client: pgflow.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flows, "clients", [client])
+    async with worker(scene):
+        await (await client.dispatch(flows.one, "start_another", [])).output(20)
+        (started,) = await client.list(name="booking")
+        assert started.tags == {"attempt": 2}
+        assert await client.output(started.id, 20) == [1, "room booked", 2]
+
+
 @pytest.mark.parametrize("where", ["result", "state"])
 async def test_what_cannot_be_stored_is_rolled_back(scene: Scene, client: pgflow.Client, where: str) -> None:
     async with worker(scene):
