@@ -219,6 +219,7 @@ class Tenure:
         settings = self._settings
         names = self._registry.names
         pause = 0.05
+        await self._claims.open()  # while the mail is looked at
         await self._mail.looked.wait()
         while not self._stopping:
             room = settings.concurrency - len(self.runs)

@@ -25,6 +25,7 @@ from pgflow.store.leases import BETWEEN_LOOKS, Lease, Recovery
 from pgflow.version import VERSION
 from pgflow.worker.settings import Settings
 from pgflow.worker.tenure import Tenure
+from pgflow.worker.warming import warm_up
 from pgflow.worker.watchdog import Watchdog
 
 log = logging.getLogger("pgflow.worker")
@@ -91,6 +92,7 @@ class Worker:
             poll=poll,
             limits=replace(Limits(), payload=payload_limit, max_rows=max_active_rows),
         )
+        warm_up()
         self._database = Database(dsn, schema, self._settings.lease)
         self._tenure: Tenure | None = None
         self._ended = asyncio.Event()
