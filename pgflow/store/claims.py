@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -37,6 +37,10 @@ SWEEP_EVERY = 1.0
 
 SWEEP_SHARE = 0.05
 """The share of time that looks from the beginning may take."""
+
+PATIENCE = timedelta(milliseconds=50)
+"""How long what has just woken is left to the worker that may still have it in memory. A worker's first claim leaves nothing: it may
+have been started because that one has died, and somebody waits."""
 
 FORGET_LEVEL = 60.0
 """Seconds after which a priority without runs is no longer asked for (it is found again by itself)."""
@@ -102,6 +106,10 @@ class Claims:
         self._next_sweep = 0.0
         self._unsure: dict[int, float] = {}
 
+    async def open(self) -> None:
+        """Open the connection before the first claim needs it."""
+        await self._line.get()
+
     async def close(self) -> None:
         """Close the connection."""
         await self._line.drop()
@@ -156,7 +164,7 @@ class Claims:
             )
         for key, input_ in await inputs.fetchall():
             by_key[key].input = input_
-        _add_history(by_key, await history.fetchall())
+        await _add_history(by_key, history)
         for claimed in runs:
             claimed.warm = False
 
@@ -179,6 +187,7 @@ class Claims:
             "claim": around.claim,
             "limit": limit,
             "horizon": HORIZON,
+            "patience": PATIENCE if self._claims > 1 else timedelta(0),
             "signals": SIGNALS,
             "queues": [scope[0] for scope, _, _ in around.levels],
             "names": [scope[1] for scope, _, _ in around.levels],
@@ -303,17 +312,24 @@ async def _claimed(
             tags_now=tags_now,
             warm=warm,
         )
-    _add_history(claimed, await history.fetchall())
+    await _add_history(claimed, history)
     for key, *signal in await signals.fetchall():
         claimed[key].signals.append(Signal(*signal))
     return list(claimed.values())
 
 
-def _add_history(claimed: dict[str, Claimed], history: list[Any]) -> None:
-    current, events = "", []
-    make = Event._make
-    for row in history:
+async def _add_history(claimed: dict[str, Claimed], history: _Cursor) -> None:
+    """Read rows of history into the events of their runs, each as it comes: of a long history there is one list of rows, not two."""
+    current = ""
+    events: list[Event] = []
+    make: Callable[[type[Event], Sequence[Any]], Event] = tuple.__new__
+
+    def take(row: Sequence[Any]) -> None:
+        nonlocal current, events
         if row[0] != current:
             current = row[0]
             events = claimed[current].events
-        events.append(make(row[1:]))
+        events.append(make(Event, row[1:]))
+
+    history.row_factory = lambda _: take  # type: ignore[assignment]  # what it takes it need not return
+    await history.fetchall()

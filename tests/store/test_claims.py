@@ -295,3 +295,16 @@ async def test_sleeper_that_becomes_due_is_found_without_a_sweep(
             assert batch.next_wake_at - batch.now < timedelta(seconds=1)
         await asyncio.sleep(0.01)
     assert found == 2
+
+
+async def test_what_has_just_woken_is_left_to_whoever_had_it_but_not_by_a_first_claim(
+    scene: Scene, claims: Claims, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that has just begun may be there because that one has died."""
+    monkeypatch.setattr(claims_module, "PATIENCE", timedelta(hours=1))
+    other = scene.worker()
+    first = scene.run(last_worker=other, status="sleeping")
+    assert [run.workflow_id for run in (await claims.claim(10, ["default"], ["flow"])).runs] == [first]
+    scene.run(last_worker=other, status="sleeping")
+    batch = await claims.claim(10, ["default"], ["flow"])
+    assert batch.runs == [] and batch.left

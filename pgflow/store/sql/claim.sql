@@ -3,7 +3,7 @@
 -- neither sleepers nor names that this worker does not know stand before them; below `since` there are only entries
 -- that this worker has seen taken already, dead ones perhaps that vacuum cannot remove yet.
 -- First how many each level gives, by priority and age, without a lock; then that many, past those that others hold.
--- What has just woken is left for a moment to the worker that may still have it in memory.
+-- What has just woken is left for a moment to the worker that may still have it in memory, if this one has a moment.
 -- The worker's own row is locked against removal: whoever recovers its runs has either seen this claim or prevents it.
 WITH alive AS MATERIALIZED (
     SELECT w.id FROM {schema}.workers AS w
@@ -44,7 +44,7 @@ picked AS MATERIALIZED (
         WHERE r.queue = levels.queue AND r.name = levels.name AND r.priority = levels.priority
           AND r.status IN ('pending', 'sleeping') AND r.wake_at IS NOT NULL
           AND r.wake_at >= levels.since AND r.wake_at <= now()
-          AND (r.last_worker IS NULL OR r.last_worker = %(worker)s::bigint OR r.wake_at < now() - interval '50 ms')
+          AND (r.last_worker IS NULL OR r.last_worker = %(worker)s::bigint OR r.wake_at <= now() - %(patience)s::interval)
         ORDER BY r.wake_at
         LIMIT shares.share
         FOR NO KEY UPDATE SKIP LOCKED
