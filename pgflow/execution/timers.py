@@ -110,8 +110,13 @@ class TimeoutStep(Step):
                 )
                 raise mark(passed, self) from error
             return
-        if self.settled or self.seq is not None:
-            return  # in the latter case it fires, too late for the block; what it cancels is told so in its turn
+        if self.settled:
+            return
+        if self.seq is not None:
+            # It fires, too late for the block; what it cancels is told so in its turn. The body's end does not wait for that: it
+            # would not if a crash came before the row, and what comes in between would be seen in another order.
+            scope.unfinished.pop(self, None)
+            return
         self.settle()
         if not self.has_ended_row:
             scope.record(self, self.row(STATUS_COMPLETED))

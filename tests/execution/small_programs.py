@@ -442,6 +442,32 @@ def turns_that_catch(seen: Seen) -> pgflow.Workflow[Any, Any]:
     return program
 
 
+def deadlines_side_by_side(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """Three deadlines pass in one moment, one of them within another: a branch ends while its inner one still fires."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        def late(inner: bool) -> Any:
+            async def walk(branch: Ctx) -> None:
+                try:
+                    async with branch.timeout(0.5):
+                        await (branch.activity(echo, "a") if inner else branch.sleep(0.5))
+                        async with branch.timeout(0.002 if inner else 0.5):
+                            await branch.activity(echo, "b")
+                except TimeoutError:
+                    seen.append("late", branch)
+
+            return walk
+
+        branches = [asyncio.ensure_future(ctx.branch(late(inner))) for inner in (False, True)]
+        for number, ended in enumerate(asyncio.as_completed(branches)):
+            await ended
+            seen.append(f"ended {number}")
+        return "end"
+
+    return program
+
+
 SMALL: dict[str, Program] = {
     program.__name__: program
     for program in (
@@ -462,6 +488,7 @@ SMALL: dict[str, Program] = {
         loop_in_an_ended_branch,
         loop_cancelled_in_its_turn,
         due_together,
+        deadlines_side_by_side,
         never_awaited,
         shielded,
     )
