@@ -96,10 +96,14 @@ class Lives:
             while not life.ended:
                 choices = life.choices()
                 assert choices, f"stuck: {self.world.locations()}"
-                self.take(life, rng.choice(choices))
+                self.take(life, self.pick(rng, choices))
                 if not life.ended and rng.random() < crash:
                     life.crash()
         raise AssertionError(f"it does not end: {self.world.locations()}")
+
+    def pick(self, rng: random.Random, choices: list[str]) -> str:
+        """What happens next in a random life."""
+        return rng.choice(choices)
 
     def check_end(self, status: str = "completed") -> None:
         """The workflow has ended as it should, and a replay of its history sees and gives the same."""

@@ -45,6 +45,8 @@ class Neighbourhood(World):
     """Whether somebody may ask for it to be cancelled."""
     letters: tuple[str, ...] = ()
     """The names of the signals that somebody may send it, in this order, each with its place in it as its number."""
+    crowd = 10
+    """How many of them may be there and not consumed."""
 
     def __init__(self, workflow: Workflow[Any, Any], *args: Any, **kwargs: Any) -> None:
         super().__init__(workflow, *args, **kwargs)
@@ -218,7 +220,7 @@ class Neighbour(Incarnation):
         if self.inquiries:
             found.append("look" if self.inquiries[0][1] is None else "answer")
         found.extend(f"end {i}" for i in range(len(world.running)))
-        if world.posted < len(world.letters):
+        if world.posted < len(world.letters) and len(world.post) + len(world.mail) < world.crowd:
             found.append("send")
         if world.told or world.cancel_sent or world.post:
             found.append("deliver")
@@ -281,11 +283,17 @@ class NeighbourLives(Lives):
 
     cancels = False
     letters: tuple[str, ...] = ()
+    crowd = 10
+    starts_none_when_cancelled = True
 
     def new_world(self, workflow: Workflow[Any, Any]) -> World:
         world = Neighbourhood(workflow)
-        world.cancels, world.letters = self.cancels, self.letters
+        world.cancels, world.letters, world.crowd = self.cancels, self.letters, self.crowd
         return world
+
+    def pick(self, rng: random.Random, choices: list[str]) -> str:
+        choice = super().pick(rng, choices)
+        return choice if choice != "cancel" or rng.random() < 0.2 else super().pick(rng, choices)
 
     def new_life(self, world: World) -> Incarnation:
         assert isinstance(world, Neighbourhood)
@@ -301,7 +309,7 @@ class NeighbourLives(Lives):
         started = {event.output for event in starts if event.status == "completed"}
         there = {f'{{"id":"{id}"}}' for id in world.children}
         assert started <= there
-        if world.cancel_asked and not world.cancel_sent and not world.cancel_requested:
+        if world.cancel_asked and not world.cancel_sent and not world.cancel_requested and self.starts_none_when_cancelled:
             assert set(world.running) <= world.detached, "the cancellation reaches all children that were there or on their way"
         if not world.forgotten:
             # What was cancelled or left behind on its way may have been started, or not.

@@ -1,30 +1,60 @@
 """Random programs: trees of what a workflow can do at once and one after the other, and the workflow that does it.
 
 Each leaf gives back its own place in the tree, so that a result that reaches another step is noticed, and what the code sees
-is written down when a result has been delivered.
+is written down when a result has been delivered. Signals keep arriving, of two kinds by turns, whether somebody listens or not.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import strategies as st
 
 import pgflow
 from tests.execution.lives import Program, Seen
+from tests.execution.neighbours import NeighbourLives
 from tests.execution.programs import echo, fails, second_time
 
 Ctx = pgflow.WorkflowContext
 Node = tuple[Any, ...]
 """A kind, and what belongs to it: numbers, then the nodes below."""
 
+@pgflow.signal
+@dataclass
+class Ping:
+    number: int
+
+
+@pgflow.signal
+@dataclass
+class Pong:
+    number: int
+
+
+class TreeLives(NeighbourLives):
+    """One random program."""
+
+    letters = ("ping", "pong", "pong", "ping", "pong") * 100
+    crowd = 4
+    starts_none_when_cancelled = False
+
+
+class CancelledTreeLives(TreeLives):
+    """One that somebody cancels at any moment."""
+
+    cancels = True
+
+
 SHORT = st.sampled_from([0.002, 0.3, 0.5])
 LONG = st.sampled_from([3, 30])
 LEAVES = st.one_of(
     st.sampled_from([("act",), ("act",), ("facts",), ("flaky",), ("fails",), ("version",), ("shield",), ("sleep", 0)]),
     st.tuples(st.just("sleep"), SHORT | LONG),
+    st.sampled_from([("hear", Ping), ("hear", Pong), ("hear", Ping, Pong), ("hear many", 1), ("hear many", 3), ("child",), ("failing",)]),
+    st.tuples(st.just("hear in time"), SHORT | LONG),
 )
 
 
@@ -41,13 +71,21 @@ def _wider(below: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
 
 TREES: st.SearchStrategy[Node] = st.recursive(LEAVES | st.just(("raise",)), _wider, max_leaves=12)
 
-ANY_ORDER = {"act", "flaky", "fails", "version", "shield", "sleep", "seq", "gather", "join", "group", "branch", "loop"}
-"""Whatever order things complete in, a program of these alone gives the same."""
+AT_ONCE = {"gather", "join", "group"}
+ANY_ORDER = AT_ONCE | {
+    "act", "flaky", "fails", "version", "shield", "sleep", "hear", "child", "failing", "seq", "branch", "loop",
+}  # fmt: skip
+"""Whatever order things complete in, a program of these alone gives the same, unless listens at once share out the signals."""
 
 
-def gives_the_same_in_any_order(node: Node) -> bool:
+def gives_the_same_in_any_order(tree: Node) -> bool:
+    kinds = set(_kinds(tree))
+    return kinds <= ANY_ORDER and not ("hear" in kinds and kinds & AT_ONCE)
+
+
+def _kinds(node: Node) -> list[str]:
     below = [each for part in node[1:] if isinstance(part, tuple) for each in ([part] if isinstance(part[0], str) else part)]
-    return node[0] in ANY_ORDER and all(gives_the_same_in_any_order(each) for each in below)
+    return [node[0], *(kind for each in below for kind in _kinds(each))]
 
 
 def program_of(tree: Node) -> Program:
@@ -84,6 +122,8 @@ class _Interpreter:
         kind = node[0]
         if kind == "sleep":
             return self._noted(ctx.sleep(node[1]), ctx, path, None)
+        if kind.startswith("hear"):
+            return self._heard(node, ctx, path)
         activity = {"flaky": second_time, "fails": fails, "raise": fails}.get(kind, echo)
         step = ctx.activity(activity, path)
         if kind == "fails":
@@ -103,6 +143,25 @@ class _Interpreter:
         if facts:
             self._seen.append(f"{ctx.now()} {ctx.random()} {ctx.uuid4()}", ctx)
         return value
+
+    def _heard(self, node: Node, ctx: Ctx, path: str) -> Coroutine[Any, Any, list[int]]:
+        kind, *how = node
+        step: Any = (
+            ctx.listen_many(Ping, Pong, limit=how[0])
+            if kind == "hear many"
+            else ctx.listen(*how) if kind == "hear" else ctx.listen(Ping, timeout=how[0])
+        )
+        return self._numbers(step, ctx, path)
+
+    async def _numbers(self, step: Any, ctx: Ctx, path: str) -> list[int]:
+        try:
+            found = await step
+        except asyncio.CancelledError:
+            self._seen.append(f"{path} cancelled", ctx)
+            raise
+        numbers = [signal.number for signal in (found if isinstance(found, list) else [found]) if signal is not None]
+        self._seen.append(f"{path} heard {numbers}", ctx)
+        return numbers
 
     async def _failure(self, step: Any, ctx: Ctx, path: str) -> str:
         try:
@@ -126,6 +185,19 @@ class _Interpreter:
         assert await ctx.check_version(1) == 1
         await ctx.removed("activity", "gone")
         return 1
+
+    async def _child(self, node: Node, ctx: Ctx, path: str) -> str:
+        child = await ctx.dispatch(node[0], path=path)
+        try:
+            output = await child.output()
+        except (pgflow.WorkflowFailed, pgflow.WorkflowCancelled) as error:
+            self._seen.append(f"{path} {type(error).__name__}", ctx)
+            return type(error).__name__
+        assert output == {"path": path}, f"the child of {path} gave {output}"
+        self._seen.append(f"{path} child", ctx)
+        return path
+
+    _failing = _child
 
     async def _seq(self, node: Node, ctx: Ctx, path: str) -> list[Any]:
         return [await self.do(each, ctx, f"{path}.{i}") for i, each in enumerate(node[1])]

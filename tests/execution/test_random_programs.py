@@ -1,6 +1,6 @@
 """Random programs that crash at random: results reach their steps, none runs again, the code sees the same.
 
-PGFLOW_PROGRAMS sets how many.
+They take steps, branch, loop, start children and listen, while signals arrive at any moment; some are cancelled. PGFLOW_PROGRAMS sets how many.
 """
 
 from __future__ import annotations
@@ -11,8 +11,14 @@ import random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.execution.lives import Lives
-from tests.execution.program_trees import TREES, Node, gives_the_same_in_any_order, program_of
+from tests.execution.program_trees import (
+    TREES,
+    CancelledTreeLives,
+    Node,
+    TreeLives,
+    gives_the_same_in_any_order,
+    program_of,
+)
 
 PROGRAMS = int(os.environ.get("PGFLOW_PROGRAMS", "500"))
 
@@ -20,11 +26,19 @@ PROGRAMS = int(os.environ.get("PGFLOW_PROGRAMS", "500"))
 @settings(max_examples=PROGRAMS, deadline=None, suppress_health_check=list(HealthCheck))
 @given(TREES, st.integers(0, 2**32), st.sampled_from([0.05, 0.3, 0.6]))
 def test_random_programs(tree: Node, seed: int, crash: float) -> None:
-    crashing = Lives(program_of(tree))
+    crashing = TreeLives(program_of(tree))
     crashing.live(random.Random(seed), crash)
     crashing.check_end()
-    steady = Lives(program_of(tree))
+    steady = TreeLives(program_of(tree))
     steady.live(random.Random(seed), crash=0)
     steady.check_end()
     if gives_the_same_in_any_order(tree):
         assert crashing.world.output == steady.world.output
+
+
+@settings(max_examples=PROGRAMS // 2, deadline=None, suppress_health_check=list(HealthCheck))
+@given(TREES, st.integers(0, 2**32), st.sampled_from([0.0, 0.05, 0.3, 0.6]))
+def test_random_programs_that_somebody_cancels(tree: Node, seed: int, crash: float) -> None:
+    cancelled = CancelledTreeLives(program_of(tree))
+    cancelled.live(random.Random(seed), crash)
+    cancelled.check_end()
