@@ -83,6 +83,7 @@ class ListenStep(Step):
 
     @property
     def waits_for(self) -> Sequence[str]:
+        """Names of the signals that end its wait."""
         return tuple(self.types)
 
     def result(self, status: str, output: str | None, error: str | None) -> Any:

@@ -116,12 +116,10 @@ class Order:
             return True
         return False
 
-    def awaits_result_under(self, timeout: Any) -> bool:
-        """Whether a live result of a step that a timeout covers is on its way."""
-        return any(
-            d.step is not None and not d.step.settled and timeout in d.step.covering
-            for d in self._outbox
-        )
+    def awaited_under(self) -> set[Any]:
+        """The timeouts that cover a step whose live result is on its way."""
+        steps = [d.step for d in self._outbox if d.step is not None and not d.step.settled]
+        return {timeout for step in steps for timeout in step.covering}
 
 
 class Moment:

@@ -91,7 +91,7 @@ class Run:
         self._outgoing = Outgoing(self)
         self.order = Order(self.history.max_seq)
         """What waits to be delivered to the code."""
-        self._waits = Waits(host, self._timer_fired)
+        self._waits = Waits(host, lambda: host.schedule(self))
         self.bodies: dict[asyncio.Task[Any] | None, Scope] = {}
         """The innermost body that each task runs."""
         self.crossings = RunCrossings(self)
@@ -128,6 +128,8 @@ class Run:
             self.loop.thaw(yielded)
         loop = self.loop
         try:
+            if not self._stopping:
+                self._waits.catch_up()
             while True:
                 loop.drain()
                 if self.fatal is not None or root.done():
@@ -464,12 +466,6 @@ class Run:
             self._outgoing.flush()
         else:
             self._write_outcome(Released())
-
-    def _timer_fired(self) -> None:
-        if self.closed or self._outcome is not None or self._stopping:
-            return
-        self._waits.wake_due()
-        self.host.schedule(self)
 
     def _offer_signals(self) -> None:
         if self._mailbox:

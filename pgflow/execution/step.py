@@ -12,7 +12,6 @@ from history or from a commit, it reaches the code through `deliver`, one step a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -86,11 +85,6 @@ class Step:
     def __str__(self) -> str:
         name = f' "{self.name}"' if self.name else ""
         return f"{self.kind}{name} at {display(self.location)}"
-
-    @property
-    def waits_for(self) -> Sequence[str]:
-        """Names of the signals that end its wait."""
-        return ()
 
     @property
     def has_ended_row(self) -> bool:

@@ -7,6 +7,7 @@ moment of all; when the run waits for nothing but what is parked here, it sleeps
 from __future__ import annotations
 
 from datetime import datetime
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from pgflow.execution.crossing import RunCrossings
@@ -27,7 +28,7 @@ class Waits:
 
     Parameters:
         host: gives the time and the timer.
-        wake: called when the earliest moment has come.
+        wake: called when the earliest moment has come: pump the run.
     """
 
     def __init__(self, host: Host, wake: Callable[[], None]) -> None:
@@ -37,9 +38,17 @@ class Waits:
         """How many of the steps wait so shortly that the lease is kept."""
         self.parked: dict[Step, bool] = {}
         """The steps that wait, and whether so shortly that the lease is kept."""
+        self._fresh: dict[Step, None] = {}
+        """Those that wait since the run slept last."""
+        self._listening: dict[ListenStep, None] = {}
+        self._awaiting_children = 0
+        self._moments: list[tuple[datetime, int, Step]] = []
+        """When steps go on, the earliest first; those that no longer wait then are passed over."""
+        self._entries = 0
         self._due_timeouts: list[TimeoutStep] = []
         self._timer: Timer | None = None
         self._timer_at: datetime | None = None
+        self._fired = False
 
     def park(self, step: Step, wake_at: datetime | None, short: bool) -> None:
         """`step` waits for a moment, or (None) for an event from outside."""
@@ -47,37 +56,55 @@ class Waits:
         step.wake_at = wake_at
         self.parked[step] = short
         self.short += short
+        self._fresh[step] = None
+        if isinstance(step, ListenStep):
+            self._listening[step] = None
+        self._awaiting_children += step.awaits_child
+        if wake_at is not None:
+            self._entries += 1
+            heappush(self._moments, (wake_at, self._entries, step))
+            if len(self._moments) > 2 * len(self.parked) + 64:
+                self._moments = [entry for entry in self._moments if self._stands(entry)]
+                heapify(self._moments)
 
     def unpark(self, step: Step) -> None:
         """`step` no longer waits."""
-        self.short -= self.parked.pop(step, False)
+        short = self.parked.pop(step, None)
+        if short is None:
+            return
+        self.short -= short
+        self._fresh.pop(step, None)
+        if isinstance(step, ListenStep):
+            del self._listening[step]
+        self._awaiting_children -= step.awaits_child
+
+    def _stands(self, entry: tuple[datetime, int, Step]) -> bool:
+        return entry[2] in self.parked and entry[2].wake_at == entry[0]
+
+    def _first(self) -> datetime | None:
+        """The earliest moment at which a step goes on."""
+        while self._moments:
+            if self._stands(self._moments[0]):
+                return self._moments[0][0]
+            heappop(self._moments)
+        return None
 
     def listening(self) -> list[ListenStep]:
         """The steps that listen for signals, in the order of their locations."""
-        found = [step for step in self.parked if isinstance(step, ListenStep)]
-        return sorted(found, key=lambda step: step.location)
+        return sorted(self._listening, key=lambda step: step.location)
 
     def suspension(self, mailbox: int) -> Suspended:
         """What the run sleeps on; each step that it sleeps on gets a row."""
-        wake_at: datetime | None = None
-        names: dict[str, None] = {}
-        children = False
-        for step in self.parked:
+        for step in self._fresh:
             if not step.recorded:
                 step.scope.record(step, step.pending_row())
-            if step.wake_at is not None and (wake_at is None or step.wake_at < wake_at):
-                wake_at = step.wake_at
-            names.update(dict.fromkeys(step.waits_for))
-            children = children or step.awaits_child
-        return Suspended(wake_at, tuple(names), mailbox, children)
+        self._fresh.clear()
+        names = dict.fromkeys(name for step in self._listening for name in step.waits_for)
+        return Suspended(self._first(), tuple(names), mailbox, self._awaiting_children > 0)
 
     def set_timer(self) -> None:
         """See to it that the run is woken at the earliest moment."""
-        first: datetime | None = None
-        for step in self.parked:
-            at = step.wake_at
-            if at is not None and (first is None or at < first):
-                first = at
+        first = self._first()
         if first == self._timer_at and self._timer is not None:
             return
         self.cancel_timer()
@@ -93,15 +120,22 @@ class Waits:
 
     def _timer_fired(self) -> None:
         self._timer = None
+        self._fired = True
         self._wake()
+
+    def catch_up(self) -> None:
+        """Let the steps go on whose moment the timer has told, within the pump: what falls due together is written together."""
+        if self._fired:
+            self._fired = False
+            self.wake_due()
 
     def wake_due(self) -> None:
         """Let the steps whose moment has come go on."""
         now = self._host.now()
-        for step in list(self.parked):
-            if step.wake_at is not None and step.wake_at <= now:
-                self.unpark(step)
-                step.due()
+        while (first := self._first()) is not None and first <= now:
+            step = heappop(self._moments)[2]
+            self.unpark(step)
+            step.due()
 
     def add_due_timeout(self, timeout: TimeoutStep) -> None:
         """The deadline of an open timeout has passed; it fires at rest."""
@@ -113,11 +147,15 @@ class Waits:
 
     def fire_timeouts(self, order: Order, crossings: RunCrossings) -> None:
         """At rest: fire the timeouts that are due, unless a result of a step they cover is on its way."""
+        if not self._due_timeouts:
+            return
         due, self._due_timeouts = self._due_timeouts, []
+        awaited = order.awaited_under()
         for timeout in due:
             if timeout.settled:
                 continue
-            if order.awaits_result_under(timeout) or crossings.in_flight_under(timeout):
+            if timeout in awaited or crossings.in_flight_under(timeout):
                 self._due_timeouts.append(timeout)  # a result of a step it covers comes first
             else:
                 timeout.fire()
+                awaited.update(timeout.covering)

@@ -66,7 +66,7 @@ class HistoryIndex:
         events: ordered by location, as the database's "C" collation orders them.
     """
 
-    __slots__ = ("_by_parent", "_cancelled", "_fired", "max_seq")
+    __slots__ = ("_by_parent", "_cancelled", "_fired", "_last_below", "max_seq")
 
     def __init__(self, events: Iterable[Event]) -> None:
         by_parent: dict[str, list[Event]] = {}
@@ -92,6 +92,7 @@ class HistoryIndex:
                 # Places that are taken though the rows of their results may have been forgotten.
                 highest = max(highest, event.turn_seq or 0, event.loop_seq or 0)
         self._by_parent = by_parent
+        self._last_below: dict[str, str] | None = None
         self.max_seq = highest
         """The highest place in the order of completion that is taken, 0 when none is."""
 
@@ -108,15 +109,23 @@ class HistoryIndex:
 
     def last_turn(self, loop: str) -> int | None:
         """The last turn of a loop that has a row, counted from 0."""
-        prefix = loop + ","
-        last: int | None = None
+        if self._last_below is None:
+            self._last_below = self._find_last_below()
+        coordinate = self._last_below.get(loop)
+        return None if coordinate is None else decode_coordinate(coordinate)[0] - 1
+
+    def _find_last_below(self) -> dict[str, str]:
+        """The last coordinate that has rows below it, for each location."""
+        found: dict[str, str] = {}
+        seen: set[str] = set()
         for parent in self._by_parent:
-            if parent.startswith(prefix):
-                coordinate = parent[len(prefix) :].partition(",")[0]
-                index = decode_coordinate(coordinate)[0] - 1
-                if last is None or index > last:
-                    last = index
-        return last
+            while parent and parent not in seen:
+                seen.add(parent)
+                above, _, coordinate = parent.rpartition(",")
+                if coordinate > found.get(above, ""):
+                    found[above] = coordinate
+                parent = above
+        return found
 
     def turn_start(self, loop: str, index: int) -> Event | None:
         """The row of a turn that carries the state it started with."""

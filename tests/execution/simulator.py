@@ -252,6 +252,20 @@ class Incarnation:
         """Let one thing happen."""
         assert choice in self.choices(), f"{choice} cannot happen: {self.choices()}"
         what, _, index = choice.partition(" ")
+        self.perform(what, int(index or 0))
+
+    def go_on(self) -> None:
+        """Let the next thing happen, without listing what could: what was called last completes first."""
+        while self.calls and self.calls[-1].cancelled:
+            self.calls.pop()
+        self.timers = [timer for timer in self.timers if not timer.cancelled]
+        for what, there in (("commit", self.writes), ("advance", self.advances), ("activity", self.calls)):
+            if there:
+                return self.perform(what, -1 if what == "activity" else 0)
+        self.perform("timer", 0)
+
+    def perform(self, what: str, index: int) -> None:
+        """Do what a choice says, the one of that index of its kind."""
         if what == "commit":
             write = self.writes.pop(0)
             if self.world.commit(write):
@@ -265,7 +279,7 @@ class Incarnation:
             else:
                 advance.on_refused(advance, LeaseLost("lost"))
         elif what == "activity":
-            self._perform(self.calls.pop(int(index)))
+            self._perform(self.calls.pop(index))
         else:
             timer = min(self.timers, key=lambda timer: timer.when)
             self.timers.remove(timer)
