@@ -40,12 +40,13 @@ def take_over(plan: Plan, fate: signal.Signals) -> float:
     ):
         client.dispatch_many(holding, [{}] * HELD)
         wait_until(lambda: _running(watch, epoch=1) == HELD, "the workflows run")
-        with WorkerProcess(dsn):
+        with WorkerProcess(dsn) as second:
             began = time.perf_counter()
             first.send(fate)
             wait_until(lambda: _running(watch, epoch=2) == HELD, "the workflows run elsewhere", every=0.005)
             took = time.perf_counter() - began
-            first.send(signal.SIGKILL)
+            for worker in (first, second):
+                worker.send(signal.SIGKILL)  # it would wait for its activities
             return 1000 * took
 
 

@@ -211,6 +211,13 @@ class Run:
         for step in self.scope.all_unfinished():
             step.stop()
         self.loop.discard()
+        if not (self.attempts_running or self.advancing or self.crossings.in_flight):
+            self._come_apart()
+
+    def _come_apart(self) -> None:
+        """Free what nothing will ask for any more: its parts point back to this run, and the collector of such circles comes late."""
+        self.scope.come_apart()
+        del self.scope, self.loop, self.crossings, self.order, self.bodies, self._outgoing, self._waits, self._root
 
     # What scopes and steps ask for
 

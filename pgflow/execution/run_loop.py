@@ -234,6 +234,9 @@ class RunLoop(asyncio.AbstractEventLoop):
                 except BaseException as error:  # noqa: BLE001 — user code in a `finally` of a run that is gone
                     log.debug("%s: %r while its frames were closed", self._name, error)
                     break
+            waiter = task._fut_waiter  # type: ignore[attr-defined]
+            if waiter is not None:
+                waiter.cancel()  # it would point to the task, and the task to it
         self.tasks.clear()
         self._ready.clear()
 

@@ -314,6 +314,14 @@ class Scope:
         for child in self.children:
             child._close_below()
 
+    def come_apart(self) -> None:
+        """Forget the steps of this body and of those below, which point back here: their run leaves memory."""
+        for child in self.children:
+            child.come_apart()
+        self.children.clear()
+        self.unfinished.clear()
+        self.unrecorded.clear()
+
     def abandon_rows(self, steps: list[Step], seq: int | None) -> None:
         """Record those of `steps` that history does not know the end of as abandoned."""
         for step in steps:
