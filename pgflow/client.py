@@ -168,10 +168,8 @@ class Client(Operations):
         # An error would end a caller's transaction: there, and for ids that may be known, it is looked first.
         fresh = id is None and not unique and connection is None
         query = (dispatching.dispatch_fresh if fresh else dispatching.dispatch)(self._schema, [request])
-        (started,) = await self._send(query, connection)
+        (started,) = await self._send(query, connection, queue if run_at is None else None)
         checked = options.check(request, started)
-        if started.created and run_at is None:
-            await self._wake(queue, connection)
         return WorkflowHandle(self, checked, workflow if isinstance(workflow, Workflow) else None)
 
     @overload
@@ -235,10 +233,9 @@ class Client(Operations):
         statement = dispatching.dispatch_fresh if connection is None else dispatching.dispatch
         for part in parts_of(requests, AT_ONCE, BYTES_AT_ONCE):
             query = statement(self._schema, part)
-            for request, started in zip(part, await self._send(query, connection), strict=True):
+            answer = await self._send(query, connection, queue if run_at is None else None)
+            for request, started in zip(part, answer, strict=True):
                 handles.append(WorkflowHandle(self, options.check(request, started), definition))
-            if run_at is None:
-                await self._wake(queue, connection)
         return handles
 
     async def signal(
@@ -408,20 +405,16 @@ class Client(Operations):
         return WorkflowNotFound(f'there is no workflow {id} in schema "{self._schema}"')
 
     async def _send(
-        self, query: Query[builtins.list[Dispatched]], connection: Any
+        self, query: Query[builtins.list[Dispatched]], connection: Any, wakes: str | None
     ) -> builtins.list[Dispatched]:
         """Dispatch; again when somebody else started the same at the same moment and could not be seen yet."""
         for _ in range(10):
             if connection is None:
-                started = await self._connections.execute(query)
+                started = await self._connections.execute(query, wakes)
             else:
                 started = await execute_on(connection, query)
             if not any(one.unseen for one in started):
                 break
+        if connection is not None and wakes is not None and any(one.created for one in started):
+            await wake_on(connection, self._schema, wakes)
         return started
-
-    async def _wake(self, queue: str, connection: Any) -> None:
-        if connection is None:
-            self._connections.wake(queue)
-        else:
-            await wake_on(connection, self._schema, queue)

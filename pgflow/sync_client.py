@@ -165,10 +165,8 @@ class SyncClient(SyncOperations):
         # An error would end a caller's transaction: there, and for ids that may be known, it is looked first.
         fresh = id is None and not unique and connection is None
         query = (dispatching.dispatch_fresh if fresh else dispatching.dispatch)(self._schema, [request])
-        (started,) = self._send(query, connection)
+        (started,) = self._send(query, connection, queue if run_at is None else None)
         checked = options.check(request, started)
-        if started.created and run_at is None:
-            self._wake(queue, connection)
         return SyncWorkflowHandle(self, checked, workflow if isinstance(workflow, Workflow) else None)
 
     @overload
@@ -232,10 +230,9 @@ class SyncClient(SyncOperations):
         statement = dispatching.dispatch_fresh if connection is None else dispatching.dispatch
         for part in parts_of(requests, AT_ONCE, BYTES_AT_ONCE):
             query = statement(self._schema, part)
-            for request, started in zip(part, self._send(query, connection), strict=True):
+            answer = self._send(query, connection, queue if run_at is None else None)
+            for request, started in zip(part, answer, strict=True):
                 handles.append(SyncWorkflowHandle(self, options.check(request, started), definition))
-            if run_at is None:
-                self._wake(queue, connection)
         return handles
 
     def signal(
@@ -405,20 +402,16 @@ class SyncClient(SyncOperations):
         return WorkflowNotFound(f'there is no workflow {id} in schema "{self._schema}"')
 
     def _send(
-        self, query: Query[builtins.list[Dispatched]], connection: Any
+        self, query: Query[builtins.list[Dispatched]], connection: Any, wakes: str | None
     ) -> builtins.list[Dispatched]:
         """Dispatch; again when somebody else started the same at the same moment and could not be seen yet."""
         for _ in range(10):
             if connection is None:
-                started = self._connections.execute(query)
+                started = self._connections.execute(query, wakes)
             else:
                 started = execute_on(connection, query)
             if not any(one.unseen for one in started):
                 break
+        if connection is not None and wakes is not None and any(one.created for one in started):
+            wake_on(connection, self._schema, wakes)
         return started
-
-    def _wake(self, queue: str, connection: Any) -> None:
-        if connection is None:
-            self._connections.wake(queue)
-        else:
-            wake_on(connection, self._schema, queue)

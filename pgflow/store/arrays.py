@@ -30,3 +30,16 @@ def _item(value: Any) -> str:
     if isinstance(value, datetime):
         return f'"{value.isoformat()}"'
     return str(value)
+
+
+def text_of(value: Any) -> bytes | None:
+    """PostgreSQL's text form of one parameter; a list or tuple is an array."""
+    if value is None or isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, list | tuple):
+        return literal(value).encode()
+    if isinstance(value, datetime):
+        return value.isoformat().encode()
+    return str(value).encode()

@@ -17,9 +17,10 @@ import psycopg
 from pgflow.commands import Sending, Sent, Standing
 from pgflow.store.compatibility import check_async as check
 from pgflow.store.connections import AsyncConnection, Database
-from pgflow.store.dispatching import outcomes
+from pgflow.store.dispatching import may_notify, outcomes, wake
+from pgflow.store.flush import Statement, flush, rows_of, tell_of_lost_hints
 from pgflow.store.gathering import Gathering
-from pgflow.store.hints import Listener, Notifier
+from pgflow.store.hints import GATHER, Listener, Notifier
 from pgflow.store.joining import execute_async as execute_on
 from pgflow.store.joining import mail_async as mail_on
 from pgflow.store.joining import wake_async as wake_on
@@ -56,26 +57,33 @@ class Connections:
         self._places = asyncio.Semaphore(limit)
         self._notifier = Notifier(database)
         self._signals = Gathering(self._send_signals, lambda sending: len(sending.body), SIGNAL_BYTES)
+        self._may_notify = False
+        self._hint_at = 0.0
         self._closed = False
 
     async def check(self) -> None:
         """Connect, and see that server and schema fit; raises as `pgflow.store.compatibility.check` does."""
         async with self._one() as connection:
             await check(connection, self._database.schema)
+        self._may_notify = await self.execute(may_notify(self._database.schema))
 
-    async def execute(self, query: Query[T]) -> T:
+    async def execute(self, query: Query[T], wakes: str | None = None) -> T:
         """Send a statement that may be sent again, and read its answer.
+
+        Args:
+            wakes: The queue that has work once this is committed: a hint follows.
 
         Raises:
             psycopg.Error: it failed, and another try would not help or did not.
             RuntimeError: the client is closed.
         """
         tries = Tries()
+        hints = self._right_behind(wakes)
         while True:
             try:
                 async with self._one() as connection:
-                    cursor = await connection.execute(query.sql, query.params)
-                    return query.read(await cursor.fetchall())
+                    answer, *told = await flush(connection, (query.sql, query.params), *hints)
+                found = rows_of(answer)
             except psycopg.Error as error:
                 if query.again is not None and is_meeting(error):
                     query = query.again()
@@ -83,7 +91,22 @@ class Connections:
                 pause = tries.pause(error)
                 if isinstance(error, psycopg.OperationalError):
                     await self._drop_free()  # most likely they broke as well
+            else:
+                if wakes is not None and not hints:
+                    self._notifier.start()
+                    self._notifier.wake(wakes)
+                tell_of_lost_hints(told)
+                return query.read(found)
             await asyncio.sleep(pause)
+
+    def _right_behind(self, wakes: str | None) -> list[Statement]:
+        """The hint to send in one flush with what it tells of; none when one has just left: then it is gathered with others."""
+        now = time.monotonic()
+        if wakes is None or not self._may_notify or now < self._hint_at:
+            return []
+        self._hint_at = now + GATHER
+        hint = wake(self._database.schema, [wakes], quick=True)
+        return [(hint.sql, hint.params)]
 
     async def send(self, sending: Sending) -> Sent:
         """Send a signal, together with those that others send at the same time; raises as `execute` does."""
@@ -91,11 +114,6 @@ class Connections:
 
     async def _send_signals(self, sendings: Sequence[Sending]) -> Sequence[Sent]:
         return await self.execute(send(self._database.schema, sendings))
-
-    def wake(self, queue: str) -> None:
-        """Hint that a queue has work: soon, gathered, and nobody waits for it."""
-        self._notifier.start()
-        self._notifier.wake(queue)
 
     def mail(self, worker: int) -> None:
         """Hint that something was sent to a workflow that a worker has or had last (0: any): soon, gathered."""

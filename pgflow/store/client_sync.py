@@ -19,7 +19,8 @@ from pgflow.commands import Sending, Sent, Standing
 from pgflow.store.channels import done_channel, parse_done
 from pgflow.store.compatibility import check_blocking as check
 from pgflow.store.connections import Connection, Database
-from pgflow.store.dispatching import outcomes, wake
+from pgflow.store.dispatching import may_notify, outcomes, wake
+from pgflow.store.flush import flush_blocking, rows_of, tell_of_lost_hints
 from pgflow.store.joining import execute_blocking as execute_on
 from pgflow.store.joining import mail_blocking as mail_on
 from pgflow.store.joining import wake_blocking as wake_on
@@ -49,25 +50,35 @@ class Connections:
         self._database = database
         self._free: list[Connection] = []
         self._places = threading.Semaphore(limit)
+        self._may_notify = False
         self._closed = False
 
     def check(self) -> None:
         """Connect, and see that server and schema fit; raises as `pgflow.store.compatibility.check` does."""
         with self._one() as connection:
             check(connection, self._database.schema)
+        self._may_notify = self.execute(may_notify(self._database.schema))
 
-    def execute(self, query: Query[T]) -> T:
+    def execute(self, query: Query[T], wakes: str | None = None) -> T:
         """Send a statement that may be sent again, and read its answer.
+
+        Args:
+            wakes: The queue that has work once this is committed: a hint follows right behind.
 
         Raises:
             psycopg.Error: it failed, and another try would not help or did not.
             RuntimeError: the client is closed.
         """
         tries = Tries()
+        hints = []
+        if wakes is not None and self._may_notify:
+            hint = wake(self._database.schema, [wakes], quick=True)
+            hints.append((hint.sql, hint.params))
         while True:
             try:
                 with self._one() as connection:
-                    return query.read(connection.execute(query.sql, query.params).fetchall())
+                    answer, *told = flush_blocking(connection, (query.sql, query.params), *hints)
+                found = rows_of(answer)
             except psycopg.Error as error:
                 if query.again is not None and is_meeting(error):
                     query = query.again()
@@ -75,6 +86,9 @@ class Connections:
                 pause = tries.pause(error)
                 if isinstance(error, psycopg.OperationalError):
                     self._drop_free()  # most likely they broke as well
+            else:
+                tell_of_lost_hints(told)
+                return query.read(found)
             time.sleep(pause)
 
     def send(self, sending: Sending) -> Sent:
@@ -82,21 +96,16 @@ class Connections:
         (sent,) = self.execute(send(self._database.schema, [sending]))
         return sent
 
-    def wake(self, queue: str) -> None:
-        """Hint that a queue has work."""
-        self._hint(wake(self._database.schema, [queue], quick=True))
-
     def mail(self, worker: int) -> None:
         """Hint that something was sent to a workflow that a worker has or had last (0: any)."""
-        self._hint(mail(self._database.schema, [worker], quick=True))
-
-    def _hint(self, query: Query[None]) -> None:
-        """Send a hint. What it tells of has been written: an error here is nobody's."""
+        if not self._may_notify:
+            return
         try:
+            hint = mail(self._database.schema, [worker], quick=True)
             with self._one() as connection:
-                connection.execute(query.sql, query.params)
+                tell_of_lost_hints(flush_blocking(connection, (hint.sql, hint.params)))
         except psycopg.Error as error:
-            _log.info("a hint was lost, polling finds what it told of: %s", error)
+            tell_of_lost_hints([error])
 
     @contextlib.contextmanager
     def _one(self) -> Iterator[Connection]:

@@ -1,0 +1,91 @@
+"""Transactions in one flush: each on its own, and in the order in which they were given. About a second."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from pgflow.store.connections import AsyncConnection, Connection, Database
+from pgflow.store.flush import flush, flush_blocking, rows_of
+
+INSERT = b"INSERT INTO flushed (number) VALUES (%(number)s::int) RETURNING number"
+COUNT = b"SELECT count(*) FROM flushed"
+ID = UUID("00000000-0000-7000-8000-000000000001")
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+async def connection(dsn: str) -> AsyncConnection:
+    with psycopg.connect(dsn, autocommit=True) as made:
+        made.execute("CREATE TABLE flushed (number int PRIMARY KEY)")
+    return await Database(dsn).connect("test")
+
+
+async def test_each_is_a_transaction_that_sees_those_before(connection: AsyncConnection) -> None:
+    async with connection:
+        xid = b"SELECT pg_current_xact_id()::text"
+        first, second, count, one, other = await flush(
+            connection, (INSERT, {"number": 1}), (INSERT, {"number": 2}), (COUNT, {}), (xid, {}), (xid, {})
+        )
+        assert (first, second, count) == ([(1,)], [(2,)], [(2,)])
+        assert rows_of(one) != rows_of(other)
+        assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        cursor = await connection.execute("SELECT 7")  # it serves psycopg's cursors as before
+        assert await cursor.fetchone() == (7,)
+
+
+async def test_one_that_fails_stops_no_other(connection: AsyncConnection) -> None:
+    async with connection:
+        for _ in range(2):
+            first, twin, wrong, count = await flush(
+                connection, (INSERT, {"number": 1}), (INSERT, {"number": 1}), (b"SELECT nothing", {}), (COUNT, {})
+            )
+            assert isinstance(twin, psycopg.errors.UniqueViolation)
+            assert isinstance(wrong, psycopg.errors.UndefinedColumn)
+            assert count == [(1,)]
+        assert isinstance(first, psycopg.errors.UniqueViolation)
+        with pytest.raises(psycopg.errors.UniqueViolation, match="flushed_pkey"):
+            rows_of(first)
+
+
+async def test_values_arrive_as_they_are(connection: AsyncConnection) -> None:
+    sql = (
+        b"SELECT %(id)s::uuid, %(at)s::timestamptz, %(yes)s::boolean, %(none)s::int, %(texts)s::text[], %(ids)s::uuid[], "
+        b"%(at)s::timestamptz, 7 %% 4"
+    )
+    texts = ["", "a,b", 'say "b"', "back\\slash", None, "null", "{}", "é\n"]
+    given = {"id": ID, "at": NOON, "yes": True, "none": None, "texts": texts, "ids": [ID]}
+    async with connection:
+        (rows,) = await flush(connection, (sql, given))
+        assert rows == [(ID, NOON, True, None, texts, [ID], NOON, 3)]
+
+
+async def test_a_connection_that_breaks_is_closed(connection: AsyncConnection) -> None:
+    async with connection:
+        kill = b"SELECT pg_terminate_backend(pg_backend_pid())"
+        with pytest.raises(psycopg.OperationalError):
+            rows_of((await flush(connection, (kill, {}), (COUNT, {})))[0])
+        assert connection.closed
+
+
+async def test_whoever_stops_waiting_leaves_no_connection_with_answers_on_their_way(connection: AsyncConnection) -> None:
+    stuck = asyncio.create_task(flush(connection, (b"SELECT pg_sleep(60)", {}), (COUNT, {})))
+    async with asyncio.timeout(20):
+        while connection.info.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:
+            await asyncio.sleep(0.001)
+    stuck.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stuck
+    assert connection.closed
+
+
+def test_the_same_without_a_loop(dsn: str) -> None:
+    with Database(dsn).connect_blocking("test") as connection:
+        made: Connection = connection
+        made.execute("CREATE TABLE flushed (number int PRIMARY KEY)")
+        first, twin, count = flush_blocking(made, (INSERT, {"number": 1}), (INSERT, {"number": 1}), (COUNT, {}))
+        assert first == [(1,)] and isinstance(twin, psycopg.errors.UniqueViolation) and count == [(1,)]
