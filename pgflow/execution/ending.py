@@ -22,17 +22,19 @@ def outcome_of(run: Run, root: asyncio.Task[Any]) -> Outcome:
     if error is None:
         if root.cancelled():
             error = asyncio.CancelledError("the workflow's code cancelled itself")
-            if run.cancelled:
-                _abandon_rest(run)
-                return Cancelled()
         else:
             error = root.exception()
-        if error is None:
-            try:
-                run.scope.check_latent()
+        try:
+            run.scope.check_latent(error)
+            if error is None:
                 output = run.workflow.encode_result(root.result(), run.host.limits.payload)
-            except Exception as failure:
-                error = failure
+            elif run.cancelled and root.cancelled():
+                _abandon_rest(run)
+                return Cancelled()
+        except Exception as failure:
+            if error is not None:
+                failure.__cause__ = error
+            error = failure
     if isinstance(error, EngineError):
         # Divergence and its like write no event: what this pump gathered is dropped.
         run.drop_gathered()

@@ -240,8 +240,12 @@ class Scope:
         found.sort(key=lambda step: step.location)
         return found
 
-    def check_latent(self) -> None:
+    def check_latent(self, leaving: BaseException | None = None) -> None:
         """Refuse to end a body while history holds more steps than its code called.
+
+        An exception that leaves the body (`leaving`) is no excuse: this is not what the code did then. If the exception
+        won, what it leaves unfinished would be recorded as abandoned, and the code around the body could compensate what history
+        knows to have succeeded. So latent history wins, nothing is written, and the message tells the exception too.
 
         Raises:
             LatentHistory: events are left over.
@@ -250,11 +254,13 @@ class Scope:
             return
         left = self.cursor.remaining()
         where, found = display(left[0].location), named(left[0].kind, left[0].name)
+        by = "" if leaving is None else f" by {type(leaving).__name__} ({str(leaving)[:200]})"
+        advice = "Mend what raises it, put" if by else "Put"
         self.run.end_with(
             LatentHistory(
-                f"{self.run.label}: {self.describe()} has ended, but history goes on with {len(left)} more "
+                f"{self.run.label}: {self.describe()} has ended{by}, but history goes on with {len(left)} more "
                 f'step{"s" if len(left) > 1 else ""}, the first {found} at {where}. Expected: the code calls every step '
-                "that history holds. Put the step back, or stand `await ctx.removed(...)` in its place.",
+                f"that history holds. {advice} the step back, or stand `await ctx.removed(...)` in its place.",
                 location=where,
                 expected=f"the end of {self.describe()}",
                 found=found,
@@ -274,6 +280,7 @@ class Scope:
             raise  # the run leaves memory
         except BaseException as error:
             if self.run.fatal is None:
+                self.check_latent(error)
                 leaves_behind(error, await self.close())
             raise
         finally:

@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from pgflow.definitions import Workflow
+from pgflow.errors import LatentHistory
 from pgflow.execution.attempts import ActivityCall
 from pgflow.execution.host import Limits
 from pgflow.execution.ports import (
@@ -153,6 +154,8 @@ class _Replay:
 
     def _judge(self, run: Run) -> Replayed:
         if run.fatal is not None:
+            if isinstance(run.fatal, LatentHistory) and run.fatal.__cause__ is not None and self._stored.status != "failed":
+                raise run.fatal.__cause__  # left the code while history goes on: it is what is to be mended
             raise run.fatal
         outcome, recorded = self._outcome, self._stored.output
         if isinstance(outcome, Completed):

@@ -98,6 +98,24 @@ def test_latent_history() -> None:
     assert kind == "LatentHistory" and "{2}" in message
 
 
+def test_an_exception_does_not_hide_latent_history() -> None:
+    """What it leaves unfinished is not recorded as abandoned: the mended code goes on."""
+
+    async def broken(ctx: pgflow.WorkflowContext) -> str:
+        beside = ctx.v(2).sleep(60)
+        raise KeyError(await ctx.activity(echo, "a"), beside.close())
+
+    before = after_first_sleep()
+    events = dict(before.events)
+    world = go_on_with(before, broken)
+    kind, message = failure(world)
+    assert kind == "LatentHistory" and "{2}" in message and "KeyError" in message and world.error is not None
+    assert "raise KeyError" in world.error, "the traceback tells both"
+    assert world.events == events
+    world.status = "pending"
+    assert go_on_with(world, two_steps).output == '"old"'
+
+
 def test_insertions_stand_between_old_steps() -> None:
     async def edited(ctx: pgflow.WorkflowContext) -> str:
         first = await ctx.v(2).activity(echo, "first")

@@ -241,6 +241,18 @@ async def a_branch_with_nothing_left(ctx: Context) -> None:
     await ctx.join(ctx.activity(reserve, "1"), pay)
 
 
+@refused(branched, "{2, 2}", "the end of the branch {2}", "sleep", latent=True)
+async def a_branch_that_fails_and_is_compensated(ctx: Context) -> None:
+    async def pay(branch: Context) -> None:
+        await branch.activity(charge, "2")
+        raise KeyError
+
+    try:
+        await ctx.join(ctx.activity(reserve, "1"), pay)
+    except KeyError:
+        await ctx.activity(fax, "compensates what history knows to go on")
+
+
 @refused(looped, "{1, 2, 1}", FAX, CHARGE, sleeps=2)
 async def in_a_turn(ctx: Context) -> None:
     async def turn(ctx: Context, n: int) -> Turn:
