@@ -57,6 +57,7 @@ taken AS (
         wake_at = NULL, waiting_for = NULL, awaits_children = false
     FROM picked
     WHERE r.workflow_id = picked.workflow_id
+      AND r.workflow_id = ANY (ARRAY(SELECT each.workflow_id FROM picked AS each))
     RETURNING picked.level, picked.wake_at
 )
 SELECT taken.level::int, max(taken.wake_at), count(*)::int FROM taken GROUP BY taken.level

@@ -5,10 +5,12 @@ WITH asked AS MATERIALIZED (
     FROM unnest(%(sender_ids)s::uuid[], %(epochs)s::int[]) AS given (workflow_id, epoch)
 ),
 fenced AS MATERIALIZED (
-    SELECT r.workflow_id, r.epoch, r.queue, r.priority
-    FROM asked
-    JOIN {schema}.runs AS r ON r.workflow_id = asked.workflow_id
-    WHERE r.worker_id = %(worker)s::bigint AND r.epoch = asked.epoch
-    ORDER BY r.workflow_id
-    FOR NO KEY UPDATE OF r SKIP LOCKED
+    SELECT held.workflow_id, held.epoch, held.queue, held.priority
+    FROM (SELECT * FROM asked ORDER BY asked.workflow_id OFFSET 0) AS ordered
+    CROSS JOIN LATERAL (
+        SELECT r.workflow_id, r.epoch, r.queue, r.priority
+        FROM {schema}.runs AS r
+        WHERE r.workflow_id = ordered.workflow_id AND r.worker_id = %(worker)s::bigint AND r.epoch = ordered.epoch
+        FOR NO KEY UPDATE OF r SKIP LOCKED
+    ) AS held
 )

@@ -49,12 +49,12 @@ stopped AS (
         claim = CASE WHEN changed.outcome = 'kept' THEN r.claim END
     FROM changed
     WHERE r.workflow_id = changed.workflow_id AND NOT changed.ends
+      AND r.workflow_id = ANY (ARRAY(SELECT staying.workflow_id FROM changed AS staying WHERE NOT staying.ends))
       AND (changed.outcome <> 'kept' OR changed.flags LIKE '%%c%%')
 ),
 gone AS (
     DELETE FROM {schema}.runs AS r
-    USING changed
-    WHERE r.workflow_id = changed.workflow_id AND changed.ends
+    WHERE r.workflow_id = ANY (ARRAY(SELECT changed.workflow_id FROM changed WHERE changed.ends))
 ),
 finished AS (
     UPDATE {schema}.workflows AS w SET

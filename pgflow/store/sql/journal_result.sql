@@ -9,6 +9,8 @@ SELECT
         THEN ARRAY(
             SELECT asked.run::int
             FROM asked
-            JOIN {schema}.runs AS r ON r.workflow_id = asked.workflow_id
-            WHERE r.worker_id = %(worker)s::bigint AND r.epoch = asked.epoch
+            WHERE EXISTS (
+                SELECT FROM {schema}.runs AS r
+                WHERE r.workflow_id = asked.workflow_id AND r.worker_id = %(worker)s::bigint AND r.epoch = asked.epoch
+                OFFSET 0)
               AND NOT EXISTS (SELECT FROM fenced WHERE fenced.run = asked.run)) END AS busy_runs

@@ -5,7 +5,7 @@ FROM (
     SELECT r.workflow_id
     FROM unnest(%(workflow_ids)s::uuid[], %(epochs)s::int[]) AS given (workflow_id, epoch)
     JOIN {schema}.runs AS r ON r.workflow_id = given.workflow_id
-    WHERE r.worker_id = %(worker)s::bigint AND r.epoch = given.epoch
+    WHERE r.workflow_id = ANY (%(workflow_ids)s::uuid[]) AND r.worker_id = %(worker)s::bigint AND r.epoch = given.epoch
     ORDER BY r.workflow_id
     FOR NO KEY UPDATE OF r
 ) AS held

@@ -2,4 +2,4 @@
 SELECT w.id, w.name, coalesce(w.status, r.status), w.output::text, w.error::text
 FROM unnest(%(ids)s::uuid[]) AS given (id)
 JOIN {schema}.workflows AS w ON w.id = given.id
-LEFT JOIN {schema}.runs AS r ON r.workflow_id = given.id
+LEFT JOIN LATERAL (SELECT * FROM {schema}.runs AS run WHERE run.workflow_id = given.id LIMIT 1) AS r ON true

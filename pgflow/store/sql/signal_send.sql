@@ -15,7 +15,7 @@ found AS MATERIALIZED (
     SELECT addressed.*, w.id IS NOT NULL AS known, w.status AS final, coalesce(r.worker_id, r.last_worker, 0) AS worker
     FROM addressed
     LEFT JOIN {schema}.workflows AS w ON w.id = addressed.receiver
-    LEFT JOIN {schema}.runs AS r ON r.workflow_id = addressed.receiver
+    LEFT JOIN LATERAL (SELECT * FROM {schema}.runs AS run WHERE run.workflow_id = addressed.receiver LIMIT 1) AS r ON true
 ),
 inserted AS (
     INSERT INTO {schema}.signals (id, workflow_id, name, body, sender_id)
