@@ -35,8 +35,8 @@ OVERLAP = timedelta(seconds=1)
 SWEEP_EVERY = 1.0
 """Seconds between two looks from the beginning, at least."""
 
-SWEEP_SHARE = 0.05
-"""The share of time that looks from the beginning may take."""
+SWEEP_SHARE = 0.005
+"""The share of time that looks from the beginning may take: far from one claim in a hundred is slowed down by them."""
 
 PATIENCE = timedelta(milliseconds=50)
 """How long what has just woken is left to the worker that may still have it in memory. A worker's first claim leaves nothing: it may

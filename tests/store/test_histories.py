@@ -32,13 +32,13 @@ def test_columns_are_those_of_a_claim() -> None:
     """A replay must read what a worker reads."""
 
     def columns(file: str, after: str, until: str) -> str:
-        text = (resources.files("pgflow.store") / "sql" / f"{file}.sql").read_text()
+        text = " ".join((resources.files("pgflow.store") / "sql" / f"{file}.sql").read_text().split())
         found = re.search(f"{re.escape(after)}(.*?){re.escape(until)}", text, re.S)
         assert found is not None
-        return " ".join(found[1].split())
+        return found[1].rstrip(", ")
 
-    claimed = columns("claim_history", "e.workflow_id::text, ", "FROM {schema}.runs")
-    assert columns("histories", "SELECT\n    w.id, ", "w.name,").rstrip(", ") == claimed
+    claimed = columns("claim_history", "LATERAL ( SELECT ", " FROM {schema}.events")
+    assert columns("histories", "SELECT w.id, ", "w.name,") == claimed
 
 
 def test_histories_of_all_kinds(reader: Histories, sample: Sample) -> None:
