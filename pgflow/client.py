@@ -410,7 +410,7 @@ class Client(Operations):
         """Dispatch; again when somebody else started the same at the same moment and could not be seen yet."""
         for _ in range(10):
             if connection is None:
-                started = await self._connections.execute(query, wakes)
+                started = await self._connections.start(query, wakes)
             else:
                 started = await execute_on(connection, query)
             if not any(one.unseen for one in started):

@@ -407,7 +407,7 @@ class SyncClient(SyncOperations):
         """Dispatch; again when somebody else started the same at the same moment and could not be seen yet."""
         for _ in range(10):
             if connection is None:
-                started = self._connections.execute(query, wakes)
+                started = self._connections.start(query, wakes)
             else:
                 started = execute_on(connection, query)
             if not any(one.unseen for one in started):

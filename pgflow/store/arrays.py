@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import psycopg
+
 
 def literal(values: Sequence[Any]) -> str:
     """PostgreSQL's text form of an array of texts, numbers, booleans, UUIDs or datetimes; None is null.
@@ -33,13 +35,21 @@ def _item(value: Any) -> str:
 
 
 def text_of(value: Any) -> bytes | None:
-    """PostgreSQL's text form of one parameter; a list or tuple is an array."""
-    if value is None or isinstance(value, bytes):
-        return value
+    """PostgreSQL's text form of one parameter; a list or tuple is an array.
+
+    Raises:
+        psycopg.DataError: A text holds a NUL character, at which it would be cut off.
+    """
+    if value is None:
+        return None
     if isinstance(value, str):
-        return value.encode()
-    if isinstance(value, list | tuple):
-        return literal(value).encode()
-    if isinstance(value, datetime):
-        return value.isoformat().encode()
-    return str(value).encode()
+        text = value
+    elif isinstance(value, list | tuple):
+        text = literal(value)
+    elif isinstance(value, datetime):
+        text = value.isoformat()
+    else:
+        text = str(value)
+    if "\0" in text:
+        raise psycopg.DataError("a text with a NUL character, which PostgreSQL cannot store")
+    return text.encode()

@@ -27,6 +27,7 @@ from psycopg.rows import TupleRow
 from pgflow import faults
 from pgflow.execution.ports import Claimed, Signal
 from pgflow.history.events import Event
+from pgflow.store.arrays import literal
 from pgflow.store.connections import AsyncConnection, Database, Line, is_lost
 
 OVERLAP = timedelta(seconds=1)
@@ -189,10 +190,10 @@ class Claims:
             "horizon": HORIZON,
             "patience": PATIENCE if self._claims > 1 else timedelta(0),
             "signals": SIGNALS,
-            "queues": [scope[0] for scope, _, _ in around.levels],
-            "names": [scope[1] for scope, _, _ in around.levels],
-            "priorities": [priority for _, priority, _ in around.levels],
-            "since": [_BEGINNING if sweeping else level.since for _, _, level in around.levels],
+            "queues": literal([scope[0] for scope, _, _ in around.levels]),
+            "names": literal([scope[1] for scope, _, _ in around.levels]),
+            "priorities": literal([priority for _, priority, _ in around.levels]),
+            "since": literal([_BEGINNING if sweeping else level.since for _, _, level in around.levels]),
         }
         return around
 
@@ -204,7 +205,7 @@ class Claims:
             for above, below in zip(edges, edges[1:], strict=False)
         ]
         columns = zip(*gaps, strict=True) if gaps else ([], [], [], [])
-        return dict(zip(("queues", "names", "above", "below"), map(list, columns), strict=True))
+        return dict(zip(("queues", "names", "above", "below"), map(literal, columns), strict=True))
 
     async def _exchange(
         self, connection: AsyncConnection, around: _Round, scopes: list[Scope], limit: int

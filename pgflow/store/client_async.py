@@ -67,16 +67,20 @@ class Connections:
             await check(connection, self._database.schema)
         self._may_notify = await self.execute(may_notify(self._database.schema))
 
-    async def execute(self, query: Query[T], wakes: str | None = None) -> T:
+    async def execute(self, query: Query[T]) -> T:
         """Send a statement that may be sent again, and read its answer.
-
-        Args:
-            wakes: The queue that has work once this is committed: a hint follows.
 
         Raises:
             psycopg.Error: it failed, and another try would not help or did not.
             RuntimeError: the client is closed.
         """
+        return await self._exchange(query, None)
+
+    async def start(self, query: Query[T], queue: str | None) -> T:
+        """Send a dispatch, and a hint at the queue that has work then (None: it has none yet); raises as `execute` does."""
+        return await self._exchange(query, queue)
+
+    async def _exchange(self, query: Query[T], wakes: str | None) -> T:
         tries = Tries()
         hints = self._right_behind(wakes)
         while True:

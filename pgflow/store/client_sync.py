@@ -59,16 +59,20 @@ class Connections:
             check(connection, self._database.schema)
         self._may_notify = self.execute(may_notify(self._database.schema))
 
-    def execute(self, query: Query[T], wakes: str | None = None) -> T:
+    def execute(self, query: Query[T]) -> T:
         """Send a statement that may be sent again, and read its answer.
-
-        Args:
-            wakes: The queue that has work once this is committed: a hint follows right behind.
 
         Raises:
             psycopg.Error: it failed, and another try would not help or did not.
             RuntimeError: the client is closed.
         """
+        return self._exchange(query, None)
+
+    def start(self, query: Query[T], queue: str | None) -> T:
+        """Send a dispatch, and a hint at the queue that has work then (None: it has none yet); raises as `execute` does."""
+        return self._exchange(query, queue)
+
+    def _exchange(self, query: Query[T], wakes: str | None) -> T:
         tries = Tries()
         hints = []
         if wakes is not None and self._may_notify:

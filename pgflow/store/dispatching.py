@@ -106,9 +106,9 @@ def wake(schema: str, queues: Iterable[str], *, quick: bool = False) -> Query[No
     return _notify(schema, wake_channel(schema), sorted(set(queues)), quick)
 
 
-def done(schema: str, ids: Iterable[UUID]) -> Query[None]:
-    """The hint that workflows have ended."""
-    return _notify(schema, done_channel(schema), list(done_payloads(ids)), False)
+def done(schema: str, ids: Iterable[UUID], *, quick: bool = False) -> Query[None]:
+    """The hint that workflows have ended; `quick` as for `wake`."""
+    return _notify(schema, done_channel(schema), list(done_payloads(ids)), quick)
 
 
 def may_notify(schema: str) -> Query[bool]:

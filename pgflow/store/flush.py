@@ -31,6 +31,8 @@ _log = logging.getLogger("pgflow.store")
 Statement = tuple[bytes, Mapping[str, Any]]
 """SQL with `%(name)s` where its parameters stand, all of them cast to their types; and the parameters."""
 
+_Bound = tuple[bytes, Sequence[bytes | None]]
+
 Answer = list[tuple[Any, ...]] | psycopg.Error
 """The rows of a statement, or why there are none."""
 
@@ -57,14 +59,15 @@ async def flush(connection: AsyncConnection, *statements: Statement) -> list[Ans
 
     Raises:
         psycopg.OperationalError: The connection broke, and is closed: what became of the statements is not known.
+        psycopg.DataError: A text holds a NUL character; nothing was sent.
 
     Example:
         rows, _ = await flush(connection, (write, parameters), (notify, {"channel": "done", "payloads": ["7"]}))
     """
-    prepared = _prepared.setdefault(connection, _Prepared())
+    prepared, bound = _prepared.setdefault(connection, _Prepared()), _bound(statements)
     async with connection.lock:
         try:
-            results = await connection.wait(_exchange(connection.pgconn, prepared, statements))
+            results = await connection.wait(_exchange(connection.pgconn, prepared, bound))
         except BaseException:
             await connection.close()  # answers may be on their way that nobody waits for any more
             raise
@@ -73,10 +76,10 @@ async def flush(connection: AsyncConnection, *statements: Statement) -> list[Ans
 
 def flush_blocking(connection: Connection, *statements: Statement) -> list[Answer]:
     """As `flush`, on a synchronous connection."""
-    prepared = _prepared.setdefault(connection, _Prepared())
+    prepared, bound = _prepared.setdefault(connection, _Prepared()), _bound(statements)
     with connection.lock:
         try:
-            results = connection.wait(_exchange(connection.pgconn, prepared, statements))
+            results = connection.wait(_exchange(connection.pgconn, prepared, bound))
         except BaseException:
             connection.close()
             raise
@@ -101,19 +104,26 @@ def tell_of_lost_hints(answers: Iterable[Answer]) -> None:
             _log.warning("a hint was lost, polling finds what it told of: %s", answer)
 
 
-def _exchange(pgconn: PGconn, prepared: _Prepared, statements: Sequence[Statement]) -> PQGen[list[PGresult]]:
+def _bound(statements: Sequence[Statement]) -> list[_Bound]:
+    bound: list[_Bound] = []
+    for sql, parameters in statements:
+        text, order = _numbered(sql)
+        bound.append((text, [text_of(parameters[name]) for name in order]))
+    return bound
+
+
+def _exchange(pgconn: PGconn, prepared: _Prepared, statements: Sequence[_Bound]) -> PQGen[list[PGresult]]:
     """Send everything, then read all answers; gives one for each statement."""
     pgconn.enter_pipeline_mode()
     fresh: list[bytes | None] = []
-    for sql, parameters in statements:
-        text, order = _numbered(sql)
+    for text, values in statements:
         name = prepared.names.get(text)
         fresh.append(None if name else text)
         if name is None:
             name = prepared.names[text] = b"pgflow_%d" % prepared.made
             prepared.made += 1
             pgconn.send_prepare(name, text)
-        pgconn.send_query_prepared(name, [text_of(parameters[key]) for key in order])
+        pgconn.send_query_prepared(name, values)
         pgconn.pipeline_sync()
     yield from generators.send(pgconn)
     answers: list[PGresult] = []

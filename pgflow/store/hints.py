@@ -37,6 +37,7 @@ from pgflow.store.connections import (
     still_open,
 )
 from pgflow.store.dispatching import done, may_notify, wake
+from pgflow.store.flush import Statement
 from pgflow.store.messages import TRIM_AT_ONCE, trim
 from pgflow.store.outbox import Outbox
 from pgflow.store.signalling import mail
@@ -189,6 +190,7 @@ class Notifier:
         self._line = Line(database, "notifier")
         self._line.on_open = self._prepare
         self._may_notify = True
+        self._may_notify_known = False
         self._queues: set[str] = set()
         self._ids: dict[UUID, None] = {}
         self._workers: set[int] = set()
@@ -221,6 +223,17 @@ class Notifier:
         if len(self._ids) < MOST_IDS:
             self._ids.update(dict.fromkeys(ids))
             self._wanted.set()
+
+    def right_behind(self, ids: Sequence[UUID]) -> list[Statement]:
+        """The hint that workflows have ended, for whoever ends them to send in one flush with that.
+
+        Nothing as long as it is not known that hints can be sent: then `done` gathers them.
+        """
+        if not self._may_notify_known or not ids:
+            return []
+        query = done(self._database.schema, ids, quick=True)
+        self.sent += 1
+        return [(query.sql, query.params)]
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Send messages."""
@@ -301,5 +314,6 @@ class Notifier:
             self._may_notify = query.read(await cursor.fetchall())
         except _UNAVAILABLE:
             self._may_notify = False
+        self._may_notify_known = self._may_notify
         if not self._may_notify:
             _log.info("no notifications here, polling alone finds work")

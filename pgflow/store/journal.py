@@ -24,7 +24,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID
 
 import psycopg
 
@@ -34,6 +35,7 @@ from pgflow.execution.ports import Cancelled, Completed, Failed, Write
 from pgflow.store.appending import append, lost
 from pgflow.store.batch import SEPARATOR, Part, RunKey, parts_of, size_of
 from pgflow.store.connections import AsyncConnection, Database, Line, is_lost, tell_of_death
+from pgflow.store.flush import Statement, flush, rows_of, tell_of_lost_hints
 
 _log = logging.getLogger("pgflow.store")
 
@@ -73,6 +75,16 @@ class _Answer(NamedTuple):
         )
 
 
+class Hints(Protocol):
+    """How it is told that workflows have ended."""
+
+    def right_behind(self, ids: Sequence[UUID]) -> list[Statement]:
+        """The hint to send in one flush with the batch; nothing if it cannot be sent so."""
+
+    def done(self, *ids: UUID) -> None:
+        """Send the hint soon."""
+
+
 class Journal:
     """Implements `pgflow.execution.ports.Journal` for one worker on one event loop.
 
@@ -91,6 +103,7 @@ class Journal:
         max_rows: int = MAX_ROWS,
         max_bytes: int = MAX_BYTES,
         bound: int = BOUND,
+        hints: Hints | None = None,
         on_batch: Callable[[int, int], None] | None = None,
         on_death: Callable[[BaseException], None] | None = None,
     ) -> None:
@@ -101,6 +114,7 @@ class Journal:
             max_rows: Rows and outcomes of one batch, at most.
             max_bytes: Bytes of one batch, about.
             bound: Rows and outcomes that may wait before `room` holds callers up.
+            hints: Tells that workflows have ended; None: nobody waits for that.
             on_batch: Called after each committed batch with its numbers of runs and rows (metrics, hints).
             on_death: Called when the journal stops by an error of its own: it writes nothing more.
         """
@@ -110,6 +124,7 @@ class Journal:
         self._worker = str(worker_id)
         self._max_rows = max_rows
         self._max_bytes = max_bytes
+        self._hints = hints
         self._on_batch = on_batch
         self._on_death = on_death
         self._line = Line(database, "journal")
@@ -325,16 +340,23 @@ class Journal:
         statement, parameters = append(
             self._database.schema, self._worker, parts, careful=careful
         )
+        ended = [part.key[0] for part in parts if isinstance(part.outcome, Completed | Failed | Cancelled)]
         if self._doubtful:
             doubtful = [
                 part for part in parts if any(id(write) in self._doubtful for write in part.writes)
             ]
             if doubtful:
-                return await self._send_again(parts, statement, parameters)
-        cursor = await connection.execute(statement, parameters, prepare=True)
+                answer = await self._send_again(parts, statement, parameters)
+                if self._hints is not None:
+                    self._hints.done(*ended)
+                return answer
+        hint = [] if self._hints is None else self._hints.right_behind(ended)
+        written, *told = await flush(connection, (statement, parameters), *hint)
         await faults.reach("journal.after")
-        found = await cursor.fetchone()
-        assert found is not None
+        (found,) = rows_of(written)
+        tell_of_lost_hints(told)
+        if self._hints is not None and not hint:
+            self._hints.done(*ended)
         return _read(parts, *found)
 
     async def _send_again(

@@ -95,7 +95,9 @@ class Tenure:
         self._loop = asyncio.get_running_loop()  # a run's own loop is "running" while its code executes
         self._clock = DatabaseClock()
         self._pump = Pump(on_death)
-        self._journal = Journal(database, worker_id, on_batch=self._written, on_death=on_death)
+        self._journal = Journal(
+            database, worker_id, hints=notifier, on_batch=self._written, on_death=on_death
+        )
         self._loops = LoopAdvancer(database, worker_id, on_death=on_death)
         self._crossings = Crossings(database, worker_id, self._started, self._sent, on_death=on_death)
         self._claims = Claims(database, worker_id)
@@ -394,7 +396,6 @@ class Tenure:
         if self.runs.get(workflow_id) is run:
             del self.runs[workflow_id]
         if isinstance(outcome, Completed | Failed | Cancelled):
-            self._notifier.done(workflow_id)
             if run.claimed.parent_id is not None:
                 self._mail.look()
         elif isinstance(outcome, Suspended):

@@ -64,6 +64,14 @@ async def test_values_arrive_as_they_are(connection: AsyncConnection) -> None:
         assert rows == [(ID, NOON, True, None, texts, [ID], NOON, 3)]
 
 
+async def test_no_text_is_cut_off_at_a_nul(connection: AsyncConnection) -> None:
+    async with connection:
+        for value in ("a\0b", ["a\0b"]):
+            with pytest.raises(psycopg.DataError, match="NUL"):
+                await flush(connection, (INSERT, {"number": 1}), (b"SELECT %(value)s::text", {"value": value}))
+        assert await flush(connection, (COUNT, {})) == [[(0,)]]
+
+
 async def test_a_connection_that_breaks_is_closed(connection: AsyncConnection) -> None:
     async with connection:
         kill = b"SELECT pg_terminate_backend(pg_backend_pid())"
