@@ -1,0 +1,74 @@
+"""Runs are looked up by their ids whatever the statistics say.
+
+A vacuum that finds `runs` empty leaves the planner with the belief that its whole index is one page; until the next one, which may be
+minutes later, a statement that can be joined by reading all of the index will be.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.store.scene import Scene
+
+STATEMENTS = {
+    "journal": ["journal_fence", "journal_rows", "journal_outcomes", "journal_consumed", "journal_result"],
+    "signals of workflows": ["crossing_fence", "signal_crossing", "signal_send"],
+    "children": ["crossing_fence", "dispatch_crossing", "dispatch"],
+    "signals": ["signal_given", "signal_send"],
+    "dispatches": ["dispatch_given", "dispatch"],
+    "claim": ["claim"],
+    "runs claimed": ["claim_runs"],
+    "history claimed": ["claim_history"],
+    "delivery": ["mail_deliver"],
+    "outputs": ["outcomes"],
+    "loops": ["loops_fence"],
+    "transactional activity": ["transaction_fence"],
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+async def test_no_statement_reads_all_runs_after_they_were_vacuumed_away(scene: Scene, name: str) -> None:
+    scene.do("VACUUM (ANALYZE) runs")
+    fill = "INSERT INTO runs (workflow_id, name, status) SELECT gen_random_uuid(), 'flow', 'paused' FROM generate_series(1, 2000)"
+    scene.do(fill)
+    scene.do("DELETE FROM runs")
+    scene.do("VACUUM (ANALYZE, TRUNCATE false) runs")
+    scene.do(fill)
+    for node in nodes(await plan(scene, STATEMENTS[name])):
+        if node.get("Relation Name") == "runs" or node.get("Index Name", "").startswith("runs_"):
+            assert "Index Cond" in node or node["Node Type"] in ("ModifyTable", "Tid Scan"), node
+
+
+async def plan(scene: Scene, parts: list[str]) -> Any:
+    """The plan that serves every execution of a statement, as the engine's connections have it."""
+    places: list[str] = []
+
+    def place(found: re.Match[str]) -> str:
+        if found[1] not in places:
+            places.append(found[1])
+        return f"${places.index(found[1]) + 1}"
+
+    text = b"".join(scene.database.statement(part) for part in parts).decode()
+    text = re.sub(r"%\((\w+)\)s", place, text).replace("%%", "%")
+    async with await scene.database.connect("explain") as connection:
+        await connection.execute(f"PREPARE asked AS {text}".encode())
+        cursor = await connection.execute(f"EXPLAIN (FORMAT JSON) EXECUTE asked ({', '.join(['NULL'] * len(places))})".encode())
+        row = await cursor.fetchone()
+        assert row is not None
+        return row[0] if isinstance(row[0], list) else json.loads(row[0])
+
+
+def nodes(tree: Any) -> list[dict[str, Any]]:
+    """All nodes of a plan."""
+    found = []
+    if isinstance(tree, dict):
+        found.append(tree) if "Node Type" in tree else None
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for each in tree:
+            found += nodes(each)
+    return found
