@@ -114,7 +114,7 @@ class ActivityStep(Step):
             self._heartbeat,
             self._ready,
         )
-        run.host.start_activity(self._call)
+        run.start_attempt(self._call)
 
     def _end_call(self, call: ActivityCall) -> None:
         self._call = None

@@ -67,7 +67,7 @@ class ListenStep(Step):
     def offer(self) -> bool:
         """Take what the mailbox holds for this step; whether there was anything."""
         run = self.scope.run
-        taken = run.take_signals(self.types, self._limit or 1)
+        taken = run.mailbox.take(self.types, self._limit or 1)
         if not taken:
             return False
         run.consume([signal.id for signal in taken], self.location)

@@ -115,7 +115,7 @@ class LoopStep(Step):
         limit = run.host.limits.payload
         index, state, now, seq = self._resume()
         if seq is not None and seq > run.order.passed:
-            await self._unmoved(lambda: run.after_place(seq), seq)
+            await self._unmoved(lambda: run.order.after(seq, run.loop.create_future()), seq)
             self.check_not_dropped()
         while True:
             run.loop.even_out()

@@ -56,6 +56,11 @@ class Order:
         """Whether live results wait for their commit or for their turn."""
         return bool(self._outbox or self._ends)
 
+    @property
+    def replaying(self) -> bool:
+        """Whether history holds results that have not been delivered again."""
+        return self.passed < self._last_recorded
+
     def next_seq(self) -> int:
         """The next place in the order of completion."""
         self._seq += 1
@@ -83,6 +88,11 @@ class Order:
     def is_next(self, seq: int) -> bool:
         """Whether a recorded result of the place `seq` would be delivered before everything that waits here."""
         return not self._ends and (not self._recorded or seq < self._recorded[0][0])
+
+    def after(self, seq: int, future: asyncio.Future[None]) -> asyncio.Future[None]:
+        """Let what `future` stands for go on in the moment right after a recorded place; the same future."""
+        self.replay(seq, Moment(future), after=True)
+        return future
 
     def end_after(self, seq: int, future: asyncio.Future[None]) -> None:
         """Let a body end, which `future` stands for, when the place `seq` has been passed."""

@@ -179,7 +179,8 @@ class Outgoing:
             run.left(write.outcome)
             return
         for call in calls:
-            call()
+            if not run.closed:
+                call()
         run.host.schedule(run)
 
     def _refused(self, write: Write, error: BaseException) -> None:

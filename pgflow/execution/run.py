@@ -15,7 +15,7 @@ import logging
 import math
 import time
 from asyncio import current_task
-from collections.abc import Callable, Container, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
@@ -27,7 +27,8 @@ from pgflow.execution.crossing import RunCrossings
 from pgflow.execution.ending import engine_failure, outcome_of, stuck
 from pgflow.execution.host import Host
 from pgflow.execution.kept import Kept
-from pgflow.execution.order import Delivery, Moment, Order
+from pgflow.execution.mailbox import Mailbox
+from pgflow.execution.order import Delivery, Order
 from pgflow.execution.outgoing import Outgoing
 from pgflow.execution.ports import (
     Advance,
@@ -38,7 +39,6 @@ from pgflow.execution.ports import (
     Message,
     Outcome,
     Released,
-    Signal,
     Suspended,
 )
 from pgflow.execution.run_loop import RunLoop
@@ -48,6 +48,7 @@ from pgflow.history.events import HistoryIndex
 
 if TYPE_CHECKING:
     from pgflow.definitions import Workflow
+    from pgflow.execution.attempts import ActivityCall
     from pgflow.execution.step import Step
     from pgflow.execution.timers import TimeoutStep
 
@@ -87,7 +88,7 @@ class Run:
         """When the last request to cancel was taken; who looked before may still have seen it."""
         self.aftermath: list[Step] | None = None
         """Since a failure was delivered and no step called after it: what failed, or was cancelled by the code."""
-        self._mailbox = claimed.signals
+        self.mailbox = Mailbox(claimed.signals)
         self._outgoing = Outgoing(self)
         self.order = Order(self.history.max_seq)
         """What waits to be delivered to the code."""
@@ -99,7 +100,10 @@ class Run:
         self._yielded: asyncio.Future[None] | None = None
         self._outcome: Outcome | None = None
         self._pumping = False
+        self._replaying = False
+        """Whether a pump has ended in the middle of recorded results: code that diverges later in them must have done nothing."""
         self._at_once = 0
+        self._starting: list[ActivityCall] = []
         self._stopping = False
         self._root: asyncio.Task[Any] | None = None
         self.scope = Scope(self, None, "", 0, claimed.created_at)
@@ -142,7 +146,9 @@ class Run:
                     self._at_once = 0
                     if time.monotonic() > until:
                         self.host.schedule(self)
-                        self._outgoing.flush()
+                        self._replaying = self.order.replaying
+                        if not self._replaying:
+                            self._outgoing.flush()
                         return
         finally:
             self._pumping = False
@@ -175,7 +181,7 @@ class Run:
             claimed.cancel_requested = True
         if self.closed or self._outcome is not None:
             return True  # the write under way, or the next claim, finds them in the database
-        self._mailbox.extend(new)
+        self.mailbox.add(new)
         self._offer_signals()
         if arrived.pause:
             self.stop()
@@ -186,7 +192,7 @@ class Run:
         """Go on after a sleep that was spent in memory: nobody has had the workflow meanwhile."""
         claimed.input, claimed.events = self.claimed.input, self.claimed.events
         self.claimed = claimed
-        self._mailbox = claimed.signals
+        self.mailbox = Mailbox(claimed.signals)
         self._outcome = None
         self.finish_together([self._waits.wake_due, self._offer_signals])
 
@@ -247,17 +253,6 @@ class Run:
         if new:
             self._outgoing.count_row()
 
-    def take_signals(self, names: Container[str], limit: int) -> list[Signal]:
-        """Take the first signals of these names out of the mailbox in memory."""
-        taken: list[Signal] = []
-        left: list[Signal] = []
-        for signal in self._mailbox:
-            wanted = len(taken) < limit and signal.name in names
-            (taken if wanted else left).append(signal)
-        if taken:
-            self._mailbox = left
-        return taken
-
     def send(self, message: Message) -> None:
         """Send a message once the rows gathered so far are committed; the step's own row comes with the same write."""
         self._outgoing.send(message)
@@ -304,18 +299,19 @@ class Run:
             self._pumping = False
         self.host.schedule(self)
 
-    def after_place(self, seq: int) -> asyncio.Future[None]:
-        """What to await for the moment right after a recorded place."""
-        future: asyncio.Future[None] = self.loop.create_future()
-        self.order.replay(seq, Moment(future), after=True)
-        return future
-
     def flush_soon(self) -> None:
         """See to it that gathered rows are written: at the end of the pump, or now when there is none."""
-        if not self._pumping and self._outcome is None and not self.closed:
+        if not self._pumping and not self._replaying and self._outcome is None and not self.closed:
             if self._stopping:
                 self.host.schedule(self)
             self._outgoing.flush()
+
+    def start_attempt(self, call: ActivityCall) -> None:
+        """Let an attempt begin, when the run is at rest."""
+        if self._pumping or self._replaying:
+            self._starting.append(call)
+        else:
+            self.host.start_activity(call)
 
     def after_commit(self, call: Callable[[], None]) -> None:
         """Call `call` once all rows gathered so far are committed."""
@@ -389,11 +385,7 @@ class Run:
     def advance_after_writes(self, advance: Advance) -> None:
         """Hand over an advancement once all rows gathered so far are committed."""
         self.advancing += 1
-        self.after_commit(lambda: self._hand_over_advance(advance))
-
-    def _hand_over_advance(self, advance: Advance) -> None:
-        if not self.closed:
-            self.host.loops.advance(advance)
+        self.after_commit(lambda: self.host.loops.advance(advance))
 
     def advanced(self, moved: int) -> None:
         """One advancement has committed; so many rows have left active history."""
@@ -427,6 +419,13 @@ class Run:
     # Resting
 
     def _rest(self) -> None:
+        if self._stopping and self._replaying:
+            self.give_up_attempts()  # none of them has begun
+            self._outgoing.drop()
+        self._replaying = False
+        starting, self._starting = self._starting, []
+        for call in starting:
+            self.host.start_activity(call)
         if self._stopping:
             self._hand_back_when_idle()
             return
@@ -475,7 +474,7 @@ class Run:
             self._write_outcome(Released())
 
     def _offer_signals(self) -> None:
-        if self._mailbox:
+        if self.mailbox:
             for step in self._waits.listening():
                 step.offer()
 

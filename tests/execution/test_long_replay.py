@@ -10,6 +10,7 @@ import pytest
 import pgflow
 from pgflow.execution import run as run_module
 from pgflow.execution.order import Order
+from pgflow.execution.ports import Failed, Released
 from pgflow.execution.run import Run
 from tests.execution.lives import Lives, Seen
 from tests.execution.programs import echo
@@ -128,3 +129,44 @@ def test_a_result_that_no_longer_fits_fails_the_workflow_at_its_step() -> None:
     finish(world)
     assert world.status == "failed" and world.error is not None
     assert "SerializationError" in world.error and "echo" in world.error
+
+
+@pgflow.workflow(name="long")
+async def begins_more_and_diverges(ctx: Ctx) -> None:
+    async def more(branch: Ctx) -> None:
+        await branch.activity(echo, "more")
+
+    beside = [asyncio.ensure_future(ctx.v(2).branch(more)) for _ in range(2)]
+    for number in range(LENGTH - 1):
+        await ctx.activity(echo, str(number))
+    await ctx.sleep(1)
+    await asyncio.wait(beside)
+
+
+def test_divergence_late_in_a_long_replay_has_begun_and_written_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although the replay has left the pump many times since the code asked for more than history holds."""
+    world = asleep()
+    world.workflow = begins_more_and_diverges
+    monkeypatch.setattr(run_module, "_SLICE", -1.0)
+    life = Incarnation(world)
+    assert life.calls == []
+    (write,) = life.writes
+    assert write.rows == [] and isinstance(write.outcome, Failed) and "HistoryDiverged" in write.outcome.error
+
+
+def test_a_worker_that_stops_in_a_long_replay_hands_back_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = asleep()
+    world.workflow = begins_more_and_diverges
+    monkeypatch.setattr(run_module, "_SLICE", -1.0)
+    pump = Run.pump
+
+    def stopped_then(self: Run) -> None:
+        pump(self)
+        if not self._stopping:
+            self.stop()
+
+    monkeypatch.setattr(Run, "pump", stopped_then)
+    life = Incarnation(world)
+    assert [call for call in life.calls if not call.cancelled] == []
+    (write,) = life.writes
+    assert write.rows == [] and write.outcome == Released()

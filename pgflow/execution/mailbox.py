@@ -1,0 +1,38 @@
+"""The signals that have been delivered to a run and that no listen has taken yet, in the order of their delivery."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+
+from pgflow.execution.ports import Signal
+
+
+class Mailbox:
+    """The mailbox of one run, as far as it is in memory.
+
+    Parameters:
+        signals: what the claim brought.
+    """
+
+    def __init__(self, signals: Iterable[Signal]) -> None:
+        self._signals = list(signals)
+
+    def __bool__(self) -> bool:
+        return bool(self._signals)
+
+    def add(self, signals: Iterable[Signal]) -> None:
+        """More have been delivered."""
+        self._signals.extend(signals)
+
+    def take(self, names: Container[str], limit: int) -> list[Signal]:
+        """Take out the first signals of these names, so many at most."""
+        places: list[int] = []
+        for place, signal in enumerate(self._signals):
+            if signal.name in names:
+                places.append(place)
+                if len(places) == limit:
+                    break
+        taken = [self._signals[place] for place in places]
+        for place in reversed(places):
+            del self._signals[place]
+        return taken
