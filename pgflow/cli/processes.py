@@ -9,18 +9,23 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from types import FrameType
 
 log = logging.getLogger("pgflow.worker")
 
 QUICK = 5.0
-"""A process that ends sooner than this many seconds after its start has failed to start."""
+"""A process that ends sooner than this many seconds after its start is started again after a pause."""
 
 LONGEST_PAUSE = 10.0
 """Seconds between two starts of a process that fails again and again, at most."""
 
 OWNER = "PGFLOW_SUPERVISOR_PIPE"
 """Names the descriptor whose end of file tells a worker process that its supervisor is gone."""
+
+
+READY = "PGFLOW_READY_PIPE"
+"""Names the descriptor on which a worker process says that it is ready."""
 
 
 class _Child:
@@ -30,13 +35,17 @@ class _Child:
         self.started = 0.0
         self.pause = 0.0
         self.start_at = 0.0
+        self.ready: int | None = None
+        """Where it says that it is ready; None: it has, or its process has ended."""
+        self.failed = False
+        """Whether its last start ended with an error before it was ready."""
 
 
 def supervise(processes: int, grace: float) -> int:
     """Run this command line in so many processes until SIGTERM or SIGINT; returns the exit code.
 
     A process that dies is started again, after a growing pause when it did not last. When the first start of all of them
-    fails (a wrong DSN, an old schema), that is the end.
+    fails (a wrong DSN, an old schema), that is the end; until one of them is ready, those that have failed are not started again.
     """
     stopping = False
 
@@ -50,50 +59,72 @@ def supervise(processes: int, grace: float) -> int:
     reader, writer = os.pipe()  # the children hold the reading end: it ends with this process, however that ends
     os.set_inheritable(reader, True)
     children = [_Child(number) for number in range(processes)]
-    code = 0
+    proven = False
     while not stopping:
         now = time.monotonic()
         for child in children:
-            if child.process is None and now >= child.start_at:
-                child.process, child.started = _start(reader), now
+            if child.process is None and now >= child.start_at and (proven or not child.failed):
+                _start(child, reader, now)
         for child in children:
-            if child.process is not None and child.process.poll() is not None:
-                code = _note_end(child, now)
-                if code and all(other.process is None and other.pause for other in children):
+            ended = child.process is not None and child.process.poll() is not None
+            proven = _is_ready(child) or proven
+            if ended:
+                code = _note_end(child, now, proven)
+                if not proven and all(other.failed and other.process is None for other in children):
                     os.close(writer)
                     return code
-        starts = [child.start_at - now for child in children if child.process is None]
-        alarm.wait(max(0.0, min(starts, default=60.0)))
+        starts = [child.start_at - now for child in children if child.process is None and (proven or not child.failed)]
+        telling = [child.ready for child in children if child.ready is not None]
+        alarm.wait(max(0.0, min(starts, default=60.0)), telling)
     _stop_all(children, grace)
     os.close(writer)
     return 0
 
 
-def _start(reader: int) -> subprocess.Popen[bytes]:
+def _start(child: _Child, owner: int, now: float) -> None:
     arguments = list(sys.orig_argv)
     arguments[0] = sys.executable
-    return subprocess.Popen(
+    child.ready, telling = os.pipe()
+    os.set_blocking(child.ready, False)
+    child.process = subprocess.Popen(
         [*arguments, "--processes", "1"],
-        pass_fds=[reader],
-        env={**os.environ, OWNER: str(reader)},
+        pass_fds=[owner, telling],
+        env={**os.environ, OWNER: str(owner), READY: str(telling)},
     )
+    os.close(telling)
+    child.started, child.failed = now, False
 
 
-def _note_end(child: _Child, now: float) -> int:
+def _is_ready(child: _Child) -> bool:
+    """Whether the child has just said that it is ready."""
+    if child.ready is None:
+        return False
+    try:
+        said = os.read(child.ready, 1)
+    except BlockingIOError:
+        return False
+    os.close(child.ready)
+    child.ready = None
+    child.failed = not said
+    return bool(said)
+
+
+def _note_end(child: _Child, now: float, proven: bool) -> int:
+    """Note that a child has ended, and when it is started again; returns its exit code."""
     process = child.process
     assert process is not None
     lasted = now - child.started
     child.process = None
-    child.pause = 0.0 if lasted > QUICK else min(max(0.5, child.pause * 2), LONGEST_PAUSE)
+    if child.ready is not None:
+        os.close(child.ready)
+        child.ready, child.failed = None, True
+    # A process that was killed did not fail by itself: it is started again.
+    child.failed = child.failed and process.returncode > 0
+    child.pause = 0.0 if lasted > QUICK and not child.failed else min(max(0.5, child.pause * 2), LONGEST_PAUSE)
     child.start_at = now + child.pause
-    log.error(
-        "worker process %d ended with %d after %.1f s; another is started in %.1f s",
-        process.pid,
-        process.returncode,
-        lasted,
-        child.pause,
-    )
-    return process.returncode if process.returncode > 0 else 0
+    then = f"another is started in {child.pause:.1f} s" if proven or not child.failed else "it was not ready yet"
+    log.error("worker process %d ended with %d after %.1f s; %s", process.pid, process.returncode, lasted, then)
+    return process.returncode
 
 
 def _stop_all(children: list[_Child], grace: float) -> None:
@@ -120,8 +151,8 @@ class _Alarm:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
-    def wait(self, seconds: float) -> None:
-        """Return at the next signal, `seconds` from now at the latest."""
-        ready, _, _ = select.select([self._reader], [], [], seconds)
-        if ready:
+    def wait(self, seconds: float, others: Sequence[int]) -> None:
+        """Return at the next signal, when one of the other descriptors can be read, and `seconds` from now at the latest."""
+        ready, _, _ = select.select([self._reader, *others], [], [], seconds)
+        if self._reader in ready:
             os.read(self._reader, 4096)

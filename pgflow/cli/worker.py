@@ -18,7 +18,7 @@ import click
 import psycopg
 
 from pgflow.cli.database import database_options, reason
-from pgflow.cli.processes import OWNER, supervise
+from pgflow.cli.processes import OWNER, READY, supervise
 from pgflow.definitions import Workflow
 from pgflow.errors import PgflowError
 from pgflow.worker.logs import configure
@@ -121,6 +121,7 @@ async def serve(made: Worker) -> int:
 
         # Never written to: it becomes readable when the process that started this one is gone, however it went.
         loop.add_reader(int(owner), orphaned)
+    telling = loop.create_task(_tell_when_ready(made))
     try:
         await made.run()
     except (PgflowError, psycopg.Error, OSError) as error:
@@ -128,7 +129,18 @@ async def serve(made: Worker) -> int:
             raise
         log.error("%s", reason(error))
         return 1
+    finally:
+        telling.cancel()
     return 0
+
+
+async def _tell_when_ready(made: Worker) -> None:
+    """Tell the process that started this one, if that is a supervisor of several."""
+    told = os.environ.pop(READY, None)
+    if told is not None:
+        await made.ready.wait()
+        os.write(int(told), b"r")
+        os.close(int(told))
 
 
 def workflows_of(targets: Iterable[str]) -> list[Workflow[Any, Any]]:
