@@ -155,7 +155,7 @@ BEGIN
         RAISE EXCEPTION 'fork: the id % belongs to a workflow already', new_id USING ERRCODE = 'unique_violation', HINT = 'Choose another id.';
     END IF;
     -- History must not change while it is copied.
-    PERFORM FROM {schema}.runs AS r WHERE r.workflow_id = workflow_id FOR SHARE;
+    PERFORM FROM {schema}.runs AS r WHERE r.workflow_id = workflow_id FOR NO KEY UPDATE;
     SELECT h.location, h.created_at, h.seq INTO place FROM {schema}.history AS h WHERE h.workflow_id = workflow_id AND h.location = before COLLATE "C";
     IF NOT FOUND THEN
         RAISE EXCEPTION 'fork: history of workflow % has no step at %', workflow_id, {schema}.display_location(before)

@@ -311,6 +311,7 @@ def schedules(machine: type[Mail], dsn: str, count: int, *phases: Phase) -> None
         world.close()
 
 
+@pytest.mark.timeout(240 + SCHEDULES)
 def test_the_model(dsn: str) -> None:
     schedules(Mail, dsn, SCHEDULES, Phase.generate, Phase.shrink)
 

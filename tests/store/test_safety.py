@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from importlib import resources
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -66,51 +67,89 @@ async def test_whoever_lost_the_lease_writes_nothing(
 # 2. Lock order
 
 
-def statement(name: str) -> str:
-    """A statement without its comments, with the head that it is sent with."""
+ALEMBIC = Path(__file__).parents[2] / "alembic"
+
+ALONE = {
+    "transaction_fence.sql": "a transactional activity's own, last",
+    "fork": "the workflow that is copied",
+}
+"""What locks one row, by its id, and no other: there is no order to keep."""
+
+UNLOCKED = {
+    "pause": "UPDATE {schema}.runs AS r SET",
+    "resume": "UPDATE {schema}.runs AS r SET",
+    "dispatch": "DELETE FROM {schema}.runs AS r WHERE key IS NOT NULL AND r.workflow_id = given_id",
+}
+"""What changes one row, by its id, and no other: it locks it by that (the last removes what it has just inserted)."""
+
+
+def _uncommented(text: str) -> str:
+    return re.sub(r"--[^\n]*", "", text)
+
+
+def _texts() -> dict[str, str]:
+    """The statements, with the head that they are sent with, and the functions of the schema, all without their comments."""
     folder = resources.files("pgflow.store") / "sql"
-    head = {"journal": "journal_fence.sql"}.get(name.partition("_")[0], name)
-    texts = [(folder / part).read_text(encoding="utf-8") for part in dict.fromkeys((head, name))]
-    return re.sub(r"--[^\n]*", "", "".join(texts))
+    found = {}
+    for file in folder.iterdir():
+        if file.name.endswith(".sql"):
+            head = {"journal": "journal_fence.sql"}.get(file.name.partition("_")[0], file.name)
+            parts = dict.fromkeys((head, file.name))
+            found[file.name] = _uncommented("".join((folder / part).read_text(encoding="utf-8") for part in parts))
+    for path in sorted(ALEMBIC.glob("objects_*/*.sql")):
+        for part in path.read_text(encoding="utf-8").split("--;"):
+            if function := re.match(r"\s*CREATE FUNCTION \{schema\}\.(\w+)", part):
+                found[function[1]] = found.get(function[1], "") + _uncommented(part)
+    return found
 
 
-def statements() -> list[str]:
-    """All that lock or change rows of `runs`."""
-    names = [file.name for file in (resources.files("pgflow.store") / "sql").iterdir() if file.name.endswith(".sql")]
-    return sorted(
-        name for name in names if re.search(r"(UPDATE|DELETE FROM) \{schema\}\.runs\b", statement(name)) or locks(name)
-    )
+TEXTS = _texts()
+CHANGES = re.compile(r"(UPDATE|DELETE FROM) \{schema\}\.runs\b")
 
 
 def locks(name: str) -> list[tuple[int, str, str]]:
     """Where a statement locks runs: the place, the mode, and the part of the statement that does."""
-    text = statement(name)
+    text = TEXTS[name]
     found = []
     for lock in re.finditer(r"\bFOR (NO KEY UPDATE|KEY SHARE|UPDATE|SHARE)\b( OF \w+)?( SKIP LOCKED)?", text):
-        begin = max(text.rfind(" AS MATERIALIZED (", 0, lock.start()), text.rfind(" AS (", 0, lock.start()), 0)
-        part = text[begin : lock.end()]
+        begin = max(text.rfind(start, 0, lock.start()) for start in (" AS MATERIALIZED (", " AS (", ";"))
+        part = text[max(begin, 0) : lock.end()]
         if "{schema}.runs AS r" in part and lock[2] in (None, " OF r"):
             found.append((lock.start(), lock[1], part))
     return found
 
 
-def test_the_statements_that_lock_runs_are_found() -> None:
-    found = {name for name in statements() if locks(name)}
+def touching() -> list[str]:
+    """All that lock or change rows of `runs`."""
+    return sorted(name for name, text in TEXTS.items() if CHANGES.search(text) or locks(name))
+
+
+def test_what_locks_runs_is_found() -> None:
+    found = {name for name in touching() if locks(name)}
     assert {"claim.sql", "crossing_fence.sql", "journal_fence.sql", "leases_free.sql", "loops_fence.sql", "mail_deliver.sql"} <= found
+    assert {"retry", "fork"} <= found
+    assert set(ALONE) | set(UNLOCKED) <= set(touching())
 
 
-@pytest.mark.parametrize("name", statements())
+@pytest.mark.parametrize("name", touching())
 def test_runs_are_locked_first_in_order_and_in_one_mode(name: str) -> None:
-    """Whoever changes rows of `runs` has locked them before, in the same statement; in one mode, and either by id, or
-    without waiting for anybody, or one row alone (a transactional activity's own, last)."""
-    text = statement(name)
+    """Whoever changes rows of `runs` has locked them before, in the same statement or function; in one mode, and either by id,
+    or without waiting for anybody."""
     for _, mode, part in locks(name):
         assert mode == "NO KEY UPDATE"
-        alone = "WHERE r.workflow_id = %(workflow_id)s::uuid" in part
-        assert alone or "SKIP LOCKED" in part or "ORDER BY r.workflow_id" in part
-    changed = re.search(r"(UPDATE|DELETE FROM) \{schema\}\.runs\b", text)
-    if changed is not None:
-        assert [place for place, _, _ in locks(name) if place < changed.start()]
+        if name in ALONE:
+            assert re.search(r"WHERE r\.workflow_id = (%\(workflow_id\)s::uuid|workflow_id)\b", part)
+        else:
+            assert "SKIP LOCKED" in part or "ORDER BY r.workflow_id" in part
+    if name in ALONE:
+        assert len(locks(name)) == 1
+    changes = list(CHANGES.finditer(TEXTS[name]))
+    if name in UNLOCKED:
+        assert len(changes) == 1 and not locks(name)
+        assert UNLOCKED[name] in TEXTS[name]
+        assert re.search(r"WHERE [^;]*\br\.workflow_id = (workflow_id|given_id)\b", TEXTS[name][changes[0].start() :])
+    elif changes:
+        assert [place for place, _, _ in locks(name) if place < changes[0].start()]
 
 
 # 4. Fresh history
