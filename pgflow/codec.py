@@ -28,8 +28,7 @@ from pgflow.errors import SerializationError
 PAYLOAD_LIMIT = 1 << 20
 """The largest payload in bytes of JSON, unless a limit is given."""
 
-_TRACEBACK_LIMIT = 8_000
-_MESSAGE_LIMIT = 8_000
+_TRACEBACK_LIMIT = _MESSAGE_LIMIT = 8_000
 _DEEPEST = 200
 _LONGEST_INTEGER = 14_000
 """Bits: Python does not read numbers of more than 4,300 digits."""
@@ -38,9 +37,8 @@ _ADAPTERS = 10_000
 """Converters that are kept; programs that make classes all the time must not grow for ever."""
 
 _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
-_SCALARS = frozenset({int, bool, type(None)})
-_LEAVES = frozenset({str, int, float, bool, type(None)})
-_OWN_TYPE = frozenset({str, int, float, bool})
+OWN_TYPE = frozenset({str, int, float, bool})
+_LEAVES = OWN_TYPE | {type(None)}
 _STRUCTURED = ("'type': 'model'", "'type': 'dataclass'", "'type': 'typed-dict'")
 
 
@@ -92,6 +90,8 @@ def encode(value: Any, annotation: Any = Any, *, what: str, limit: int = PAYLOAD
     kind = type(value)
     if kind is str:
         text = _quote(_text(value, what, ""))
+    elif kind is int and -(1 << 63) < value < 1 << 63:
+        text = int.__repr__(value)
     else:
         text = _simple_text(value, kind) or _dumps(_plain(value, what, "", 0))
     if len(text) * 3 > limit and len(text.encode()) > limit:
@@ -99,7 +99,7 @@ def encode(value: Any, annotation: Any = Any, *, what: str, limit: int = PAYLOAD
             f"{what} is {len(text.encode()):,} bytes of JSON; expected at most {limit:,}. Store large data elsewhere and pass "
             "a reference to it, or raise the worker's and the client's `payload_limit`."
         )
-    if annotation is not Any and not (annotation is kind and kind in _OWN_TYPE) and not (annotation is None is value):
+    if annotation is not Any and not (annotation is kind and kind in OWN_TYPE) and not (annotation is None is value):
         _check_returns(value, text, annotation, what)
     return text
 
@@ -115,9 +115,9 @@ def decode(text: str, annotation: Any = Any, *, what: str) -> Any:
         {'id': 7}
     """
     if annotation is Any or annotation is None or annotation is type(None):
-        return _loads(text)
+        return loads(text)
     if annotation is str or annotation is int or annotation is bool or annotation is float:
-        value = _loads(text)
+        value = loads(text)
         if type(value) is annotation:
             return value
     try:
@@ -132,7 +132,7 @@ def decode(text: str, annotation: Any = Any, *, what: str) -> Any:
 _scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # undocumented, and older than asyncio
 
 
-def _loads(text: str) -> Any:
+def loads(text: str) -> Any:
     """`json.loads`, which for a short text spends most of its time on the white space around it."""
     try:
         value, end = _scan(text, 0)

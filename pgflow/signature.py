@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pgflow.codec import decode, encode
+from pgflow.codec import OWN_TYPE, decode, encode, loads
 from pgflow.errors import SerializationError
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -47,7 +47,7 @@ class Parameters:
             return "{}"
         hints = self._resolved()
         members = [
-            f"{json.dumps(name, ensure_ascii=False)}:"
+            (f'"{name}":' if name.isidentifier() else f"{json.dumps(name, ensure_ascii=False)}:")
             + encode(value, hints.get(name, Any), what=f'argument "{name}" of {owner}', limit=limit)
             for name, value in given.items()
         ]
@@ -67,14 +67,17 @@ class Parameters:
         """
         if text == "{}" and not self.signature.parameters:
             return (), {}
-        stored = json.loads(text)
+        stored = loads(text)
         if not isinstance(stored, dict):
             raise SerializationError(
                 f"the input of {owner} is {text[:80]}; expected a JSON object of its arguments by name"
             )
+        hints = self._resolved()
+        simple = self.simple
+        if simple is not None and len(stored) == len(simple) and all([name in stored for name in simple]):
+            return tuple([self._value(stored[name], hints.get(name, Any), name, owner) for name in simple]), {}
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
-        hints = self._resolved()
         by_keyword = False
         for name, parameter in self.signature.parameters.items():
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
@@ -108,7 +111,8 @@ class Parameters:
         return tuple(args), kwargs
 
     def _value(self, value: Any, hint: Any, name: str, owner: str) -> Any:
-        if hint is Any:
+        # A scalar of exactly the type that is asked for needs no conversion.
+        if hint is Any or (type(value) is hint and hint in OWN_TYPE):
             return value
         text = json.dumps(value, ensure_ascii=False)
         return decode(text, hint, what=f'argument "{name}" of {owner}')

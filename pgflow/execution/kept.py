@@ -46,6 +46,11 @@ class Kept:
         self._tags = tags
         self._gathered: list[Changes] = []
 
+    @property
+    def changed(self) -> bool:
+        """Whether anything is gathered."""
+        return bool(self._gathered)
+
     def check(self, changes: Changes, limit: int) -> None:
         """Refuse changes after which state or tags would be too large.
 

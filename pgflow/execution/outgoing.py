@@ -116,8 +116,10 @@ class Outgoing:
             self._in_flight[-1][1].extend(self._calls)
             self._calls = []
             return
-        state, tags = self.kept.texts()
-        self.kept.hand_over()
+        state = tags = None
+        if self.kept.changed:
+            state, tags = self.kept.texts()
+            self.kept.hand_over()
         write = Write(
             self._run.claimed.workflow_id,
             self._run.claimed.epoch,

@@ -423,16 +423,16 @@ class Run:
             self.give_up_attempts()  # none of them has begun
             self._outgoing.drop()
         self._replaying = False
-        starting, self._starting = self._starting, []
-        for call in starting:
-            self.host.start_activity(call)
+        if self._starting:
+            starting, self._starting = self._starting, []
+            for call in starting:
+                self.host.start_activity(call)
         if self._stopping:
             self._hand_back_when_idle()
             return
         if not self.loop.frozen:
             self._waits.fire_timeouts(self.order, self.crossings)
-            results_come = self.order.on_their_way or self.crossings.in_flight
-            if self.claimed.cancel_requested and not results_come:
+            if self.claimed.cancel_requested and not (self.order.on_their_way or self.crossings.in_flight):
                 self._cancel()
             self.crossings.hand_over(self._waits.overdue)
         if self._yielded is not None:
