@@ -27,6 +27,7 @@ from pgflow.store.joining import wake_async as wake_on
 from pgflow.store.query import Query
 from pgflow.store.retrying import Tries, is_meeting
 from pgflow.store.signalling import send
+from pgflow.store.uuid7 import MOMENT, is_fresh
 
 __all__ = ["Connections", "Endings", "execute_on", "mail_on", "wake_on"]
 
@@ -204,7 +205,10 @@ class Endings:
         """
         waiter = _Waiter()
         self._waiting.setdefault(workflow_id, set()).add(waiter)
-        self._hint([workflow_id])
+        if self._listener.listening.is_set() and is_fresh(workflow_id):
+            asyncio.get_running_loop().call_later(MOMENT, self._hint, [workflow_id])
+        else:
+            self._hint([workflow_id])
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look(), name="pgflow endings")
         start = time.monotonic()

@@ -27,6 +27,7 @@ from pgflow.store.joining import wake_blocking as wake_on
 from pgflow.store.query import Query
 from pgflow.store.retrying import Tries, is_meeting
 from pgflow.store.signalling import mail, send
+from pgflow.store.uuid7 import MOMENT, is_fresh
 
 __all__ = ["Connections", "Endings", "execute_on", "mail_on", "wake_on"]
 
@@ -162,6 +163,8 @@ class Endings:
         with self._lock:
             self._waiting.setdefault(workflow_id, set()).add(hinted)
         try:
+            if self._listening and is_fresh(workflow_id):
+                hinted.wait(MOMENT)
             while True:
                 hinted.clear()
                 query = outcomes(self._database.schema, [workflow_id])

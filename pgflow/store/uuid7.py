@@ -13,6 +13,13 @@ from uuid import UUID
 
 from pgflow.history.identity import shaped
 
+FRESH = 2
+"""Milliseconds for which an id has just been made."""
+
+MOMENT = 0.01
+"""Seconds for which whoever listens for the end of a workflow with a fresh id waits before looking: it has hardly ended yet, and the
+word of its end comes first."""
+
 _lock = threading.Lock()
 _last_ms = 0
 _last_random = 0
@@ -44,3 +51,8 @@ def uuid7s(count: int) -> list[UUID]:
                 _last_random = fresh
             numbers.append(shaped(_last_ms, _last_random))
     return [UUID(int=number) for number in numbers]
+
+
+def is_fresh(id: UUID) -> bool:
+    """Whether an id was made a moment ago, as far as its time and this machine's clock tell: enough to decide when to look."""
+    return 0 <= time.time_ns() // 1_000_000 - (id.int >> 80) < FRESH

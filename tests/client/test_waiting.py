@@ -52,6 +52,49 @@ async def test_what_was_told_before_listening_began_is_seen(dsn: str, hints_alon
         assert await asyncio.wait_for(waiting[1], 20) == 8, "the listener looks when it is back"
 
 
+async def listening_client(client: pgflow.Client, dsn: str) -> None:
+    """Have the client begin to listen for ends."""
+    first = await client.dispatch(job)
+    waiting = asyncio.create_task(first.output())
+    await until(client._endings._listener.listening.is_set, "listening")
+    end(dsn, [first.id], "1")
+    assert await asyncio.wait_for(waiting, 20) == 1
+
+
+async def test_what_was_just_dispatched_is_looked_at_when_it_has_ended(
+    dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_async, "MOMENT", NEVER)
+    async with pgflow.Client(dsn) as client:
+        await listening_client(client, dsn)
+        fresh, old = await client.dispatch(job), await client.dispatch(job)
+        monkeypatch.setattr(client_async, "is_fresh", lambda id: id == fresh.id)
+        looks: list[Any] = []
+        look = client._endings._look_at
+
+        async def noting(ids: Any) -> None:
+            looks.extend(ids)
+            await look(ids)
+
+        monkeypatch.setattr(client._endings, "_look_at", noting)
+        waiting = [asyncio.create_task(handle.output()) for handle in (fresh, old)]
+        await until(lambda: looks, "the look at the one that may have ended long ago")
+        end(dsn, [fresh.id, old.id], "7")
+        assert await asyncio.wait_for(asyncio.gather(*waiting), 20) == [7, 7]
+        assert looks.count(fresh.id) == 1 and looks.count(old.id) == 2
+
+
+async def test_an_end_that_was_told_too_early_is_seen_a_moment_later(
+    dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pgflow.Client(dsn) as client:
+        await listening_client(client, dsn)
+        monkeypatch.setattr(client_async, "is_fresh", lambda id: True)
+        handle = await client.dispatch(job)
+        end(dsn, [handle.id], "7")
+        assert await handle.output(timeout=20) == 7
+
+
 async def test_without_hints_polling_tells(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_async, "POLL", 0.05)
     async with pgflow.Client(dsn) as client:
@@ -139,6 +182,19 @@ def test_threads_wait_for_hints(dsn: str, hints_alone: None) -> None:
     assert client._endings._thread is not None
     client._endings._thread.join(20)
     assert not client._endings._thread.is_alive()
+
+
+def test_threads_see_an_end_that_was_told_too_early(dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pgflow.SyncClient(dsn) as client, ThreadPoolExecutor(1) as pool:
+        first = client.dispatch(job)
+        waiting = pool.submit(first.output)
+        asyncio.run(until(lambda: client._endings._listening, "listening"))
+        end(dsn, [first.id], "1")
+        assert waiting.result(20) == 1
+        monkeypatch.setattr(client_sync, "is_fresh", lambda id: True)
+        handle = client.dispatch(job)
+        end(dsn, [handle.id], "7")
+        assert handle.output(timeout=20) == 7
 
 
 def test_closing_tells_threads_who_wait(dsn: str) -> None:
