@@ -160,11 +160,10 @@ class Run:
         Raises:
             Exception: the same error; the run cannot end any more, since its outcome is on its way or it has left memory.
         """
-        root = self._root
-        if self.closed or self._outcome is not None or root is None:
+        if self.closed or self._outcome is not None or self._root is None:
             raise error
         self.fatal = engine_failure(self, error)
-        self._end(root)
+        self._end(self._root)
 
     def receive(self, arrived: Arrived) -> bool:
         """Take news from outside: signals go to whoever listens for them, in the order of locations.

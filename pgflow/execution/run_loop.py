@@ -215,9 +215,25 @@ class RunLoop(asyncio.AbstractEventLoop):
             self._ready.rotate(1)
 
     def discard(self) -> None:
-        """Forget the run: close the frames of its tasks without running another step of them."""
+        """Forget the run: close the frames of its tasks without running another step of them.
+
+        What stands in a `finally` there runs, and meets this loop: what it begins is forgotten too, and not the worker's to do.
+        """
         self._ready.clear()
-        for task in self.tasks:
+        outer, hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
+        asyncio._set_running_loop(self)
+        sys.set_asyncgen_hooks(None, None)
+        try:
+            while self.tasks:
+                tasks, self.tasks = self.tasks, []
+                self._close(tasks)
+        finally:
+            asyncio._set_running_loop(outer)
+            sys.set_asyncgen_hooks(*hooks)
+        self._ready.clear()
+
+    def _close(self, tasks: list[asyncio.Task[Any]]) -> None:
+        for task in tasks:
             if task.done():
                 if not task.cancelled() and isinstance(task.exception(), EngineError):
                     task._log_traceback = False  # the run has ended with it: told once
@@ -237,8 +253,6 @@ class RunLoop(asyncio.AbstractEventLoop):
             waiter = task._fut_waiter  # type: ignore[attr-defined]
             if waiter is not None:
                 waiter.cancel()  # it would point to the task, and the task to it
-        self.tasks.clear()
-        self._ready.clear()
 
     # What asyncio asks of a loop
 
