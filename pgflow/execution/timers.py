@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from pgflow.codec import encode_error
+from pgflow.errors import PgflowError
 from pgflow.execution.failure import mark
 from pgflow.execution.scope import Scope
 from pgflow.execution.step import Step
@@ -80,6 +81,10 @@ class TimeoutStep(Step):
         self.scope.check_usable()
         task = asyncio.current_task()
         assert task is not None
+        if self._task is not None:
+            raise PgflowError(
+                f"{self} was entered before: a timeout is one deadline around one block. Call `ctx.timeout(...)` anew for each block."
+            )
         self._task = task
         self._cancelling = task.cancelling()
         self._open = True
