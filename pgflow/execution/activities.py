@@ -50,14 +50,11 @@ class ActivityStep(Step):
         self._told: str | None = None
         self._failure: str | None = None
         # Arguments that do not fit must not use up a location; a replayed step does not need them at all.
-        given = self._encoded(scope, args, kwargs) if scope.cursor.exhausted else None
+        given: str | None = None
+        if not scope.holds_end_of(self.kind, activity.name, version):
+            given = activity.encode_arguments(args, kwargs, scope.run.host.limits.payload)
         super().__init__(scope, activity.name, version)
-        if given is None and not self.has_ended_row:
-            given = self._encoded(scope, args, kwargs)
         self.input = given
-
-    def _encoded(self, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        return self._activity.encode_arguments(args, kwargs, scope.run.host.limits.payload)
 
     def start(self) -> None:
         event = self.event

@@ -120,10 +120,9 @@ class DispatchStep(CrossingStep):
         name = workflow_name(workflow)
         limit = scope.run.host.limits.payload
         # Arguments that do not fit must not use up a location; a replayed step does not need them at all.
-        text = input_of(workflow, args, kwargs, limit)[1] if scope.cursor.exhausted else None
+        ended = scope.holds_end_of(self.kind, name, version)
+        text = None if ended else input_of(workflow, args, kwargs, limit)[1]
         super().__init__(scope, name, version)
-        if text is None and not self.has_ended_row:
-            text = input_of(workflow, args, kwargs, limit)[1]
         self.input = text
         self._request = Dispatch(
             UUID(int=0),

@@ -37,11 +37,9 @@ class PublishStep(Step):
     ) -> None:
         self._message: Message | None = None
         # What cannot be sent must not use up a location; a replayed step does not need it at all.
-        if scope.cursor.exhausted:
+        if not scope.holds_end_of(self.kind, name, version):
             self._message = _encoded(scope, name, message, tags)
         super().__init__(scope, name, version)
-        if self._message is None and not self.has_ended_row:
-            self._message = _encoded(scope, name, message, tags)
         if self._message is not None:
             self.input = f'{{"tags":{self._message.tags},"body":{self._message.body}}}'
 

@@ -19,7 +19,7 @@ from pgflow.execution.abandoning import abandon
 from pgflow.execution.failure import leaves_behind
 from pgflow.execution.ports import EventRow
 from pgflow.history.cursor import Cursor, named
-from pgflow.history.events import STATUS_ABANDONED
+from pgflow.history.events import STATUS_ABANDONED, STATUS_PENDING
 from pgflow.history.location import display
 
 if TYPE_CHECKING:
@@ -172,6 +172,11 @@ class Scope:
         self.unfinished[step] = None
         self.run.calls += 1
         self.run.aftermath = None
+
+    def holds_end_of(self, kind: str, name: str, version: int) -> bool:
+        """Whether history holds how the step ended that would be called now: then it needs no arguments."""
+        event = self.cursor.meets(kind, name, version)
+        return event is not None and event.status != STATUS_PENDING
 
     def record(self, step: Step, row: EventRow) -> None:
         """Hand a step's row to the run's next write, and rows for earlier steps that have none: no holes."""

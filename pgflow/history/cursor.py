@@ -58,22 +58,27 @@ class Cursor:
         """The rows that the code has not come to: latent history, if it has ended."""
         return self._events[self._at :]
 
+    def meets(self, kind: str, name: str, version: int) -> Event | None:
+        """The row that a step would meet as its own; None if it is new or an insertion, or would diverge. The cursor stays."""
+        if self._at >= len(self._events):
+            return None
+        event = self._events[self._at]
+        own = event.version == version and event.kind == kind and (event.name == name or kind in NAMELESS)
+        return event if own else None
+
     def step(self, kind: str, name: str, version: int) -> Step:
         """Place a step that the code calls.
 
         Raises:
             HistoryDiverged: history holds another step here; the cursor stays where it is.
         """
+        event = self.meets(kind, name, version)
+        if event is not None:
+            self._pass(event)
+            return Step(event.location, event)
         if self._at >= len(self._events):
             return self._new()
         event = self._events[self._at]
-        if (
-            event.version == version
-            and event.kind == kind
-            and (event.name == name or kind in NAMELESS)
-        ):
-            self._pass(event)
-            return Step(event.location, event)
         if event.version < version:
             return self._insertion(event)
         raise self._diverged(f"{named(kind, name)} of version {version}", event, event.version > version)

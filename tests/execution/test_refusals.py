@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -23,6 +24,12 @@ def echo(ctx: pgflow.ActivityContext, name: str) -> str:
 
 
 other = echo.options(name="other")
+
+
+@pgflow.message
+@dataclass
+class Told:
+    text: str
 
 
 def world_of(body: Body) -> World:
@@ -210,6 +217,47 @@ def test_arguments_that_do_not_fit_use_no_location() -> None:
 
     world = finish(world_of(body))
     assert world.output == '"fine"' and world.locations() == [("1", "activity", "completed")]
+
+
+def test_arguments_of_an_insertion_that_do_not_fit_use_no_location() -> None:
+    """Nor do they leave a step behind, which the next row of the branch would record as pending."""
+
+    async def edited(ctx: pgflow.WorkflowContext) -> str:
+        inserted = ctx.v(2)
+        with pytest.raises(TypeError, match="too many"):
+            await inserted.activity(echo, "a", "b")  # type: ignore[call-arg]
+        with pytest.raises(pgflow.SerializationError, match="NUL"):
+            await inserted.dispatch("child", text="\0")
+        with pytest.raises(pgflow.SerializationError, match="NUL"):
+            await inserted.publish(Told("\0"))
+        first = await inserted.activity(echo, "first")
+        await ctx.activity(echo, "a")
+        await ctx.sleep(3600)
+        return first
+
+    world = go_on_with(after_first_sleep(), edited)
+    assert world.output == '"first"'
+    assert world.locations() == [
+        ("0.1", "activity", "completed"),
+        ("1", "activity", "completed"),
+        ("2", "sleep", "completed"),
+    ]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_one_timeout_is_entered_once(nested: bool) -> None:
+    async def body(ctx: pgflow.WorkflowContext) -> str:
+        timeout = ctx.timeout(60)
+        async with timeout:
+            if nested:
+                async with timeout:
+                    pass
+        async with timeout:
+            pass
+        return "entered twice"
+
+    kind, message = failure(finish(world_of(body)))
+    assert kind == "PgflowError" and "timeout at {1} was entered before" in message and "ctx.timeout(...)" in message
 
 
 def test_sys_exit_in_a_workflow_is_its_failure() -> None:
