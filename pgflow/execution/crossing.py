@@ -11,6 +11,7 @@ same under the same id, which changes nothing.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,14 @@ from pgflow.history.identity import crossing_id
 
 if TYPE_CHECKING:
     from pgflow.execution.run import Run
+
+
+PAUSE_EACH = 0.0001
+"""Seconds, for each child asked of, before those that still run are asked of again: else each end of one would cost a question of
+all others."""
+
+LONGEST_PAUSE = 0.25
+"""Seconds before children are asked of again, at most."""
 
 
 class CrossingStep(Step):
@@ -80,6 +89,7 @@ class RunCrossings:
         self._awaiting: dict[AwaitingStep, None] = {}
         self._unasked: list[AwaitingStep] = []
         self._asked_at = -1
+        self._ask_again_at = 0.0
         self._asking = False
 
     # Crossings
@@ -155,12 +165,13 @@ class RunCrossings:
         """Ask of all when the mailbox has grown, else of those that have not been asked of yet.
 
         The place in the mailbox is read before the question is put: what ends afterwards takes a later place, on which the
-        run does not go to sleep.
+        run does not go to sleep. Many children are not asked of at every piece of news, but a little later, of all that has come.
         """
         mailbox = self._run.claimed.mailbox
         if self._asking or not (self._awaiting and (self._unasked or mailbox > self._asked_at)):
             return
-        steps = self._awaiting if mailbox > self._asked_at else self._unasked
+        again = mailbox > self._asked_at
+        steps = self._awaiting if again else self._unasked
         asked = [step for step in steps if step in self._awaiting]
         self._unasked = []
         self._asked_at = mailbox
@@ -171,7 +182,10 @@ class RunCrossings:
                 self._answered(asked, found)
 
             ids = list(dict.fromkeys(step.child_id for step in asked))
-            self._run.host.crossings.ask(Inquiry(ids, answered))
+            now = time.monotonic()
+            wait = max(0.0, self._ask_again_at - now) if again else 0.0
+            self._ask_again_at = now + wait + min(PAUSE_EACH * len(ids), LONGEST_PAUSE)
+            self._run.host.crossings.ask(Inquiry(ids, answered, wait))
 
     def _answered(self, asked: list[AwaitingStep], found: Mapping[UUID, Standing | None]) -> None:
         self._asking = False

@@ -194,6 +194,8 @@ class Inquiry:
     ids: Sequence[UUID]
     on_answer: Callable[[Inquiry, Mapping[UUID, Standing | None]], None]
     """Called once with those that have ended, and (None) those that there are not; the others go on."""
+    wait: float = 0.0
+    """Seconds before it is put, so that one answer tells of all that ends meanwhile."""
 
 
 @dataclass(slots=True)

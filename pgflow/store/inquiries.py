@@ -57,7 +57,13 @@ class Inquiries:
         self._task.add_done_callback(partial(tell_of_death, then=self._on_death))
 
     def ask(self, inquiry: Inquiry) -> None:
-        """Take one question."""
+        """Take one question, and put it when its time has come."""
+        if inquiry.wait > 0:
+            asyncio.get_running_loop().call_later(inquiry.wait, self._put, inquiry)
+        else:
+            self._put(inquiry)
+
+    def _put(self, inquiry: Inquiry) -> None:
         self._waiting.append(inquiry)
         self._arrived.set()
 
