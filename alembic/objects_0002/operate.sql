@@ -161,8 +161,9 @@ BEGIN
         RAISE EXCEPTION 'fork: history of workflow % has no step at %', workflow_id, {schema}.display_location(before)
             USING ERRCODE = 'no_data_found', HINT = 'Name the location of a step in active history, or in a turn that is kept.';
     END IF;
-    INSERT INTO {schema}.workflows (id, name, tags, tags_given, input, seed, state, forked_from, created_at)
-    SELECT new_id, w.name, w.tags, w.tags_given, w.input, coalesce(w.seed, w.id), w.state, w.id, w.created_at
+    INSERT INTO {schema}.workflows (id, name, tags, tags_given, input, seed, state, forked_from, created_at, cancellations)
+    SELECT new_id, w.name, w.tags, w.tags_given, w.input, coalesce(w.seed, w.id), w.state, w.id, w.created_at,
+        (SELECT array_agg(c ORDER BY c) FROM unnest(w.cancellations) AS c WHERE place.seq IS NULL OR c < place.seq)
     FROM {schema}.workflows AS w WHERE w.id = workflow_id;
     INSERT INTO {schema}.events (
         workflow_id, location, iteration, seq, version, kind, name, status, attempts, created_at, completed_at, input, output, error,

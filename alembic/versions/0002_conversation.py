@@ -69,7 +69,7 @@ def downgrade() -> None:
         op.drop_table(table, schema=schema)
     for column in ("freed_key", "fork_before", "reset", "last_worker", "waiters", "awaits_children", "pause_requested"):
         op.drop_column("runs", column, schema=schema)
-    for column in ("tags_given", "forked_from", "detached", "state"):
+    for column in ("cancellations", "tags_given", "forked_from", "detached", "state"):
         op.drop_column("workflows", column, schema=schema)
     text = (PLACE / "objects_0001" / "views.sql").read_text(encoding="utf-8")
     _execute(schema, text[text.index("CREATE VIEW {schema}.workflow_overview") :])
@@ -91,6 +91,11 @@ def _workflows(schema: str) -> None:
             "tags_given",
             postgresql.JSONB(),
             comment="The tags given at its dispatch, if an activity has changed them since; null: those in `tags`.",
+        ),
+        sa.Column(
+            "cancellations",
+            postgresql.ARRAY(sa.Integer()),
+            comment="Places in the order of completion (seq) at which its code was told of requests to cancel it.",
         ),
     ):
         op.add_column("workflows", column, schema=schema)

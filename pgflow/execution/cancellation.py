@@ -1,7 +1,8 @@
 """Cancelling a workflow: how a request becomes a `CancelledError` in its code, live and on replay.
 
     requested -> at rest, when no result waits to be delivered: a `cancelled` row for each innermost unfinished step, all with
-    one `seq`, in the transaction that consumes the request -> committed -> delivered
+    one `seq`, in the transaction that consumes the request and keeps that place with the workflow (the rows may stand in turns that
+    are forgotten while the code around the loop is still being cancelled) -> committed -> delivered
 
 Delivered, live or at that `seq` of a replay, it cancels the run's task once, then those steps in the order of locations. The
 code may compensate with further steps; the workflow is cancelled if the error leaves it, and completed if it returns.
@@ -45,30 +46,30 @@ class RecordedCancellation:
 
 
 def replay_cancellations(run: Run) -> None:
-    """Put the cancellations that history holds into the order of what is to be delivered."""
-    for seq in run.history.cancellations():
+    """Put the cancellations of earlier lives into the order of what is to be delivered."""
+    for seq in run.claimed.cancellations:
         run.order.replay(seq, RecordedCancellation(run, seq))
 
 
-def record_cancellation(run: Run, deliver_later: Callable[[Callable[[datetime], None]], int]) -> bool:
+def record_cancellation(run: Run, deliver_later: Callable[[Callable[[datetime], None]], int]) -> int | None:
     """Record that the run is cancelled; it is told once that is committed.
 
     Parameters:
         deliver_later: reserves a place in the order of completion, and gives it.
 
     Returns:
-        Whether there was a step to cancel; else the request waits for the next one.
+        That place; None when there was no step to cancel: the request waits for the next one.
     """
     steps = [step for step in _innermost(run) if not step.finished]
     if not steps:
-        return False
+        return None
     seq = deliver_later(lambda at: _cancel(run, steps, at))
     for step in steps:
         step.finished = True
         step.stop()
         run.unpark(step)
         step.scope.record(step, step.row(STATUS_CANCELLED, seq))
-    return True
+    return seq
 
 
 def _innermost(run: Run) -> list[Step]:

@@ -45,7 +45,7 @@ class Outgoing:
         claimed = run.claimed
         self.kept = Kept(claimed.state, claimed.tags if claimed.tags_now is None else claimed.tags_now)
         """What activities keep with the workflow."""
-        self._cancels = False
+        self._cancels: int | None = None
         self._messages: list[Message] = []
         self._in_flight: deque[tuple[list[Delivery], list[Callable[[], None]]]] = deque()
         self._queue: deque[Callable[[], None]] = deque()
@@ -76,9 +76,9 @@ class Outgoing:
         """Record with the next write that signals were taken by the listen at a location."""
         self._consumed.extend((id, location) for id in ids)
 
-    def cancel(self) -> None:
-        """Record with the next write that the request to cancel is delivered."""
-        self._cancels = True
+    def cancel(self, seq: int) -> None:
+        """Record with the next write that the request to cancel is delivered, at this place in the order of completion."""
+        self._cancels = seq
 
     def send(self, message: Message) -> None:
         """Send a message once the next write, which holds its row, is committed."""
@@ -96,7 +96,7 @@ class Outgoing:
         """Forget what is gathered and not yet flushed."""
         self._rows, self._deliveries, self._calls, self._consumed = [], [], [], []
         self.kept.drop()
-        self._cancels = False
+        self._cancels = None
         self._messages = []
 
     def flush(self, outcome: Outcome | None = None) -> None:

@@ -135,8 +135,9 @@ class Write:
     """What activities keep in `ActivityContext.state`, all of it, if this write changes it: a JSON object."""
     tags: str | None = None
     """All of the workflow's tags, if this write changes them: a JSON object."""
-    cancels: bool = False
-    """The request to cancel is delivered with this write; it goes on to the children that are not detached."""
+    cancels: int | None = None
+    """The place in the order of completion at which the request to cancel is delivered, if it is, with this write; the request goes
+    on to the children that are not detached."""
     messages: Sequence[Message] = ()
     """Not for the journal: the run has them sent once this is committed."""
 
@@ -226,6 +227,8 @@ class Claimed:
     """The tags that it has now, if activities have changed them."""
     warm: bool = False
     """This worker had it last and gave it up by itself: history and input were not read again."""
+    cancellations: Sequence[int] = ()
+    """Places in the order of completion at which requests to cancel were delivered."""
 
 
 @dataclass(slots=True)

@@ -90,7 +90,7 @@ class Run:
         """Since a failure was delivered and no step called after it: what failed, or was cancelled by the code."""
         self.mailbox = Mailbox(claimed.signals)
         self._outgoing = Outgoing(self)
-        self.order = Order(self.history.max_seq)
+        self.order = Order(max(self.history.max_seq, *claimed.cancellations, 0))
         """What waits to be delivered to the code."""
         self._waits = Waits(host, lambda: host.schedule(self))
         self.bodies: dict[asyncio.Task[Any] | None, Scope] = {}
@@ -457,10 +457,11 @@ class Run:
 
     def _cancel(self) -> None:
         """Nothing waits to be delivered: the request to cancel is next."""
-        if record_cancellation(self, lambda deliver: self.deliver_later(deliver).seq):
+        seq = record_cancellation(self, lambda deliver: self.deliver_later(deliver).seq)
+        if seq is not None:
             self.claimed.cancel_requested = False
             self._cancel_taken_at = math.inf  # until that is committed, whoever looks sees the request
-            self._outgoing.cancel()
+            self._outgoing.cancel(seq)
             self._outgoing.call_after(self._cancel_is_taken)
 
     def _cancel_is_taken(self) -> None:

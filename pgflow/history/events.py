@@ -66,13 +66,11 @@ class HistoryIndex:
         events: ordered by location, as the database's "C" collation orders them.
     """
 
-    __slots__ = ("_by_parent", "_cancelled", "_fired", "_last_below", "max_seq")
+    __slots__ = ("_by_parent", "_last_below", "max_seq")
 
     def __init__(self, events: Iterable[Event]) -> None:
         by_parent: dict[str, list[Event]] = {}
         highest = 0
-        self._cancelled: set[int] = set()
-        self._fired: set[int] = set()
         for event in events:
             parent = event[0].rpartition(",")[0]
             siblings = by_parent.get(parent)
@@ -81,13 +79,8 @@ class HistoryIndex:
             else:
                 siblings.append(event)
             seq = event[2]
-            if seq is not None:
-                if seq > highest:
-                    highest = seq
-                if event[6] == STATUS_CANCELLED:
-                    self._cancelled.add(seq)
-                elif event[4] == KIND_TIMEOUT:
-                    self._fired.add(seq)
+            if seq is not None and seq > highest:
+                highest = seq
             if event[13] is not None or event[4] == KIND_LOOP:
                 # Places that are taken though the rows of their results may have been forgotten.
                 highest = max(highest, event.turn_seq or 0, event.loop_seq or 0)
@@ -95,13 +88,6 @@ class HistoryIndex:
         self._last_below: dict[str, str] | None = None
         self.max_seq = highest
         """The highest place in the order of completion that is taken, 0 when none is."""
-
-    def cancellations(self) -> list[int]:
-        """The places in the order of completion at which the workflow was cancelled.
-
-        Steps that were cancelled by a timeout have its place; those that the code cancelled have none.
-        """
-        return sorted(self._cancelled - self._fired)
 
     def children(self, parent: str) -> list[Event]:
         """The rows that stand directly on a branch ("" is the root), in execution order."""

@@ -33,6 +33,7 @@ class StoredHistory:
     Parameters:
         now: the database's time when it was read.
         events: active history, ordered by stored location.
+        cancellations: places in the order of completion at which requests to cancel were delivered.
 
     Example:
         history = StoredHistory.from_json(Path("history.json").read_text())
@@ -50,6 +51,7 @@ class StoredHistory:
     error: str | None
     now: datetime
     events: list[Event]
+    cancellations: tuple[int, ...] = ()
 
     def to_json(self) -> str:
         """The document, indented for people."""
@@ -64,6 +66,8 @@ class StoredHistory:
         }
         if self.parent_id is not None:
             workflow["parent_id"] = str(self.parent_id)
+        if self.cancellations:
+            workflow["cancellations"] = list(self.cancellations)
         for name in ("input", "output", "error"):
             _put(workflow, name, getattr(self, name))
         events = [_event_document(event) for event in self.events]
@@ -173,4 +177,5 @@ def _read(workflow: Mapping[str, Any], events: list[Mapping[str, Any]]) -> Store
         error=_payload(workflow, "error"),
         now=_needed(workflow, "now"),
         events=sorted(map(_read_event, events), key=lambda event: event.location),
+        cancellations=tuple(map(int, workflow.get("cancellations", ()))),
     )

@@ -52,7 +52,7 @@ class Part:
         self.consumed: list[tuple[UUID, str]] = []
         self.state: str | None = None
         self.tags: str | None = None
-        self.cancels = False
+        self.cancels: int | None = None
 
     def add(self, write: Write) -> None:
         """Fold one more write of the run into this part."""
@@ -67,14 +67,14 @@ class Part:
             self.state = write.state
         if write.tags is not None:
             self.tags = write.tags
-        if write.cancels:
-            self.cancels = True
+        if write.cancels is not None:
+            self.cancels = write.cancels
 
     @property
     def changes(self) -> bool:
         """Whether it changes more than history: what becomes of the run, what is kept with the workflow."""
         return (
-            self.outcome is not None or self.cancels or self.state is not None or self.tags is not None
+            self.outcome is not None or self.cancels is not None or self.state is not None or self.tags is not None
         )
 
     def fold(self) -> None:
@@ -246,7 +246,7 @@ def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
         payloads.append(payload)
         resets.append(reset)
         forks.append(fork)
-        flags.append(("a" if awaits else "") + ("c" if part.cancels else ""))
+        flags.append(("a" if awaits else "") + ("" if part.cancels is None else f"c{part.cancels}"))
     return {
         "outcome_run": "{" + ",".join([str(number) for number, _ in changing]) + "}",
         "outcome": _texts(words),

@@ -295,6 +295,7 @@ async def _claimed(
         state,
         tags_now,
         warm,
+        cancellations,
     ) in await runs.fetchall():
         claimed[key] = Claimed(
             workflow_id,
@@ -312,6 +313,7 @@ async def _claimed(
             state=state,
             tags_now=tags_now,
             warm=warm,
+            cancellations=cancellations or (),
         )
     await _add_history(claimed, history)
     for key, *signal in await signals.fetchall():

@@ -132,7 +132,7 @@ def _histories(rows: Iterable[tuple[Any, ...]], bound: int | None = None) -> Ite
 
 
 def _workflow(row: tuple[Any, ...]) -> StoredHistory:
-    name, status, tags, seed, created_at, parent_id, now, input, output, error = row[_AFTER_EVENT:]
+    name, status, tags, seed, created_at, parent_id, now, cancellations, input, output, error = row[_AFTER_EVENT:]
     return StoredHistory(
-        row[0], name, status, input, tags, seed, created_at, parent_id, output, error, now, []
+        row[0], name, status, input, tags, seed, created_at, parent_id, output, error, now, [], tuple(cancellations or ())
     )

@@ -191,6 +191,11 @@ def make_metadata(schema: str | None = None) -> MetaData:
             JSONB(),
             "The tags given at its dispatch, if an activity has changed them since; null: those in `tags`.",
         ),
+        _column(
+            "cancellations",
+            ARRAY(Integer()),
+            "Places in the order of completion (seq) at which its code was told of requests to cancel it.",
+        ),
         Index(
             "workflows_tags",
             "tags",

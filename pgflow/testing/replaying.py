@@ -136,6 +136,7 @@ class _Replay:
             False,
             stored.now,
             list(stored.events),
+            cancellations=stored.cancellations,
         )
         run = execute(claimed, watched(self._workflow, self._note), self)
         try:

@@ -54,6 +54,7 @@ class World:
         self.error: str | None = None
         self.state: str | None = None
         self.tags: str | None = None
+        self.cancellations: tuple[int, ...] = ()
         self.events: dict[str, Event] = {}
         self.forgotten: dict[str, Event] = {}
         self.executed: list[tuple[str, str]] = []
@@ -71,7 +72,7 @@ class World:
         events = [self.events[key] for key in sorted(self.events)]
         return Claimed(
             self.id, self.workflow.name, "default", self.epoch, self.input, {}, EPOCH, None, self.id, 0, False, self.now, events,
-            state=self.state, tags_now=json.loads(self.tags) if self.tags else None,
+            state=self.state, tags_now=json.loads(self.tags) if self.tags else None, cancellations=self.cancellations,
         )
 
     def commit(self, write: Write) -> bool:
@@ -81,6 +82,8 @@ class World:
         self.writes += 1
         for row in write.rows:
             self._put(row)
+        if write.cancels is not None:
+            self.cancellations += (write.cancels,)
         self.state = write.state or self.state
         self.tags = write.tags or self.tags
         outcome = write.outcome

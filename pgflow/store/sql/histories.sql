@@ -5,7 +5,7 @@ SELECT
     coalesce(e.completed_at, e.created_at), CASE WHEN e.kind = 'removed' THEN e.input::text END,
     e.output::text, e.error::text, e.wake_at, e.turn_state::text, e.turn_now, e.loop_progress, e.loop_state::text,
     e.turn_seq, e.loop_seq,
-    w.name, coalesce(w.status, r.status), coalesce(w.tags_given, w.tags), coalesce(w.seed, w.id), w.created_at, w.parent_id, now(),
+    w.name, coalesce(w.status, r.status), coalesce(w.tags_given, w.tags), coalesce(w.seed, w.id), w.created_at, w.parent_id, now(), w.cancellations,
     CASE WHEN e.location IS NOT DISTINCT FROM first.location THEN w.input::text END,
     CASE WHEN e.location IS NOT DISTINCT FROM first.location THEN w.output::text END,
     CASE WHEN e.location IS NOT DISTINCT FROM first.location THEN w.error::text END

@@ -5,7 +5,7 @@
 , changed AS MATERIALIZED (
     SELECT fenced.workflow_id, fenced.mailbox AS arrived, fenced.waiters, v.outcome, v.wake_at::timestamptz AS wake_at, v.waiting_for, v.mailbox,
            v.payload::json AS payload, v.reset, v.fork_before, coalesce(v.flags, '') AS flags, v.state::json AS state,
-           v.tags::jsonb AS tags, v.outcome IN ('completed', 'cancelled') AS ends
+           v.tags::jsonb AS tags, substring(v.flags FROM 'c([0-9]+)')::int AS cancels, v.outcome IN ('completed', 'cancelled') AS ends
     FROM unnest(
         %(outcome_run)s::int[],
         string_to_array(%(outcome)s::text, E'\x1f'),
@@ -64,10 +64,12 @@ finished AS (
         completed_at = CASE WHEN changed.ends OR changed.outcome = 'failed' THEN now() ELSE w.completed_at END,
         state = coalesce(changed.state, w.state),
         tags = coalesce(changed.tags, w.tags),
+        cancellations = CASE WHEN changed.cancels IS NULL THEN w.cancellations ELSE w.cancellations || changed.cancels END,
         tags_given = CASE WHEN changed.tags IS NOT NULL THEN coalesce(w.tags_given, w.tags) ELSE w.tags_given END
     FROM changed
     WHERE w.id = changed.workflow_id
-      AND (changed.ends OR changed.outcome = 'failed' OR changed.state IS NOT NULL OR changed.tags IS NOT NULL)
+      AND (changed.ends OR changed.outcome = 'failed' OR changed.state IS NOT NULL OR changed.tags IS NOT NULL
+           OR changed.cancels IS NOT NULL)
     RETURNING w.id, CASE WHEN changed.ends OR changed.outcome = 'failed' THEN w.parent_id END AS parent_id
 ),
 told AS (
