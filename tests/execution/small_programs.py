@@ -137,6 +137,27 @@ def loser_that_catches(seen: Seen) -> pgflow.Workflow[Any, Any]:
     return program
 
 
+def late_after_a_failed_group(seen: Seen) -> pgflow.Workflow[Any, Any]:
+    """A timeout fires after a group within it has failed; that the group cancelled its own wait is forgotten by then."""
+
+    @pgflow.workflow
+    async def program(ctx: Ctx) -> str:
+        try:
+            async with ctx.timeout(30):
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        for step in (ctx.activity(echo, "a"), ctx.activity(fails, "b")):
+                            group.create_task(step)
+                except* pgflow.ActivityFailed:
+                    seen.append("failed", ctx)
+                await ctx.sleep(60)
+        except TimeoutError:
+            seen.append("too late", ctx)
+        return str(await ctx.activity(echo, "after"))
+
+    return program
+
+
 def group_of_branches(seen: Seen) -> pgflow.Workflow[Any, Any]:
     """The first failure cancels the rest of a TaskGroup, in an order that every life repeats."""
 
@@ -477,6 +498,7 @@ SMALL: dict[str, Program] = {
         timeout_within_timeout,
         first_wins,
         failures_joined,
+        late_after_a_failed_group,
         group_of_branches,
         turns_beside_a_branch,
         time_beside_a_loop,
