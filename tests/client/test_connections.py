@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -27,6 +28,12 @@ from tests.client.fake import count, kill_connections, proxy, until
 
 @pgflow.workflow
 async def job(ctx: pgflow.WorkflowContext, workflow: str = "", *, self: int = 0) -> None: ...
+
+
+@pgflow.signal
+@dataclass
+class Nudge:
+    """Says nothing."""
 
 
 async def test_an_answer_that_was_lost_starts_nothing_twice(dsn: str) -> None:
@@ -169,6 +176,33 @@ async def test_a_dispatch_joins_the_callers_transaction(dsn: str, kind: str) -> 
         await _done(commit())
         assert count(dsn) == count(dsn, "runs") == 1
         assert (await handle.info()).id == handle.id
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_signal_joins_the_callers_transaction(dsn: str, kind: str) -> None:
+    async with pgflow.Client(dsn) as client, _callers_connection(kind, dsn) as (connection, commit, rollback):
+        handle = await client.dispatch(job)
+        await client.signal(Nudge(), to=handle.id, connection=connection)
+        await _done(rollback())
+        await client.signal(Nudge(), to=handle.id, connection=connection)
+        assert count(dsn, "signals") == 0
+        await _done(commit())
+        assert count(dsn, "signals") == 1
+
+
+async def test_two_callers_that_cross_each_other_do_not_wait(dsn: str) -> None:
+    """Each sends to a workflow that the other has sent to in a transaction that is still open, and starts one."""
+    async with pgflow.Client(dsn) as client, AsyncExitStack() as stack:
+        handles = [await client.dispatch(job) for _ in range(2)]
+        callers = [await stack.enter_async_context(await psycopg.AsyncConnection.connect(dsn)) for _ in range(2)]
+        async with asyncio.timeout(20):
+            for order in ((0, 1), (1, 0)):
+                for caller, receiver in zip(callers, order, strict=True):
+                    await client.signal(Nudge(), to=handles[receiver].id, connection=caller)
+                    await client.dispatch(job, connection=caller)
+            for caller in callers:
+                await caller.commit()
+        assert (count(dsn, "signals"), count(dsn)) == (4, 6)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.endswith("sync") and "async" not in kind])
