@@ -129,6 +129,7 @@ class ActivityRunner:
         transactions: where transactional ones get their transactions.
         places: how many transactional ones run at once, of either sort.
         may_begin: whether an attempt may begin at the moment: the lease is still this worker's.
+        on_death: an attempt has ended and its run could not be told, by an error of the engine's own: the run would wait for ever.
     """
 
     def __init__(
@@ -139,11 +140,13 @@ class ActivityRunner:
         transactions: Transactions,
         places: int,
         may_begin: Callable[[], bool] = lambda: True,
+        on_death: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()  # not the run's own, on which `start` is often called
         self._context = contextvars.copy_context()  # nor that of the workflow whose code asks
         self._executor = executor
         self._may_begin = may_begin
+        self._on_death = on_death
         self._transactions = transactions
         self._lanes = {True: _Lane(tasks), False: _Lane(threads), None: _Lane(places)}
         self._paused = False
@@ -183,9 +186,15 @@ class ActivityRunner:
         """See to it that a task is about to take the next call, if there is one and a place for it."""
         if lane.free and lane.waiting and not (lane.standby or self._paused or self._closed):
             lane.standby = True
-            self._loop.create_task(
+            task = self._loop.create_task(
                 self._serve(lane), name="pgflow activities", context=self._context.copy()
             )
+            task.add_done_callback(self._served)
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("the end of an attempt could not be told to its run", exc_info=error)
+            self._on_death(error)
 
     def _freed(self, lane: _Lane) -> None:
         lane.free += 1

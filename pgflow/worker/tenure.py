@@ -117,6 +117,7 @@ class Tenure:
             self._transactions,
             settings.transactions,
             trusted,
+            on_death,
         )
         self._wanted = asyncio.Event()
         self._unheard = False

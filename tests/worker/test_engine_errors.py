@@ -17,10 +17,10 @@ def break_for(monkeypatch: pytest.MonkeyPatch, name: str, method: str) -> None:
     """Let a method of the runs of one workflow fail as a bug of the engine would."""
     sound = getattr(Run, method)
 
-    def broken(self: Run, *args: Any) -> Any:
+    def broken(self: Run, *args: Any, **options: Any) -> Any:
         if self.claimed.name == name:
             raise ZeroDivisionError(f"a bug in {method}")
-        return sound(self, *args)
+        return sound(self, *args, **options)
 
     monkeypatch.setattr(Run, method, broken)
 
@@ -42,18 +42,19 @@ async def test_fails_the_one_workflow_and_no_other(
         assert await struck.output(30) == 20
 
 
+@pytest.mark.parametrize("methods", [("_rest", "_end"), ("finish",)], ids=["in a pump", "at the end of an activity"])
 async def test_one_that_cannot_even_be_failed_ends_the_worker(
-    scene: Scene, client: pgflow.Client, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, client: pgflow.Client, monkeypatch: pytest.MonkeyPatch, methods: tuple[str, ...]
 ) -> None:
     """With the error, and without the lease: another worker finishes what it had."""
     worker = pgflow.Worker(scene.database.dsn, workflows=[flows.sums, flows.sleeper])
     running = asyncio.create_task(worker.run())
     await worker.ready.wait()
     with monkeypatch.context() as broken:
-        break_for(broken, "sums", "_rest")
-        break_for(broken, "sums", "_end")
+        for method in methods:
+            break_for(broken, "sums", method)
         handles = [await client.dispatch(flows.sleeper, 1, 0.9), await client.dispatch(flows.sums, 1)]
-        with pytest.raises(ZeroDivisionError, match="a bug in _end"):
+        with pytest.raises(ZeroDivisionError, match=f"a bug in {methods[-1]}"):
             await running
     assert scene.all("SELECT 1 FROM runs WHERE worker_id IS NOT NULL") == []
     async with pgflow.Worker(scene.database.dsn, workflows=[flows.sums, flows.sleeper]):
