@@ -60,7 +60,8 @@ def test_compensation_with_a_crash_at_every_point_of_it(name: str) -> None:
 def test_turns_that_catch_a_cancellation_and_go_on(name: str) -> None:
     explorer = Explorer(CAUGHT[name], lives=CancelledLives)
     explorer.explore()
-    assert explorer.ends == {'"in full"'}
+    around = {"cancelled"} if name.endswith("raises") else {'"compensated"'}
+    assert explorer.ends == {'"in full"'} | (around if "beside" in name else set())
 
 
 @pytest.mark.parametrize("name", LARGE)
