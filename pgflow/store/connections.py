@@ -156,6 +156,7 @@ class Database:
         }
         if settings:
             extra["options"] = f"{given.get('options') or ''} {options}".strip()
+        extra["client_encoding"] = "UTF8"  # what is sent past psycopg's own conversions is UTF-8
         extra["application_name"] = f"{self.application} {purpose}"
         return make_conninfo(self.dsn, **extra)
 

@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy
+from psycopg.conninfo import make_conninfo
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import pgflow
@@ -70,6 +71,26 @@ async def test_dispatch_and_typed_output(dsn: str) -> None:
         assert (event.location, event.kind, event.name, event.status) == ("{1}", "activity", "charge", "completed")
         assert [found.id for found in await client.list(tags={"customer": 7})] == [handle.id]
         assert await client.list(status="failed") == []
+
+
+async def test_any_encoding_of_the_callers(dsn: str) -> None:
+    """What the DSN says of the client's encoding is for other programs: texts go as UTF-8 and come back as they were."""
+
+    @pgflow.activity
+    async def echo(ctx: pgflow.ActivityContext, text: str) -> str:
+        return text
+
+    @pgflow.workflow
+    async def say(ctx: pgflow.WorkflowContext, text: str) -> str:
+        return await ctx.activity(echo, text)
+
+    other = make_conninfo(dsn, client_encoding="LATIN1")
+    async with pgflow.Client(other) as client, pgflow.Worker(other, workflows=[say]):
+        handle = await client.dispatch(say, "caf\u00e9 \u20ac")
+        assert await handle.output(timeout=20) == "caf\u00e9 \u20ac"
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        cursor = await connection.execute("SELECT input->>'text', output #>> '{}' FROM pgflow.events")
+        assert await cursor.fetchall() == [("caf\u00e9 \u20ac", "caf\u00e9 \u20ac")]
 
 
 async def test_failure(dsn: str) -> None:
