@@ -162,8 +162,7 @@ BEGIN
             USING ERRCODE = 'no_data_found', HINT = 'Name the location of a step in active history, or in a turn that is kept.';
     END IF;
     INSERT INTO {schema}.workflows (id, name, tags, tags_given, input, seed, state, forked_from, created_at, cancellations)
-    SELECT new_id, w.name, w.tags, w.tags_given, w.input, coalesce(w.seed, w.id), w.state, w.id, w.created_at,
-        (SELECT array_agg(c ORDER BY c) FROM unnest(w.cancellations) AS c WHERE place.seq IS NULL OR c < place.seq)
+    SELECT new_id, w.name, w.tags, w.tags_given, w.input, coalesce(w.seed, w.id), w.state, w.id, w.created_at, w.cancellations
     FROM {schema}.workflows AS w WHERE w.id = workflow_id;
     INSERT INTO {schema}.events (
         workflow_id, location, iteration, seq, version, kind, name, status, attempts, created_at, completed_at, input, output, error,
@@ -215,6 +214,13 @@ BEGIN
             loop_progress = progress, loop_state = first_row.turn_state, loop_seq = first_row.turn_seq
         WHERE e.workflow_id = new_id AND e.location = loop_row.location;
     END LOOP;
+    -- It was cancelled, as far as it knows, where it holds a step that was, and before the last that it knows of.
+    UPDATE {schema}.workflows AS w SET cancellations = (
+        SELECT array_agg(c ORDER BY c)
+        FROM unnest(w.cancellations) AS c
+        WHERE EXISTS (SELECT FROM {schema}.events AS e WHERE e.workflow_id = new_id AND e.status = 'cancelled' AND e.seq = c)
+           OR c < (SELECT max(greatest(e.seq, e.turn_seq, e.loop_seq)) FROM {schema}.events AS e WHERE e.workflow_id = new_id))
+    WHERE w.id = new_id AND w.cancellations IS NOT NULL;
     -- Deadlines that were open around the place count anew.
     UPDATE {schema}.events AS e SET status = 'pending', seq = NULL, completed_at = NULL, error = NULL, wake_at = NULL
     WHERE e.workflow_id = new_id AND e.kind = 'timeout' AND e.status <> 'pending' AND e.completed_at >= place.created_at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 
 import pytest
@@ -117,3 +118,46 @@ async def test_a_workflow_that_goes_on(dsn: str) -> None:
         await status(client, forked, "sleeping")
         assert RAN == ["a"]
         assert await client.history(origin.id) == before
+
+
+async def test_before_what_was_cancelled_later(dsn: str) -> None:
+    """The place is a branch, which has no place in the order of completion: the fork is not cancelled by what came after."""
+
+    @pgflow.workflow
+    async def branching(ctx: pgflow.WorkflowContext) -> str:
+        name = await ctx.activity(work, "a")
+        await ctx.branch(lambda branch: branch.sleep(0.3 if forked else 3600))
+        return name
+
+    forked: list[bool] = []
+    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[branching]):
+        origin = await client.dispatch(branching)
+        await status(client, origin, "sleeping")
+        await client.cancel(origin.id)
+        with pytest.raises(pgflow.WorkflowCancelled):
+            await origin.output(timeout=20)
+        forked.append(True)
+        again = await client.fork(origin.id, before="{2}")
+        assert await again.output(timeout=20) == "a"
+
+
+async def test_beside_what_was_cancelled_later(dsn: str) -> None:
+    """A step that is copied as cancelled comes with its cancellation: the fork is told of it before it does anything new."""
+
+    @pgflow.workflow
+    async def beside(ctx: pgflow.WorkflowContext) -> None:
+        sleeping = asyncio.ensure_future(ctx.sleep(3600))
+        await ctx.activity(work, "a")
+        await ctx.activity(work, "b")
+        await sleeping
+
+    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[beside]):
+        origin = await client.dispatch(beside)
+        await status(client, origin, "sleeping")
+        await client.cancel(origin.id)
+        with pytest.raises(pgflow.WorkflowCancelled):
+            await origin.output(timeout=20)
+        forked = await client.fork(origin.id, before="{3}")
+        with pytest.raises(pgflow.WorkflowCancelled):
+            await forked.output(timeout=20)
+        assert RAN == ["a", "b"]
