@@ -38,9 +38,10 @@ async def test_no_statement_reads_all_runs_after_they_were_vacuumed_away(scene: 
     scene.do("DELETE FROM runs")
     scene.do("VACUUM (ANALYZE, TRUNCATE false) runs")
     scene.do(fill)
-    for node in nodes(await plan(scene, STATEMENTS[name])):
+    for node, only_if in nodes(await plan(scene, STATEMENTS[name])):
         if node.get("Relation Name") == "runs" or node.get("Index Name", "").startswith("runs_"):
-            assert "Index Cond" in node or node["Node Type"] in ("ModifyTable", "Tid Scan"), node
+            # Where each row gets values of its own there has to be a join; it is left out when there is nothing to write.
+            assert "Index Cond" in node or node["Node Type"] == "ModifyTable" or only_if, node
 
 
 async def plan(scene: Scene, parts: list[str]) -> Any:
@@ -62,13 +63,15 @@ async def plan(scene: Scene, parts: list[str]) -> Any:
         return row[0] if isinstance(row[0], list) else json.loads(row[0])
 
 
-def nodes(tree: Any) -> list[dict[str, Any]]:
-    """All nodes of a plan."""
+def nodes(tree: Any, only_if: bool = False) -> list[tuple[dict[str, Any], bool]]:
+    """All nodes of a plan, and whether a condition that is checked once stands above each."""
     found = []
     if isinstance(tree, dict):
-        found.append(tree) if "Node Type" in tree else None
+        only_if = only_if or "One-Time Filter" in tree
+        if "Node Type" in tree:
+            found.append((tree, only_if))
         tree = list(tree.values())
     if isinstance(tree, list):
         for each in tree:
-            found += nodes(each)
+            found += nodes(each, only_if)
     return found

@@ -55,11 +55,8 @@ taken AS (
     UPDATE {schema}.runs AS r SET
         status = 'running', worker_id = %(worker)s::bigint, claim = %(claim)s::bigint, epoch = r.epoch + 1,
         wake_at = NULL, waiting_for = NULL, awaits_children = false
-    FROM picked
-    WHERE r.workflow_id = picked.workflow_id
-      AND r.workflow_id = ANY (ARRAY(SELECT each.workflow_id FROM picked AS each))
-    RETURNING picked.level, picked.wake_at
+    WHERE r.workflow_id = ANY (ARRAY(SELECT picked.workflow_id FROM picked))
 )
-SELECT taken.level::int, max(taken.wake_at), count(*)::int FROM taken GROUP BY taken.level
+SELECT picked.level::int, max(picked.wake_at), count(*)::int FROM picked GROUP BY picked.level
 UNION ALL
 SELECT 0, NULL, coalesce(sum(shares.share), 0)::int FROM shares

@@ -49,7 +49,7 @@ stopped AS (
         claim = CASE WHEN changed.outcome = 'kept' THEN r.claim END
     FROM changed
     WHERE r.workflow_id = changed.workflow_id AND NOT changed.ends
-      AND r.workflow_id = ANY (ARRAY(SELECT staying.workflow_id FROM changed AS staying WHERE NOT staying.ends))
+      AND EXISTS (SELECT FROM changed AS staying WHERE NOT staying.ends)
       AND (changed.outcome <> 'kept' OR changed.flags LIKE '%%c%%')
 ),
 gone AS (

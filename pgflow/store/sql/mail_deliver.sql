@@ -91,7 +91,7 @@ told AS (
             WHEN r.status = 'sleeping' AND (r.waiting_for && news.names OR (r.awaits_children AND news.child)) THEN now()
             ELSE r.wake_at END
     FROM news
-    WHERE r.workflow_id = news.workflow_id AND r.workflow_id = ANY (ARRAY(SELECT locked.workflow_id FROM locked))
+    WHERE r.workflow_id = news.workflow_id AND EXISTS (SELECT FROM locked)
     RETURNING r.workflow_id, r.queue, r.status, r.worker_id, r.epoch, r.mailbox, r.cancel_requested, news.count
 )
 SELECT
