@@ -3,7 +3,7 @@
 A claim and the reads are statements of one transaction that leave in one flush. The reads do not know the ids of what
 the claim takes when they are sent: they find it by the worker's id and the claim's number. And they are statements of
 their own so that each has a snapshot of its own, taken after the claim's locks: what the run's last owner committed
-at the last moment is seen.
+at the last moment is seen. A run that has never had an owner comes with the claim itself.
 
 The index of claimable runs is (queue, name, priority descending, wake_at), and a *level* is one queue, name and
 priority. Each level remembers up to which moment everything was taken, and looks only after it: entries of runs that
@@ -16,19 +16,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-from psycopg.rows import TupleRow
 
-from pgflow import faults
 from pgflow.execution.ports import Claimed, Signal
 from pgflow.history.events import Event
 from pgflow.store.arrays import literal
 from pgflow.store.connections import AsyncConnection, Database, Line, is_lost
+from pgflow.store.flush import Bulk, Point, Rows, Statement, transact
 
 OVERLAP = timedelta(seconds=1)
 """How far a claim looks back behind what is known to be taken: longer than the transactions of the engine last."""
@@ -58,9 +57,6 @@ _LOWEST, _HIGHEST = -(2**31) - 1, 2**31
 Scope = tuple[str, str]
 """A queue and a workflow's name."""
 
-_Cursor = psycopg.AsyncCursor[TupleRow]
-
-
 @dataclass(slots=True)
 class Batch:
     """What one claim brought."""
@@ -85,6 +81,8 @@ class _Round:
     """The parameters of one claim."""
 
     levels: list[tuple[Scope, int, _Level]]
+    gaps: list[tuple[Scope, int, int]]
+    """Between which priorities, of which scope, to look for others."""
     sweeping: bool
     claim: int
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -134,7 +132,7 @@ class Claims:
             sent = time.monotonic()
             connection = await self._line.get()
             try:
-                batch, found = await self._exchange(connection, around, scopes, limit)
+                batch, found = await self._exchange(connection, around, limit)
             except (psycopg.Error, asyncio.CancelledError) as error:
                 if isinstance(error, asyncio.CancelledError) or is_lost(error, connection):
                     self._unsure[around.claim] = sent + self._database.lease
@@ -158,23 +156,25 @@ class Claims:
         by_key = {str(claimed.workflow_id): claimed for claimed in runs}
         asked = {"ids": list(by_key)}
         text = self._database.statement
-        async with self._line.transaction() as transaction:
-            inputs = await transaction.execute(text("claim_inputs"), asked, prepare=True)
-            history = await transaction.execute(
-                text("claim_again"), asked, prepare=True, binary=True
-            )
-        for key, input_ in await inputs.fetchall():
+        history = _History()
+        inputs, _ = await transact(
+            await self._line.get(),
+            self._database.statement_timeout,
+            (text("claim_inputs"), asked),
+            Bulk(text("claim_again"), asked, history.take),
+        )
+        for key, input_ in inputs:
             by_key[key].input = input_
-        await _add_history(by_key, history)
         for claimed in runs:
             claimed.warm = False
+        history.give(by_key)
 
     def _round(self, limit: int, scopes: list[Scope]) -> _Round:
         """Decide what to ask for and from which moments on."""
         clock = time.monotonic()
         sweeping = clock >= self._next_sweep
         self._claims += 1
-        around = _Round([], sweeping, self._claims)
+        around = _Round([], [], sweeping, self._claims)
         for scope in scopes:
             known = self._levels.setdefault(scope, {0: _Level(used=clock)})
             if sweeping:
@@ -183,89 +183,59 @@ class Claims:
                 ]:
                     del known[priority]
             around.levels.extend((scope, priority, level) for priority, level in known.items())
+            edges = sorted([_LOWEST, *known, _HIGHEST])
+            around.gaps.extend((scope, above, below) for above, below in zip(edges, edges[1:], strict=False))
         around.parameters = {
             "worker": self._worker,
             "claim": around.claim,
             "limit": limit,
             "horizon": HORIZON,
             "patience": PATIENCE if self._claims > 1 else timedelta(0),
-            "signals": SIGNALS,
             "queues": literal([scope[0] for scope, _, _ in around.levels]),
             "names": literal([scope[1] for scope, _, _ in around.levels]),
             "priorities": literal([priority for _, priority, _ in around.levels]),
             "since": literal([_BEGINNING if sweeping else level.since for _, _, level in around.levels]),
+            "gap_queues": literal([scope[0] for scope, _, _ in around.gaps]),
+            "gap_names": literal([scope[1] for scope, _, _ in around.gaps]),
+            "above": literal([above for _, above, _ in around.gaps]),
+            "below": literal([below for _, _, below in around.gaps]),
         }
         return around
 
-    def _gaps(self, scopes: list[Scope]) -> dict[str, Any]:
-        gaps = [
-            (*scope, above, below)
-            for scope in scopes
-            for edges in (sorted([_LOWEST, *self._levels[scope], _HIGHEST]),)
-            for above, below in zip(edges, edges[1:], strict=False)
-        ]
-        columns = zip(*gaps, strict=True) if gaps else ([], [], [], [])
-        return dict(zip(("queues", "names", "above", "below"), map(literal, columns), strict=True))
-
-    async def _exchange(
-        self, connection: AsyncConnection, around: _Round, scopes: list[Scope], limit: int
-    ) -> tuple[Batch, list[tuple[Scope, int]]]:
+    async def _exchange(self, connection: AsyncConnection, around: _Round, limit: int) -> tuple[Batch, list[tuple[Scope, int]]]:
         """Send everything in one flush, then read the answers."""
-        parameters, text = around.parameters, self._database.statement
-        unsure = self._still_unsure()
-        late = []
-        async with self._line.transaction() as transaction:
-            taken = await transaction.execute(text("claim"), parameters, prepare=True)
-            await faults.reach("claims.before_read")
-            runs = await transaction.execute(text("claim_runs"), parameters, prepare=True)
-            history = await transaction.execute(
-                text("claim_history"), parameters, prepare=True, binary=True
-            )
-            signals = await transaction.execute(text("claim_signals"), parameters, prepare=True)
-            for claim in unsure:
-                mine = {"worker": self._worker, "claim": claim, "signals": SIGNALS}
-                late.append(await transaction.execute(text("claim_runs"), mine, prepare=True))
-                late.append(
-                    await transaction.execute(
-                        text("claim_history"), mine, prepare=True, binary=True
-                    )
-                )
-                late.append(await transaction.execute(text("claim_signals"), mine, prepare=True))
-            ahead = await transaction.execute(text("claim_ahead"), parameters, prepare=True)
-            levels = await transaction.execute(
-                text("claim_levels"), self._gaps(scopes), prepare=True
-            )
-        ((now, next_wake_at),) = await ahead.fetchall()
-        claimed = await _claimed(runs, history, signals, now)
-        for claim, runs, history, signals in zip(
-            unsure, late[::3], late[1::3], late[2::3], strict=True
-        ):
-            if found := await _claimed(runs, history, signals, now):
+        text, unsure = self._database.statement, self._still_unsure()
+        mine = _Reading(text, self._worker, around.claim, beyond=1)  # those at their first epoch come with the claim itself
+        late = [_Reading(text, self._worker, claim, beyond=0) for claim in unsure]
+        lines, *answers = await transact(
+            connection,
+            self._database.statement_timeout,
+            (text("claim"), around.parameters),
+            Point("claims.before_read"),
+            *mine.statements,
+            *(statement for reading in late for statement in reading.statements),
+        )
+        (_, now, due, next_wake_at, new, *_), *taken = lines
+        claimed = mine.runs(answers, now, [_fresh(line, now) for line in taken if line[8] == 1])
+        for number, (claim, reading) in enumerate(zip(unsure, late, strict=True), 1):
+            if found := reading.runs(answers[3 * number :], now, []):
                 del self._unsure[claim]
                 claimed += found
-        left = self._remember(around, await taken.fetchall(), now, limit)
-        new = [((queue, name), priority) for queue, name, priority in await levels.fetchall()]
-        return Batch(claimed, now, next_wake_at, left), new
+        left = self._remember(around, taken, due, now, limit)
+        return Batch(claimed, now, next_wake_at, left), [(around.gaps[gap - 1][0], priority) for gap, priority in new or ()]
 
-    def _remember(
-        self, around: _Round, taken: list[tuple[int, datetime, int]], now: datetime, limit: int
-    ) -> bool:
+    def _remember(self, around: _Round, taken: Rows, due: int, now: datetime, limit: int) -> bool:
         """Move on the moments up to which everything is known to be taken; whether anything due was left."""
         clock = time.monotonic()
-        due = 0
-        for number, last, count in taken:
-            if number == 0:
-                due += count
-                continue
-            due -= count
+        for number, wake_at, *_ in taken:
             level = around.levels[number - 1][2]
-            level.since = max(level.since, last - OVERLAP)
+            level.since = max(level.since, wake_at - OVERLAP)
             level.used = clock
-        if sum(count for number, _, count in taken if number) < limit:
+        if len(taken) < limit:
             # Nothing due was left over, but for what others hold: they take it, or the next sweep finds it again.
             for _, _, level in around.levels:
                 level.since = now - OVERLAP
-        return due > 0
+        return due > len(taken)
 
     def _still_unsure(self) -> list[int]:
         """Claims whose connection broke and which may have been committed, or still be."""
@@ -274,65 +244,63 @@ class Claims:
         return list(self._unsure)
 
 
-async def _claimed(
-    runs: _Cursor, history: _Cursor, signals: _Cursor, now: datetime
-) -> list[Claimed]:
-    """Runs with their events and signals, which come ordered by workflow and place."""
-    claimed: dict[str, Claimed] = {}
-    for (
-        workflow_id,
-        key,
-        name,
-        queue,
-        epoch,
-        input_,
-        tags,
-        created_at,
-        parent_id,
-        seed,
-        mailbox,
-        cancel,
-        state,
-        tags_now,
-        warm,
-        cancellations,
-    ) in await runs.fetchall():
-        claimed[key] = Claimed(
-            workflow_id,
-            name,
-            queue,
-            epoch,
-            input_,
-            tags,
-            created_at,
-            parent_id,
-            seed,
-            mailbox,
-            cancel,
-            now,
-            state=state,
-            tags_now=tags_now,
-            warm=warm,
-            cancellations=cancellations or (),
+class _Reading:
+    """What the runs of one claim need, those at a higher epoch than `beyond`: themselves, their history, their mailboxes."""
+
+    def __init__(self, text: Callable[[str], bytes], worker: int, claim: int, beyond: int) -> None:
+        taken = {"worker": worker, "claim": claim}
+        self._history = _History()
+        self.statements: tuple[Statement, Bulk, Statement] = (
+            (text("claim_runs"), {**taken, "beyond": beyond}),
+            Bulk(text("claim_history"), taken, self._history.take),
+            (text("claim_signals"), {**taken, "signals": SIGNALS}),
         )
-    await _add_history(claimed, history)
-    for key, *signal in await signals.fetchall():
-        claimed[key].signals.append(Signal(*signal))
-    return list(claimed.values())
+
+    def runs(self, answers: Sequence[Rows], now: datetime, known: list[Claimed]) -> list[Claimed]:
+        """The runs that were read, behind those that are known; mailboxes are those of either."""
+        read, _, signals, *_ = answers
+        if not read and not signals:
+            return known
+        by_key = {str(claimed.workflow_id): claimed for claimed in known}
+        by_key.update((row[1], _read(row, now)) for row in read)
+        for key, *signal in signals:
+            by_key[key].signals.append(Signal(*signal))
+        self._history.give(by_key)
+        return list(by_key.values())
 
 
-async def _add_history(claimed: dict[str, Claimed], history: _Cursor) -> None:
-    """Read rows of history into the events of their runs, each as it comes: of a long history there is one list of rows, not two."""
-    current = ""
-    events: list[Event] = []
-    make: Callable[[type[Event], Sequence[Any]], Event] = tuple.__new__
+def _fresh(line: Sequence[Any], now: datetime) -> Claimed:
+    """A run at its first epoch, as the claim gives it."""
+    _, _, _, _, _, id, name, queue, epoch, mailbox, cancel, input_, tags, created_at, parent_id, seed = line
+    return Claimed(id, name, queue, epoch, input_, tags, created_at, parent_id, seed, mailbox, cancel, now)
 
-    def take(row: Sequence[Any]) -> None:
-        nonlocal current, events
-        if row[0] != current:
-            current = row[0]
-            events = claimed[current].events
-        events.append(make(Event, row[1:]))
 
-    history.row_factory = lambda _: take  # type: ignore[assignment]  # what it takes it need not return
-    await history.fetchall()
+def _read(row: Sequence[Any], now: datetime) -> Claimed:
+    """A run as it was read after its claim."""
+    id, _, name, queue, epoch, input_, tags, created_at, parent_id, seed, mailbox, cancel, state, tags_now, warm, cancellations = row
+    claimed = Claimed(id, name, queue, epoch, input_, tags, created_at, parent_id, seed, mailbox, cancel, now)
+    claimed.state, claimed.tags_now, claimed.warm, claimed.cancellations = state, tags_now, warm, cancellations or ()
+    return claimed
+
+
+class _History:
+    """Rows of history, each taken as it comes: of a long history there is one list of rows, not two."""
+
+    __slots__ = ("_current", "_events", "_of")
+
+    def __init__(self) -> None:
+        self._of: dict[str, list[Event]] = {}
+        self._current = ""
+        self._events: list[Event] = []
+
+    def take(self, row: Sequence[Any], make: Callable[..., Event] = tuple.__new__) -> None:
+        """Take one row; the first of its columns is the run's id."""
+        if row[0] != self._current:
+            self._current = row[0]
+            self._events = self._of.setdefault(row[0], [])
+        self._events.append(make(Event, row[1:]))
+
+    def give(self, runs: Mapping[str, Claimed]) -> None:
+        """Hand each run its events."""
+        for key, events in self._of.items():
+            runs[key].events = events

@@ -260,7 +260,7 @@ class Line:
                     b"BEGIN ISOLATION LEVEL SERIALIZABLE" if serializable else b"BEGIN"
                 )
                 await connection.execute(
-                    TIMEOUTS, [f"{self.database.statement_timeout}ms"] * 2, prepare=True
+                    TIMEOUTS, {"timeout": f"{self.database.statement_timeout}ms"}, prepare=True
                 )
                 yield connection
                 await connection.execute(b"COMMIT")
@@ -275,8 +275,8 @@ class Line:
 
 
 TIMEOUTS = (
-    "SELECT set_config('statement_timeout', %s::text, true), "
-    "set_config('idle_in_transaction_session_timeout', %s::text, true)"
+    b"SELECT set_config('statement_timeout', %(timeout)s::text, true), "
+    b"set_config('idle_in_transaction_session_timeout', %(timeout)s::text, true)"
 )
 """Set again within each transaction: behind a pooler that shares connections, settings of the session do not last."""
 

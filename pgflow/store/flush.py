@@ -1,40 +1,68 @@
 """Transactions that leave in one flush, by the shortest way there is: prepared statements, sent one behind the other.
 
 A cursor for each statement costs more than the statement itself when that is a small one. Here statements are prepared once a
-connection, parameters are text, and all answers are read together. libpq's pipelines end a transaction at each synchronisation
-point, so that a hint can leave right behind the commit that it tells of: outside of its transaction, and without a round trip of its
-own.
+connection, parameters are text, and all answers are read together. What stands between two synchronisation points of libpq's
+pipelines is one transaction, without BEGIN and COMMIT. `flush` sets such a point behind each statement, so that a hint can leave
+right behind the commit that it tells of: outside of its transaction, and without a round trip of its own. `transact` sets one
+behind all of them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import errors, generators
 from psycopg.abc import PQGen
 from psycopg.adapt import Transformer
-from psycopg.pq import ConnStatus, ExecStatus
+from psycopg.pq import ConnStatus, ExecStatus, Format
 from psycopg.pq.abc import PGconn, PGresult
+from psycopg.waiting import Ready, Wait
 
+from pgflow import faults
 from pgflow.store.arrays import text_of
-from pgflow.store.connections import AsyncConnection, Connection
+from pgflow.store.connections import TIMEOUTS, AsyncConnection, Connection
 
 _log = logging.getLogger("pgflow.store")
+
+T = TypeVar("T")
 
 Statement = tuple[bytes, Mapping[str, Any]]
 """SQL with `%(name)s` where its parameters stand, all of them cast to their types; and the parameters."""
 
-_Bound = tuple[bytes, Sequence[bytes | None]]
+Rows = list[tuple[Any, ...]]
 
-Answer = list[tuple[Any, ...]] | psycopg.Error
+Answer = Rows | psycopg.Error
 """The rows of a statement, or why there are none."""
+
+
+class Bulk(NamedTuple):
+    """A statement that may give very many rows: they come in binary, and each goes to `take` instead of into a list."""
+
+    sql: bytes
+    parameters: Mapping[str, Any]
+    take: Callable[[Sequence[Any]], None]
+
+
+class Point(NamedTuple):
+    """A place between two statements of a transaction where a test can hold it up (`pgflow.faults`)."""
+
+    name: str
+
+
+class _Bound(NamedTuple):
+    """A statement as it is sent."""
+
+    text: bytes
+    values: Sequence[bytes | None]
+    format: Format
 
 
 @dataclass(slots=True)
@@ -46,6 +74,8 @@ class _Prepared:
 
 
 _prepared: WeakKeyDictionary[AsyncConnection | Connection, _Prepared] = WeakKeyDictionary()
+
+_FINE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 
 
 async def flush(connection: AsyncConnection, *statements: Statement) -> list[Answer]:
@@ -67,7 +97,7 @@ async def flush(connection: AsyncConnection, *statements: Statement) -> list[Ans
     prepared, bound = _prepared.setdefault(connection, _Prepared()), _bound(statements)
     async with connection.lock:
         try:
-            results = await connection.wait(_exchange(connection.pgconn, prepared, bound))
+            results = await _wait(connection, _exchange(connection.pgconn, prepared, bound, apart=True))
         except BaseException:
             await connection.close()  # answers may be on their way that nobody waits for any more
             raise
@@ -79,11 +109,66 @@ def flush_blocking(connection: Connection, *statements: Statement) -> list[Answe
     prepared, bound = _prepared.setdefault(connection, _Prepared()), _bound(statements)
     with connection.lock:
         try:
-            results = connection.wait(_exchange(connection.pgconn, prepared, bound))
+            results = connection.wait(_exchange(connection.pgconn, prepared, bound, apart=True))
         except BaseException:
             connection.close()
             raise
     return _read(connection, results)
+
+
+async def transact(connection: AsyncConnection, timeout: int, *statements: Statement | Bulk | Point) -> list[Rows]:
+    """Execute statements in one transaction, all sent at once, each under a snapshot of its own.
+
+    Args:
+        connection: One that commits by itself and is in no transaction.
+        timeout: Milliseconds that a statement may take, set within the transaction.
+        statements: What to execute. Where a test has installed any hook, the transaction stops at each `Point` until the server has
+            executed what stands before it.
+
+    Returns:
+        The rows of each statement; of a `Bulk`, none.
+
+    Raises:
+        psycopg.Error: A statement failed, and nothing has come of any. If the connection broke, it is closed, and what became of
+            the transaction is not known.
+        psycopg.DataError: A text holds a NUL character; nothing was sent.
+
+    Example:
+        taken, read = await transact(connection, 10_000, (claim, parameters), Point("claims.before_read"), (held, parameters))
+    """
+    prepared = _prepared.setdefault(connection, _Prepared())
+    parts: list[tuple[str | None, list[Statement | Bulk]]] = [(None, [(TIMEOUTS, {"timeout": f"{timeout}ms"})])]
+    for each in statements:
+        if not isinstance(each, Point):
+            parts[-1][1].append(each)
+        elif faults.watched():
+            parts.append((each.name, []))
+    bound = [_bound(part) for _, part in parts]
+    results: list[PGresult] = []
+    async with connection.lock:
+        try:
+            for number, (point, _) in enumerate(parts):
+                if point is not None:
+                    await faults.reach(point)
+                first, last = number == 0, number + 1 == len(parts)
+                results += await _wait(
+                    connection, _exchange(connection.pgconn, prepared, bound[number], begins=first, ends=last)
+                )
+        except BaseException:
+            await connection.close()
+            raise
+    transformer = Transformer(connection)
+    found: list[Rows] = []
+    for statement, result in zip((each for _, part in parts for each in part), results, strict=True):
+        if result.status not in _FINE:
+            raise errors.error_from_result(result)
+        transformer.set_pgresult(result)
+        if isinstance(statement, Bulk):
+            transformer.load_rows(0, result.ntuples, statement.take)
+            found.append([])
+        else:
+            found.append(transformer.load_rows(0, result.ntuples, tuple))
+    return found[1:]
 
 
 def rows_of(answer: Answer) -> list[tuple[Any, ...]]:
@@ -104,26 +189,48 @@ def tell_of_lost_hints(answers: Iterable[Answer]) -> None:
             _log.warning("a hint was lost, polling finds what it told of: %s", answer)
 
 
-def _bound(statements: Sequence[Statement]) -> list[_Bound]:
+def _bound(statements: Iterable[Statement | Bulk]) -> list[_Bound]:
     bound: list[_Bound] = []
-    for sql, parameters in statements:
-        text, order = _numbered(sql)
-        bound.append((text, [text_of(parameters[name]) for name in order]))
+    for statement in statements:
+        text, order = _numbered(statement[0])
+        parameters = statement[1]
+        form = Format.BINARY if isinstance(statement, Bulk) else Format.TEXT
+        bound.append(_Bound(text, [text_of(parameters[name]) for name in order], form))
     return bound
 
 
-def _exchange(pgconn: PGconn, prepared: _Prepared, statements: Sequence[_Bound]) -> PQGen[list[PGresult]]:
-    """Send everything, then read all answers; gives one for each statement."""
-    pgconn.enter_pipeline_mode()
+def _exchange(
+    pgconn: PGconn,
+    prepared: _Prepared,
+    statements: Sequence[_Bound],
+    *,
+    apart: bool = False,
+    begins: bool = True,
+    ends: bool = True,
+) -> PQGen[list[PGresult]]:
+    """Send everything, then read all answers; gives one for each statement.
+
+    Args:
+        apart: Each statement is a transaction; else all of them are one, or a part of one.
+        begins: Whether the transaction begins here.
+        ends: Whether it ends here.
+    """
+    if begins:
+        pgconn.enter_pipeline_mode()
     fresh: list[bytes | None] = []
-    for text, values in statements:
+    for text, values, form in statements:
         name = prepared.names.get(text)
         fresh.append(None if name else text)
         if name is None:
             name = prepared.names[text] = b"pgflow_%d" % prepared.made
             prepared.made += 1
             pgconn.send_prepare(name, text)
-        pgconn.send_query_prepared(name, values)
+        pgconn.send_query_prepared(name, values, result_format=form)
+        if apart:
+            pgconn.pipeline_sync()
+    if not ends:
+        pgconn.send_flush_request()
+    elif not apart:
         pgconn.pipeline_sync()
     yield from generators.send(pgconn)
     answers: list[PGresult] = []
@@ -134,8 +241,12 @@ def _exchange(pgconn: PGconn, prepared: _Prepared, statements: Sequence[_Bound])
             del prepared.names[text_made]
             answer = made  # the other one only says that this one failed
         answers.append(answer)
-        yield from _next(pgconn)  # the synchronisation point
-    pgconn.exit_pipeline_mode()
+        if apart:
+            yield from _next(pgconn)  # the synchronisation point
+    if ends:
+        if not apart:
+            yield from _next(pgconn)
+        pgconn.exit_pipeline_mode()
     return answers
 
 
@@ -146,11 +257,53 @@ def _next(pgconn: PGconn) -> PQGen[PGresult]:
     return results[0]
 
 
+async def _wait(connection: AsyncConnection, exchange: PQGen[T]) -> T:
+    """Drive an exchange by the callbacks of the event loop: whoever waits goes on once, when all answers are there."""
+    try:
+        wanted = next(exchange)
+    except StopIteration as end:
+        found: T = end.value
+        return found
+    loop = asyncio.get_running_loop()
+    socket = connection.pgconn.socket
+    ended: asyncio.Future[T] = loop.create_future()
+
+    def go_on(ready: Ready) -> None:
+        nonlocal wanted
+        if ended.done():
+            return
+        before = wanted
+        try:
+            wanted = exchange.send(ready)
+        except StopIteration as end:
+            ended.set_result(end.value)
+        except Exception as error:
+            ended.set_exception(error)
+        else:
+            if (before ^ wanted) & Wait.W:
+                watch_writing()
+
+    def watch_writing() -> None:
+        if wanted & Wait.W:
+            loop.add_writer(socket, go_on, Ready.W)
+        else:
+            loop.remove_writer(socket)
+
+    loop.add_reader(socket, go_on, Ready.R)
+    if wanted & Wait.W:
+        watch_writing()
+    try:
+        return await ended
+    finally:
+        loop.remove_reader(socket)
+        loop.remove_writer(socket)
+
+
 def _read(connection: AsyncConnection | Connection, results: Sequence[PGresult]) -> list[Answer]:
     transformer = Transformer(connection)
     answers: list[Answer] = []
     for result in results:
-        if result.status in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
+        if result.status in _FINE:
             transformer.set_pgresult(result)
             answers.append(transformer.load_rows(0, result.ntuples, tuple))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -58,6 +59,10 @@ def kill_connections(dsn: str) -> int:
         return int(row[0])
 
 
+SYNC = b"S\0\0\0\4"
+"""The message that ends a transaction that was begun by its first statement."""
+
+
 class Proxy:
     """A way to the server that can be cut right after the server has answered a statement.
 
@@ -65,7 +70,7 @@ class Proxy:
         dsn: where it listens.
         cut_after: a word in a statement; the answer to the first statement that holds it never arrives.
         cuts: how many connections were cut so.
-        withholds: no answer passes from a BEGIN to its COMMIT.
+        withholds: no answer passes from a transaction's first statement to its end.
         withheld: how often one was held up so.
     """
 
@@ -91,16 +96,19 @@ class Proxy:
         doomed = asyncio.Event()
         outside = asyncio.Event()  # of a transaction
         outside.set()
+        ends_with = b""
 
         async def upwards() -> None:
+            nonlocal ends_with
             while data := await reader.read(1 << 16):
                 if self.cut_after is not None and self.cut_after in data:
                     self.cut_after = None
                     doomed.set()
-                if self.withholds and b"BEGIN" in data:
+                if self.withholds and outside.is_set() and (begin := re.search(rb"BEGIN|set_config\('statement_timeout'", data)):
                     outside.clear()
                     self.withheld += 1
-                if b"COMMIT" in data:
+                    ends_with = b"COMMIT" if begin[0] == b"BEGIN" else SYNC
+                if ends_with and ends_with in data:
                     outside.set()
                 up_writer.write(data)
                 await up_writer.drain()

@@ -9,8 +9,9 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from pgflow import faults
 from pgflow.store.connections import AsyncConnection, Connection, Database
-from pgflow.store.flush import flush, flush_blocking, rows_of
+from pgflow.store.flush import Bulk, Point, flush, flush_blocking, rows_of, transact
 
 INSERT = b"INSERT INTO flushed (number) VALUES (%(number)s::int) RETURNING number"
 COUNT = b"SELECT count(*) FROM flushed"
@@ -50,6 +51,49 @@ async def test_one_that_fails_stops_no_other(connection: AsyncConnection) -> Non
         assert isinstance(first, psycopg.errors.UniqueViolation)
         with pytest.raises(psycopg.errors.UniqueViolation, match="flushed_pkey"):
             rows_of(first)
+
+
+async def test_statements_of_one_transaction(connection: AsyncConnection) -> None:
+    """They see each other, and what others commit meanwhile; long answers are taken row by row."""
+    xid = b"SELECT pg_current_xact_id()::text, current_setting('statement_timeout')"
+    taken: list[object] = []
+    async with connection, await Database(connection.info.dsn).connect("other") as other:
+
+        async def commit() -> None:
+            await other.execute("INSERT INTO flushed VALUES (7)")
+
+        def numbers(number: int) -> tuple[list[tuple[object, ...]], ...]:
+            return [(number,)], [(1,)], [(2,)], []
+
+        with faults.install({"between": commit}):
+            one, *found, last = await transact(
+                connection,
+                7_000,
+                (xid, {}),
+                (INSERT, {"number": 1}),
+                (COUNT, {}),
+                Point("between"),
+                (COUNT, {}),
+                Bulk(b"SELECT number, now() FROM flushed ORDER BY number", {}, lambda row: taken.append(row[0])),
+                (xid, {}),
+            )
+        assert tuple(found) == numbers(1) and taken == [1, 7]
+        assert one == last and one[0][1] == "7s"
+        assert await flush(connection, (b"SELECT current_setting('statement_timeout')", {})) == [[("10s",)]]
+        assert await transact(connection, 7_000, Point("between"), (COUNT, {})) == [[(2,)]]
+
+
+async def test_a_transaction_of_which_one_fails_never_was(connection: AsyncConnection) -> None:
+    wrong = b"SELECT nothing"
+    async with connection:
+        for _ in range(2):
+            with pytest.raises(psycopg.errors.UndefinedColumn):
+                await transact(connection, 7_000, (INSERT, {"number": 1}), (wrong, {}), (INSERT, {"number": 2}), (COUNT, {}))
+            with faults.install({"between": lambda: None}), pytest.raises(psycopg.errors.UndefinedColumn):
+                await transact(connection, 7_000, (INSERT, {"number": 1}), (wrong, {}), Point("between"), (COUNT, {}))
+            assert await flush(connection, (COUNT, {})) == [[(0,)]]
+        one, two, count = await transact(connection, 7_000, (INSERT, {"number": 1}), (INSERT, {"number": 2}), (COUNT, {}))
+        assert (one, two, count) == ([(1,)], [(2,)], [(2,)])
 
 
 async def test_values_arrive_as_they_are(connection: AsyncConnection) -> None:

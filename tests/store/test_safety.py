@@ -159,10 +159,9 @@ async def test_the_old_owners_last_commit_is_seen(scene: Scene, claims: Claims) 
     """It is committed when the claim has been executed already, and before history is read."""
     workflow = scene.run(epoch=1)
 
-    async def commit_late() -> None:
-        pipeline = claims._line._pipeline
-        assert pipeline is not None
-        await pipeline.sync()  # the server has executed the claim
+    def commit_late() -> None:
+        locked = "SELECT FROM runs WHERE workflow_id = %s FOR NO KEY UPDATE SKIP LOCKED"
+        assert scene.all(locked, workflow) == [], "the server has executed the claim"
         scene.do(
             "INSERT INTO events (workflow_id, location, kind, name, status) VALUES (%s, '1', 'activity', 'x', 'completed')",
             workflow,
@@ -242,7 +241,7 @@ def test_dead_peers_are_noticed(scene: Scene) -> None:
 
 
 async def test_transactions_leave_without_waiting_for_an_answer(scene: Scene, worker: int) -> None:
-    """No answer comes through between a BEGIN and its COMMIT: whoever waited for one would wait for ever."""
+    """No answer comes through between a transaction's begin and its end: whoever waited for one would wait for ever."""
     async with proxy(scene.database.dsn) as between:
         between.withholds = True
         database = Database(between.dsn)

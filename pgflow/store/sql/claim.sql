@@ -5,6 +5,11 @@
 -- First how many each level gives, by priority and age, without a lock; then that many, past those that others hold.
 -- What has just woken is left for a moment to the worker that may still have it in memory, if this one has a moment.
 -- The worker's own row is locked against removal: whoever recovers its runs has either seen this claim or prevents it.
+-- A run at its first epoch has never been anybody's: what its workflow holds is what it was given, whatever the snapshot's age, and
+-- comes at once. Of all others only later statements know what their last owners have left.
+-- What lies ahead: when the next of the sleepers that this worker could take is due, as far as `horizon` seconds ahead (a timer of
+-- the worker's takes the place of polling for them); and priorities that it has not met, by one index probe between each two
+-- neighbours of those it knows, so that what it costs depends neither on how many runs there are nor on dead entries.
 WITH alive AS MATERIALIZED (
     SELECT w.id FROM {schema}.workers AS w
     WHERE w.id = %(worker)s::bigint AND w.expires_at > now()
@@ -56,7 +61,47 @@ taken AS (
         status = 'running', worker_id = %(worker)s::bigint, claim = %(claim)s::bigint, epoch = r.epoch + 1,
         wake_at = NULL, waiting_for = NULL, awaits_children = false
     WHERE r.workflow_id = ANY (ARRAY(SELECT picked.workflow_id FROM picked))
+    RETURNING r.workflow_id, r.name, r.queue, r.epoch, r.mailbox, r.cancel_requested
 )
-SELECT picked.level::int, max(picked.wake_at), count(*)::int FROM picked GROUP BY picked.level
+-- First one line about all: the time, how many were due, and what lies ahead; then a line for each run taken.
+SELECT
+    0 AS level, now() AS at, (SELECT coalesce(sum(shares.share), 0)::int FROM shares) AS due,
+    (
+        SELECT min(first.wake_at)
+        FROM levels
+        CROSS JOIN LATERAL (
+            SELECT r.wake_at
+            FROM {schema}.runs AS r
+            WHERE r.queue = levels.queue AND r.name = levels.name AND r.priority = levels.priority
+              AND r.status IN ('pending', 'sleeping') AND r.wake_at IS NOT NULL
+              AND r.wake_at > now() AND r.wake_at <= now() + make_interval(secs => %(horizon)s::double precision)
+            ORDER BY r.wake_at
+            LIMIT 1
+        ) AS first
+    ) AS next_wake_at,
+    (
+        SELECT array_agg(ARRAY[gaps.gap, found.priority])
+        FROM unnest(%(gap_queues)s::text[], %(gap_names)s::text[], %(above)s::bigint[], %(below)s::bigint[])
+            WITH ORDINALITY AS gaps (queue, name, above, below, gap)
+        CROSS JOIN LATERAL (
+            SELECT r.priority
+            FROM {schema}.runs AS r
+            WHERE r.queue = gaps.queue AND r.name = gaps.name
+              AND r.status IN ('pending', 'sleeping') AND r.wake_at IS NOT NULL
+              AND r.priority > gaps.above AND r.priority < gaps.below
+            ORDER BY r.priority DESC
+            LIMIT 1
+        ) AS found
+    ) AS new,
+    NULL::uuid AS workflow_id, NULL AS name, NULL AS queue, NULL::int AS epoch, NULL::bigint AS mailbox, NULL::boolean AS cancel,
+    NULL AS input, NULL::jsonb AS tags, NULL::timestamptz AS created_at, NULL::uuid AS parent_id, NULL::uuid AS seed
 UNION ALL
-SELECT 0, NULL, coalesce(sum(shares.share), 0)::int FROM shares
+SELECT
+    picked.level::int, picked.wake_at, NULL, NULL, NULL,
+    taken.workflow_id, taken.name, taken.queue, taken.epoch, taken.mailbox, taken.cancel_requested,
+    w.input::text, w.tags, w.created_at, w.parent_id, coalesce(w.seed, w.id)
+FROM taken
+JOIN picked ON picked.workflow_id = taken.workflow_id
+LEFT JOIN LATERAL (
+    SELECT * FROM {schema}.workflows AS w WHERE w.id = taken.workflow_id AND taken.epoch = 1 LIMIT 1
+) AS w ON true

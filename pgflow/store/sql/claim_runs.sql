@@ -1,4 +1,5 @@
--- The runs that the claim before it in this transaction took. A statement of its own, for a snapshot of its own.
+-- The runs that a claim took, those at a higher epoch than `beyond`: those at their first come with the claim. A statement of its
+-- own, for a snapshot of its own: younger than the claim's locks.
 -- What this worker gave up by itself it may still have in memory: then neither input nor history are read again.
 SELECT
     r.workflow_id, r.workflow_id::text, r.name, r.queue, r.epoch,
@@ -8,4 +9,4 @@ SELECT
     coalesce(r.last_worker = r.worker_id, false), w.cancellations
 FROM {schema}.runs AS r
 JOIN {schema}.workflows AS w ON w.id = r.workflow_id
-WHERE r.worker_id = %(worker)s::bigint AND r.claim = %(claim)s::bigint AND r.status = 'running'
+WHERE r.worker_id = %(worker)s::bigint AND r.claim = %(claim)s::bigint AND r.status = 'running' AND r.epoch > %(beyond)s::int
