@@ -168,7 +168,7 @@ class Client(Operations):
         # An error would end a caller's transaction: there, and for ids that may be known, it is looked first.
         fresh = id is None and not unique and connection is None
         query = (dispatching.dispatch_fresh if fresh else dispatching.dispatch)(self._schema, [request])
-        (started,) = await self._send(query, connection, queue if run_at is None else None)
+        (started,) = await self._send(query, connection, queue if run_at is None else None, request.id)
         checked = options.check(request, started)
         return WorkflowHandle(self, checked, workflow if isinstance(workflow, Workflow) else None)
 
@@ -405,12 +405,12 @@ class Client(Operations):
         return WorkflowNotFound(f'there is no workflow {id} in schema "{self._schema}"')
 
     async def _send(
-        self, query: Query[builtins.list[Dispatched]], connection: Any, wakes: str | None
+        self, query: Query[builtins.list[Dispatched]], connection: Any, wakes: str | None, id: UUID | None = None
     ) -> builtins.list[Dispatched]:
         """Dispatch; again when somebody else started the same at the same moment and could not be seen yet."""
         for _ in range(10):
             if connection is None:
-                started = await self._connections.start(query, wakes)
+                started = await self._connections.start(query, wakes, id)
             else:
                 started = await execute_on(connection, query)
             if not any(one.unseen for one in started):

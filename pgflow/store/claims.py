@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import psycopg
 
@@ -134,9 +135,7 @@ class Claims:
             try:
                 batch, found = await self._exchange(connection, around, limit)
             except (psycopg.Error, asyncio.CancelledError) as error:
-                if isinstance(error, asyncio.CancelledError) or is_lost(error, connection):
-                    self._unsure[around.claim] = sent + self._database.lease
-                    await self._line.drop()
+                await self._note(error, connection, around.claim, sent)
                 raise
             if around.sweeping:
                 self._next_sweep = time.monotonic() + max(
@@ -146,6 +145,32 @@ class Claims:
                 self._levels[scope].setdefault(priority, _Level())
             if batch.runs or not found:
                 return batch
+
+    async def claim_hinted(self, ids: Sequence[UUID], queues: Iterable[str], names: Iterable[str]) -> Batch | None:
+        """Take those of these runs that are new, due and free, and of these queues and names; None: there is none.
+
+        Raises:
+            psycopg.Error: The database refused. After a lost connection the next claim finds what this one took.
+        """
+        self._claims += 1
+        claim, sent, text = self._claims, time.monotonic(), self._database.statement
+        mine = {"worker": self._worker, "claim": claim}
+        connection = await self._line.get()
+        try:
+            taken, signals = await transact(
+                connection,
+                self._database.statement_timeout,
+                (text("claim_hinted"), {**mine, "ids": ids, "queues": list(queues), "names": list(names)}),
+                (text("claim_signals"), {**mine, "signals": SIGNALS}),
+            )
+        except (psycopg.Error, asyncio.CancelledError) as error:
+            await self._note(error, connection, claim, sent)
+            raise
+        if not taken:
+            return None
+        now = taken[0][0]
+        claimed = [_fresh(line, now) for line in taken]
+        return Batch(_with_signals(claimed, signals), now, None)
 
     async def read_again(self, runs: list[Claimed]) -> None:
         """Fill in input and history of runs that were claimed as warm and are not in memory any more.
@@ -237,6 +262,12 @@ class Claims:
                 level.since = now - OVERLAP
         return due > len(taken)
 
+    async def _note(self, error: BaseException, connection: AsyncConnection, claim: int, sent: float) -> None:
+        """Remember a claim of which nobody knows what became of it: a later one looks for what it took."""
+        if isinstance(error, asyncio.CancelledError) or is_lost(error, connection):
+            self._unsure[claim] = sent + self._database.lease
+            await self._line.drop()
+
     def _still_unsure(self) -> list[int]:
         """Claims whose connection broke and which may have been committed, or still be."""
         clock = time.monotonic()
@@ -259,19 +290,25 @@ class _Reading:
     def runs(self, answers: Sequence[Rows], now: datetime, known: list[Claimed]) -> list[Claimed]:
         """The runs that were read, behind those that are known; mailboxes are those of either."""
         read, _, signals, *_ = answers
-        if not read and not signals:
-            return known
-        by_key = {str(claimed.workflow_id): claimed for claimed in known}
-        by_key.update((row[1], _read(row, now)) for row in read)
+        if read:
+            by_key = {row[1]: _read(row, now) for row in read}
+            self._history.give(by_key)
+            known = known + list(by_key.values())
+        return _with_signals(known, signals)
+
+
+def _with_signals(claimed: list[Claimed], signals: Rows) -> list[Claimed]:
+    """Put into each run's mailbox what has been read of all."""
+    if signals:
+        by_key = {str(run.workflow_id): run for run in claimed}
         for key, *signal in signals:
             by_key[key].signals.append(Signal(*signal))
-        self._history.give(by_key)
-        return list(by_key.values())
+    return claimed
 
 
 def _fresh(line: Sequence[Any], now: datetime) -> Claimed:
-    """A run at its first epoch, as the claim gives it."""
-    _, _, _, _, _, id, name, queue, epoch, mailbox, cancel, input_, tags, created_at, parent_id, seed = line
+    """A run at its first epoch, as its claim gives it."""
+    id, name, queue, epoch, mailbox, cancel, input_, tags, created_at, parent_id, seed = line[-11:]
     return Claimed(id, name, queue, epoch, input_, tags, created_at, parent_id, seed, mailbox, cancel, now)
 
 

@@ -77,13 +77,18 @@ class Connections:
         """
         return await self._exchange(query, None)
 
-    async def start(self, query: Query[T], queue: str | None) -> T:
-        """Send a dispatch, and a hint at the queue that has work then (None: it has none yet); raises as `execute` does."""
-        return await self._exchange(query, queue)
+    async def start(self, query: Query[T], queue: str | None, id: UUID | None) -> T:
+        """Send a dispatch, and a hint at the queue that has work then; raises as `execute` does.
 
-    async def _exchange(self, query: Query[T], wakes: str | None) -> T:
+        Parameters:
+            queue: None: it has none yet.
+            id: the work, if it is a single workflow.
+        """
+        return await self._exchange(query, queue, id)
+
+    async def _exchange(self, query: Query[T], wakes: str | None, id: UUID | None = None) -> T:
         tries = Tries()
-        hints = self._right_behind(wakes)
+        hints = self._right_behind(wakes, id)
         while True:
             try:
                 async with self._one() as connection:
@@ -104,13 +109,13 @@ class Connections:
                 return query.read(found)
             await asyncio.sleep(pause)
 
-    def _right_behind(self, wakes: str | None) -> list[Statement]:
+    def _right_behind(self, wakes: str | None, id: UUID | None) -> list[Statement]:
         """The hint to send in one flush with what it tells of; none when one has just left: then it is gathered with others."""
         now = time.monotonic()
         if wakes is None or not self._may_notify or now < self._hint_at:
             return []
         self._hint_at = now + GATHER
-        hint = wake(self._database.schema, [wakes], quick=True)
+        hint = wake(self._database.schema, [wakes], id=id, quick=True)
         return [(hint.sql, hint.params)]
 
     async def send(self, sending: Sending) -> Sent:

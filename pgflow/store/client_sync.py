@@ -69,15 +69,20 @@ class Connections:
         """
         return self._exchange(query, None)
 
-    def start(self, query: Query[T], queue: str | None) -> T:
-        """Send a dispatch, and a hint at the queue that has work then (None: it has none yet); raises as `execute` does."""
-        return self._exchange(query, queue)
+    def start(self, query: Query[T], queue: str | None, id: UUID | None) -> T:
+        """Send a dispatch, and a hint at the queue that has work then; raises as `execute` does.
 
-    def _exchange(self, query: Query[T], wakes: str | None) -> T:
+        Parameters:
+            queue: None: it has none yet.
+            id: the work, if it is a single workflow.
+        """
+        return self._exchange(query, queue, id)
+
+    def _exchange(self, query: Query[T], wakes: str | None, id: UUID | None = None) -> T:
         tries = Tries()
         hints = []
         if wakes is not None and self._may_notify:
-            hint = wake(self._database.schema, [wakes], quick=True)
+            hint = wake(self._database.schema, [wakes], id=id, quick=True)
             hints.append((hint.sql, hint.params))
         while True:
             try:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pgflow.commands import Dispatch, Dispatched, Standing
 from pgflow.store.arrays import literal
-from pgflow.store.channels import done_channel, done_payloads, wake_channel
+from pgflow.store.channels import done_channel, done_payloads, wake_channel, wake_payload
 from pgflow.store.connections import statement
 from pgflow.store.query import Query
 
@@ -97,13 +97,14 @@ def _outcomes(rows: Sequence[tuple[Any, ...]]) -> dict[UUID, Standing]:
     return {row[0]: Standing(*row) for row in rows}
 
 
-def wake(schema: str, queues: Iterable[str], *, quick: bool = False) -> Query[None]:
+def wake(schema: str, queues: Iterable[str], *, id: UUID | None = None, quick: bool = False) -> Query[None]:
     """The hint that queues have new work. Send it after the commit, or within a caller's own transaction.
 
     Args:
+        id: The new work, if it is this one workflow.
         quick: It is a transaction of its own, which need not wait for the disk.
     """
-    return _notify(schema, wake_channel(schema), sorted(set(queues)), quick)
+    return _notify(schema, wake_channel(schema), [wake_payload(queue, id) for queue in sorted(set(queues))], quick)
 
 
 def done(schema: str, ids: Iterable[UUID], *, quick: bool = False) -> Query[None]:

@@ -26,6 +26,7 @@ from pgflow.store.channels import (
     message_channel,
     parse_done,
     parse_message,
+    parse_wake,
     wake_channel,
 )
 from pgflow.store.connections import (
@@ -73,7 +74,7 @@ class Listener:
         self,
         database: Database,
         *,
-        wake: Callable[[str], None] | None = None,
+        wake: Callable[[str, UUID | None], None] | None = None,
         done: Callable[[list[UUID]], None] | None = None,
         mail: Callable[[int], None] | None = None,
         message: Callable[[Notice], None] | None = None,
@@ -82,7 +83,7 @@ class Listener:
         """
         Args:
             database: Where to listen.
-            wake: Called with the name of a queue that has work.
+            wake: Called with the name of a queue that has work, and the id of the new workflow if it is a single one.
             done: Called with the ids of workflows that have ended.
             mail: Called when something was sent to a workflow, with the worker that has it or had it last, or 0.
             message: Called with each message.
@@ -160,7 +161,7 @@ class Listener:
             payload = notification.payload
             if notification.channel == wake:
                 if self._wake is not None:
-                    self._wake(payload)
+                    self._wake(*parse_wake(payload))
             elif notification.channel == mail:
                 if self._mail is not None:
                     self._mail(int(payload) if payload.isascii() and payload.isdigit() else 0)

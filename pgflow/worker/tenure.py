@@ -123,6 +123,8 @@ class Tenure:
         self._unheard = False
         """News came for a run that was not in memory yet."""
         self._looking = False
+        self._hinted: dict[UUID, None] = {}
+        """New workflows that hints have named and no claim has looked for."""
         self._hungry = False
         self._due: datetime | None = None
         self._stopping = False
@@ -144,6 +146,14 @@ class Tenure:
         """There may be work: claim now."""
         self._looking = True
         self._wanted.set()
+
+    def hint(self, id: UUID | None) -> None:
+        """There is work, one new workflow if its id is told: claim now."""
+        if id is None or len(self._hinted) >= MAX_CLAIM:
+            self.look()
+        else:
+            self._hinted[id] = None
+            self._wanted.set()
 
     def mail(self, worker: int) -> None:
         """Something was sent to a workflow that `worker` has or had last; 0: any."""
@@ -230,6 +240,7 @@ class Tenure:
             next_due: datetime | None = None
             if room > 0 and self._journal.backlog < settings.max_backlog:
                 asked = min(room, MAX_CLAIM)
+                self._hinted.clear()  # what hints have named is due and will be found
                 try:
                     batch = await self._claims.claim(asked, settings.queues, names)
                 except psycopg.Error as error:
@@ -262,9 +273,29 @@ class Tenure:
             if seconds <= 0 or (more and self._roomy()):
                 break
             self._wanted.clear()
-            await self._wait(seconds)
+            if self._hinted and not more:
+                await self._claim_hinted()
+            else:
+                await self._wait(seconds)
         self._looking = self._hungry = False
         self._due = None
+
+    async def _claim_hinted(self) -> None:
+        """Take the new workflows that hints have named, as far as there is room: cheaper than to look for what is due."""
+        room = min(self._settings.concurrency - len(self.runs), MAX_CLAIM)
+        if len(self._hinted) > room or self._journal.backlog >= self._settings.max_backlog:
+            self.look()
+            return
+        hinted, self._hinted = self._hinted, {}
+        try:
+            batch = await self._claims.claim_hinted(list(hinted), self._settings.queues, self._registry.names)
+        except psycopg.Error as error:
+            log.warning("claiming what a hint has named failed, a look for all that is due follows: %s", error)
+            self.look()
+        else:
+            if batch is not None:
+                self._clock.observe(batch.now)
+                await self._begin(batch.runs)
 
     def _roomy(self) -> bool:
         """Whether a claim is worth its round trip: a tenth of the places is free."""

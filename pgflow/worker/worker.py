@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
+from uuid import UUID
 
 import psycopg
 
@@ -128,7 +129,7 @@ class Worker:
             await check_async(connection, database.schema)
         notifier = Notifier(database, trims=True)
         notifier.start()
-        listener = Listener(database, wake=self._look, mail=self._mail, reconnected=self._look)
+        listener = Listener(database, wake=self._hint, mail=self._mail, reconnected=self._look)
         listener.start()
         watchdog = Watchdog(self._describe)
         watchdog.start()
@@ -245,7 +246,11 @@ class Worker:
                         self._look()
                 await asyncio.sleep(wait)
 
-    def _look(self, *_: object) -> None:
+    def _hint(self, queue: str, id: UUID | None) -> None:
+        if self._tenure is not None and queue in self._settings.queues:
+            self._tenure.hint(id)
+
+    def _look(self) -> None:
         if self._tenure is not None:
             self._tenure.look()
 

@@ -22,7 +22,7 @@ import pgflow
 from pgflow.commands import Dispatch
 from pgflow.requests import parts_of
 from pgflow.store import retrying
-from pgflow.store.channels import wake_channel
+from pgflow.store.channels import parse_wake, wake_channel, wake_payload
 from tests.client.fake import count, kill_connections, proxy, until
 
 
@@ -263,17 +263,25 @@ async def test_hints_go_out_after_the_commit(dsn: str) -> None:
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as listener:
         await listener.execute(sql.SQL("LISTEN {}").format(sql.Identifier(wake_channel("pgflow"))))
         async with pgflow.Client(dsn) as client:
-            await client.dispatch(job, queue="one")
+            one = await client.dispatch(job, queue="one")
             async with await psycopg.AsyncConnection.connect(dsn) as connection:
                 await client.dispatch(job, queue="two", connection=connection)
         with pgflow.SyncClient(dsn) as blocking:
-            blocking.dispatch(job, queue="three")
+            three = blocking.dispatch(job, queue="three")
         told = set()
         async for notification in listener.notifies(timeout=20):
-            told.add(notification.payload)
-            if told == {"one", "two", "three"}:
+            told.add(parse_wake(notification.payload))
+            if len(told) == 3:
                 break
-        assert told == {"one", "two", "three"}
+        assert told == {("one", one.id), ("two", None), ("three", three.id)}
+
+
+def test_hints_name_queues_and_workflows() -> None:
+    """Whatever a queue is called, and whoever notifies."""
+    for queue in ("default", "", "two\nlines", "\n", "9"):
+        for id in (uuid.uuid4(), None):
+            assert parse_wake(wake_payload(queue, id)) == (queue, id)
+    assert parse_wake("a\nb\nc") == ("a\nb\nc", None)
 
 
 async def test_parameters_may_be_called_as_ours_are(dsn: str) -> None:

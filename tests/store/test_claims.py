@@ -11,9 +11,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from pgflow.execution.ports import Claimed
 from pgflow.store import claims as claims_module
 from pgflow.store.claims import Claims
+from pgflow.store.connections import Database
 from pgflow.store.journal import Journal
+from pgflow.store.uuid7 import uuid7
+from tests.client.fake import proxy
 from tests.store.scene import Scene, row
 
 
@@ -183,6 +187,70 @@ async def test_claim_whose_answer_was_lost_is_found_again(scene: Scene, claims: 
     ]
     assert (await claims.claim(10, ["default"], ["flow"])).runs == []
     assert scene.one("SELECT epoch FROM runs") == 1
+
+
+async def test_a_hint_names_what_to_claim(scene: Scene, claims: Claims, journal: Journal) -> None:
+    """A new run that is due, with what a replay needs. All others are left as they are, those that others hold as well."""
+    wanted, signalled = scene.run(priority=7), scene.run(mailbox=2)
+    for number, name in ((2, "second"), (1, "first"), (None, "not delivered")):
+        scene.do(
+            "INSERT INTO signals (id, workflow_id, name, body, number) VALUES (gen_random_uuid(), %s, %s, '{}', %s)",
+            signalled,
+            name,
+            number,
+        )
+    others = [
+        scene.run(wake_in=60),
+        scene.run(wake_in=None),
+        scene.run(status="paused"),
+        scene.run(epoch=1),
+        scene.run(scene.worker()),
+        scene.run(name="unknown"),
+        scene.run(queue="other"),
+        uuid7(),
+    ]
+    held, stranger = scene.run(), scene.other()
+    stranger.execute("SELECT FROM runs WHERE workflow_id = %s FOR UPDATE", [held])
+    states = "SELECT r::text FROM runs AS r WHERE workflow_id = ANY (%s) ORDER BY workflow_id"
+    before = scene.all(states, [*others, held])
+    async with asyncio.timeout(5):
+        batch = await claims.claim_hinted([*others, wanted, held, signalled], ["default"], ["flow"])
+        assert batch is not None
+    stranger.rollback()
+    stranger.close()
+    assert scene.all(states, [*others, held]) == before
+    by_id = {run.workflow_id: run for run in batch.runs}
+    assert set(by_id) == {wanted, signalled}
+    created_at = scene.one("SELECT created_at FROM workflows WHERE id = %s", wanted)
+    assert by_id[wanted] == Claimed(
+        wanted, "flow", "default", 1, "{}", {}, created_at, None, wanted, 0, False, batch.now
+    )
+    assert [signal.name for signal in by_id[signalled].signals] == ["first", "second"]
+    assert await claims.claim_hinted([wanted, *others], ["default"], ["flow"]) is None
+    write = scene.write(wanted, [row("1")])
+    journal.write(write)
+    assert await scene.fates(write) == ["committed"], "the claim is this worker's, at this epoch"
+
+
+async def test_a_hint_gives_nothing_to_a_worker_that_is_gone(scene: Scene, worker: int, claims: Claims) -> None:
+    workflow = scene.run()
+    scene.do("UPDATE workers SET expires_at = now() - interval '1 ms'")
+    assert await claims.claim_hinted([workflow], ["default"], ["flow"]) is None
+    assert scene.one("SELECT status, epoch FROM runs") == ("pending", 0)
+
+
+async def test_what_a_hint_made_it_claim_is_found_again_if_the_answer_was_lost(scene: Scene, worker: int) -> None:
+    workflow = scene.run(name="cut here")
+    async with proxy(scene.database.dsn) as between:
+        claims = Claims(Database(between.dsn), worker)
+        await claims.open()
+        between.cut_after = b"cut here"
+        with pytest.raises(claims_module.psycopg.OperationalError):
+            await claims.claim_hinted([workflow], ["default"], ["cut here"])
+        assert between.cuts == 1
+        (claimed,) = (await claims.claim(10, ["default"], ["cut here"])).runs
+        assert (claimed.workflow_id, claimed.epoch) == (workflow, 1)
+        await claims.close()
 
 
 async def test_two_workers_share_and_never_both_take_one(scene: Scene, claims: Claims) -> None:

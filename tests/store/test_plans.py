@@ -21,6 +21,7 @@ STATEMENTS = {
     "signals": ["signal_given", "signal_send"],
     "dispatches": ["dispatch_given", "dispatch"],
     "claim": ["claim"],
+    "claim of what a hint names": ["claim_hinted"],
     "runs claimed": ["claim_runs"],
     "history claimed": ["claim_history"],
     "delivery": ["mail_deliver"],
