@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from pgflow.codec import PAYLOAD_LIMIT, encode
 from pgflow.errors import ActivityCancelled, PgflowError
+from pgflow.execution.heartbeats import Heartbeats
 from pgflow.execution.kept import Changes, changes_between
 from pgflow.tags import tags_text
+
+_heartbeats_lock = threading.Lock()
+"""Held while the heartbeats of an attempt are connected or disconnected: its code may tell them from several threads."""
 
 
 class ActivityContext:
@@ -25,13 +31,15 @@ class ActivityContext:
     __slots__ = (
         "_before",
         "_connection",
+        "_deliver",
+        "_heartbeats",
         "_limit",
         "_location",
+        "_loop",
         "_over",
         "_state",
         "_state_given",
         "_tags",
-        "_tell",
         "attempt",
         "name",
         "told",
@@ -60,7 +68,8 @@ class ActivityContext:
         self._state: dict[str, Any] | None = None
         self._tags: dict[str, Any] = {}
         self._connection: Any = None
-        self._tell: Callable[[str], None] | None = None
+        self._deliver: Callable[[str], None] | None = None
+        self._heartbeats: Heartbeats | None = None
         self._over: str | None = None
 
     @property
@@ -144,8 +153,12 @@ class ActivityContext:
         if details is None:
             return
         self.told = encode(details, what=f'heartbeat of activity "{self.name}"', limit=self._limit)
-        if self._tell is not None:
-            self._tell(self.told)
+        with _heartbeats_lock:
+            if self._deliver is None:
+                return  # nobody hears of it, or it has ended meanwhile
+            if self._heartbeats is None:
+                self._heartbeats = Heartbeats(self._loop, self._deliver)
+        self._heartbeats.tell(self.told)
 
     @property
     def connection(self) -> Any:
@@ -177,16 +190,21 @@ class ActivityContext:
             return Changes({}, frozenset(), self._tags) if self._tags else None
         return changes_between(self._state_given, self._state, self._tags)
 
-    def attach(self, tell: Callable[[str], None]) -> None:
-        """Connect it with who hears of heartbeats."""
-        self._tell = tell
+    def attach(self, loop: asyncio.AbstractEventLoop, deliver: Callable[[str], None]) -> None:
+        """Connect it with who hears of heartbeats, on that loop."""
+        self._loop = loop
+        self._deliver = deliver
 
     def connect(self, connection: Any) -> None:
         """Connect it with its transaction."""
         self._connection = connection
 
     def end(self, why: str) -> None:
-        """Nobody waits for this attempt any more."""
+        """Nobody waits for this attempt any more. On the loop."""
         if self._over is None:
             self._over = why
-        self._tell = self._connection = None
+        self._connection = None
+        with _heartbeats_lock:
+            self._deliver = None
+        if self._heartbeats is not None:
+            self._heartbeats.close()

@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any
 
-from pgflow.execution.heartbeats import Heartbeats
 from pgflow.execution.ports import Transactions, Write
 from pgflow.execution.transactional import perform
 
@@ -28,6 +27,12 @@ log = logging.getLogger("pgflow.execution")
 
 UNTRUSTED_PAUSE = 0.05
 """Seconds after which an attempt that may not begin asks again."""
+
+_FAILURES = (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError)
+"""What an attempt may end with. SystemExit from an activity is a failure of the activity, not an order to the worker."""
+
+_GoingOn = tuple[float, Coroutine[Any, Any, Any]]
+"""When an attempt began, on the loop's clock, and what is left of it."""
 
 SLICE = 0.005
 """Seconds of attempts that one task may run, one after the other, before the loop gets a turn."""
@@ -56,7 +61,6 @@ class ActivityCall:
         "on_heartbeat",
         "on_ready",
         "task",
-        "waited",
         "work",
     )
 
@@ -83,8 +87,6 @@ class ActivityCall:
         self.committing = False
         """Its transaction commits at the moment: too late to cancel it."""
         self.task: asyncio.Task[None] | None = None
-        self.waited = False
-        """Whether it has waited for something: then other code has run meanwhile."""
         self.work: Future[Any] | None = None
         """What runs in a thread for it."""
 
@@ -206,47 +208,70 @@ class ActivityRunner:
         assert task is not None
         until = time.monotonic() + SLICE
         lane.standby = False
+        may_begin = self._may_begin
         while lane.free and lane.waiting and not (self._paused or self._closed):
             call = lane.waiting.popleft()
             if call.cancelled:
                 continue
+            going_on: _GoingOn | None = None
+            if call.activity.is_async and not call.activity.transactional and may_begin():
+                going_on = self._begin_and_tell(call)
+                if going_on is None:
+                    if task.cancelling() or contextvars.copy_context() != self._context or time.monotonic() > until:
+                        break
+                    continue
             lane.free -= 1
-            self._next(lane)  # the others must not wait for this one, should it wait for something
+            self._next(lane)  # the others must not wait for this one
             call.task = task
             self._calls[task] = call
             try:
-                await self._attempt(call, lane)
+                await self._attempt(call, lane, going_on)
             finally:
                 del self._calls[task]
                 call.task = None
-            if call.waited or task.cancelling() or contextvars.copy_context() != self._context:
-                break
-            if time.monotonic() > until:
-                break
+            break
         self._next(lane)
 
-    async def _attempt(self, call: ActivityCall, lane: _Lane) -> None:
+    def _begin_and_tell(self, call: ActivityCall) -> _GoingOn | None:
+        """Run an async attempt up to where it first waits; one that has ended by then is told, and took no place."""
         output: str | None = None
         failure: BaseException | None = None
-        heartbeats = Heartbeats(self._loop, call.on_heartbeat)
-        call.context.attach(heartbeats.tell)
+        call.context.attach(self._loop, call.on_heartbeat)
         try:
-            while not self._may_begin():
-                # A process that was stopped for long finds answers from before: what they lead to, others have done.
-                call.waited = True
-                await asyncio.sleep(UNTRUSTED_PAUSE)
-            if call.activity.transactional:
-                call.waited = True
-                await perform(call, self._transactions, self._execute)
+            going_on, value = self._begin(call)
+            if going_on is not None:
+                return going_on
+            output = call.activity.encode_result(value, call.limit)
+        except _FAILURES as error:
+            failure = error
+        self._tell(call, output, failure)
+        return None
+
+    async def _attempt(self, call: ActivityCall, lane: _Lane, going_on: _GoingOn | None) -> None:
+        """One that waits, or may have to."""
+        output: str | None = None
+        failure: BaseException | None = None
+        try:
+            if going_on is not None:
+                output = await self._finished(call, going_on)
             else:
-                output = await self._execute(call)
-        except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
-            # SystemExit from an activity is a failure of the activity, not an order to the worker.
+                call.context.attach(self._loop, call.on_heartbeat)
+                while not self._may_begin():
+                    # A process that was stopped for long finds answers from before: what they lead to, others have done.
+                    await asyncio.sleep(UNTRUSTED_PAUSE)
+                if call.activity.transactional:
+                    await perform(call, self._transactions, self._execute)
+                else:
+                    output = await self._execute(call)
+        except _FAILURES as error:
             failure = error
         finally:
-            heartbeats.close()
-            call.context.end("it has ended")
             self._free(lane, call.work)
+        self._tell(call, output, failure)
+
+    def _tell(self, call: ActivityCall, output: str | None, failure: BaseException | None) -> None:
+        """The attempt has ended: tell whoever waits for it."""
+        call.context.end("it has ended")
         if call.committing:
             if failure is not None:
                 log.error("the end of %s could not be told to its run", call.label, exc_info=failure)
@@ -266,28 +291,39 @@ class ActivityRunner:
         else:
             work.add_done_callback(ended)
 
-    async def _execute(self, call: ActivityCall) -> str:
+    def _begin(self, call: ActivityCall) -> tuple[_GoingOn | None, Any]:
+        """Run the code of an async attempt up to where it first waits: how it goes on, or (None) what it has returned."""
         activity = call.activity
         started = self._loop.time()
-        if activity.is_async:
-            args, kwargs = activity.decode_arguments(call.input)
-            code = activity.fn(call.context, *args, **kwargs)
-            if type(code) is not types.CoroutineType:
-                code = _awaited(code)
-            try:
-                awaited = code.send(None)
-            except StopIteration as end:
-                return activity.encode_result(end.value, call.limit)
-            going_on: Coroutine[Any, Any, Any] = _go_on(code, awaited)
-        else:
-            going_on = self._in_thread(call)
-        call.waited = True
+        args, kwargs = activity.decode_arguments(call.input)
+        code = activity.fn(call.context, *args, **kwargs)
+        if type(code) is not types.CoroutineType:
+            code = _awaited(code)
+        try:
+            awaited = code.send(None)
+        except StopIteration as end:
+            return None, end.value
+        return (started, _go_on(code, awaited)), None
+
+    async def _execute(self, call: ActivityCall) -> str:
+        """The encoded output of an attempt's code."""
+        if not call.activity.is_async:
+            return await self._finished(call, (self._loop.time(), self._in_thread(call)))
+        going_on, value = self._begin(call)
+        if going_on is not None:
+            return await self._finished(call, going_on)
+        return call.activity.encode_result(value, call.limit)
+
+    async def _finished(self, call: ActivityCall, going_on: _GoingOn) -> str:
+        """The encoded output of an attempt that waits, within its timeout."""
+        activity = call.activity
+        started, code = going_on
         deadline = asyncio.timeout_at(
             None if activity.timeout is None else started + activity.timeout
         )
         try:
             async with deadline:
-                value = await going_on
+                value = await code
         except TimeoutError as error:
             if deadline.expired():
                 call.context.end(f"its timeout of {activity.timeout:g} s has passed")
