@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
@@ -21,18 +21,51 @@ if TYPE_CHECKING:
 class Delivery:
     """A live result on its way: finished, then committed, then delivered in the order of `seq`."""
 
-    __slots__ = ("at", "committed", "deliver", "ends", "seq", "step")
+    __slots__ = ("at", "committed", "ends", "seq", "step")
 
-    def __init__(
-        self, seq: int, step: Step | None, deliver: Callable[[datetime], None]
-    ) -> None:
+    at: datetime
+
+    def __init__(self, seq: int, step: Step | None) -> None:
         self.seq = seq
         self.step = step
-        self.deliver = deliver
         self.committed = False
-        self.at: datetime
-        self.ends: list[asyncio.Future[None]] = []
+        self.ends: Sequence[asyncio.Future[None]] = ()
         """Bodies that have left this result behind: they end right after it."""
+
+    def deliver(self) -> None:
+        """Hand what is committed to the code."""
+        raise NotImplementedError  # pragma: no cover — both sorts have their own
+
+
+class _Call(Delivery):
+    """Something live that a call delivers."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, seq: int, step: Step | None, call: Callable[[datetime], None]) -> None:
+        super().__init__(seq, step)
+        self._call = call
+
+    def deliver(self) -> None:
+        self._call(self.at)
+
+
+class _Result(Delivery):
+    """How a step has ended."""
+
+    __slots__ = ("_error", "_output", "_status", "_whose")
+
+    def __init__(self, seq: int, step: Step, status: str, output: str | None, error: str | None) -> None:
+        self.seq = seq
+        self.step = self._whose = step
+        self.committed = False
+        self.ends = ()
+        self._status = status
+        self._output = output
+        self._error = error
+
+    def deliver(self) -> None:
+        self._whose.deliver(self._status, self._output, self._error, self.at)
 
 
 class Order:
@@ -68,14 +101,24 @@ class Order:
 
     def place(self, step: Step | None, deliver: Callable[[datetime], None]) -> Delivery:
         """Give something live the next place; it is delivered there once it is committed."""
-        delivery = Delivery(self.next_seq(), step, deliver)
+        delivery = _Call(self.next_seq(), step, deliver)
         self._outbox.append(delivery)
         return delivery
+
+    def place_result(self, step: Step, status: str, output: str | None, error: str | None) -> Delivery:
+        """Give the result of a step the next place."""
+        self._seq += 1
+        result = _Result(self._seq, step, status, output, error)
+        self._outbox.append(result)
+        return result
 
     def withdraw(self, delivery: Delivery) -> None:
         """Take back a place whose owner was not committed."""
         index = self._outbox.index(delivery)
-        (self._outbox[index - 1].ends if index else self._ends).extend(delivery.ends)
+        if index:
+            self._outbox[index - 1].ends = (*self._outbox[index - 1].ends, *delivery.ends)
+        else:
+            self._ends.extend(delivery.ends)
         self._outbox.remove(delivery)
         if delivery.step is not None:
             delivery.step.seq = None
@@ -101,7 +144,7 @@ class Order:
             return
         for delivery in self._outbox:
             if delivery.seq == seq:
-                delivery.ends.append(future)
+                delivery.ends = (*delivery.ends, future)
                 return
         resolve(future)
 
@@ -121,8 +164,9 @@ class Order:
         if outbox and outbox[0].committed:
             delivery = outbox.popleft()
             self.passed = delivery.seq
-            delivery.deliver(delivery.at)
-            self._ends.extend(delivery.ends)
+            delivery.deliver()
+            if delivery.ends:
+                self._ends.extend(delivery.ends)
             return True
         return False
 

@@ -38,6 +38,9 @@ class Outgoing:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._active_rows = len(run.claimed.events)
+        limits = run.host.limits
+        self._unremarkable_rows = min(limits.warn_rows - 1, limits.max_rows)
+        """Up to so many active rows nothing is said."""
         self._rows: list[EventRow] = []
         self._deliveries: list[Delivery] = []
         self._calls: list[Callable[[], None]] = []
@@ -68,9 +71,11 @@ class Outgoing:
         """Whether another transaction than the journal's is writing for this run, or waits for its turn."""
         return self._writing_alone or self._next is not None or bool(self._queue)
 
-    def gather(self, row: EventRow) -> None:
-        """Take a row for the next write."""
+    def gather(self, row: EventRow, new: bool) -> None:
+        """Take a row for the next write, a new one or one that history has already."""
         self._rows.append(row)
+        if new:
+            self.count_row()
 
     def consume(self, ids: Iterable[UUID], location: str) -> None:
         """Record with the next write that signals were taken by the listen at a location."""
@@ -101,41 +106,36 @@ class Outgoing:
 
     def flush(self, outcome: Outcome | None = None) -> None:
         """Hand what is gathered to the journal, now or when a transaction of its own has ended."""
+        rows = self._rows
+        if not rows and outcome is None and not self._calls:
+            return
         if self._writing_alone or self._next is not None:
             self._outcome = outcome or self._outcome
             return
-        if not self._rows and outcome is None and not self._calls:
-            return
-        if not self._rows and outcome is None and not self._in_flight:
+        if not rows and outcome is None:
             calls, self._calls = self._calls, []
-            for call in calls:
-                call()
+            if self._in_flight:
+                # Everything gathered is in flight already: wait for the last write.
+                self._in_flight[-1][1].extend(calls)
+            else:
+                for call in calls:
+                    call()
             return
-        if not self._rows and outcome is None:
-            # Everything gathered is in flight already: wait for the last write.
-            self._in_flight[-1][1].extend(self._calls)
-            self._calls = []
-            return
-        state = tags = None
+        run = self._run
+        claimed = run.claimed
+        write = Write(claimed.workflow_id, claimed.epoch, rows, outcome, self._committed, self._refused)
+        if self._consumed:
+            write.consumed, self._consumed = self._consumed, []
         if self.kept.changed:
-            state, tags = self.kept.texts()
+            write.state, write.tags = self.kept.texts()
             self.kept.hand_over()
-        write = Write(
-            self._run.claimed.workflow_id,
-            self._run.claimed.epoch,
-            self._rows,
-            outcome,
-            self._committed,
-            self._refused,
-            self._consumed,
-            state,
-            tags,
-            self._cancels,
-            self._messages,
-        )
+        if self._cancels is not None:
+            write.cancels, self._cancels = self._cancels, None
+        if self._messages:
+            write.messages, self._messages = self._messages, []
         self._in_flight.append((self._deliveries, self._calls))
-        self.drop()
-        self._run.host.journal.write(write)
+        self._rows, self._deliveries, self._calls = [], [], []
+        run.host.journal.write(write)
 
     def write_alone(self, begin: Callable[[], None]) -> None:
         """Let another transaction write: call `begin` in its turn, and write nothing more until `written_alone`."""
@@ -175,8 +175,8 @@ class Outgoing:
         if run.closed:
             return
         for delivery in deliveries:
-            delivery.committed = True
             delivery.at = at
+            delivery.committed = True
         if write.outcome is not None:
             run.left(write.outcome)
             return
@@ -205,6 +205,10 @@ class Outgoing:
     def count_row(self) -> None:
         """Active history has one row more."""
         self._active_rows += 1
+        if self._active_rows > self._unremarkable_rows:
+            self._tell_of_many_rows()
+
+    def _tell_of_many_rows(self) -> None:
         limits = self._run.host.limits
         if self._active_rows == limits.warn_rows:
             log.warning(

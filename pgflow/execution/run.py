@@ -89,7 +89,8 @@ class Run:
         self.aftermath: list[Step] | None = None
         """Since a failure was delivered and no step called after it: what failed, or was cancelled by the code."""
         self.mailbox = Mailbox(claimed.signals)
-        self._outgoing = Outgoing(self)
+        self.outgoing = Outgoing(self)
+        """What is to be written."""
         self.order = Order(max(self.history.max_seq, *claimed.cancellations, 0))
         """What waits to be delivered to the code."""
         self._waits = Waits(host, lambda: host.schedule(self))
@@ -148,7 +149,7 @@ class Run:
                         self.host.schedule(self)
                         self._replaying = self.order.replaying
                         if not self._replaying:
-                            self._outgoing.flush()
+                            self.outgoing.flush()
                         return
         finally:
             self._pumping = False
@@ -222,7 +223,7 @@ class Run:
     def _come_apart(self) -> None:
         """Free what nothing will ask for any more: its parts point back to this run, and the collector of such circles comes late."""
         self.scope.come_apart()
-        del self.scope, self.loop, self.crossings, self.order, self.bodies, self._outgoing, self._waits, self._root
+        del self.scope, self.loop, self.crossings, self.order, self.bodies, self.outgoing, self._waits, self._root
 
     # What scopes and steps ask for
 
@@ -246,19 +247,13 @@ class Run:
         if self.fatal is None:
             self.fatal = error
 
-    def take_row(self, row: EventRow, new: bool) -> None:
-        """Gather a row for the next write, a new one or one that history has already."""
-        self._outgoing.gather(row)
-        if new:
-            self._outgoing.count_row()
-
     def send(self, message: Message) -> None:
         """Send a message once the rows gathered so far are committed; the step's own row comes with the same write."""
-        self._outgoing.send(message)
+        self.outgoing.send(message)
 
     def consume(self, ids: Iterable[UUID], location: str) -> None:
         """Record with the next write that signals were taken by the listen at a location."""
-        self._outgoing.consume(ids, location)
+        self.outgoing.consume(ids, location)
 
     def replays_at_once(self, seq: int | None) -> bool:
         """Whether the running task, were it to wait for the recorded result of this place, would be the next to go on, with it.
@@ -281,9 +276,9 @@ class Run:
         """Record how a step ended; its result is delivered once that is committed."""
         step.finished = True
         self.unpark(step)
-        delivery = self.order.place(step, lambda at: step.deliver(status, output, error, at))
+        delivery = self.order.place_result(step, status, output, error)
         step.scope.record(step, step.row(status, delivery.seq, output, error))
-        self._outgoing.deliver_after(delivery)
+        self.outgoing.deliver_after(delivery)
         self.flush_soon()
 
     def finish_together(self, calls: Iterable[Callable[[], None]]) -> None:
@@ -303,7 +298,7 @@ class Run:
         if not self._pumping and not self._replaying and self._outcome is None and not self.closed:
             if self._stopping:
                 self.host.schedule(self)
-            self._outgoing.flush()
+            self.outgoing.flush()
 
     def start_attempt(self, call: ActivityCall) -> None:
         """Let an attempt begin, when the run is at rest."""
@@ -314,7 +309,7 @@ class Run:
 
     def after_commit(self, call: Callable[[], None]) -> None:
         """Call `call` once all rows gathered so far are committed."""
-        self._outgoing.call_after(call)
+        self.outgoing.call_after(call)
         self.flush_soon()
 
     def park(self, step: Step, wake_at: datetime | None, short: bool = False) -> None:
@@ -325,8 +320,9 @@ class Run:
 
     def unpark(self, step: Step) -> None:
         """`step` no longer waits."""
-        if self._waits.parked:
-            self._waits.unpark(step)
+        waits = self._waits
+        if waits.parked:
+            waits.unpark(step)
 
     def hold(self) -> asyncio.Future[None]:
         """A future to be awaited at once, during which no code of the run goes on and nothing is delivered to it."""
@@ -352,7 +348,7 @@ class Run:
     ) -> Delivery:
         """A place in the order of completion for something that is committed with the next write."""
         delivery = self.order.place(step, deliver)
-        self._outgoing.deliver_after(delivery)
+        self.outgoing.deliver_after(delivery)
         return delivery
 
     def reserve(self, step: Step, deliver: Callable[[datetime], None]) -> Delivery:
@@ -365,20 +361,20 @@ class Run:
     @property
     def kept(self) -> Kept:
         """What activities keep with the workflow."""
-        return self._outgoing.kept
+        return self.outgoing.kept
 
     def write_alone(self, begin: Callable[[], None]) -> None:
         """Let another transaction than the journal's write: `begin` is called when all that was gathered is durable.
 
         Nothing more of this run is written until `written_alone`.
         """
-        self._outgoing.write_alone(begin)
+        self.outgoing.write_alone(begin)
 
     def written_alone(self, new: bool) -> None:
         """Such a transaction has ended; whether history has a new row by it."""
         if new:
-            self._outgoing.count_row()
-        self._outgoing.written_alone()
+            self.outgoing.count_row()
+        self.outgoing.written_alone()
         self.host.schedule(self)
 
     def advance_after_writes(self, advance: Advance) -> None:
@@ -389,7 +385,7 @@ class Run:
     def advanced(self, moved: int) -> None:
         """One advancement has committed; so many rows have left active history."""
         self.advancing -= 1
-        self._outgoing.forget_rows(moved)
+        self.outgoing.forget_rows(moved)
         self.host.schedule(self)
 
     def lost(self, error: BaseException) -> None:
@@ -402,12 +398,12 @@ class Run:
             self.host.finished(self, None)
             return
         log.error("%s: the database refused its rows: %s", self.label, error)
-        self._outgoing.drop()
+        self.outgoing.drop()
         self._write_outcome(Failed(encode_error(error)))
 
     def drop_gathered(self) -> None:
         """Forget the rows that are gathered and not yet written."""
-        self._outgoing.drop()
+        self.outgoing.drop()
 
     def left(self, outcome: Outcome) -> None:
         """The outcome is committed: leave memory, or stay there asleep."""
@@ -420,7 +416,7 @@ class Run:
     def _rest(self) -> None:
         if self._stopping and self._replaying:
             self.give_up_attempts()  # none of them has begun
-            self._outgoing.drop()
+            self.outgoing.drop()
         self._replaying = False
         if self._starting:
             starting, self._starting = self._starting, []
@@ -441,7 +437,7 @@ class Run:
             or self.advancing
             or self._waits.short
             or self.order.on_their_way
-            or self._outgoing.awaited
+            or self.outgoing.awaited
             or self.loop.frozen
             or self.crossings.busy
         )
@@ -449,11 +445,11 @@ class Run:
             if self._waits.parked:
                 self._write_outcome(self._waits.suspension(self.claimed.mailbox))
                 return
-            if not self._outgoing.calls_in_flight:
+            if not self.outgoing.calls_in_flight:
                 self._write_outcome(stuck(self))
                 return
         self._waits.set_timer()
-        self._outgoing.flush()
+        self.outgoing.flush()
 
     def _cancel(self) -> None:
         """Nothing waits to be delivered: the request to cancel is next."""
@@ -461,15 +457,15 @@ class Run:
         if seq is not None:
             self.claimed.cancel_requested = False
             self._cancel_taken_at = math.inf  # until that is committed, whoever looks sees the request
-            self._outgoing.cancel(seq)
-            self._outgoing.call_after(self._cancel_is_taken)
+            self.outgoing.cancel(seq)
+            self.outgoing.call_after(self._cancel_is_taken)
 
     def _cancel_is_taken(self) -> None:
         self._cancel_taken_at = time.monotonic()
 
     def _hand_back_when_idle(self) -> None:
-        if self.attempts_running or self.advancing or self.crossings.in_flight or self._outgoing.alone:
-            self._outgoing.flush()
+        if self.attempts_running or self.advancing or self.crossings.in_flight or self.outgoing.alone:
+            self.outgoing.flush()
         else:
             self._write_outcome(Released())
 
@@ -483,7 +479,7 @@ class Run:
     def _write_outcome(self, outcome: Outcome) -> None:
         self._outcome = outcome
         self._waits.cancel_timer()
-        self._outgoing.flush(outcome)
+        self.outgoing.flush(outcome)
 
     def _end(self, root: asyncio.Task[Any]) -> None:
         if isinstance(self.fatal, LeaseLost):
@@ -491,7 +487,7 @@ class Run:
         elif self.advancing or self.crossings.in_flight:
             # The lease is kept until that is done, which schedules this run again.
             if self.fatal is None:
-                self._outgoing.flush()
+                self.outgoing.flush()
         else:
             self._write_outcome(outcome_of(self, root))
 

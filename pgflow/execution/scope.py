@@ -156,22 +156,24 @@ class Scope:
     def call(self, step: Step) -> None:
         """Fix the location of a step that the code has just called."""
         self.check_usable()
+        run = self.run
         try:
-            location, event = self.cursor.step(step.kind, step.name, step.version)
+            step.location, event = self.cursor.step(step.kind, step.name, step.version)
         except Exception as error:
-            self.run.end_with(error)
-        step.location = location
+            run.end_with(error)
         step.event = event
         step.covering = self.covering
-        step.recorded = event is not None
-        step.seq = event.seq if event is not None else None
         if event is None:
+            step.recorded = False
+            step.seq = None
             self.unrecorded.append(step)
         else:
+            step.recorded = True
+            step.seq = event.seq
             step.attempts = event.attempts
         self.unfinished[step] = None
-        self.run.calls += 1
-        self.run.aftermath = None
+        run.calls += 1
+        run.aftermath = None
 
     def holds_end_of(self, kind: str, name: str, version: int) -> bool:
         """Whether history holds how the step ended that would be called now: then it needs no arguments."""
@@ -181,7 +183,7 @@ class Scope:
     def record(self, step: Step, row: EventRow) -> None:
         """Hand a step's row to the run's next write, and rows for earlier steps that have none: no holes."""
         new = not step.recorded
-        if not step.recorded:
+        if new:
             self.record_before(step)
             step.recorded = True
         if row.seq is not None:
@@ -213,7 +215,7 @@ class Scope:
             row = row._replace(turn_state=self._turn_state, turn_now=self.turn_now, turn_seq=self.turn_seq)
             self._turn_state = None
         self.has_rows = True
-        self.run.take_row(row, new)
+        self.run.outgoing.gather(row, new)
 
     def pass_time(self, at: datetime) -> None:
         """An event recorded at this time has been passed."""

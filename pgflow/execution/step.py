@@ -12,6 +12,7 @@ from history or from a commit, it reaches the code through `deliver`, one step a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,6 +29,9 @@ from pgflow.history.location import display
 
 if TYPE_CHECKING:
     from pgflow.execution.scope import Scope
+
+_new_row: Callable[[type[EventRow], tuple[Any, ...]], EventRow] = tuple.__new__
+"""`EventRow(...)` without the call in between: every step makes one."""
 
 _ENDED_WITH_RESULT = (STATUS_COMPLETED, STATUS_FAILED)
 
@@ -150,7 +154,9 @@ class Step:
         if self.settled:
             return
         self.settle()
-        self.scope.pass_time(at)
+        scope = self.scope
+        if at > scope.now:
+            scope.now = at
         future = self.future
         assert future is not None
         if future.done():
@@ -178,8 +184,9 @@ class Step:
     def settle(self) -> None:
         """Nothing more happens to this step."""
         self.settled = True
-        self.scope.unfinished.pop(self, None)
-        self.scope.run.unpark(self)
+        scope = self.scope
+        scope.unfinished.pop(self, None)
+        scope.run.unpark(self)
 
     def drop(self) -> None:
         """Cancel this step: its work ends, a later result is not taken, and the code that awaits it is cancelled."""
@@ -200,24 +207,27 @@ class Step:
         wake_at: datetime | None = None,
     ) -> EventRow:
         """The row of history that says how this step stands."""
-        scope = self.scope
-        return EventRow(
-            self.location,
-            scope.iteration,
-            seq,
-            self.version,
-            self.kind,
-            self.name,
-            status,
-            self.attempts,
-            self.input,
-            output,
-            error,
-            wake_at,
-            None,
-            None,
-            None,
-            None,
+        return _new_row(
+            EventRow,
+            (
+                self.location,
+                self.scope.iteration,
+                seq,
+                self.version,
+                self.kind,
+                self.name,
+                status,
+                self.attempts,
+                self.input,
+                output,
+                error,
+                wake_at,
+                None,
+                None,
+                None,
+                None,
+                None,
+            ),
         )
 
     def pending_row(self) -> EventRow:

@@ -21,6 +21,7 @@ from pgflow.history.location import (
     decode_coordinate,
     display,
     encode_coordinate,
+    encode_number,
     following,
 )
 
@@ -72,12 +73,12 @@ class Cursor:
         Raises:
             HistoryDiverged: history holds another step here; the cursor stays where it is.
         """
+        if self._at >= len(self._events):
+            return self._new()
         event = self.meets(kind, name, version)
         if event is not None:
             self._pass(event)
             return Step(event.location, event)
-        if self._at >= len(self._events):
-            return self._new()
         event = self._events[self._at]
         if event.version < version:
             return self._insertion(event)
@@ -123,8 +124,8 @@ class Cursor:
         return next((event for event in left if event.version < version), None)
 
     def _new(self) -> Step:
-        self._previous = following(self._last())
-        return Step(self._prefix + encode_coordinate(self._previous), None)
+        new = self._previous = following(self._last())
+        return Step(self._prefix + encode_number(new[0]), None)
 
     def _insertion(self, event: Event) -> Step:
         self._previous = between(self._last(), self._coordinate(event))

@@ -6,6 +6,8 @@ step was inserted. Stored as text that sorts, byte by byte, in execution order.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 Coordinate = tuple[int, ...]
 Location = tuple[Coordinate, ...]
 
@@ -36,14 +38,16 @@ def between(previous: Coordinate, next: Coordinate) -> Coordinate:
     return (*previous, 1)
 
 
-def _encode_number(number: int) -> str:
+@lru_cache(maxsize=1024)
+def encode_number(number: int) -> str:
+    """The stored form of an ordinate, e.g. `a10`."""
     digits = str(number)
     return digits if len(digits) == 1 else chr(ord("a") + len(digits) - 2) + digits
 
 
 def encode_coordinate(coordinate: Coordinate) -> str:
     """The stored form of one coordinate, e.g. `a10.1`."""
-    return ".".join(map(_encode_number, coordinate))
+    return ".".join(map(encode_number, coordinate))
 
 
 def decode_coordinate(stored: str) -> Coordinate:
@@ -55,7 +59,7 @@ def decode_coordinate(stored: str) -> Coordinate:
     numbers = []
     for ordinate in stored.split("."):
         digits = ordinate[1:] if ordinate[:1].isalpha() else ordinate
-        if not (digits.isascii() and digits.isdigit()) or _encode_number(int(digits)) != ordinate:
+        if not (digits.isascii() and digits.isdigit()) or encode_number(int(digits)) != ordinate:
             raise ValueError(f"{stored!r} is no stored coordinate: expected e.g. '7', 'a12' or '1.1'")
         numbers.append(int(digits))
     return tuple(numbers)
@@ -92,7 +96,7 @@ def subtree(stored: str) -> tuple[str, str]:
 
 def turn(loop: str, index: int) -> str:
     """The stored location of a loop's turn, counted from 0."""
-    return f"{loop},{_encode_number(index + 1)}"
+    return f"{loop},{encode_number(index + 1)}"
 
 
 def turns(loop: str, first: int, last: int) -> tuple[str, str]:
