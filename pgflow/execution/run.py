@@ -34,7 +34,6 @@ from pgflow.execution.ports import (
     Advance,
     Arrived,
     Claimed,
-    EventRow,
     Failed,
     Message,
     Outcome,
