@@ -118,6 +118,12 @@ class Activity(Generic[P, R]):
     is_async: bool
     _parameters: Parameters = field(repr=False)
     _returned: Returned = field(repr=False)
+    _label: str = field(init=False, repr=False)
+    _result: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_label", f'activity "{self.name}"')
+        object.__setattr__(self, "_result", f"result of {self._label}")
 
     def __call__(self, ctx: ActivityContext, *args: P.args, **kwargs: P.kwargs) -> Any:
         """The plain function, for tests; in a workflow, use `ctx.activity`."""
@@ -164,11 +170,11 @@ class Activity(Generic[P, R]):
             TypeError: the arguments do not fit the function's signature.
             SerializationError: an argument cannot be stored.
         """
-        return self._parameters.encode(args, kwargs, f'activity "{self.name}"', limit)
+        return self._parameters.encode(args, kwargs, self._label, limit)
 
     def decode_arguments(self, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments from a stored input."""
-        return self._parameters.decode(text, f'activity "{self.name}"')
+        return self._parameters.decode(text, self._label)
 
     def encode_result(self, value: Any, limit: int = PAYLOAD_LIMIT) -> str:
         """The result as JSON.
@@ -176,11 +182,11 @@ class Activity(Generic[P, R]):
         Raises:
             SerializationError: the value cannot be stored, or does not fit the annotation.
         """
-        return encode(value, self._returned(), what=f'result of activity "{self.name}"', limit=limit)
+        return encode(value, self._returned(), what=self._result, limit=limit)
 
     def decode_result(self, text: str) -> Any:
         """The result from its stored form."""
-        return decode(text, self._returned(), what=f'result of activity "{self.name}"')
+        return decode(text, self._returned(), what=self._result)
 
 
 WorkflowFunction = Callable[Concatenate["WorkflowContext", P], Coroutine[Any, Any, T]]

@@ -39,6 +39,8 @@ class Parameters:
             SerializationError: one of them cannot be stored, or together they are too large.
         """
         simple = self.simple
+        if not args and not kwargs and simple == ():
+            return "{}"
         if simple is not None and not kwargs and len(args) == len(simple):
             given = dict(zip(simple, args, strict=True))
         else:
@@ -65,7 +67,7 @@ class Parameters:
         Raises:
             SerializationError: it is no object, names an unknown parameter, leaves one out, or does not convert.
         """
-        if text == "{}" and not self.signature.parameters:
+        if text == "{}" and self.simple == ():
             return (), {}
         stored = loads(text)
         if not isinstance(stored, dict):

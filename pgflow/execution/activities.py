@@ -51,8 +51,8 @@ class ActivityStep(Step):
         self._failure: str | None = None
         # Arguments that do not fit must not use up a location; a replayed step does not need them at all.
         given: str | None = None
-        if not scope.holds_end_of(self.kind, activity.name, version):
-            given = activity.encode_arguments(args, kwargs, scope.run.host.limits.payload)
+        if scope.cursor.exhausted or not scope.holds_end_of(self.kind, activity.name, version):
+            given = activity.encode_arguments(args, kwargs, scope.run.limits.payload)
         super().__init__(scope, activity.name, version)
         self.input = given
 
@@ -90,13 +90,13 @@ class ActivityStep(Step):
         if self.settled or self.finished or run.closed:
             return
         run.attempts_running += 1
-        limit = run.host.limits.payload
+        limit = run.limits.payload
         context = ActivityContext(
             self.location,
             run.claimed.workflow_id,
             self.name,
             self.attempts + 1,
-            run.kept.text,
+            run.outgoing.kept.text,
             self._told,
             limit,
         )

@@ -118,7 +118,7 @@ class DispatchStep(CrossingStep):
     ) -> None:
         self._workflow = workflow if isinstance(workflow, Workflow) else None
         name = workflow_name(workflow)
-        limit = scope.run.host.limits.payload
+        limit = scope.run.limits.payload
         # Arguments that do not fit must not use up a location; a replayed step does not need them at all.
         ended = scope.holds_end_of(self.kind, name, version)
         text = None if ended else input_of(workflow, args, kwargs, limit)[1]

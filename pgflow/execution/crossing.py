@@ -84,9 +84,11 @@ class RunCrossings:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._gathered: dict[CrossingStep, None] = {}
+        self.gathered: dict[CrossingStep, None] = {}
+        """Crossings that wait to be handed over."""
         self._in_flight: dict[CrossingStep, None] = {}
-        self._awaiting: dict[AwaitingStep, None] = {}
+        self.awaiting: dict[AwaitingStep, None] = {}
+        """Steps that wait for the ends of other workflows."""
         self._unasked: list[AwaitingStep] = []
         self._asked_at = -1
         self._ask_again_at = 0.0
@@ -102,7 +104,7 @@ class RunCrossings:
     @property
     def busy(self) -> bool:
         """Whether an answer is on its way, or will be."""
-        return bool(self._in_flight or self._gathered) or self._asking
+        return bool(self._in_flight or self.gathered) or self._asking
 
     def in_flight_under(self, timeout: Any) -> bool:
         """Whether a crossing that a timeout covers is in flight."""
@@ -110,11 +112,11 @@ class RunCrossings:
 
     def gather(self, step: CrossingStep) -> None:
         """Take a crossing to be handed over at rest."""
-        self._gathered[step] = None
+        self.gathered[step] = None
 
     def withdraw(self, step: CrossingStep) -> None:
         """Do not hand it over, if that has not happened yet."""
-        self._gathered.pop(step, None)
+        self.gathered.pop(step, None)
 
     def hand_over(self, held_back: Callable[[Step], bool]) -> None:
         """At rest: hand over what is gathered, and ask what is to be asked.
@@ -123,9 +125,9 @@ class RunCrossings:
             held_back: whether a step is about to be cancelled.
         """
         run = self._run
-        if self._gathered and not run.claimed.cancel_requested:
-            for step in [step for step in self._gathered if not held_back(step)]:
-                del self._gathered[step]
+        if self.gathered and not run.claimed.cancel_requested:
+            for step in [step for step in self.gathered if not held_back(step)]:
+                del self.gathered[step]
                 self._in_flight[step] = None
                 run.host.crossings.cross(self._crossing(step))
         self._ask()
@@ -154,12 +156,12 @@ class RunCrossings:
 
     def await_end(self, step: AwaitingStep) -> None:
         """Ask how the step's workflow has ended, at rest and whenever news of children come, until it has."""
-        self._awaiting[step] = None
+        self.awaiting[step] = None
         self._unasked.append(step)
 
     def forget(self, step: AwaitingStep) -> None:
         """The step no longer waits."""
-        self._awaiting.pop(step, None)
+        self.awaiting.pop(step, None)
 
     def _ask(self) -> None:
         """Ask of all when the mailbox has grown, else of those that have not been asked of yet.
@@ -168,11 +170,11 @@ class RunCrossings:
         run does not go to sleep. Many children are not asked of at every piece of news, but a little later, of all that has come.
         """
         mailbox = self._run.claimed.mailbox
-        if self._asking or not (self._awaiting and (self._unasked or mailbox > self._asked_at)):
+        if self._asking or not (self.awaiting and (self._unasked or mailbox > self._asked_at)):
             return
         again = mailbox > self._asked_at
-        steps = self._awaiting if again else self._unasked
-        asked = [step for step in steps if step in self._awaiting]
+        steps = self.awaiting if again else self._unasked
+        asked = [step for step in steps if step in self.awaiting]
         self._unasked = []
         self._asked_at = mailbox
         if asked:
@@ -193,10 +195,10 @@ class RunCrossings:
             [
                 partial(self._ended, step, found[step.child_id])
                 for step in asked
-                if step.child_id in found and step in self._awaiting
+                if step.child_id in found and step in self.awaiting
             ]
         )
 
     def _ended(self, step: AwaitingStep, standing: Standing | None) -> None:
-        self._awaiting.pop(step, None)
+        self.awaiting.pop(step, None)
         step.answered(standing)

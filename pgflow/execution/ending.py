@@ -27,7 +27,7 @@ def outcome_of(run: Run, root: asyncio.Task[Any]) -> Outcome:
         try:
             run.scope.check_latent(error)
             if error is None:
-                output = run.workflow.encode_result(root.result(), run.host.limits.payload)
+                output = run.workflow.encode_result(root.result(), run.limits.payload)
             elif run.cancelled and root.cancelled():
                 _abandon_rest(run)
                 return Cancelled()

@@ -88,7 +88,7 @@ class LoopStep(Step):
         self._waiting: list[asyncio.Future[None]] = []
         self._break: Delivery | None = None
         self._first_state = encode(
-            state, plan.state_type, what=f'state of loop "{name}"', limit=scope.run.host.limits.payload
+            state, plan.state_type, what=f'state of loop "{name}"', limit=scope.run.limits.payload
         )
         super().__init__(scope, name, version)
 
@@ -112,7 +112,7 @@ class LoopStep(Step):
 
     async def _turns(self) -> Any:
         plan, outer, run = self._plan, self.scope, self.scope.run
-        limit = run.host.limits.payload
+        limit = run.limits.payload
         index, state, now, seq = self._resume()
         if seq is not None and seq > run.order.passed:
             await self._unmoved(lambda: run.order.after(seq, run.loop.create_future()), seq)

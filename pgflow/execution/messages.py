@@ -52,5 +52,5 @@ class PublishStep(Step):
 
 def _encoded(scope: Scope, name: str, message: Any, tags: Mapping[str, Any] | None) -> Message:
     run = scope.run
-    body = encode(message, type(message), what=f'message "{name}"', limit=run.host.limits.payload)
+    body = encode(message, type(message), what=f'message "{name}"', limit=run.limits.payload)
     return Message(run.claimed.workflow_id, name, tags_text(tags, TAGS_LIMIT), body)

@@ -38,7 +38,7 @@ class Outgoing:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._active_rows = len(run.claimed.events)
-        limits = run.host.limits
+        limits = run.limits
         self._unremarkable_rows = min(limits.warn_rows - 1, limits.max_rows)
         """Up to so many active rows nothing is said."""
         self._rows: list[EventRow] = []
@@ -209,7 +209,7 @@ class Outgoing:
             self._tell_of_many_rows()
 
     def _tell_of_many_rows(self) -> None:
-        limits = self._run.host.limits
+        limits = self._run.limits
         if self._active_rows == limits.warn_rows:
             log.warning(
                 "%s has %d rows of active history, which every wake-up reads again. Put its repetition in `ctx.loop(...)`, "

@@ -70,6 +70,7 @@ class Run:
         self.claimed = claimed
         self.workflow = workflow
         self.host = host
+        self.limits = host.limits
         self.label = f'workflow "{claimed.name}" {claimed.workflow_id}'
         self.loop = RunLoop(self.label, claimed.seed.int, self._loop_time, self.note_fatal)  # type: ignore[abstract]
         self.history = HistoryIndex(claimed.events)
@@ -103,6 +104,10 @@ class Run:
         self._replaying = False
         """Whether a pump has ended in the middle of recorded results: code that diverges later in them must have done nothing."""
         self._at_once = 0
+        self._until = 0.0
+        """When this pump lets other runs go on."""
+        self._rounds = 0
+        """Results that this pump has delivered; -1: its time was over before there were no more."""
         self._starting: list[ActivityCall] = []
         self._stopping = False
         self._root: asyncio.Task[Any] | None = None
@@ -122,37 +127,45 @@ class Run:
         """Bring the run to rest. Called by the worker from a plain callback."""
         if self.closed or self._outcome is not None:
             return
-        self._pumping = True
-        until = time.monotonic() + _SLICE
-        rounds = 0
         root = self._root
         assert root is not None
-        yielded, self._yielded = self._yielded, None
-        if yielded is not None:
+        self._pumping = True
+        self._until = time.monotonic() + _SLICE
+        self._rounds = 0
+        if self._yielded is not None:
+            yielded, self._yielded = self._yielded, None
             self.loop.thaw(yielded)
-        loop = self.loop
         try:
             if not self._stopping:
                 self._waits.catch_up()
-            while True:
-                loop.drain()
-                if self.fatal is not None or root.done():
-                    self._end(root)
-                    return
-                if self._stopping or loop.frozen or not self.order.deliver_next():
-                    break
-                rounds += 1
-                if rounds % 64 == 0 or self._at_once >= _BETWEEN_LOOKS:
-                    self._at_once = 0
-                    if time.monotonic() > until:
-                        self.host.schedule(self)
-                        self._replaying = self.order.replaying
-                        if not self._replaying:
-                            self.outgoing.flush()
-                        return
+            self.loop.drain(self._deliver_next)
+            if self.fatal is not None or root.done():
+                self._end(root)
+                return
         finally:
             self._pumping = False
-        self._rest()
+        if self._rounds >= 0:
+            self._rest()
+            return
+        self.host.schedule(self)
+        self._replaying = self.order.replaying
+        if not self._replaying:
+            self.outgoing.flush()
+
+    def _deliver_next(self) -> bool:
+        """The code is at rest: deliver the next result to it, if there is one and this pump has time for it."""
+        root = self._root
+        if self.fatal is not None or self._stopping or self.loop.frozen or (root is not None and root.done()):
+            return False
+        if not self.order.deliver_next():
+            return False
+        self._rounds += 1
+        if self._rounds % 64 == 0 or self._at_once >= _BETWEEN_LOOKS:
+            self._at_once = 0
+            if time.monotonic() > self._until:
+                self._rounds = -1
+                return False
+        return True
 
     def fail_by_engine(self, error: Exception) -> None:
         """An error of the engine's own has left a pump: the workflow fails with it, and writes no event.
@@ -425,10 +438,13 @@ class Run:
             self._hand_back_when_idle()
             return
         if not self.loop.frozen:
-            self._waits.fire_timeouts(self.order, self.crossings)
-            if self.claimed.cancel_requested and not (self.order.on_their_way or self.crossings.in_flight):
+            crossings, waits = self.crossings, self._waits
+            if waits.due_timeouts:
+                waits.fire_timeouts(self.order, crossings)
+            if self.claimed.cancel_requested and not (self.order.on_their_way or crossings.in_flight):
                 self._cancel()
-            self.crossings.hand_over(self._waits.overdue)
+            if crossings.gathered or crossings.awaiting:
+                crossings.hand_over(waits.overdue)
         if self._yielded is not None:
             self.host.schedule(self)
         waiting = (

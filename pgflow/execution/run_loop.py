@@ -184,29 +184,34 @@ class RunLoop(asyncio.AbstractEventLoop):
         self.frozen = False
         """Whether a task waits for something that the code must not be able to observe."""
 
-    def drain(self) -> None:
-        """Run callbacks until none is ready. To be called from a plain callback, not from within a task."""
+    def drain(self, deliver_next: Callable[[], bool] = lambda: False) -> None:
+        """Run callbacks until none is ready. To be called from a plain callback, not from within a task.
+
+        Parameters:
+            deliver_next: called whenever none is ready; there may be more after it if it answers true.
+        """
         ready = self._ready
-        if not ready or self.frozen:
-            return
         outer, hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
         asyncio._set_running_loop(self)
         sys.set_asyncgen_hooks(None, None)  # the worker's loop must not adopt this run's generators
         try:
-            while ready and not self.frozen:
-                handle = ready.popleft()
-                if handle._cancelled:
-                    continue
-                try:
-                    handle._context.run(handle._callback, *handle._args)
-                except (SystemExit, KeyboardInterrupt):
-                    # asyncio raises these through the loop *after* it has stored them in the task. The task's
-                    # owner finds them there; a workflow that calls sys.exit() must not end the worker.
-                    continue
-                except BaseException as error:
-                    self.call_exception_handler(
-                        {"message": f"Exception in callback {handle._callback!r}", "exception": error}
-                    )
+            while True:
+                while ready and not self.frozen:
+                    handle = ready.popleft()
+                    if handle._cancelled:
+                        continue
+                    try:
+                        handle._context.run(handle._callback, *handle._args)
+                    except (SystemExit, KeyboardInterrupt):
+                        # asyncio raises these through the loop *after* it has stored them in the task. The task's
+                        # owner finds them there; a workflow that calls sys.exit() must not end the worker.
+                        continue
+                    except BaseException as error:
+                        self.call_exception_handler(
+                            {"message": f"Exception in callback {handle._callback!r}", "exception": error}
+                        )
+                if not deliver_next():
+                    break
         finally:
             asyncio._set_running_loop(outer)
             sys.set_asyncgen_hooks(*hooks)

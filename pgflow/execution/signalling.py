@@ -41,7 +41,7 @@ class SignalStep(CrossingStep):
     ) -> None:
         name = signal_name(type(body), "ctx.signal")
         # What does not fit must not use up a location.
-        self._sending = sending_of(UUID(int=0), body, to, workflow, tags, scope.run.host.limits.payload)
+        self._sending = sending_of(UUID(int=0), body, to, workflow, tags, scope.run.limits.payload)
         self._missing_ok = missing_ok
         super().__init__(scope, name, version)
         self.input = _described(self._sending)

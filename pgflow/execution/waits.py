@@ -45,7 +45,7 @@ class Waits:
         self._moments: list[tuple[datetime, int, Step]] = []
         """When steps go on, the earliest first; those that no longer wait then are passed over."""
         self._entries = 0
-        self._due_timeouts: list[TimeoutStep] = []
+        self.due_timeouts: list[TimeoutStep] = []
         self._timer: Timer | None = None
         self._timer_at: datetime | None = None
         self._fired = False
@@ -104,7 +104,7 @@ class Waits:
 
     def set_timer(self) -> None:
         """See to it that the run is woken at the earliest moment."""
-        first = self._first()
+        first = self._first() if self._moments else None
         if first == self._timer_at and self._timer is not None:
             return
         self.cancel_timer()
@@ -139,23 +139,21 @@ class Waits:
 
     def add_due_timeout(self, timeout: TimeoutStep) -> None:
         """The deadline of an open timeout has passed; it fires at rest."""
-        self._due_timeouts.append(timeout)
+        self.due_timeouts.append(timeout)
 
     def overdue(self, step: Step) -> bool:
         """Whether a timeout that covers the step is due and has not fired yet."""
-        return any(timeout in step.covering for timeout in self._due_timeouts)
+        return any(timeout in step.covering for timeout in self.due_timeouts)
 
     def fire_timeouts(self, order: Order, crossings: RunCrossings) -> None:
         """At rest: fire the timeouts that are due, unless a result of a step they cover is on its way."""
-        if not self._due_timeouts:
-            return
-        due, self._due_timeouts = self._due_timeouts, []
+        due, self.due_timeouts = self.due_timeouts, []
         awaited = order.awaited_under()
         for timeout in due:
             if timeout.settled:
                 continue
             if timeout in awaited or crossings.in_flight_under(timeout):
-                self._due_timeouts.append(timeout)  # a result of a step it covers comes first
+                self.due_timeouts.append(timeout)  # a result of a step it covers comes first
             else:
                 timeout.fire()
                 awaited.update(timeout.covering)

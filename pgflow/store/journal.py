@@ -58,6 +58,9 @@ _POISON = ("22", "23", "54")
 """SQLSTATE classes that speak of the data itself: data exception, integrity violation, limit exceeded."""
 
 
+_ENDS = (Completed, Failed, Cancelled)
+"""Outcomes that others may wait for."""
+
 Verdict = tuple[Write, datetime | BaseException]
 
 
@@ -128,7 +131,8 @@ class Journal:
         self._on_batch = on_batch
         self._on_death = on_death
         self._line = Line(database, "journal")
-        self._waiting: deque[tuple[Write, int]] = deque()
+        self._waiting: deque[tuple[Write, int, int]] = deque()
+        """With their weights and sizes."""
         self._busy: dict[RunKey, list[Write]] = {}
         self._sent: list[Write] = []
         self._doubtful: set[int] = set()
@@ -157,9 +161,10 @@ class Journal:
 
     def write(self, write: Write) -> None:
         """Take one write; it is in the next batch, or in a later one when its run's row is busy."""
-        self._waiting.append((write, size_of(write)))
+        weight = len(write.rows) + 1
+        self._waiting.append((write, weight, size_of(write)))
         self._unsettled += 1
-        self._backlog += _weight(write)
+        self._backlog += weight
         if not self._arrived.is_set():
             self._empty.clear()
             self._arrived.set()
@@ -184,13 +189,11 @@ class Journal:
             self._task = None
         await self._line.drop()
         parked = [write for writes in self._busy.values() for write in writes]
-        left = [*self._sent, *parked, *(write for write, _ in self._waiting)]
+        left = [*self._sent, *parked, *(write for write, _, _ in self._waiting)]
         self._sent, self._busy = [], {}
         self._waiting.clear()
-        for write in left:
-            self._settle(
-                write, LeaseLost("the worker's journal was closed before this could be written")
-            )
+        closed = LeaseLost("the worker's journal was closed before this could be written")
+        self._deliver([(write, closed) for write in left])
 
     async def _run(self) -> None:
         """Send batch after batch; results are delivered while the next batch is on its way."""
@@ -220,11 +223,12 @@ class Journal:
     def _with_later_writes(self, answer: _Answer) -> list[Verdict]:
         """The verdicts, and the same one for writes of a poisoned run that were handed over after it."""
         settled = list(answer.settled)
-        kept: deque[tuple[Write, int]] = deque()
-        for write, size in self._waiting:
+        kept: deque[tuple[Write, int, int]] = deque()
+        for waiting in self._waiting:
+            write = waiting[0]
             error = answer.poisoned.get((write.workflow_id, write.epoch))
             if error is None:
-                kept.append((write, size))
+                kept.append(waiting)
             else:
                 settled.append((write, error))
         self._waiting = kept
@@ -245,16 +249,16 @@ class Journal:
                 break
             parked = self._busy.pop(key)
             writes += parked
-            rows += sum(map(_weight, parked))
+            rows += sum([len(write.rows) + 1 for write in parked])
             size += sum(map(size_of, parked))
         waiting = self._waiting
         while waiting:
-            write, its_size = waiting[0]
+            write, weight, its_size = waiting[0]
             if self._busy and (key := (write.workflow_id, write.epoch)) in self._busy:
                 self._busy[key].append(write)
                 waiting.popleft()
                 continue
-            rows += _weight(write)
+            rows += weight
             size += its_size
             if writes and (rows > self._max_rows or size > self._max_bytes):
                 break
@@ -264,25 +268,23 @@ class Journal:
 
     def _deliver(self, settled: list[Verdict]) -> None:
         """Tell each write of a batch what became of it, in the order in which a run's writes were handed over."""
-        for write, verdict in settled:
-            self._settle(write, verdict)
-
-    def _settle(self, write: Write, verdict: datetime | BaseException) -> None:
-        self._backlog -= _weight(write)
-        self._unsettled -= 1
+        self._backlog -= sum([len(write.rows) for write, _ in settled]) + len(settled)
+        self._unsettled -= len(settled)
         if self._backlog < self.bound:
             self._roomy.set()
         if not self._unsettled:
             self._empty.set()
-        self._doubtful.discard(id(write))
-        try:
-            if isinstance(verdict, datetime):
-                write.on_commit(write, verdict)
-            else:
-                write.on_refused(write, verdict)
-        except Exception:
-            # One run's callback must not keep the others from hearing of theirs.
-            _log.exception("a journal callback of workflow %s failed", write.workflow_id)
+        if self._doubtful:
+            self._doubtful.difference_update([id(write) for write, _ in settled])
+        for write, verdict in settled:
+            try:
+                if isinstance(verdict, datetime):
+                    write.on_commit(write, verdict)
+                else:
+                    write.on_refused(write, verdict)
+            except Exception:
+                # One run's callback must not keep the others from hearing of theirs.
+                _log.exception("a journal callback of workflow %s failed", write.workflow_id)
 
     async def _write(self, parts: list[Part]) -> _Answer:
         """Write a batch until the database has said what it thinks of each of its runs."""
@@ -340,7 +342,7 @@ class Journal:
         statement, parameters = append(
             self._database.schema, self._worker, parts, careful=careful
         )
-        ended = [part.key[0] for part in parts if isinstance(part.outcome, Completed | Failed | Cancelled)]
+        ended = [part.key[0] for part in parts if isinstance(part.outcome, _ENDS)]
         if self._doubtful:
             doubtful = [
                 part for part in parts if any(id(write) in self._doubtful for write in part.writes)
@@ -415,11 +417,6 @@ def _read(
             gone = lost(part.key)
             settled.extend([(write, gone) for write in part.writes])
     return _Answer(settled, waiting, {})
-
-
-def _weight(write: Write) -> int:
-    """What a write counts for in bounds: its rows, and one for what else it does."""
-    return len(write.rows) + 1
 
 
 def _ended(
