@@ -58,13 +58,13 @@ class ActivityStep(Step):
 
     def start(self) -> None:
         event = self.event
-        run = self.scope.run
         if event is not None:
+            run = self.scope.run
             self._told, self._failure = event.output, event.error
-        if event is not None and event.wake_at is not None and event.wake_at > run.host.now():
-            run.park(self, event.wake_at)
-        else:
-            self._run_attempt()
+            if event.wake_at is not None and event.wake_at > run.host.now():
+                run.park(self, event.wake_at)
+                return
+        self._run_attempt()
 
     def due(self) -> None:
         # What the last attempt left must be durable before the next one begins.

@@ -165,7 +165,8 @@ class ActivityRunner:
         activity = call.activity
         lane = self._lanes[None if activity.transactional else activity.is_async]
         lane.waiting.append(call)
-        self._next(lane)
+        if not lane.standby:
+            self._next(lane)
 
     def pause(self) -> None:
         """Begin no more attempts until `resume`: what they would record has nowhere to go yet."""

@@ -287,7 +287,9 @@ class Run:
     ) -> None:
         """Record how a step ended; its result is delivered once that is committed."""
         step.finished = True
-        self.unpark(step)
+        waits = self._waits
+        if waits.parked:
+            waits.unpark(step)
         delivery = self.order.place_result(step, status, output, error)
         step.scope.record(step, step.row(status, delivery.seq, output, error))
         self.outgoing.deliver_after(delivery)
@@ -463,7 +465,8 @@ class Run:
             if not self.outgoing.calls_in_flight:
                 self._write_outcome(stuck(self))
                 return
-        self._waits.set_timer()
+        if self._waits.moments or self._waits.timer is not None:
+            self._waits.set_timer()
         self.outgoing.flush()
 
     def _cancel(self) -> None:

@@ -184,11 +184,19 @@ class Scope:
         """Hand a step's row to the run's next write, and rows for earlier steps that have none: no holes."""
         new = not step.recorded
         if new:
-            self.record_before(step)
             step.recorded = True
+            unrecorded = self.unrecorded
+            if unrecorded and unrecorded[0] is step:
+                unrecorded.popleft()
+            else:
+                self.record_before(step)
         if row.seq is not None:
             step.seq = row.seq
-        self._hand_over(row, new)
+        if self._turn_state is None:
+            self.has_rows = True
+            self.run.outgoing.gather(row, new)
+        else:
+            self._hand_over(row, new)
 
     def record_before(self, step: Step) -> None:
         """Hand over rows for the steps called before `step` that have none."""

@@ -97,11 +97,12 @@ class Step:
 
     async def run(self) -> Any:
         """The coroutine that user code awaits."""
-        self.check_not_dropped()
+        if self.dropped:
+            self.check_not_dropped()
         run, event = self.scope.run, self.event
         if event is not None and event.status == STATUS_COMPLETED and run.replays_at_once(event.seq):
             return self._recorded_result(event)
-        future = self.future = run.loop.create_future()
+        future = self.future = asyncio.Future(loop=run.loop)
         if event is None or event.status == STATUS_PENDING:
             self.start()
         elif event.status in _ENDED_WITH_RESULT:
@@ -186,7 +187,8 @@ class Step:
         self.settled = True
         scope = self.scope
         scope.unfinished.pop(self, None)
-        scope.run.unpark(self)
+        if not self.finished:  # what has finished waits for nothing any more
+            scope.run.unpark(self)
 
     def drop(self) -> None:
         """Cancel this step: its work ends, a later result is not taken, and the code that awaits it is cancelled."""

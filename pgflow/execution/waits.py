@@ -42,11 +42,11 @@ class Waits:
         """Those that wait since the run slept last."""
         self._listening: dict[ListenStep, None] = {}
         self._awaiting_children = 0
-        self._moments: list[tuple[datetime, int, Step]] = []
+        self.moments: list[tuple[datetime, int, Step]] = []
         """When steps go on, the earliest first; those that no longer wait then are passed over."""
         self._entries = 0
         self.due_timeouts: list[TimeoutStep] = []
-        self._timer: Timer | None = None
+        self.timer: Timer | None = None
         self._timer_at: datetime | None = None
         self._fired = False
 
@@ -62,10 +62,10 @@ class Waits:
         self._awaiting_children += step.awaits_child
         if wake_at is not None:
             self._entries += 1
-            heappush(self._moments, (wake_at, self._entries, step))
-            if len(self._moments) > 2 * len(self.parked) + 64:
-                self._moments = [entry for entry in self._moments if self._stands(entry)]
-                heapify(self._moments)
+            heappush(self.moments, (wake_at, self._entries, step))
+            if len(self.moments) > 2 * len(self.parked) + 64:
+                self.moments = [entry for entry in self.moments if self._stands(entry)]
+                heapify(self.moments)
 
     def unpark(self, step: Step) -> None:
         """`step` no longer waits."""
@@ -83,10 +83,10 @@ class Waits:
 
     def _first(self) -> datetime | None:
         """The earliest moment at which a step goes on."""
-        while self._moments:
-            if self._stands(self._moments[0]):
-                return self._moments[0][0]
-            heappop(self._moments)
+        while self.moments:
+            if self._stands(self.moments[0]):
+                return self.moments[0][0]
+            heappop(self.moments)
         return None
 
     def listening(self) -> list[ListenStep]:
@@ -104,22 +104,22 @@ class Waits:
 
     def set_timer(self) -> None:
         """See to it that the run is woken at the earliest moment."""
-        first = self._first() if self._moments else None
-        if first == self._timer_at and self._timer is not None:
+        first = self._first()
+        if first == self._timer_at and self.timer is not None:
             return
         self.cancel_timer()
         self._timer_at = first
         if first is not None:
-            self._timer = self._host.call_at(first, self._timer_fired)
+            self.timer = self._host.call_at(first, self._timer_fired)
 
     def cancel_timer(self) -> None:
         """Wake nobody any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def _timer_fired(self) -> None:
-        self._timer = None
+        self.timer = None
         self._fired = True
         self._wake()
 
@@ -133,7 +133,7 @@ class Waits:
         """Let the steps whose moment has come go on."""
         now = self._host.now()
         while (first := self._first()) is not None and first <= now:
-            step = heappop(self._moments)[2]
+            step = heappop(self.moments)[2]
             self.unpark(step)
             step.due()
 

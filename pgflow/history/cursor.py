@@ -124,7 +124,8 @@ class Cursor:
         return next((event for event in left if event.version < version), None)
 
     def _new(self) -> Step:
-        new = self._previous = following(self._last())
+        previous = self._previous
+        new = self._previous = following(self._coordinate(previous) if isinstance(previous, Event) else previous)
         return Step(self._prefix + encode_number(new[0]), None)
 
     def _insertion(self, event: Event) -> Step:

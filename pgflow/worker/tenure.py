@@ -95,6 +95,10 @@ class Tenure:
         self._loop = asyncio.get_running_loop()  # a run's own loop is "running" while its code executes
         self._clock = DatabaseClock()
         self._pump = Pump(on_death)
+        self.observe_time = self._clock.observe
+        """Learn from a commit what time it is."""
+        self.schedule = self._pump.schedule
+        """Pump a run in a later callback."""
         self._journal = Journal(
             database, worker_id, hints=notifier, on_batch=self._written, on_death=on_death
         )
@@ -388,14 +392,6 @@ class Tenure:
     def later(self, seconds: float) -> datetime:
         """The database's time in so many seconds."""
         return self._clock.now() + timedelta(seconds=seconds)
-
-    def observe_time(self, at: datetime) -> None:
-        """Learn from a commit what time it is."""
-        self._clock.observe(at)
-
-    def schedule(self, run: Run) -> None:
-        """Pump the run in a later callback."""
-        self._pump.schedule(run)
 
     def call_at(self, when: datetime, callback: Callable[[], None]) -> asyncio.TimerHandle:
         """Call back when the database's clock shows `when`."""
