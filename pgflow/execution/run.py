@@ -71,8 +71,7 @@ class Run:
         self.workflow = workflow
         self.host = host
         self.limits = host.limits
-        self.label = f'workflow "{claimed.name}" {claimed.workflow_id}'
-        self.loop = RunLoop(self.label, claimed.seed.int, self._loop_time, self.note_fatal)  # type: ignore[abstract]
+        self.loop = RunLoop(lambda: self.label, claimed.seed.int, self._loop_time, self.note_fatal)  # type: ignore[abstract]
         self.history = HistoryIndex(claimed.events)
         self.fatal: EngineError | None = None
         self.closed = False
@@ -112,6 +111,11 @@ class Run:
         self._stopping = False
         self._root: asyncio.Task[Any] | None = None
         self.scope = Scope(self, None, "", 0, claimed.created_at)
+
+    @property
+    def label(self) -> str:
+        """The workflow, for messages."""
+        return f'workflow "{self.claimed.name}" {self.claimed.workflow_id}'
 
     # Life
 

@@ -158,7 +158,7 @@ class RunLoop(asyncio.AbstractEventLoop):
     """The deterministic event loop of one run.
 
     Parameters:
-        name: the workflow and its id, for messages.
+        name: gives the workflow and its id, for messages.
         seed: the same in every life of the run, and another in other runs.
         time: the run's `now()` in seconds since the epoch; what `loop.time()` answers.
         fatal: told of a refusal, which ends the run whatever the code does with the exception.
@@ -168,7 +168,7 @@ class RunLoop(asyncio.AbstractEventLoop):
 
     def __init__(
         self,
-        name: str,
+        name: Callable[[], str],
         seed: int,
         time: Callable[[], float],
         fatal: Callable[[EngineError], None],
@@ -184,13 +184,15 @@ class RunLoop(asyncio.AbstractEventLoop):
         self.frozen = False
         """Whether a task waits for something that the code must not be able to observe."""
 
-    def drain(self, deliver_next: Callable[[], bool] = lambda: False) -> None:
+    def drain(self, deliver_next: Callable[[], bool] | None = None) -> None:
         """Run callbacks until none is ready. To be called from a plain callback, not from within a task.
 
         Parameters:
             deliver_next: called whenever none is ready; there may be more after it if it answers true.
         """
         ready = self._ready
+        if deliver_next is None and not ready:
+            return
         outer, hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
         asyncio._set_running_loop(self)
         sys.set_asyncgen_hooks(None, None)  # the worker's loop must not adopt this run's generators
@@ -210,7 +212,7 @@ class RunLoop(asyncio.AbstractEventLoop):
                         self.call_exception_handler(
                             {"message": f"Exception in callback {handle._callback!r}", "exception": error}
                         )
-                if not deliver_next():
+                if deliver_next is None or not deliver_next():
                     break
         finally:
             asyncio._set_running_loop(outer)
@@ -241,6 +243,9 @@ class RunLoop(asyncio.AbstractEventLoop):
         What stands in a `finally` there runs, and meets this loop: what it begins is forgotten too, and not the worker's to do.
         """
         self._ready.clear()
+        self._forget_done()
+        if not self.tasks:
+            return
         outer, hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
         asyncio._set_running_loop(self)
         sys.set_asyncgen_hooks(None, None)
@@ -248,17 +253,22 @@ class RunLoop(asyncio.AbstractEventLoop):
             while self.tasks:
                 tasks, self.tasks = self.tasks, []
                 self._close(tasks)
+                self._forget_done()
         finally:
             asyncio._set_running_loop(outer)
             sys.set_asyncgen_hooks(*hooks)
         self._ready.clear()
 
+    def _forget_done(self) -> None:
+        tasks, self.tasks = self.tasks, []
+        for task in tasks:
+            if not task.done():
+                self.tasks.append(task)
+            elif not task.cancelled() and isinstance(task.exception(), EngineError):
+                task._log_traceback = False  # the run has ended with it: told once
+
     def _close(self, tasks: list[asyncio.Task[Any]]) -> None:
         for task in tasks:
-            if task.done():
-                if not task.cancelled() and isinstance(task.exception(), EngineError):
-                    task._log_traceback = False  # the run has ended with it: told once
-                continue
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # dropped on purpose
             coroutine = task.get_coro()
             for _ in range(10):  # a frame may await again while it is closed (TaskGroup does); never for ever
@@ -269,7 +279,7 @@ class RunLoop(asyncio.AbstractEventLoop):
                 except RuntimeError:
                     continue
                 except BaseException as error:  # noqa: BLE001 — user code in a `finally` of a run that is gone
-                    log.debug("%s: %r while its frames were closed", self._name, error)
+                    log.debug("%s: %r while its frames were closed", self._name(), error)
                     break
             waiter = task._fut_waiter  # type: ignore[attr-defined]
             if waiter is not None:
@@ -344,7 +354,7 @@ class RunLoop(asyncio.AbstractEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         # Without the traceback: this is called by the garbage collector too, in the middle of whatever runs then, and
         # formatting one parses source code.
-        log.error("%s: %s: %r", self._name, context.get("message"), context.get("exception"))
+        log.error("%s: %s: %r", self._name(), context.get("message"), context.get("exception"))
 
     async def shutdown_asyncgens(self) -> None:
         """Nothing to do: asynchronous generators live and end with the run."""
@@ -355,7 +365,7 @@ class RunLoop(asyncio.AbstractEventLoop):
     def _refuse(self, method: str) -> NoReturn:
         instead = _INSTEAD.get(method, "a workflow does no I/O: do it in an activity")
         error = NondeterminismError(
-            f"{self._name}: the workflow's code asked its event loop for `{method}`. {instead}.",
+            f"{self._name()}: the workflow's code asked its event loop for `{method}`. {instead}.",
             expected="nothing but durable steps",
             found=f"loop.{method}",
         )

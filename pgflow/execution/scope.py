@@ -246,6 +246,8 @@ class Scope:
 
     def all_unfinished(self) -> list[Step]:
         """The unfinished steps of this scope and of all below, in location order."""
+        if not self.unfinished and not self.children:
+            return []
         found: list[Step] = []
         waiting: list[Scope] = [self]
         while waiting:
