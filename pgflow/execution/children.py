@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Coroutine
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import UUID
 
@@ -82,7 +83,7 @@ class ChildHandle(Generic[R]):
     def _body(self) -> Scope:
         """The innermost body that the current task runs; if it runs none, the one that a refusal will name."""
         run = self._scope.run
-        if asyncio._get_running_loop() is not run.loop:
+        if run.loop.thread != get_ident():
             return self._scope
         return run.bodies.get(asyncio.current_task(), self._scope)
 

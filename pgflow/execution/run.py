@@ -276,9 +276,9 @@ class Run:
 
         Then it need not wait, and nobody can tell. Now and then it does all the same, so that a long replay leaves the pump.
         """
-        if seq is None or self.fatal is not None or not self.order.is_next(seq):
+        if seq is None or self.fatal is not None:
             return False
-        if not self.loop.rests_after(current_task(self.loop)):
+        if not (self.order.is_next(seq) and self.loop.rests_after(current_task(self.loop))):
             return False
         self._at_once += 1
         if self._at_once >= _BETWEEN_LOOKS:

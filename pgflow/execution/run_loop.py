@@ -14,6 +14,7 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
+from threading import get_ident
 from typing import Any, NoReturn, TypeVar
 
 from pgflow.errors import EngineError, NondeterminismError
@@ -164,7 +165,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         fatal: told of a refusal, which ends the run whatever the code does with the exception.
     """
 
-    __slots__ = ("_crowded", "_fatal", "_name", "_ready", "_time", "frozen", "made", "place", "tasks")
+    __slots__ = ("_crowded", "_fatal", "_name", "_ready", "_time", "frozen", "made", "place", "tasks", "thread")
 
     def __init__(
         self,
@@ -183,6 +184,8 @@ class RunLoop(asyncio.AbstractEventLoop):
         self.made = 0
         self.frozen = False
         """Whether a task waits for something that the code must not be able to observe."""
+        self.thread = 0
+        """The thread in which code of the run executes at the moment, if any does."""
 
     def drain(self, deliver_next: Callable[[], bool] | None = None) -> None:
         """Run callbacks until none is ready. To be called from a plain callback, not from within a task.
@@ -196,6 +199,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         outer, hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
         asyncio._set_running_loop(self)
         sys.set_asyncgen_hooks(None, None)  # the worker's loop must not adopt this run's generators
+        self.thread = get_ident()
         try:
             while True:
                 while ready and not self.frozen:
@@ -215,6 +219,7 @@ class RunLoop(asyncio.AbstractEventLoop):
                 if deliver_next is None or not deliver_next():
                     break
         finally:
+            self.thread = 0
             asyncio._set_running_loop(outer)
             sys.set_asyncgen_hooks(*hooks)
 

@@ -12,6 +12,7 @@ import random
 from collections import deque
 from collections.abc import Coroutine
 from datetime import datetime
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pgflow.errors import LatentHistory, NondeterminismError, PgflowError
@@ -109,7 +110,7 @@ class Scope:
         if run.fatal is not None or run.closed:
             run.check_alive()
         loop = run.loop
-        if asyncio._get_running_loop() is not loop:
+        if loop.thread != get_ident():  # asking asyncio for the running loop is a system call
             raise self._outside()
         if self.closed:
             raise PgflowError(
@@ -236,7 +237,7 @@ class Scope:
         Raises:
             NondeterminismError: they were drawn outside of the workflow's code, or in the turns of a loop within this body.
         """
-        if asyncio._get_running_loop() is not self.run.loop:
+        if self.run.loop.thread != get_ident():
             raise self._outside()
         self._check_turn(asyncio.current_task())
         if self._random is None:
