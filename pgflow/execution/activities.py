@@ -139,7 +139,7 @@ class ActivityStep(Step):
                 error = refused
             else:
                 if changes is not None:
-                    run.kept.gather(changes)
+                    run.outgoing.kept.gather(changes)
                 run.finish(self, STATUS_COMPLETED, output=output)
                 return
         self._failed(error)
@@ -174,8 +174,8 @@ class ActivityStep(Step):
         row = self.scope.row_alone(self.row(STATUS_COMPLETED, delivery.seq, output))
         state = tags = None
         if changes is not None:
-            state, tags = run.kept.texts(changes)
-            run.kept.gather(changes)
+            state, tags = run.outgoing.kept.texts(changes)
+            run.outgoing.kept.gather(changes)
 
         def committed(write: Write, at: datetime) -> None:
             run.host.observe_time(at)
@@ -183,7 +183,7 @@ class ActivityStep(Step):
             new = not self.recorded
             self.scope.recorded_alone(self)
             if changes is not None:
-                run.kept.hand_over(changes)
+                run.outgoing.kept.hand_over(changes)
             run.written_alone(new)
 
         def refused(write: Write, error: BaseException) -> None:
@@ -194,7 +194,7 @@ class ActivityStep(Step):
             run.order.withdraw(delivery)
             self.finished = False
             if changes is not None:
-                run.kept.drop(changes)
+                run.outgoing.kept.drop(changes)
             if self.settled:  # the code has gone on without it
                 self.scope.record(self, self.row(STATUS_CANCELLED))
             else:
@@ -212,7 +212,7 @@ class ActivityStep(Step):
         """
         changes = call.context.changes()
         if changes is not None:
-            self.scope.run.kept.check(changes, call.limit)
+            self.scope.run.outgoing.kept.check(changes, call.limit)
         return changes
 
     def _failed(self, error: BaseException) -> None:

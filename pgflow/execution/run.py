@@ -26,8 +26,8 @@ from pgflow.execution.cancellation import record_cancellation, replay_cancellati
 from pgflow.execution.crossing import RunCrossings
 from pgflow.execution.ending import engine_failure, outcome_of, stuck
 from pgflow.execution.host import Host
-from pgflow.execution.kept import Kept
 from pgflow.execution.mailbox import Mailbox
+from pgflow.execution.news import receive
 from pgflow.execution.order import Delivery, Order
 from pgflow.execution.outgoing import Outgoing
 from pgflow.execution.ports import (
@@ -83,7 +83,7 @@ class Run:
         """Steps that the code has called so far."""
         self.cancelled = False
         """Whether a cancellation has been delivered to the code."""
-        self._cancel_taken_at = -math.inf
+        self.cancel_taken_at = -math.inf
         """When the last request to cancel was taken; who looked before may still have seen it."""
         self.aftermath: list[Step] | None = None
         """Since a failure was delivered and no step called after it: what failed, or was cancelled by the code."""
@@ -98,7 +98,8 @@ class Run:
         self.crossings = RunCrossings(self)
         """What it does to other workflows, and asks of them."""
         self._yielded: asyncio.Future[None] | None = None
-        self._outcome: Outcome | None = None
+        self.outcome: Outcome | None = None
+        """How it leaves, once that has been handed over."""
         self._pumping = False
         self._replaying = False
         """Whether a pump has ended in the middle of recorded results: code that diverges later in them must have done nothing."""
@@ -129,7 +130,7 @@ class Run:
 
     def pump(self) -> None:
         """Bring the run to rest. Called by the worker from a plain callback."""
-        if self.closed or self._outcome is not None:
+        if self.closed or self.outcome is not None:
             return
         root = self._root
         assert root is not None
@@ -177,40 +178,22 @@ class Run:
         Raises:
             Exception: the same error; the run cannot end any more, since its outcome is on its way or it has left memory.
         """
-        if self.closed or self._outcome is not None or self._root is None:
+        if self.closed or self.outcome is not None or self._root is None:
             raise error
         self.fatal = engine_failure(self, error)
         self._end(self._root)
 
     def receive(self, arrived: Arrived) -> bool:
-        """Take news from outside: signals go to whoever listens for them, in the order of locations.
-
-        Returns:
-            False when earlier news were missed: they have to be read first.
-        """
-        claimed = self.claimed
-        if arrived.epoch != claimed.epoch or arrived.after > claimed.mailbox:
-            return False
-        new = [signal for signal in arrived.signals if signal.number > claimed.mailbox]
-        claimed.mailbox = max(claimed.mailbox, arrived.mailbox)
-        if arrived.cancel and arrived.looked_at > self._cancel_taken_at:
-            claimed.cancel_requested = True
-        if self.closed or self._outcome is not None:
-            return True  # the write under way, or the next claim, finds them in the database
-        self.mailbox.add(new)
-        self._offer_signals()
-        if arrived.pause:
-            self.stop()
-        self.host.schedule(self)
-        return True
+        """Take news from outside; False when earlier ones were missed: they have to be read first."""
+        return receive(self, arrived)
 
     def resume(self, claimed: Claimed) -> None:
         """Go on after a sleep that was spent in memory: nobody has had the workflow meanwhile."""
         claimed.input, claimed.events = self.claimed.input, self.claimed.events
         self.claimed = claimed
         self.mailbox = Mailbox(claimed.signals)
-        self._outcome = None
-        self.finish_together([self._waits.wake_due, self._offer_signals])
+        self.outcome = None
+        self.finish_together([self._waits.wake_due, self.offer_signals])
 
     def stop(self) -> None:
         """Deliver nothing more, let running activities end, then hand the workflow back."""
@@ -301,7 +284,7 @@ class Run:
 
     def finish_together(self, calls: Iterable[Callable[[], None]]) -> None:
         """Make calls that finish steps; what they record is written together, by a later pump."""
-        if self.closed or self._outcome is not None:
+        if self.closed or self.outcome is not None:
             return
         self._pumping = True
         try:
@@ -313,7 +296,7 @@ class Run:
 
     def flush_soon(self) -> None:
         """See to it that gathered rows are written: at the end of the pump, or now when there is none."""
-        if not self._pumping and not self._replaying and self._outcome is None and not self.closed:
+        if not self._pumping and not self._replaying and self.outcome is None and not self.closed:
             if self._stopping:
                 self.host.schedule(self)
             self.outgoing.flush()
@@ -375,11 +358,6 @@ class Run:
         delivery = self.order.place(step, deliver)
         step.seq = delivery.seq
         return delivery
-
-    @property
-    def kept(self) -> Kept:
-        """What activities keep with the workflow."""
-        return self.outgoing.kept
 
     def write_alone(self, begin: Callable[[], None]) -> None:
         """Let another transaction than the journal's write: `begin` is called when all that was gathered is durable.
@@ -478,12 +456,12 @@ class Run:
         seq = record_cancellation(self, lambda deliver: self.deliver_later(deliver).seq)
         if seq is not None:
             self.claimed.cancel_requested = False
-            self._cancel_taken_at = math.inf  # until that is committed, whoever looks sees the request
+            self.cancel_taken_at = math.inf  # until that is committed, whoever looks sees the request
             self.outgoing.cancel(seq)
             self.outgoing.call_after(self._cancel_is_taken)
 
     def _cancel_is_taken(self) -> None:
-        self._cancel_taken_at = time.monotonic()
+        self.cancel_taken_at = time.monotonic()
 
     def _hand_back_when_idle(self) -> None:
         if self.attempts_running or self.advancing or self.crossings.in_flight or self.outgoing.alone:
@@ -491,7 +469,8 @@ class Run:
         else:
             self._write_outcome(Released())
 
-    def _offer_signals(self) -> None:
+    def offer_signals(self) -> None:
+        """Give the signals that are here to those who listen for them, the lowest location first."""
         if self.mailbox:
             for step in self._waits.listening():
                 step.offer()
@@ -499,7 +478,7 @@ class Run:
     # Ending
 
     def _write_outcome(self, outcome: Outcome) -> None:
-        self._outcome = outcome
+        self.outcome = outcome
         self._waits.cancel_timer()
         self.outgoing.flush(outcome)
 

@@ -6,8 +6,6 @@ step was inserted. Stored as text that sorts, byte by byte, in execution order.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 Coordinate = tuple[int, ...]
 Location = tuple[Coordinate, ...]
 
@@ -38,11 +36,18 @@ def between(previous: Coordinate, next: Coordinate) -> Coordinate:
     return (*previous, 1)
 
 
-@lru_cache(maxsize=1024)
 def encode_number(number: int) -> str:
     """The stored form of an ordinate, e.g. `a10`."""
+    return _FIRST[number] if number < len(_FIRST) else _encode_number(number)
+
+
+def _encode_number(number: int) -> str:
     digits = str(number)
     return digits if len(digits) == 1 else chr(ord("a") + len(digits) - 2) + digits
+
+
+_FIRST = [_encode_number(number) for number in range(1000)]
+"""Nearly all steps stand at one of these."""
 
 
 def encode_coordinate(coordinate: Coordinate) -> str:
