@@ -33,8 +33,8 @@ WITH fenced AS MATERIALIZED (
 
 _STEPS = """
 , written AS (
-    INSERT INTO pgflow.events (workflow_id, location, seq, kind, name, status, attempts, completed_at, input, output)
-    SELECT fenced.workflow_id, v.location, v.seq, 'activity', 'nothing', 'completed', 1, now(), '{}', v.output::json
+    INSERT INTO pgflow.events (workflow_id, location, seq, kind, name, status, attempts, input, output)
+    SELECT fenced.workflow_id, v.location, v.seq, 'activity', 'nothing', 'completed', 1, '{}', v.output::json
     FROM unnest(%(run)s::int[], string_to_array(%(location)s::text, ' '), %(seq)s::int[], string_to_array(%(output)s::text, ' '))
         AS v (run, location, seq, output)
     JOIN fenced ON fenced.run = v.run

@@ -62,9 +62,7 @@ def _history_columns() -> list[Column[Any]]:
         _column(
             "iteration",
             Integer(),
-            "The turn of the innermost loop around the step, from 0; 0 outside loops.",
-            null=False,
-            default="0",
+            "The turn of the innermost loop around the step, from 0; null: 0, also for steps outside loops.",
         ),
         _column(
             "seq",
@@ -105,7 +103,12 @@ def _history_columns() -> list[Column[Any]]:
         _column(
             "created_at", _TIME, "When the row was first written.", null=False, default="now()"
         ),
-        _column("completed_at", _TIME, "When the step ended; null while it is pending."),
+        _column(
+            "completed_at",
+            _TIME,
+            "When the step ended; null while it is pending, and for one that had ended when its row was first written: "
+            "then it is created_at. The view history shows it always.",
+        ),
         _column("input", JSON(), "The arguments, by name."),
         _column("output", JSON(), "The recorded result; of a pending activity, what its last heartbeat told."),
         _column("error", JSON(), "The last error: its type, message and traceback."),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The version of the schema that this code was written for; each migration that changes something adds one."""
 
-NEEDS = 2
+NEEDS = 3
 """The oldest version of the schema that this code can work on."""

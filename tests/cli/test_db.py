@@ -35,7 +35,8 @@ def test_upgrade_current_and_downgrade(database_dsn: str) -> None:
     assert f"is at {NEWEST}; the newest revision is {NEWEST}" in said(pgflow("db", "current", dsn=database_dsn))
     assert "Aborted" in said(pgflow("db", "downgrade", dsn=database_dsn, stdin="n\n"), 1)
     assert migrations.current(database_dsn) == NEWEST
-    assert said(pgflow("db", "downgrade", "--yes", dsn=database_dsn)) == 'schema "pgflow" is at 0001\n'
+    for earlier in ("0002", "0001"):
+        assert said(pgflow("db", "downgrade", "--yes", dsn=database_dsn)) == f'schema "pgflow" is at {earlier}\n'
     assert said(pgflow("db", "downgrade", "--yes", dsn=database_dsn)) == 'schema "pgflow" is at nothing\n'
     assert said(pgflow("db", "upgrade", "--revision", "0001", "--dsn", database_dsn)).endswith("it was at nothing\n")
 

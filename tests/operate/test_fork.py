@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 
+import psycopg
 import pytest
 
 import pgflow
@@ -161,3 +162,19 @@ async def test_beside_what_was_cancelled_later(dsn: str) -> None:
         with pytest.raises(pgflow.WorkflowCancelled):
             await forked.output(timeout=20)
         assert RAN == ["a", "b"]
+
+
+@pytest.mark.parametrize("said", [True, False])
+async def test_a_timeout_that_ended_when_it_was_written(dsn: str, said: bool) -> None:
+    """It was open around a step that was written with it, whether its row says when it ended or leaves that out."""
+    async with pgflow.Client(dsn) as client:
+        origin = await client.dispatch(sequence, "c")
+        with psycopg.connect(dsn) as sql:
+            for location, kind in (("1", "timeout"), ("2", "activity")):
+                sql.execute(
+                    "INSERT INTO pgflow.events (workflow_id, location, kind, status, completed_at) "
+                    "VALUES (%s, %s, %s, 'completed', CASE WHEN %s THEN now() END)",
+                    [origin.id, location, kind, said],
+                )
+        forked = await client.fork(origin.id, before="{2}")
+        assert [(event.kind, event.status) for event in await client.history(forked.id)] == [("timeout", "pending")]

@@ -31,7 +31,7 @@ _TABLES = {
 
 _OBJECTS = {
     "storage": """
-        SELECT c.relname, c.relkind, c.reloptions
+        SELECT c.relname, c.relkind, ARRAY(SELECT unnest(c.reloptions) ORDER BY 1)
         FROM pg_class AS c WHERE c.relnamespace = %(schema)s::regnamespace ORDER BY 1""",
     "views": """
         SELECT c.relname, pg_get_viewdef(c.oid), obj_description(c.oid, 'pg_class'), (

@@ -76,16 +76,46 @@ def test_up_down_and_up_again(any_dsn: str) -> None:
     assert contents(any_dsn) == first
 
 
-def test_each_step_down_and_up_again(dsn: str) -> None:
+@pytest.mark.parametrize(("revision", "info"), [("0001", [1, 1]), ("0002", [2, 2])])
+def test_each_step_down_and_up_again(dsn: str, revision: str, info: list[int]) -> None:
     """Every revision can be taken back alone, and leaves what the one before it makes."""
     newest = contents(dsn)
-    migrations.downgrade(dsn, revision="0001")
-    migrations.upgrade(dsn, "beside", revision="0001")
+    migrations.downgrade(dsn, revision=revision)
+    migrations.upgrade(dsn, "beside", revision=revision)
     before = contents(dsn)
     assert before == contents(dsn, "beside")
-    assert before["info"] == [[1, 1]]
+    assert before["info"] == [info]
     migrate(dsn)
     assert contents(dsn) == newest
+
+
+def test_history_reads_the_same_in_every_version(dsn: str) -> None:
+    """Rows that leave out when they ended, and their turn, and rows that do not; active ones and forgotten ones."""
+    (id,) = ask(dsn, "SELECT pgflow.dispatch('greet')")[0]
+    for table in ("events", "forgotten_events"):
+        ask(
+            dsn,
+            f"""
+            INSERT INTO pgflow.{table} (workflow_id, location, iteration, kind, name, status, created_at, completed_at)
+            SELECT %s, location, iteration, 'activity', 'work', status, moment, moment + later
+            FROM (VALUES
+                ('1', NULL, 'completed', NULL), ('2', 0, 'completed', interval '0'), ('3', 0, 'failed', interval '1 min'),
+                ('4', NULL, 'pending', NULL), ('5,1', 7, 'abandoned', NULL)
+            ) AS v (location, iteration, status, later), (VALUES ('2031-02-03 04:05:06+00'::timestamptz)) AS w (moment)
+            """,
+            id,
+        )
+    asked = (
+        "SELECT location, iteration, status, extract(epoch FROM completed_at - created_at)::int, forgotten "
+        "FROM pgflow.history ORDER BY forgotten, location"
+    )
+    rows = [("1", 0, "completed", 0), ("2", 0, "completed", 0), ("3", 0, "failed", 60), ("4", 0, "pending", None), ("5,1", 7, "abandoned", 0)]
+    shown = [(*row, forgotten) for forgotten in (False, True) for row in rows]
+    assert ask(dsn, asked) == shown
+    migrations.downgrade(dsn, revision="0002")
+    assert ask(dsn, asked) == shown
+    migrate(dsn)
+    assert ask(dsn, asked) == shown
 
 
 def test_up_again_changes_nothing(dsn: str) -> None:

@@ -48,14 +48,16 @@ async def test_every_column_arrives(scene: Scene, worker: int, journal: Journal)
     columns = ", ".join(
         f"{name}::text"
         if name in ("input", "output", "error", "turn_state", "loop_state")
+        else "coalesce(iteration, 0)"
+        if name == "iteration"
         else name
         for name in full._fields
     )
     found = scene.all(f"SELECT {columns} FROM events ORDER BY location")
     assert found == [tuple(full), tuple(bare)]
-    at, completed = scene.one("SELECT created_at, completed_at FROM events WHERE location <> '2'")
+    at, completed = scene.one("SELECT created_at, completed_at FROM history WHERE location <> '2'")
     assert at == completed == scene.told(first)
-    assert scene.one("SELECT completed_at FROM events WHERE location = '2'") is None
+    assert scene.one("SELECT completed_at FROM history WHERE location = '2'") is None
 
 
 async def test_outcomes(scene: Scene, worker: int, journal: Journal) -> None:

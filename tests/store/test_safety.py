@@ -96,10 +96,13 @@ def _texts() -> dict[str, str]:
             head = {"journal": "journal_fence.sql"}.get(file.name.partition("_")[0], file.name)
             parts = dict.fromkeys((head, file.name))
             found[file.name] = _uncommented("".join((folder / part).read_text(encoding="utf-8") for part in parts))
-    for path in sorted(ALEMBIC.glob("objects_*/*.sql")):
-        for part in path.read_text(encoding="utf-8").split("--;"):
-            if function := re.match(r"\s*CREATE FUNCTION \{schema\}\.(\w+)", part):
-                found[function[1]] = found.get(function[1], "") + _uncommented(part)
+    for objects in sorted(ALEMBIC.glob("objects_*")):
+        functions: dict[str, str] = {}
+        for path in objects.glob("*.sql"):
+            for part in path.read_text(encoding="utf-8").split("--;"):
+                if function := re.match(r"\s*CREATE (?:OR REPLACE )?FUNCTION \{schema\}\.(\w+)", part):
+                    functions[function[1]] = functions.get(function[1], "") + _uncommented(part)
+        found |= functions  # a later migration's take the place of an earlier one's
     return found
 
 
@@ -280,7 +283,7 @@ async def test_a_commit_whose_answer_was_lost_is_no_loss_and_no_double(
         assert await scene.fates(*writes) == ["committed", "committed"]
         assert between.cuts == 1
         await journal.close()
-    completed_at = scene.one("SELECT completed_at FROM events WHERE workflow_id = %s AND location = '2'", workflow)
+    completed_at = scene.one("SELECT completed_at FROM history WHERE workflow_id = %s AND location = '2'", workflow)
     assert scene.told(writes[0]) == completed_at, "the time that was told is the one that is recorded"
     assert scene.locations(workflow) == ["1", "2"]
     if isinstance(outcome, Completed):

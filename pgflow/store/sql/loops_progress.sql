@@ -9,7 +9,8 @@ WITH given AS (
     ) WITH ORDINALITY AS g (workflow_id, location, turns, keep, state, output, seq, started, sweep, number)
 ),
 found AS MATERIALIZED (
-    SELECT given.*, coalesce(e.loop_progress, 0) AS progress, e.completed_at
+    SELECT given.*, coalesce(e.loop_progress, 0) AS progress,
+           CASE WHEN e.status <> 'pending' THEN coalesce(e.completed_at, e.created_at) END AS completed_at
     FROM given
     JOIN {schema}.events AS e ON e.workflow_id = given.workflow_id AND e.location = given.location
     WHERE e.kind = 'loop'
