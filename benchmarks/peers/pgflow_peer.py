@@ -15,6 +15,7 @@ from uuid import UUID
 from peers.common import recreate_db, url  # type: ignore[import-not-found]  # the driver's
 
 import pgflow
+from pgflow.cli.worker import spare_collector
 from pgflow.version import VERSION as VERSION
 
 NAME = "pgflow"
@@ -136,6 +137,7 @@ def _arguments(kind: str) -> dict[str, Any]:
 def worker(db: str, role: str) -> None:
     """A worker process: says READY, begins at a line from standard input."""
     made = pgflow.Worker(url(db), workflows=list(WORKFLOWS.values()))
+    spare_collector()  # as `pgflow worker` does
     print("READY", flush=True)
     sys.stdin.readline()
     asyncio.run(made.run())

@@ -199,6 +199,7 @@ class Journal:
         """Send batch after batch; results are delivered while the next batch is on its way."""
         loop = asyncio.get_running_loop()
         pause = BUSY_WAIT
+        await self._line.get()  # the first write need not wait for it
         while True:
             if not self._waiting and not self._busy:
                 self._arrived.clear()
