@@ -1,12 +1,12 @@
 """What a step writes to the server's log: less. Rows of history leave out what they say already, and pages have room for updates.
 
 Revision: 0003. Most steps have ended when they are first written: `completed_at` would repeat `created_at`, and is null
-then. `iteration` is null for 0, which is that of all steps outside loops. The view `history` shows both as before.
+then. The view `history` shows it as before.
 
 Workflows and runs are changed once more while they are young. Pages with room for that take the change beside the row: an
 update of a workflow then touches none of its indexes. Pages that are filled already stay as they are.
 
-No table is rewritten. Code of version 2 reads such rows as it reads others, and goes on writing both values.
+No table is rewritten. Code of version 2 reads such rows as it reads others, and goes on writing the time.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ ROOM = {"workflows": 40, "runs": 45}
 """Fill factors: a row and its successor, which is a little longer, take less than twice that of a page."""
 ROOM_BEFORE = {"workflows": 60, "runs": 60}
 
-ITERATION = "The turn of the innermost loop around the step, from 0; null: 0, also for steps outside loops."
-ITERATION_BEFORE = "The turn of the innermost loop around the step, from 0; 0 outside loops."
 COMPLETED_AT = (
     "When the step ended; null while it is pending, and for one that had ended when its row was first written: "
     "then it is created_at. The view history shows it always."
@@ -40,30 +38,21 @@ COMPLETED_AT_BEFORE = "When the step ended; null while it is pending."
 
 
 def upgrade() -> None:
-    """Let the values be absent, show them all the same, and leave more room."""
+    """Say when the time is absent, show it all the same, and leave more room."""
     schema = _schema()
-    _columns(schema, ITERATION, COMPLETED_AT)
-    for table in HISTORY:
-        op.alter_column(
-            table, "iteration", existing_type=sa.Integer(), nullable=True, server_default=None, schema=schema
-        )
+    _comment(schema, COMPLETED_AT)
     for name in ("history", "fork"):
         _execute(schema, (PLACE / "objects_0003" / f"{name}.sql").read_text(encoding="utf-8"))
     _settle(schema, ROOM, VERSION, COMPATIBLE_FROM)
 
 
 def downgrade() -> None:
-    """Fill the values in again, which changes most rows of history once."""
+    """Fill the time in again, which changes most rows of history once."""
     schema = _schema()
-    _columns(schema, ITERATION_BEFORE, COMPLETED_AT_BEFORE)
+    _comment(schema, COMPLETED_AT_BEFORE)
     for table in HISTORY:
         op.execute(
-            f"UPDATE {_quoted(schema)}.{table} SET iteration = coalesce(iteration, 0), "
-            "completed_at = CASE WHEN status <> 'pending' THEN coalesce(completed_at, created_at) END "
-            "WHERE iteration IS NULL OR (completed_at IS NULL AND status <> 'pending')"
-        )
-        op.alter_column(
-            table, "iteration", existing_type=sa.Integer(), nullable=False, server_default=sa.text("0"), schema=schema
+            f"UPDATE {_quoted(schema)}.{table} SET completed_at = created_at WHERE completed_at IS NULL AND status <> 'pending'"
         )
     for folder, file, begin in (
         ("objects_0001", "views.sql", "CREATE VIEW {schema}.history"),
@@ -75,9 +64,8 @@ def downgrade() -> None:
     _settle(schema, ROOM_BEFORE, 2, 2)
 
 
-def _columns(schema: str, iteration: str, completed_at: str) -> None:
+def _comment(schema: str, completed_at: str) -> None:
     for table in HISTORY:
-        op.alter_column(table, "iteration", existing_type=sa.Integer(), comment=iteration, schema=schema)
         op.alter_column(
             table, "completed_at", existing_type=sa.DateTime(timezone=True), comment=completed_at, schema=schema
         )

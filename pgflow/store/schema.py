@@ -62,7 +62,9 @@ def _history_columns() -> list[Column[Any]]:
         _column(
             "iteration",
             Integer(),
-            "The turn of the innermost loop around the step, from 0; null: 0, also for steps outside loops.",
+            "The turn of the innermost loop around the step, from 0; 0 outside loops.",
+            null=False,
+            default="0",
         ),
         _column(
             "seq",

@@ -90,7 +90,7 @@ def test_each_step_down_and_up_again(dsn: str, revision: str, info: list[int]) -
 
 
 def test_history_reads_the_same_in_every_version(dsn: str) -> None:
-    """Rows that leave out when they ended, and their turn, and rows that do not; active ones and forgotten ones."""
+    """Rows that leave out when they ended, and rows that do not; active ones and forgotten ones."""
     (id,) = ask(dsn, "SELECT pgflow.dispatch('greet')")[0]
     for table in ("events", "forgotten_events"):
         ask(
@@ -99,8 +99,8 @@ def test_history_reads_the_same_in_every_version(dsn: str) -> None:
             INSERT INTO pgflow.{table} (workflow_id, location, iteration, kind, name, status, created_at, completed_at)
             SELECT %s, location, iteration, 'activity', 'work', status, moment, moment + later
             FROM (VALUES
-                ('1', NULL, 'completed', NULL), ('2', 0, 'completed', interval '0'), ('3', 0, 'failed', interval '1 min'),
-                ('4', NULL, 'pending', NULL), ('5,1', 7, 'abandoned', NULL)
+                ('1', 0, 'completed', NULL), ('2', 0, 'completed', interval '0'), ('3', 0, 'failed', interval '1 min'),
+                ('4', 0, 'pending', NULL), ('5,1', 7, 'abandoned', NULL)
             ) AS v (location, iteration, status, later), (VALUES ('2031-02-03 04:05:06+00'::timestamptz)) AS w (moment)
             """,
             id,

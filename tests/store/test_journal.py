@@ -48,8 +48,6 @@ async def test_every_column_arrives(scene: Scene, worker: int, journal: Journal)
     columns = ", ".join(
         f"{name}::text"
         if name in ("input", "output", "error", "turn_state", "loop_state")
-        else "coalesce(iteration, 0)"
-        if name == "iteration"
         else name
         for name in full._fields
     )

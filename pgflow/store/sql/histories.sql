@@ -1,7 +1,7 @@
 -- Workflows with their active history, as a replay reads it: one row a step, those of a workflow together and in order. What
 -- is long and the workflow's own stands in its first row alone. One statement, so that all of it is of one moment.
 SELECT
-    w.id, e.location, coalesce(e.iteration, 0), e.seq, e.version, e.kind, e.name, e.status, e.attempts,
+    w.id, e.location, e.iteration, e.seq, e.version, e.kind, e.name, e.status, e.attempts,
     coalesce(e.completed_at, e.created_at), CASE WHEN e.kind = 'removed' THEN e.input::text END,
     e.output::text, e.error::text, e.wake_at, e.turn_state::text, e.turn_now, e.loop_progress, e.loop_state::text,
     e.turn_seq, e.loop_seq,

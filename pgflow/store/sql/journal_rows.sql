@@ -4,10 +4,10 @@
 -- batch late, after its connection broke and it was sent again). What only the older row knows is kept, and a loop's progress never goes back.
 -- Rows that are not there yet, as far as this statement's snapshot tells, are inserted plainly: to be ready for a conflict
 -- costs the log a fifth more. Should there be one after all, the journal sends the batch again with `careful`.
--- Such a row leaves out when it ended if that is `created_at`, by default the transaction's beginning, and a turn of 0: most do.
+-- Such a row leaves out when it ended if that is `created_at`, by default the transaction's beginning: most do.
 , given AS MATERIALIZED (
     SELECT
-        fenced.workflow_id, v.location, nullif(v.iteration, 0) AS iteration, v.seq, v.version, v.kind, coalesce(v.name, '') AS name, v.status, v.attempts,
+        fenced.workflow_id, v.location, v.iteration, v.seq, v.version, v.kind, coalesce(v.name, '') AS name, v.status, v.attempts,
         CASE WHEN v.status <> 'pending' THEN now() END AS completed_at,
         v.input::json AS input, v.output::json AS output, v.error::json AS error,
         v.wake_at::timestamptz AS wake_at,
