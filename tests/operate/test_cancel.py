@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 import pgflow
-from tests.waiting import status
+from tests.waiting import status, until
 
 GATE: dict[str, asyncio.Event] = {}
 
@@ -230,10 +230,16 @@ async def test_a_running_workflow_pauses_when_its_activity_has_ended(dsn: str) -
         await ctx.activity(note, "after")
         return found
 
-    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[steps]):
+    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[steps]) as worker:
         handle = await client.dispatch(steps)
         await GATE["endless"].wait()
+
+        async def told() -> bool:
+            assert worker._tenure is not None
+            return worker._tenure.runs[handle.id]._stopping
+
         assert await client.pause(handle.id) is True
+        await until(told)
         assert (await handle.info()).status == "running"
         GATE["release"].set()
         await status(client, handle, "paused")
