@@ -22,6 +22,9 @@ PAYLOAD_BYTES = 7_999
 IDS_IN_A_PAYLOAD = 200
 """Ids of one `done` payload, at most, so that it fits."""
 
+REMEMBERED = 10_000
+"""Ended workflows that a client remembers to have heard of."""
+
 
 def _suffix(schema: str) -> str:
     return hashlib.md5(schema.encode(), usedforsecurity=False).hexdigest()[:16]
@@ -98,6 +101,22 @@ def done_payloads(ids: Iterable[UUID]) -> Iterator[str]:
     texts = [str(workflow_id) for workflow_id in ids]
     for start in range(0, len(texts), IDS_IN_A_PAYLOAD):
         yield ",".join(texts[start : start + IDS_IN_A_PAYLOAD])
+
+
+class Recent:
+    """The workflows that hints have told of lately: who begins to wait for one of them need not wait for the hint."""
+
+    def __init__(self) -> None:
+        self._ids: dict[UUID, None] = {}
+
+    def add(self, ids: Iterable[UUID]) -> None:
+        """These have ended."""
+        self._ids.update(dict.fromkeys(ids))
+        while len(self._ids) > REMEMBERED:
+            del self._ids[next(iter(self._ids))]
+
+    def __contains__(self, id: UUID) -> bool:
+        return id in self._ids
 
 
 def parse_done(payload: str) -> list[UUID]:

@@ -15,6 +15,7 @@ from uuid import UUID
 import psycopg
 
 from pgflow.commands import Sending, Sent, Standing
+from pgflow.store.channels import Recent
 from pgflow.store.compatibility import check_async as check
 from pgflow.store.connections import AsyncConnection, Database
 from pgflow.store.dispatching import may_notify, outcomes, wake
@@ -196,9 +197,10 @@ class Endings:
     def __init__(self, database: Database, connections: Connections) -> None:
         self._schema = database.schema
         self._connections = connections
-        self._listener = Listener(database, done=self._hint, reconnected=self._hint_all)
+        self._listener = Listener(database, done=self._hear, reconnected=self._hint_all)
         self._waiting: dict[UUID, set[_Waiter]] = {}
         self._due: dict[UUID, None] = {}
+        self._ended = Recent()
         self._wanted = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
 
@@ -210,7 +212,7 @@ class Endings:
         """
         waiter = _Waiter()
         self._waiting.setdefault(workflow_id, set()).add(waiter)
-        if self._listener.listening.is_set() and is_fresh(workflow_id):
+        if self._listener.listening.is_set() and is_fresh(workflow_id) and workflow_id not in self._ended:
             asyncio.get_running_loop().call_later(MOMENT, self._hint, [workflow_id])
         else:
             self._hint([workflow_id])
@@ -270,6 +272,10 @@ class Endings:
         for id in ids:
             for waiter in self._waiting.get(id, ()):
                 waiter.see(found.get(id))
+
+    def _hear(self, ids: Sequence[UUID]) -> None:
+        self._ended.add(ids)
+        self._hint(ids)
 
     def _hint(self, ids: Iterable[UUID]) -> None:
         for id in ids:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import selectors
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 from uuid import UUID
 
@@ -16,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from pgflow.commands import Sending, Sent, Standing
-from pgflow.store.channels import done_channel, parse_done
+from pgflow.store.channels import Recent, done_channel, parse_done
 from pgflow.store.compatibility import check_blocking as check
 from pgflow.store.connections import Connection, Database
 from pgflow.store.dispatching import may_notify, outcomes, wake
@@ -40,6 +41,9 @@ POLL = 5.0
 
 POLL_BLIND = 0.5
 """The same while none come."""
+
+QUIET = 1.0
+"""Seconds without anybody who waits after which the thread reads what is told, so that the server need not keep it."""
 
 _LONGEST_PAUSE = 10.0
 
@@ -149,44 +153,128 @@ def _is_idle(connection: Connection) -> bool:
     return connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
 
+class _Waiter:
+    """Somebody who waits for a workflow's end."""
+
+    __slots__ = ("hinted", "woken")
+
+    def __init__(self) -> None:
+        self.woken = threading.Event()
+        self.hinted = False
+        """A reason to look at the workflow has come up."""
+
+
 class Endings:
-    """Waits for the ends of workflows; a thread listens for all who wait, from the first on until `close`."""
+    """Waits for the ends of workflows.
+
+    One of those who wait has the turn to read the notifications, for all of them, and asks on that same connection: no other thread and
+    no other connection stands between the end of what it waits for and its answer. Whoever gives the turn up wakes another one to
+    take it. A thread connects, and takes the turn when nobody has waited for a while, so that the server is rid of what it tells.
+    """
 
     def __init__(self, database: Database, connections: Connections) -> None:
         self._database = database
         self._connections = connections
         self._lock = threading.Lock()
-        self._waiting: dict[UUID, set[threading.Event]] = {}
+        self._waiting: dict[UUID, set[_Waiter]] = {}
+        self._ended = Recent()
         self._thread: threading.Thread | None = None
         self._listening: Connection | None = None
+        self._turn = threading.Lock()
+        """Held by whoever uses the connection that listens."""
+        self._waited_at = 0.0
+        self._stirred = threading.Event()
         self._closed = threading.Event()
 
     def outcome(self, workflow_id: UUID, seconds: float | None) -> Standing | None:
         """How a workflow stands once it has ended, or after so many seconds; None: there is no such workflow."""
         until = None if seconds is None else time.monotonic() + seconds
-        hinted = threading.Event()
+        waiter = _Waiter()
         with self._lock:
-            self._waiting.setdefault(workflow_id, set()).add(hinted)
+            self._waiting.setdefault(workflow_id, set()).add(waiter)
+            soon = self._listening and is_fresh(workflow_id) and workflow_id not in self._ended
         try:
-            if self._listening and is_fresh(workflow_id):
-                hinted.wait(MOMENT)
+            if soon:
+                self._wait(waiter, MOMENT)
             while True:
-                hinted.clear()
-                query = outcomes(self._database.schema, [workflow_id])
-                outcome = self._connections.execute(query).get(workflow_id)
+                waiter.hinted = False
+                outcome = self._look(workflow_id)
                 left = POLL if self._listening else POLL_BLIND
                 if until is not None:
                     left = min(left, until - time.monotonic())
                 if outcome is None or outcome.ended or left <= 0:
                     return outcome
                 self._start()
-                hinted.wait(left)
+                self._wait(waiter, left)
         finally:
             with self._lock:
                 waiters = self._waiting[workflow_id]
-                waiters.discard(hinted)
+                waiters.discard(waiter)
                 if not waiters:
                     del self._waiting[workflow_id]
+            self._hand_on()
+
+    def _look(self, workflow_id: UUID) -> Standing | None:
+        query = outcomes(self._database.schema, [workflow_id])
+        connection = self._listening
+        if connection is not None and not self._closed.is_set() and self._turn.acquire(blocking=False):
+            try:
+                (answer,) = flush_blocking(connection, (query.sql, query.params))
+                if not isinstance(answer, psycopg.Error):
+                    return query.read(answer).get(workflow_id)
+            except psycopg.OperationalError:
+                self._lose(connection)
+            finally:
+                self._turn.release()
+                self._hand_on()
+        return self._connections.execute(query).get(workflow_id)
+
+    def _wait(self, waiter: _Waiter, seconds: float) -> None:
+        """Wait for a hint, so many seconds at most: reading, or until whoever reads says so."""
+        until = time.monotonic() + seconds
+        while not waiter.hinted and (left := until - time.monotonic()) > 0:
+            self._waited_at = time.monotonic()
+            connection = self._listening
+            if connection is not None and self._turn.acquire(blocking=False):
+                try:
+                    self._read(connection, until, lambda: waiter.hinted)
+                except psycopg.OperationalError:
+                    self._lose(connection)
+                finally:
+                    self._turn.release()
+                    self._hand_on()
+            else:
+                waiter.woken.wait(left)
+                waiter.woken.clear()
+
+    def _read(self, connection: Connection, until: float, enough: Callable[[], bool]) -> None:
+        """Read notifications until it is enough or the time has come; whoever calls it has the turn."""
+        pgconn = connection.pgconn
+        with selectors.DefaultSelector() as selector:
+            selector.register(pgconn.socket, selectors.EVENT_READ)
+            while True:
+                pgconn.consume_input()
+                while (told := pgconn.notifies()) is not None:
+                    self._hear(told.extra.decode())
+                if enough() or (left := until - time.monotonic()) <= 0:
+                    return
+                selector.select(left)
+
+    def _hand_on(self) -> None:
+        """Have somebody who waits take the turn, if nobody has it."""
+        if self._turn.locked():
+            return
+        with self._lock:
+            for waiters in self._waiting.values():
+                for waiter in waiters:
+                    waiter.woken.set()
+                    return
+
+    def _lose(self, connection: Connection) -> None:
+        """The connection that listens broke: another is opened."""
+        connection.close()
+        self._listening = None
+        self._stirred.set()
 
     def _start(self) -> None:
         with self._lock:
@@ -194,11 +282,18 @@ class Endings:
                 self._thread = threading.Thread(target=self._run, name="pgflow endings", daemon=True)
                 self._thread.start()
 
-    def _hint(self, ids: Iterable[UUID]) -> None:
+    def _hear(self, payload: str) -> None:
+        ids = parse_done(payload)
+        self._hint(ids, ended=True)
+
+    def _hint(self, ids: Iterable[UUID], *, ended: bool = False) -> None:
         with self._lock:
+            if ended:
+                self._ended.add(ids)
             for workflow_id in ids:
-                for event in self._waiting.get(workflow_id, ()):
-                    event.set()
+                for waiter in self._waiting.get(workflow_id, ()):
+                    waiter.hinted = True
+                    waiter.woken.set()
 
     def _run(self) -> None:
         pause = 0.1
@@ -220,18 +315,28 @@ class Endings:
     def _listen(self, connection: Connection) -> None:
         channel = done_channel(self._database.schema)
         connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+        connection.add_notify_handler(lambda told: self._hear(told.payload))  # what comes with the answer to a question
         with self._lock:
             if self._closed.is_set():
                 return
             self._listening = connection
             waiting = list(self._waiting)
         self._hint(waiting)  # what was told before is missed: everybody looks
-        for told in connection.notifies():
-            self._hint(parse_done(told.payload))
+        while not self._closed.is_set() and not connection.closed:
+            if self._waiting or time.monotonic() - self._waited_at < QUIET:
+                self._stirred.wait(QUIET)
+                self._stirred.clear()
+                continue
+            with self._turn:
+                self._read(connection, time.monotonic() + QUIET, self._closed.is_set)
+            self._hand_on()
+        with self._turn:
+            connection.close()
 
     def close(self) -> None:
         """Stop listening; whoever still waits looks once more and learns that the client is closed."""
         self._closed.set()
+        self._stirred.set()
         with self._lock:
             connection, thread = self._listening, self._thread
             waiting = list(self._waiting)

@@ -157,19 +157,38 @@ class Listener:
     async def _receive(self, connection: AsyncConnection) -> None:
         schema = self._database.schema
         wake, mail, message = wake_channel(schema), mail_channel(schema), message_channel(schema)
-        async for notification in connection.notifies():
-            payload = notification.payload
-            if notification.channel == wake:
+        loop, pgconn = asyncio.get_running_loop(), connection.pgconn
+        broken: asyncio.Future[None] = loop.create_future()
+
+        def take(channel: str, payload: str) -> None:
+            if channel == wake:
                 if self._wake is not None:
                     self._wake(*parse_wake(payload))
-            elif notification.channel == mail:
+            elif channel == mail:
                 if self._mail is not None:
                     self._mail(int(payload) if payload.isascii() and payload.isdigit() else 0)
-            elif notification.channel == message:
+            elif channel == message:
                 if self._message is not None and (notice := parse_message(payload)) is not None:
                     self._message(notice)
             elif self._done is not None:
                 self._done(parse_done(payload))
+
+        def read() -> None:
+            """From the loop's own callback, so that no task stands between a hint and who waits for it."""
+            if broken.done():
+                return
+            try:
+                pgconn.consume_input()
+                while (told := pgconn.notifies()) is not None:
+                    take(told.relname.decode(), told.extra.decode())
+            except Exception as error:
+                broken.set_exception(error)
+
+        loop.add_reader(pgconn.socket, read)
+        try:
+            await broken
+        finally:
+            loop.remove_reader(pgconn.socket)
 
 
 class Notifier:

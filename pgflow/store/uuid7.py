@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pgflow.history.identity import shaped
 
-FRESH = 2
+FRESH = 100
 """Milliseconds for which an id has just been made."""
 
 MOMENT = 0.01

@@ -84,6 +84,19 @@ async def test_what_was_just_dispatched_is_looked_at_when_it_has_ended(
         assert looks.count(fresh.id) == 1 and looks.count(old.id) == 2
 
 
+async def test_an_end_that_was_heard_of_is_looked_at_at_once(
+    dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_async, "MOMENT", NEVER)
+    async with pgflow.Client(dsn) as client:
+        await listening_client(client, dsn)
+        handle = await client.dispatch(job)
+        end(dsn, [handle.id], "7")
+        await until(lambda: handle.id in client._endings._ended, "hearing of it")
+        monkeypatch.setattr(client_async, "is_fresh", lambda id: True)
+        assert await handle.output(timeout=20) == 7
+
+
 async def test_an_end_that_was_told_too_early_is_seen_a_moment_later(
     dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +195,36 @@ def test_threads_wait_for_hints(dsn: str, hints_alone: None) -> None:
     assert client._endings._thread is not None
     client._endings._thread.join(20)
     assert not client._endings._thread.is_alive()
+
+
+def test_threads_take_turns_at_reading_what_is_told(dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads leaves when its own workflow has ended; another one takes over, and the thread that connects never has to."""
+    monkeypatch.setattr(client_sync, "QUIET", NEVER)
+    with pgflow.SyncClient(dsn) as client, ThreadPoolExecutor(5) as pool:
+        handles = client.dispatch_many(job, [{"number": i} for i in range(5)])
+        outputs = {handle.id: pool.submit(handle.output) for handle in handles}
+        asyncio.run(until(lambda: client._endings._listening and client._endings._turn.locked(), "somebody to read"))
+        for id, output in outputs.items():
+            end(dsn, [id], "5")
+            assert output.result(20) == 5
+        with pytest.raises(TimeoutError):
+            client.dispatch(job).output(timeout=0.05)
+        assert not client._endings._turn.locked() and not client._endings._waiting
+
+
+def test_what_is_told_while_nobody_waits_is_read_and_remembered(dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the server would have to keep it. Who asks for such a workflow later has its answer at once."""
+    monkeypatch.setattr(client_sync, "QUIET", 0.05)
+    monkeypatch.setattr(client_sync, "MOMENT", NEVER)
+    monkeypatch.setattr(client_sync, "is_fresh", lambda id: True)
+    with pgflow.SyncClient(dsn) as client:
+        first, second = client.dispatch(job), client.dispatch(job)
+        client._endings._start()
+        asyncio.run(until(lambda: client._endings._listening, "listening"))
+        for handle in (first, second):
+            end(dsn, [handle.id], "7")
+            asyncio.run(until(lambda handle=handle: handle.id in client._endings._ended, "reading"))
+            assert handle.output(timeout=20) == 7
 
 
 def test_threads_see_an_end_that_was_told_too_early(dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
