@@ -215,9 +215,11 @@ class Endings:
             self._hand_on()
 
     def _look(self, workflow_id: UUID) -> Standing | None:
+        if self._closed.is_set():
+            raise RuntimeError("this client is closed")
         query = outcomes(self._database.schema, [workflow_id])
         connection = self._listening
-        if connection is not None and not self._closed.is_set() and self._turn.acquire(blocking=False):
+        if connection is not None and self._turn.acquire(blocking=False):
             try:
                 (answer,) = flush_blocking(connection, (query.sql, query.params))
                 if not isinstance(answer, psycopg.Error):
@@ -334,7 +336,7 @@ class Endings:
             connection.close()
 
     def close(self) -> None:
-        """Stop listening; whoever still waits looks once more and learns that the client is closed."""
+        """Stop listening; whoever still waits is told that the client is closed."""
         self._closed.set()
         self._stirred.set()
         with self._lock:

@@ -200,7 +200,7 @@ def test_threads_wait_for_hints(dsn: str, hints_alone: None) -> None:
 def test_threads_take_turns_at_reading_what_is_told(dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever reads leaves when its own workflow has ended; another one takes over, and the thread that connects never has to."""
     monkeypatch.setattr(client_sync, "QUIET", NEVER)
-    with pgflow.SyncClient(dsn) as client, ThreadPoolExecutor(5) as pool:
+    with ThreadPoolExecutor(5) as pool, pgflow.SyncClient(dsn) as client:
         handles = client.dispatch_many(job, [{"number": i} for i in range(5)])
         outputs = {handle.id: pool.submit(handle.output) for handle in handles}
         asyncio.run(until(lambda: client._endings._listening and client._endings._turn.locked(), "somebody to read"))
