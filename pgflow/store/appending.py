@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from pgflow.errors import LeaseLost
+from pgflow.execution.ports import Cancelled, Completed
 from pgflow.store.batch import (
     Part,
     RunKey,
@@ -47,7 +48,8 @@ def append(
         **(signals or {"consumed": None}),
         **(outcomes or {}),
     }
-    text = _text(schema, rows is not None, signals is not None, outcomes is not None)
+    stays = any(part.changes and not isinstance(part.outcome, Completed | Cancelled) for part in parts)
+    text = _text(schema, rows is not None, signals is not None, outcomes is not None, stays)
     return _with_own_time(text) if begun_before else text, parameters
 
 
@@ -60,12 +62,13 @@ def lost(key: RunKey) -> LeaseLost:
 
 
 @cache
-def _text(schema: str, rows: bool, signals: bool, outcomes: bool) -> bytes:
+def _text(schema: str, rows: bool, signals: bool, outcomes: bool, stays: bool) -> bytes:
     names = [
         "journal_fence",
         *["journal_rows"] * rows,
         *["journal_consumed"] * signals,
         *["journal_outcomes"] * outcomes,
+        *["journal_stopped"] * stays,
         "journal_result",
     ]
     return b"".join(statement(name, schema) for name in names)

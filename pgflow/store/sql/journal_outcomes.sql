@@ -1,7 +1,5 @@
--- What becomes of the runs (asleep, handed back, paused, failed, or gone because their workflow has ended) and of what is
--- kept with their workflows (state, tags). One row of `workflows` and one of `runs` is changed once here, whatever a run asks.
--- Going to sleep is decided here on the columns of the locked row: a signal, the end of a child or a request to cancel
--- that came in meanwhile makes the run pending at once, so that no wake-up is lost.
+-- What becomes of the runs (gone because their workflow has ended; journal_stopped.sql has all others) and of what is
+-- kept with their workflows (state, tags). One row of `workflows` and one of `runs` is changed once, whatever a run asks.
 , changed AS MATERIALIZED (
     SELECT fenced.workflow_id, fenced.mailbox AS arrived, fenced.waiters, v.outcome, v.wake_at::timestamptz AS wake_at, v.waiting_for, v.mailbox,
            v.payload::json AS payload, v.reset, v.fork_before, coalesce(v.flags, '') AS flags, v.state::json AS state,
@@ -20,37 +18,6 @@
         string_to_array(%(tags)s::text, E'\x1f', '')
     ) AS v (run, outcome, wake_at, waiting_for, mailbox, payload, reset, fork_before, flags, state, tags)
     JOIN fenced ON fenced.run = v.run
-),
-stopped AS (
-    UPDATE {schema}.runs AS r SET
-        status = CASE
-            WHEN changed.outcome = 'kept' THEN r.status
-            WHEN changed.outcome = 'failed' THEN 'failed'
-            WHEN r.pause_requested AND NOT (r.cancel_requested AND changed.flags NOT LIKE '%%c%%') THEN 'paused'
-            WHEN changed.outcome = 'released' OR r.mailbox > changed.mailbox
-                OR (r.cancel_requested AND changed.flags NOT LIKE '%%c%%') THEN 'pending'
-            ELSE 'sleeping' END,
-        wake_at = CASE
-            WHEN changed.outcome IN ('kept', 'failed') THEN NULL
-            WHEN r.pause_requested AND NOT (r.cancel_requested AND changed.flags NOT LIKE '%%c%%') THEN NULL
-            WHEN changed.outcome = 'released' OR r.mailbox > changed.mailbox
-                OR (r.cancel_requested AND changed.flags NOT LIKE '%%c%%') THEN now()
-            WHEN changed.wake_at IS NOT NULL THEN greatest(changed.wake_at, now()) END,
-        waiting_for = string_to_array(changed.waiting_for, E'\x1e'),
-        awaits_children = changed.flags LIKE '%%a%%',
-        cancel_requested = r.cancel_requested AND changed.flags NOT LIKE '%%c%%',
-        pause_requested = r.pause_requested AND changed.outcome = 'kept',
-        unique_key = CASE WHEN changed.outcome <> 'failed' THEN r.unique_key END,
-        freed_key = CASE WHEN changed.outcome = 'failed' THEN r.unique_key END,
-        reset = string_to_array(changed.reset, E'\x1e'),
-        fork_before = changed.fork_before,
-        last_worker = CASE WHEN changed.outcome = 'sleeping' THEN r.worker_id END,
-        worker_id = CASE WHEN changed.outcome = 'kept' THEN r.worker_id END,
-        claim = CASE WHEN changed.outcome = 'kept' THEN r.claim END
-    FROM changed
-    WHERE r.workflow_id = changed.workflow_id AND NOT changed.ends
-      AND EXISTS (SELECT FROM changed AS staying WHERE NOT staying.ends)
-      AND (changed.outcome <> 'kept' OR changed.flags LIKE '%%c%%')
 ),
 gone AS (
     DELETE FROM {schema}.runs AS r
