@@ -19,7 +19,7 @@ from pgflow.cli.worker import spare_collector
 from pgflow.version import VERSION as VERSION
 
 NAME = "pgflow"
-CONFIG = "one Worker with default settings; client with 4 connections (default), output() by notification (default)"
+CONFIG = "one Worker with default settings; SyncClient with 4 connections (default), output() by notification (default)"
 FEATURES = {"steps", "signal", "history"}
 PENDING_SQL = "select exists(select 1 from pgflow.runs)"
 WAITING_SQL = "select count(*) from pgflow.runs where status = 'sleeping'"
@@ -77,46 +77,33 @@ def setup(db: str) -> None:
 
 
 class Client:
-    """Sends work, as the driver asks."""
+    """Sends work, as the driver asks: it calls from a thread, so the client for threads serves it; many signals at once, an event loop."""
 
     BULK = "dispatch_many (2,000 in a statement)"
 
     def __init__(self, db: str) -> None:
+        self._client = pgflow.SyncClient(url(db)).__enter__()
         self._runner = asyncio.Runner()
-        self._client = pgflow.Client(url(db))
-        self._runner.run(self._client.__aenter__())
+        self._signals = pgflow.Client(url(db))
+        self._runner.run(self._signals.__aenter__())
 
     def enqueue_seq(self, kind: str, n: int) -> list[UUID]:
         """One after the other."""
-
-        async def go() -> list[UUID]:
-            return [(await self._client.dispatch(WORKFLOWS[kind], **_arguments(kind))).id for _ in range(n)]
-
-        return self._runner.run(go())
+        return [self._client.dispatch(WORKFLOWS[kind], **_arguments(kind)).id for _ in range(n)]
 
     def enqueue_many(self, kind: str, n: int) -> list[UUID]:
         """In bulk."""
-
-        async def go() -> list[UUID]:
-            handles = await self._client.dispatch_many(WORKFLOWS[kind], [_arguments(kind)] * n)
-            return [handle.id for handle in handles]
-
-        return self._runner.run(go())
+        return [handle.id for handle in self._client.dispatch_many(WORKFLOWS[kind], [_arguments(kind)] * n)]
 
     def call(self, kind: str = "noop") -> Any:
         """From dispatch to result."""
-
-        async def go() -> Any:
-            handle = await self._client.dispatch(WORKFLOWS[kind], **_arguments(kind))
-            return await handle.output()
-
-        return self._runner.run(go())
+        return self._client.dispatch(WORKFLOWS[kind], **_arguments(kind)).output()
 
     def signal_all(self, ids: list[UUID]) -> None:
         """Many signals, as many at once as the client has connections."""
 
         async def go() -> None:
-            await asyncio.gather(*(self._client.signal(Proceed(), to=id) for id in ids))
+            await asyncio.gather(*(self._signals.signal(Proceed(), to=id) for id in ids))
 
         self._runner.run(go())
 
@@ -126,7 +113,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        self._runner.run(self._client.__aexit__(None, None, None))
+        self._client.__exit__(None, None, None)
+        self._runner.run(self._signals.__aexit__(None, None, None))
         self._runner.close()
 
 
