@@ -13,6 +13,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
@@ -74,6 +75,9 @@ class _Prepared:
 
 
 _prepared: WeakKeyDictionary[AsyncConnection | Connection, _Prepared] = WeakKeyDictionary()
+
+GIVE_UP = 5.0
+"""Seconds that the server has to end what nobody waits for any more."""
 
 _FINE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 
@@ -294,6 +298,14 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T]) -> T:
         watch_writing()
     try:
         return await ended
+    except asyncio.CancelledError:
+        # Whoever gave it up may go on to free what it has locked: the server has to be rid of it first.
+        ended = loop.create_future()
+        with suppress(psycopg.Error, TimeoutError):
+            await connection.cancel_safe(timeout=GIVE_UP)
+            async with asyncio.timeout(GIVE_UP):
+                await ended
+        raise
     finally:
         loop.remove_reader(socket)
         loop.remove_writer(socket)

@@ -129,10 +129,15 @@ async def test_whoever_stops_waiting_leaves_no_connection_with_answers_on_their_
     async with asyncio.timeout(20):
         while connection.info.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:
             await asyncio.sleep(0.001)
+    pid, dsn = connection.info.backend_pid, connection.info.dsn
     stuck.cancel()
     with pytest.raises(asyncio.CancelledError):
         await stuck
     assert connection.closed
+    async with await Database(dsn).connect("other") as other:
+        at_it = b"SELECT FROM pg_stat_activity WHERE pid = %s AND state = 'active'"
+        cursor = await other.execute(at_it, [pid])
+        assert await cursor.fetchall() == [], "the server has given it up as well, with all its locks"
 
 
 def test_the_same_without_a_loop(dsn: str) -> None:
