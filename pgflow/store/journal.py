@@ -31,7 +31,7 @@ import psycopg
 
 from pgflow import faults
 from pgflow.errors import LeaseLost
-from pgflow.execution.ports import Cancelled, Completed, Failed, Write
+from pgflow.execution.ports import Cancelled, Completed, EventRow, Failed, Suspended, Write
 from pgflow.store.appending import append, lost
 from pgflow.store.batch import SEPARATOR, Part, RunKey, parts_of, size_of
 from pgflow.store.connections import AsyncConnection, Database, Line, is_lost, tell_of_death
@@ -199,7 +199,7 @@ class Journal:
         """Send batch after batch; results are delivered while the next batch is on its way."""
         loop = asyncio.get_running_loop()
         pause = BUSY_WAIT
-        await self._line.get()  # the first write need not wait for it
+        await self._warm_up()
         while True:
             if not self._waiting and not self._busy:
                 self._arrived.clear()
@@ -220,6 +220,20 @@ class Journal:
                 await self._linger(pause)
                 pause = min(pause * 2, LONGEST_WAIT)
             del answer  # an idle journal must not keep the runs of its last batch in memory
+
+    async def _warm_up(self) -> None:
+        """Connect, and have the server plan what is sent most: for a workflow that there is none of, so that nothing is written."""
+        connection = await self._line.get()
+        row = EventRow("1", 0, 1, 1, "activity", "", "completed", 1, "{}", "1", *[None] * 6)
+        nobody = [
+            Write(UUID(int=0), 0, rows, outcome, _ignore, _ignore)
+            for rows, outcome in (([row], None), ([], Completed("1")), ([], Suspended(None)))
+        ]
+        batches = [append(self._database.schema, self._worker, parts_of([write]), careful=False) for write in nobody]
+        try:
+            await flush(connection, *batches)
+        except psycopg.OperationalError as error:
+            _log.debug("the first batch will connect again: %s", error)
 
     def _with_later_writes(self, answer: _Answer) -> list[Verdict]:
         """The verdicts, and the same one for writes of a poisoned run that were handed over after it."""
@@ -418,6 +432,10 @@ def _read(
             gone = lost(part.key)
             settled.extend([(write, gone) for write in part.writes])
     return _Answer(settled, waiting, {})
+
+
+def _ignore(write: Write, verdict: Any) -> None:
+    """Nobody waits for it."""
 
 
 def _ended(
