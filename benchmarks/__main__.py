@@ -41,6 +41,7 @@ def main() -> int:
     parser.add_argument("what", nargs="*", metavar="SCENARIO", help=f"{', '.join(SCENARIOS)}, or gate; all of them if none is named")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, once: to see that it works")
     parser.add_argument("--repeats", type=int, help="runs of each measurement (3, or 1 with --quick)")
+    parser.add_argument("--turns", type=int, help="of the long loop in `loops` (100,000, about a thousand a second)")
     parser.add_argument("--results", type=Path, default=Path("bench-results"), help="where to write")
     given = parser.parse_args()
     unknown = [name for name in given.what if name not in SCENARIOS and name != "gate"]
@@ -48,7 +49,7 @@ def main() -> int:
         parser.error(f"expected gate alone, or some of {', '.join(SCENARIOS)}; found {' '.join(given.what)}")
     given.results.mkdir(parents=True, exist_ok=True)
     with Server() as server:
-        plan = Plan(server, given.quick, given.repeats or (1 if given.quick else 3), given.results)
+        plan = Plan(server, given.quick, given.repeats or (1 if given.quick else 3), given.results, given.turns)
         if given.what == ["gate"]:
             return 0 if passes(plan) else 1
         report = Report(given.results, server.version, given.quick)

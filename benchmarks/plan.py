@@ -19,12 +19,14 @@ class Plan:
         quick: a small part of the work in one run: to see that it works, not to compare.
         repeats: runs of each measurement; medians are reported.
         results: where files beside the report may be written.
+        turns: of the long loop, if not as many as usual.
     """
 
     server: Server
     quick: bool
     repeats: int
     results: Path
+    turns: int | None = None
 
     def scaled(self, number: int, divisor: int = 10) -> int:
         """So many, or a tenth of them (or another part) when it has to be quick."""

@@ -36,6 +36,7 @@ class Floor:
         self._ended = asyncio.Event()
         self._running = 0
         self._done: list[UUID] = []
+        self._tellings: set[asyncio.Task[None]] = set()
         self._writer = asyncio.create_task(self._write())
 
     @classmethod
@@ -56,6 +57,7 @@ class Floor:
     async def close(self) -> None:
         """Close the connections."""
         self._writer.cancel()
+        await asyncio.gather(*self._tellings)
         for connection in (self._claims, self._journal, self._notifier):
             await connection.close()
 
@@ -125,7 +127,9 @@ class Floor:
                 end[2].set_result(None)
             if ends:
                 self._done += [UUID(end[0]) for end in ends]
-                asyncio.create_task(self._tell())
+                telling = asyncio.create_task(self._tell())
+                self._tellings.add(telling)
+                telling.add_done_callback(self._tellings.discard)
 
     async def _tell(self) -> None:
         """Say which workflows have ended, as a worker does."""
