@@ -102,13 +102,18 @@ class Claims:
         self._worker = worker_id
         self._line = Line(database, "claims")
         self._claims = 0
+        self._patient = False
         self._levels: dict[Scope, dict[int, _Level]] = {}
         self._next_sweep = 0.0
         self._unsure: dict[int, float] = {}
 
-    async def open(self) -> None:
-        """Open the connection before the first claim needs it."""
-        await self._line.get()
+    async def warm_up(self, queues: Iterable[str], names: Iterable[str]) -> None:
+        """Connect and have the server plan, before the first claim needs either: nothing is taken.
+
+        Raises:
+            psycopg.Error: The database refused; the first claim will say so again.
+        """
+        await self.claim(0, queues, names)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -137,6 +142,7 @@ class Claims:
             except (psycopg.Error, asyncio.CancelledError) as error:
                 await self._note(error, connection, around.claim, sent)
                 raise
+            self._patient = self._patient or limit > 0
             if around.sweeping:
                 self._next_sweep = time.monotonic() + max(
                     SWEEP_EVERY, (time.monotonic() - sent) / SWEEP_SHARE
@@ -215,7 +221,7 @@ class Claims:
             "claim": around.claim,
             "limit": limit,
             "horizon": HORIZON,
-            "patience": PATIENCE if self._claims > 1 else timedelta(0),
+            "patience": PATIENCE if self._patient else timedelta(0),
             "queues": literal([scope[0] for scope, _, _ in around.levels]),
             "names": literal([scope[1] for scope, _, _ in around.levels]),
             "priorities": literal([priority for _, priority, _ in around.levels]),

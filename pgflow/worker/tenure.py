@@ -236,7 +236,10 @@ class Tenure:
         settings = self._settings
         names = self._registry.names
         pause = 0.05
-        await self._claims.open()  # while the mail is looked at
+        try:
+            await self._claims.warm_up(settings.queues, names)  # while the mail is looked at
+        except psycopg.Error as error:
+            log.debug("the first claim will meet this again: %s", error)
         await self._mail.looked.wait()
         while not self._stopping:
             room = settings.concurrency - len(self.runs)
