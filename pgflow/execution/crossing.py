@@ -82,6 +82,10 @@ class RunCrossings:
         run: hands over at rest, and is told of answers.
     """
 
+    __slots__ = (
+        "_ask_again_at", "_asked_at", "_asking", "_in_flight", "_run", "_unasked", "awaiting", "gathered",
+    )
+
     def __init__(self, run: Run) -> None:
         self._run = run
         self.gathered: dict[CrossingStep, None] = {}

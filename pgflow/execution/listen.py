@@ -70,7 +70,7 @@ class ListenStep(Step):
         taken = run.mailbox.take(self.types, self._limit or 1)
         if not taken:
             return False
-        run.consume([signal.id for signal in taken], self.location)
+        run.outgoing.consume([signal.id for signal in taken], self.location)
         texts = [_recorded(signal) for signal in taken]
         run.finish(self, STATUS_COMPLETED, texts[0] if self._limit is None else f"[{','.join(texts)}]")
         return True

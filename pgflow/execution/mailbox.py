@@ -14,6 +14,8 @@ class Mailbox:
         signals: what the claim brought.
     """
 
+    __slots__ = ("_signals",)
+
     def __init__(self, signals: Iterable[Signal]) -> None:
         self._signals = list(signals)
 

@@ -46,7 +46,7 @@ class PublishStep(Step):
     def start(self) -> None:
         assert self._message is not None
         run = self.scope.run
-        run.send(self._message)
+        run.outgoing.send(self._message)
         run.finish(self, STATUS_COMPLETED)
 
 

@@ -75,6 +75,16 @@ class Order:
         last: the highest place that history has taken.
     """
 
+    __slots__ = (
+        "_ends",
+        "_entries",
+        "_last_recorded",
+        "_outbox",
+        "_recorded",
+        "_seq",
+        "passed",
+    )
+
     def __init__(self, last: int) -> None:
         self.passed = 0
         """The highest place whose result has been delivered."""

@@ -35,6 +35,11 @@ class Outgoing:
         run: told of commits, of refusals and of too many rows.
     """
 
+    __slots__ = (
+        "_active_rows", "_calls", "_cancels", "_consumed", "_deliveries", "_in_flight", "_messages", "_next",
+        "_outcome", "_queue", "_rows", "_run", "_unremarkable_rows", "_writing_alone", "kept",
+    )
+
     def __init__(self, run: Run) -> None:
         self._run = run
         self._active_rows = len(run.claimed.events)

@@ -18,7 +18,6 @@ from asyncio import current_task
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
-from uuid import UUID
 
 from pgflow.codec import encode_error
 from pgflow.errors import EngineError, LeaseLost
@@ -35,7 +34,6 @@ from pgflow.execution.ports import (
     Arrived,
     Claimed,
     Failed,
-    Message,
     Outcome,
     Released,
     Suspended,
@@ -65,6 +63,13 @@ class Run:
         workflow: the definition whose code runs.
         host: the worker that the run lives in.
     """
+
+    __slots__ = (
+        "_at_once", "_pumping", "_replaying", "_root", "_rounds", "_starting", "_stopping", "_until", "_waits",
+        "_yielded", "advancing", "aftermath", "attempts_running", "bodies", "calls", "cancel_taken_at", "cancelled",
+        "claimed", "closed", "crossings", "fatal", "history", "host", "limits", "loop", "mailbox", "order", "outcome",
+        "outgoing", "scheduled", "scope", "workflow",
+    )
 
     def __init__(self, claimed: Claimed, workflow: Workflow[Any, Any], host: Host) -> None:
         self.claimed = claimed
@@ -245,14 +250,6 @@ class Run:
         """The run ends with this error, whatever the code does."""
         if self.fatal is None:
             self.fatal = error
-
-    def send(self, message: Message) -> None:
-        """Send a message once the rows gathered so far are committed; the step's own row comes with the same write."""
-        self.outgoing.send(message)
-
-    def consume(self, ids: Iterable[UUID], location: str) -> None:
-        """Record with the next write that signals were taken by the listen at a location."""
-        self.outgoing.consume(ids, location)
 
     def replays_at_once(self, seq: int | None) -> bool:
         """Whether the running task, were it to wait for the recorded result of this place, would be the next to go on, with it.

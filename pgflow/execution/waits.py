@@ -31,6 +31,11 @@ class Waits:
         wake: called when the earliest moment has come: pump the run.
     """
 
+    __slots__ = (
+        "_awaiting_children", "_entries", "_fired", "_fresh", "_host", "_listening", "_timer_at", "_wake",
+        "due_timeouts", "moments", "parked", "short", "timer",
+    )
+
     def __init__(self, host: Host, wake: Callable[[], None]) -> None:
         self._host = host
         self._wake = wake
