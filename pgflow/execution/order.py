@@ -180,6 +180,15 @@ class Order:
             return True
         return False
 
+    def deliver_passed(self) -> bool:
+        """Deliver the next moment right after a place that has been passed; whether there was one."""
+        while self._recorded and self._recorded[0][1] and self._recorded[0][0] <= self.passed:
+            what = heappop(self._recorded)[3]
+            if not what.settled:
+                what.deliver_recorded()
+                return True
+        return False
+
     def awaited_under(self) -> set[Any]:
         """The timeouts that cover a step whose live result is on its way."""
         steps = [d.step for d in self._outbox if d.step is not None and not d.step.settled]

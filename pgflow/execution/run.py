@@ -165,8 +165,10 @@ class Run:
     def _deliver_next(self) -> bool:
         """The code is at rest: deliver the next result to it, if there is one and this pump has time for it."""
         root = self._root
-        if self.fatal is not None or self._stopping or self.loop.frozen or (root is not None and root.done()):
+        if self.fatal is not None or self._stopping or self.loop.frozen:
             return False
+        if root is not None and root.done():
+            return self.order.deliver_passed()  # turns that had begun when the code ended see its end
         if not self.order.deliver_next():
             return False
         self._rounds += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import random
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.execution.program_trees import (
@@ -38,6 +38,7 @@ def test_random_programs(tree: Node, seed: int, crash: float) -> None:
 
 @settings(max_examples=PROGRAMS // 2, deadline=None, suppress_health_check=list(HealthCheck))
 @given(TREES, st.integers(0, 2**32), st.sampled_from([0.0, 0.05, 0.3, 0.6]))
+@example(("first", (("sleep", 0.3), ("loop", 2, 1, ("first", (("act",), ("sleep", 0.002)))))), 29, 0.0)  # a turn begins as the code ends
 def test_random_programs_that_somebody_cancels(tree: Node, seed: int, crash: float) -> None:
     cancelled = CancelledTreeLives(program_of(tree))
     cancelled.live(random.Random(seed), crash)
