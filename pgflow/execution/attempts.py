@@ -28,9 +28,6 @@ log = logging.getLogger("pgflow.execution")
 UNTRUSTED_PAUSE = 0.05
 """Seconds after which an attempt that may not begin asks again."""
 
-_FAILURES = (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError)
-"""What an attempt may end with. SystemExit from an activity is a failure of the activity, not an order to the worker."""
-
 _GoingOn = tuple[float, Coroutine[Any, Any, Any]]
 """When an attempt began, on the loop's clock, and what is left of it."""
 
@@ -218,7 +215,7 @@ class ActivityRunner:
             if call.activity.is_async and not call.activity.transactional and may_begin():
                 going_on = self._begin_and_tell(call)
                 if going_on is None:
-                    if task.cancelling() or contextvars.copy_context() != self._context or time.monotonic() > until:
+                    if task.cancelling() or time.monotonic() > until or self._left_a_trace():
                         break
                     continue
             lane.free -= 1
@@ -233,6 +230,13 @@ class ActivityRunner:
             break
         self._next(lane)
 
+    def _left_a_trace(self) -> bool:
+        """Whether an attempt has set context variables in this task, which the next one must not see."""
+        try:
+            return contextvars.copy_context() != self._context
+        except Exception:  # noqa: BLE001 — a value that cannot be compared is another one
+            return True
+
     def _begin_and_tell(self, call: ActivityCall) -> _GoingOn | None:
         """Run an async attempt up to where it first waits; one that has ended by then is told, and took no place."""
         output: str | None = None
@@ -243,7 +247,7 @@ class ActivityRunner:
             if going_on is not None:
                 return going_on
             output = call.activity.encode_result(value, call.limit)
-        except _FAILURES as error:
+        except BaseException as error:  # noqa: BLE001 — it is told; SystemExit from an activity is no order to the worker
             failure = error
         self._tell(call, output, failure)
         return None
@@ -264,7 +268,9 @@ class ActivityRunner:
                     await perform(call, self._transactions, self._execute)
                 else:
                     output = await self._execute(call)
-        except _FAILURES as error:
+        except GeneratorExit:
+            raise  # the event loop is being taken apart
+        except BaseException as error:  # noqa: BLE001 — it is told
             failure = error
         finally:
             self._free(lane, call.work)

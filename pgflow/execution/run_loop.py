@@ -254,12 +254,14 @@ class RunLoop(asyncio.AbstractEventLoop):
         outer, hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
         asyncio._set_running_loop(self)
         sys.set_asyncgen_hooks(None, None)
+        self.thread = get_ident()
         try:
             while self.tasks:
                 tasks, self.tasks = self.tasks, []
                 self._close(tasks)
                 self._forget_done()
         finally:
+            self.thread = 0
             asyncio._set_running_loop(outer)
             sys.set_asyncgen_hooks(*hooks)
         self._ready.clear()

@@ -15,6 +15,7 @@ import pgflow
 from pgflow.execution.activity_context import ActivityContext
 from pgflow.execution.attempts import ActivityCall, ActivityRunner
 
+incomparable: contextvars.ContextVar[object] = contextvars.ContextVar("incomparable")
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="untouched")
 
 
@@ -189,3 +190,47 @@ async def test_any_awaitable_will_do(attempts: Attempts) -> None:
     object.__setattr__(odd, "fn", lambda ctx: Wrapped())
     attempts.start(odd)
     assert await attempts.ended() == ["7"]
+
+
+class Stop(BaseException):
+    """Neither an Exception nor one that asyncio knows."""
+
+
+class Incomparable:
+    """Cannot be compared, as arrays of some libraries cannot."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("neither true nor false")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pgflow.activity
+async def stops(ctx: pgflow.ActivityContext, waits: bool) -> None:
+    if waits:
+        await asyncio.sleep(0)
+    raise Stop
+
+
+@pgflow.activity
+async def sets(ctx: pgflow.ActivityContext) -> None:
+    incomparable.set(Incomparable())
+
+
+async def test_whatever_an_attempt_raises_is_its_failure_alone(attempts: Attempts) -> None:
+    attempts.start(stops, False)
+    attempts.start(stops, True)
+    attempts.start(read)
+    attempts.start(stops, False)
+    ended = await attempts.ended()
+    assert sorted(type(result).__name__ for result in ended) == ["Stop", "Stop", "Stop", "str"]
+
+
+async def test_variables_that_cannot_be_compared_are_a_trace(attempts: Attempts) -> None:
+    attempts.close()
+    incomparable.set(Incomparable())
+    made = Attempts()  # in a context that has the variable
+    for activity in (sets, read, sets, read):
+        made.start(activity)
+    assert await made.ended() == ["null", '"untouched"'] * 2
+    made.close()
