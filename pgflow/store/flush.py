@@ -23,7 +23,7 @@ import psycopg
 from psycopg import errors, generators
 from psycopg.abc import PQGen
 from psycopg.adapt import Transformer
-from psycopg.pq import ConnStatus, ExecStatus, Format
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, Format
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.waiting import Ready, Wait
 
@@ -76,8 +76,11 @@ class _Prepared:
 
 _prepared: WeakKeyDictionary[AsyncConnection | Connection, _Prepared] = WeakKeyDictionary()
 
-GIVE_UP = 5.0
+GIVE_UP = 1.0
 """Seconds that the server has to end what nobody waits for any more."""
+
+_UNPREPARED = (b"26000", b"0A000")
+"""SQLSTATEs of a statement that the server does not know any more, or whose plan no longer fits a changed table."""
 
 _FINE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 
@@ -244,6 +247,8 @@ def _exchange(
         if text_made is not None and made is not None and made.status != ExecStatus.COMMAND_OK:
             del prepared.names[text_made]
             answer = made  # the other one only says that this one failed
+        elif answer.status not in _FINE and answer.error_field(DiagnosticField.SQLSTATE) in _UNPREPARED:
+            prepared.names.clear()  # the next attempt prepares anew
         answers.append(answer)
         if apart:
             yield from _next(pgconn)  # the synchronisation point
@@ -280,8 +285,10 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T]) -> T:
         try:
             wanted = exchange.send(ready)
         except StopIteration as end:
+            watch_no_more()
             ended.set_result(end.value)
         except Exception as error:
+            watch_no_more()
             ended.set_exception(error)
         else:
             if (before ^ wanted) & Wait.W:
@@ -293,22 +300,30 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T]) -> T:
         else:
             loop.remove_writer(socket)
 
+    def watch_no_more() -> None:
+        """At once: where the connection broke, libpq has closed the socket, and its number may be somebody else's in a moment."""
+        loop.remove_reader(socket)
+        loop.remove_writer(socket)
+
     loop.add_reader(socket, go_on, Ready.R)
     if wanted & Wait.W:
         watch_writing()
     try:
         return await ended
     except asyncio.CancelledError:
+        if not ended.cancelled():
+            raise  # the answers had come already
         # Whoever gave it up may go on to free what it has locked: the server has to be rid of it first.
         ended = loop.create_future()
-        with suppress(psycopg.Error, TimeoutError):
-            await connection.cancel_safe(timeout=GIVE_UP)
-            async with asyncio.timeout(GIVE_UP):
-                await ended
+        try:
+            with suppress(psycopg.Error, OSError):
+                await connection.cancel_safe(timeout=GIVE_UP)
+                async with asyncio.timeout(GIVE_UP):
+                    await ended
+        finally:
+            if not ended.done() or ended.cancelled():
+                watch_no_more()
         raise
-    finally:
-        loop.remove_reader(socket)
-        loop.remove_writer(socket)
 
 
 def _read(connection: AsyncConnection | Connection, results: Sequence[PGresult]) -> list[Answer]:

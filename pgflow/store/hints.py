@@ -182,13 +182,16 @@ class Listener:
                 while (told := pgconn.notifies()) is not None:
                     take(told.relname.decode(), told.extra.decode())
             except Exception as error:
+                loop.remove_reader(socket)  # at once: its number may be somebody else's in a moment
                 broken.set_exception(error)
 
-        loop.add_reader(pgconn.socket, read)
+        socket = pgconn.socket
+        loop.add_reader(socket, read)
         try:
             await broken
         finally:
-            loop.remove_reader(pgconn.socket)
+            if broken.cancelled():
+                loop.remove_reader(socket)
 
 
 class Notifier:

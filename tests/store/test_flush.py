@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -10,8 +12,10 @@ import psycopg
 import pytest
 
 from pgflow import faults
+from pgflow.store import flush as flush_module
 from pgflow.store.connections import AsyncConnection, Connection, Database
 from pgflow.store.flush import Bulk, Point, flush, flush_blocking, rows_of, transact
+from pgflow.store.hints import Listener
 
 INSERT = b"INSERT INTO flushed (number) VALUES (%(number)s::int) RETURNING number"
 COUNT = b"SELECT count(*) FROM flushed"
@@ -138,6 +142,80 @@ async def test_whoever_stops_waiting_leaves_no_connection_with_answers_on_their_
         at_it = b"SELECT FROM pg_stat_activity WHERE pid = %s AND state = 'active'"
         cursor = await other.execute(at_it, [pid])
         assert await cursor.fetchall() == [], "the server has given it up as well, with all its locks"
+
+
+async def test_a_statement_that_the_server_has_forgotten_is_prepared_again(connection: AsyncConnection) -> None:
+    every = b"SELECT * FROM flushed"
+    async with connection:
+        for spoil in ("DEALLOCATE ALL", "ALTER TABLE flushed ADD COLUMN more int"):
+            assert isinstance((await flush(connection, (every, {})))[0], list)
+            await connection.execute(spoil)
+            (refused,) = await flush(connection, (every, {}))
+            assert isinstance(refused, psycopg.errors.InvalidSqlStatementName | psycopg.errors.FeatureNotSupported)
+            assert await flush(connection, (every, {}), (COUNT, {})) == [[], [(0,)]]
+
+
+async def test_answers_that_come_together_with_a_cancellation_are_waited_for_by_nobody(
+    connection: AsyncConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flush_module, "GIVE_UP", 3600)
+    loop = asyncio.get_running_loop()
+    async with connection, asyncio.timeout(20):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                loop.call_later(0.05, time.sleep, 0.5)  # when the loop looks again, the answer is there and the time is over
+                await flush(connection, (b"SELECT pg_sleep(0.1)", {}))
+
+
+async def test_a_broken_connection_leaves_nothing_behind_in_the_loop(connection: AsyncConnection) -> None:
+    """Its socket's number is the next socket's, perhaps already in the turn of the loop in which it breaks."""
+    heard: list[bytes] = []
+    async with connection, asyncio.timeout(20):
+        dying = asyncio.create_task(flush(connection, (b"SELECT pg_terminate_backend(pg_backend_pid())", {}), (COUNT, {})))
+        while not connection.closed:
+            await asyncio.sleep(0)
+        heard = await heard_by_new_sockets()
+        with pytest.raises(psycopg.OperationalError):
+            rows_of((await dying)[0])
+    assert heard == [b"word"] * 2
+
+
+async def test_a_listener_that_breaks_leaves_nothing_behind_in_the_loop(dsn: str) -> None:
+    listener = Listener(Database(dsn), wake=lambda *given: None)
+    listener.start()
+    async with asyncio.timeout(20):
+        await listener.listening.wait()
+        with psycopg.connect(dsn, autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%listener'")
+        while listener.listening.is_set():
+            await asyncio.sleep(0)
+        assert await heard_by_new_sockets() == [b"word"] * 2
+    await listener.close()
+
+
+async def heard_by_new_sockets() -> list[bytes]:
+    """What two new sockets hear: that they are made in the place of others must not matter."""
+    loop = asyncio.get_running_loop()
+    pair = socket.socketpair()
+    heard: list[asyncio.Future[bytes]] = []
+    for each in pair:
+        each.setblocking(False)
+        future: asyncio.Future[bytes] = loop.create_future()
+        heard.append(future)
+
+        def hear(each: socket.socket = each, future: asyncio.Future[bytes] = future) -> None:
+            loop.remove_reader(each)
+            future.set_result(each.recv(10))
+
+        loop.add_reader(each, hear)  # in this turn of the loop
+    for _ in range(20):
+        await asyncio.sleep(0)
+    for each in pair:
+        each.send(b"word")
+    found = await asyncio.gather(*heard)
+    for each in pair:
+        each.close()
+    return found
 
 
 def test_the_same_without_a_loop(dsn: str) -> None:
