@@ -129,11 +129,11 @@ class Outgoing:
         run = self._run
         claimed = run.claimed
         write = Write(claimed.workflow_id, claimed.epoch, rows, outcome, self._committed, self._refused)
-        if self._consumed:
-            write.consumed, self._consumed = self._consumed, []
         if self.kept.changed:
             write.state, write.tags = self.kept.texts()
             self.kept.hand_over()
+        if self._consumed:
+            write.consumed, self._consumed = self._consumed, []
         if self._cancels is not None:
             write.cancels, self._cancels = self._cancels, None
         if self._messages:

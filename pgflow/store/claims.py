@@ -308,7 +308,8 @@ def _with_signals(claimed: list[Claimed], signals: Rows) -> list[Claimed]:
     if signals:
         by_key = {str(run.workflow_id): run for run in claimed}
         for key, *signal in signals:
-            by_key[key].signals.append(Signal(*signal))
+            if (run := by_key.get(key)) is not None:  # else it was claimed between the two statements
+                run.signals.append(Signal(*signal))
     return claimed
 
 

@@ -300,6 +300,7 @@ class Endings:
     def _run(self) -> None:
         pause = 0.1
         while not self._closed.is_set():
+            began = time.monotonic()
             try:
                 with self._database.connect_blocking("endings") as connection:
                     self._listen(connection)
@@ -311,6 +312,8 @@ class Endings:
                 return
             finally:
                 self._listening = None
+            if time.monotonic() - began > _LONGEST_PAUSE:
+                pause = 0.1
             self._closed.wait(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 

@@ -231,9 +231,10 @@ class Journal:
         ]
         batches = [append(self._database.schema, self._worker, parts_of([write]), careful=False) for write in nobody]
         try:
-            await flush(connection, *batches)
-        except psycopg.OperationalError as error:
-            _log.debug("the first batch will connect again: %s", error)
+            for answer in await flush(connection, *batches):
+                rows_of(answer)
+        except psycopg.Error as error:
+            _log.debug("the first batch will meet this again: %s", error)
 
     def _with_later_writes(self, answer: _Answer) -> list[Verdict]:
         """The verdicts, and the same one for writes of a poisoned run that were handed over after it."""

@@ -303,6 +303,9 @@ class Tenure:
             if batch is not None:
                 self._clock.observe(batch.now)
                 await self._begin(batch.runs)
+            if batch is None or len(batch.runs) < len(hinted):
+                # Somebody else has taken the others, or has them locked for a moment.
+                self._due = _earlier(self._due, self._clock.now() + LEFT)
 
     def _roomy(self) -> bool:
         """Whether a claim is worth its round trip: a tenth of the places is free."""

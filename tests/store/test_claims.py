@@ -243,7 +243,7 @@ async def test_what_a_hint_made_it_claim_is_found_again_if_the_answer_was_lost(s
     workflow = scene.run(name="cut here")
     async with proxy(scene.database.dsn) as between:
         claims = Claims(Database(between.dsn), worker)
-        await claims.open()
+        await claims.warm_up([], [])
         between.cut_after = b"cut here"
         with pytest.raises(claims_module.psycopg.OperationalError):
             await claims.claim_hinted([workflow], ["default"], ["cut here"])
