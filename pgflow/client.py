@@ -274,9 +274,7 @@ class Client(Operations):
         else:
             (sent,) = await execute_on(connection, signalling.send(self._schema, [sending]))
         id = sent_of(sending, sent, missing_ok)
-        if id is not None and connection is None:
-            self._connections.mail(sent.worker)
-        elif id is not None:
+        if id is not None and connection is not None:
             await mail_on(connection, self._schema, sent.worker)
         return id
 

@@ -271,9 +271,7 @@ class SyncClient(SyncOperations):
         else:
             (sent,) = execute_on(connection, signalling.send(self._schema, [sending]))
         id = sent_of(sending, sent, missing_ok)
-        if id is not None and connection is None:
-            self._connections.mail(sent.worker)
-        elif id is not None:
+        if id is not None and connection is not None:
             mail_on(connection, self._schema, sent.worker)
         return id
 

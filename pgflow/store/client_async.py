@@ -27,7 +27,7 @@ from pgflow.store.joining import mail_async as mail_on
 from pgflow.store.joining import wake_async as wake_on
 from pgflow.store.query import Query
 from pgflow.store.retrying import Tries, is_meeting
-from pgflow.store.signalling import send
+from pgflow.store.signalling import mail_behind, send
 from pgflow.store.uuid7 import MOMENT, is_fresh
 
 __all__ = ["Connections", "Endings", "execute_on", "mail_on", "wake_on"]
@@ -76,7 +76,7 @@ class Connections:
             psycopg.Error: it failed, and another try would not help or did not.
             RuntimeError: the client is closed.
         """
-        return await self._exchange(query, None)
+        return await self._exchange(query, [])
 
     async def start(self, query: Query[T], queue: str | None, id: UUID | None) -> T:
         """Send a dispatch, and a hint at the queue that has work then; raises as `execute` does.
@@ -85,11 +85,15 @@ class Connections:
             queue: None: it has none yet.
             id: the work, if it is a single workflow.
         """
-        return await self._exchange(query, queue, id)
+        hints = self._right_behind(queue, id)
+        found = await self._exchange(query, hints)
+        if queue is not None and not hints:
+            self._notifier.start()
+            self._notifier.wake(queue)
+        return found
 
-    async def _exchange(self, query: Query[T], wakes: str | None, id: UUID | None = None) -> T:
+    async def _exchange(self, query: Query[T], hints: Sequence[Statement]) -> T:
         tries = Tries()
-        hints = self._right_behind(wakes, id)
         while True:
             try:
                 async with self._one() as connection:
@@ -103,9 +107,6 @@ class Connections:
                 if isinstance(error, psycopg.OperationalError):
                     await self._drop_free()  # most likely they broke as well
             else:
-                if wakes is not None and not hints:
-                    self._notifier.start()
-                    self._notifier.wake(wakes)
                 tell_of_lost_hints(told)
                 return query.read(found)
             await asyncio.sleep(pause)
@@ -124,12 +125,8 @@ class Connections:
         return await self._signals.ask(sending)
 
     async def _send_signals(self, sendings: Sequence[Sending]) -> Sequence[Sent]:
-        return await self.execute(send(self._database.schema, sendings))
-
-    def mail(self, worker: int) -> None:
-        """Hint that something was sent to a workflow that a worker has or had last (0: any): soon, gathered."""
-        self._notifier.start()
-        self._notifier.mail(worker)
+        schema = self._database.schema
+        return await self._exchange(send(schema, sendings), [mail_behind(schema, sendings)] if self._may_notify else [])
 
     @contextlib.asynccontextmanager
     async def _one(self) -> AsyncIterator[AsyncConnection]:

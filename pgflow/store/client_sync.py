@@ -9,7 +9,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -21,13 +21,13 @@ from pgflow.store.channels import Recent, done_channel, parse_done
 from pgflow.store.compatibility import check_blocking as check
 from pgflow.store.connections import Connection, Database
 from pgflow.store.dispatching import may_notify, outcomes, wake
-from pgflow.store.flush import flush_blocking, rows_of, tell_of_lost_hints
+from pgflow.store.flush import Statement, flush_blocking, rows_of, tell_of_lost_hints
 from pgflow.store.joining import execute_blocking as execute_on
 from pgflow.store.joining import mail_blocking as mail_on
 from pgflow.store.joining import wake_blocking as wake_on
 from pgflow.store.query import Query
 from pgflow.store.retrying import Tries, is_meeting
-from pgflow.store.signalling import mail, send
+from pgflow.store.signalling import mail_behind, send
 from pgflow.store.uuid7 import MOMENT, is_fresh
 
 __all__ = ["Connections", "Endings", "execute_on", "mail_on", "wake_on"]
@@ -71,7 +71,7 @@ class Connections:
             psycopg.Error: it failed, and another try would not help or did not.
             RuntimeError: the client is closed.
         """
-        return self._exchange(query, None)
+        return self._exchange(query, [])
 
     def start(self, query: Query[T], queue: str | None, id: UUID | None) -> T:
         """Send a dispatch, and a hint at the queue that has work then; raises as `execute` does.
@@ -80,14 +80,14 @@ class Connections:
             queue: None: it has none yet.
             id: the work, if it is a single workflow.
         """
-        return self._exchange(query, queue, id)
+        if queue is None:
+            return self.execute(query)
+        hint = wake(self._database.schema, [queue], id=id, quick=True)
+        return self._exchange(query, [(hint.sql, hint.params)])
 
-    def _exchange(self, query: Query[T], wakes: str | None, id: UUID | None = None) -> T:
+    def _exchange(self, query: Query[T], behind: Sequence[Statement]) -> T:
         tries = Tries()
-        hints = []
-        if wakes is not None and self._may_notify:
-            hint = wake(self._database.schema, [wakes], id=id, quick=True)
-            hints.append((hint.sql, hint.params))
+        hints = behind if self._may_notify else []
         while True:
             try:
                 with self._one() as connection:
@@ -107,19 +107,9 @@ class Connections:
 
     def send(self, sending: Sending) -> Sent:
         """Send a signal; raises as `execute` does."""
-        (sent,) = self.execute(send(self._database.schema, [sending]))
+        schema = self._database.schema
+        (sent,) = self._exchange(send(schema, [sending]), [mail_behind(schema, [sending])])
         return sent
-
-    def mail(self, worker: int) -> None:
-        """Hint that something was sent to a workflow that a worker has or had last (0: any)."""
-        if not self._may_notify:
-            return
-        try:
-            hint = mail(self._database.schema, [worker], quick=True)
-            with self._one() as connection:
-                tell_of_lost_hints(flush_blocking(connection, (hint.sql, hint.params)))
-        except psycopg.Error as error:
-            tell_of_lost_hints([error])
 
     @contextlib.contextmanager
     def _one(self) -> Iterator[Connection]:

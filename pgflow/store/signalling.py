@@ -12,6 +12,7 @@ from typing import Any
 from pgflow.commands import Sending, Sent
 from pgflow.store.channels import mail_channel
 from pgflow.store.connections import statement
+from pgflow.store.flush import Statement
 from pgflow.store.query import Query
 
 
@@ -38,15 +39,15 @@ def _sent(rows: Sequence[tuple[Any, ...]]) -> list[Sent]:
     return [Sent(*row[1:]) for row in rows]
 
 
-def mail(schema: str, workers: Iterable[int], *, quick: bool = False) -> Query[None]:
-    """The hint that something was sent to workflows that these workers have or had. After the commit, or in a caller's own.
-
-    Args:
-        quick: It is a transaction of its own, which need not wait for the disk.
-    """
-    text = statement("notify_quick" if quick else "notify", schema)
+def mail(schema: str, workers: Iterable[int]) -> Query[None]:
+    """The hint that something was sent to workflows that these workers have or had. After the commit, or in a caller's own."""
     payloads = [str(worker) for worker in sorted(set(workers))]
-    return Query(text, {"channel": mail_channel(schema), "payloads": payloads}, _nothing)
+    return Query(statement("notify", schema), {"channel": mail_channel(schema), "payloads": payloads}, _nothing)
+
+
+def mail_behind(schema: str, signals: Sequence[Sending]) -> Statement:
+    """The hint at signals, to be sent in one flush with them, right behind: whoever sent them may be gone a moment later."""
+    return statement("mail_hint", schema), {"channel": mail_channel(schema), "ids": [signal.id for signal in signals]}
 
 
 def _nothing(rows: Sequence[tuple[Any, ...]]) -> None:

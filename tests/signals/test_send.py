@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 
 import pgflow
+from tests.waiting import status
 
 
 @pgflow.signal
@@ -129,3 +131,30 @@ def test_what_does_not_fit_is_refused_where_it_is_called(dsn: str) -> None:
             assert expected in text
 
     asyncio.run(run())
+
+
+async def test_whoever_sent_may_do_nothing_more(dsn: str) -> None:
+    """The hint leaves with the signals: an event loop that stands still afterwards holds nobody up, though nobody polls."""
+
+    def send(id: UUID) -> None:
+        with asyncio.Runner() as runner:
+            client = pgflow.Client(dsn)
+            runner.run(client.__aenter__())
+
+            async def both() -> None:
+                await asyncio.gather(*[client.signal(Ping(name), to=id) for name in ("a", "b")])
+
+            runner.run(both())
+            ended.wait(60)
+            runner.run(client.__aexit__(None, None, None))
+
+    ended = threading.Event()
+    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=WORKFLOWS, poll=3600):
+        handle = await client.dispatch(receiver, 2)
+        await status(client, handle, "sleeping")
+        sending = asyncio.create_task(asyncio.to_thread(send, handle.id))
+        try:
+            assert await handle.output(timeout=20) == ["a", "b"]
+        finally:
+            ended.set()
+            await sending
