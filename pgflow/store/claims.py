@@ -39,6 +39,9 @@ SWEEP_EVERY = 1.0
 SWEEP_SHARE = 0.005
 """The share of time that looks from the beginning may take: far from one claim in a hundred is slowed down by them."""
 
+LONGEST_WITHOUT_SWEEP = 5.0
+"""Seconds for which a worker that has no quiet moment puts a look from the beginning off."""
+
 PATIENCE = timedelta(milliseconds=50)
 """How long what has just woken is left to the worker that may still have it in memory. A worker's first claim leaves nothing: it may
 have been started because that one has died, and somebody waits."""
@@ -119,7 +122,11 @@ class Claims:
         """Close the connection."""
         await self._line.drop()
 
-    async def claim(self, limit: int, queues: Iterable[str], names: Iterable[str]) -> Batch:
+    def sweep_is_due(self, *, busy: bool) -> bool:
+        """Whether it is time to look from the beginning: a worker that is not busy does it while nobody waits for a claim."""
+        return time.monotonic() >= self._next_sweep + (LONGEST_WITHOUT_SWEEP if busy else 0.0)
+
+    async def claim(self, limit: int, queues: Iterable[str], names: Iterable[str], *, sweep: bool | None = None) -> Batch:
         """Take up to `limit` due runs of these queues and names, the highest priority and then the oldest first.
 
         A priority that this worker has not met before is found by one claim and served from the next one on.
@@ -128,13 +135,14 @@ class Claims:
             limit: How many runs the worker has room for; with 0 nothing is taken.
             queues: The queues that the worker serves.
             names: The names of the workflows that it knows.
+            sweep: Whether to look from the beginning; None: when it is due.
 
         Raises:
             psycopg.Error: The database refused. After a lost connection the next claim finds what this one took.
         """
         scopes = [(queue, name) for queue in queues for name in names]
         while True:
-            around = self._round(limit, scopes)
+            around = self._round(limit, scopes, self.sweep_is_due(busy=False) if sweep is None else sweep)
             sent = time.monotonic()
             connection = await self._line.get()
             try:
@@ -200,10 +208,9 @@ class Claims:
             claimed.warm = False
         history.give(by_key)
 
-    def _round(self, limit: int, scopes: list[Scope]) -> _Round:
+    def _round(self, limit: int, scopes: list[Scope], sweeping: bool) -> _Round:
         """Decide what to ask for and from which moments on."""
         clock = time.monotonic()
-        sweeping = clock >= self._next_sweep
         self._claims += 1
         around = _Round([], [], sweeping, self._claims)
         for scope in scopes:

@@ -236,6 +236,7 @@ class Tenure:
         settings = self._settings
         names = self._registry.names
         pause = 0.05
+        quiet = False  # whether nobody waits for this claim
         try:
             await self._claims.warm_up(settings.queues, names)  # while the mail is looked at
         except psycopg.Error as error:
@@ -248,8 +249,9 @@ class Tenure:
             if room > 0 and self._journal.backlog < settings.max_backlog:
                 asked = min(room, MAX_CLAIM)
                 self._hinted.clear()  # what hints have named is due and will be found
+                sweep = quiet and self._claims.sweep_is_due(busy=False) or self._claims.sweep_is_due(busy=True)
                 try:
-                    batch = await self._claims.claim(asked, settings.queues, names)
+                    batch = await self._claims.claim(asked, settings.queues, names, sweep=sweep)
                 except psycopg.Error as error:
                     log.warning("claiming failed and is tried again in %.2f s: %s", pause, error)
                     self._wanted.clear()
@@ -260,17 +262,20 @@ class Tenure:
                 self._clock.observe(batch.now)
                 await self._begin(batch.runs)
                 more = len(batch.runs) >= asked
+                if not (more or sweep) and self._claims.sweep_is_due(busy=False):
+                    quiet = True
+                    continue
                 next_due = batch.next_wake_at
                 if batch.left and not more:
                     next_due = _earlier(next_due, batch.now + LEFT)
             else:
                 more = True
-            await self._rest(more, next_due)
+            quiet = await self._rest(more, next_due)
 
-    async def _rest(self, more: bool, next_due: datetime | None) -> None:
-        """Pause until there is reason to claim again: a hint, a deadline, room in memory, or the poll."""
+    async def _rest(self, more: bool, next_due: datetime | None) -> bool:
+        """Pause until there is reason to claim again: a hint, a deadline, room in memory, or (true) nothing but the poll."""
         if more and self._roomy():
-            return
+            return False
         until = time.monotonic() + (FULL if more else self._settings.poll)
         self._hungry, self._due = more, _earlier(self._due, next_due)
         while not self._stopping and not self._looking:
@@ -284,8 +289,10 @@ class Tenure:
                 await self._claim_hinted()
             else:
                 await self._wait(seconds)
+        unasked = not (more or self._looking) and time.monotonic() >= until
         self._looking = self._hungry = False
         self._due = None
+        return unasked
 
     async def _claim_hinted(self) -> None:
         """Take the new workflows that hints have named, as far as there is room: cheaper than to look for what is due."""

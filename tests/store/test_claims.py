@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -272,7 +273,7 @@ async def test_two_workers_share_and_never_both_take_one(scene: Scene, claims: C
 
 async def blocks(scene: Scene, claims: Claims) -> int:
     """Pages that one claim of ten runs looks at."""
-    around = claims._round(10, [("default", "flow")])
+    around = claims._round(10, [("default", "flow")], claims.sweep_is_due(busy=False))
     connection = await scene.database.connect("explain")
     async with connection, connection.transaction(force_rollback=True):
         cursor = await connection.execute(
@@ -376,3 +377,17 @@ async def test_what_has_just_woken_is_left_to_whoever_had_it_but_not_by_a_first_
     scene.run(last_worker=other, status="sleeping")
     batch = await claims.claim(10, ["default"], ["flow"])
     assert batch.runs == [] and batch.left
+
+
+async def test_a_busy_worker_puts_looking_from_the_beginning_off_but_not_for_ever(scene: Scene, claims: Claims) -> None:
+    flow = ["default"], ["flow"]
+    assert claims.sweep_is_due(busy=True), "at first"
+    await claims.claim(10, *flow)
+    late = scene.run(wake_in=-3600)
+    assert not claims.sweep_is_due(busy=False)
+    assert (await claims.claim(10, *flow, sweep=False)).runs == []
+    claims._next_sweep = time.monotonic()
+    assert claims.sweep_is_due(busy=False) and not claims.sweep_is_due(busy=True)
+    claims._next_sweep -= claims_module.LONGEST_WITHOUT_SWEEP
+    assert claims.sweep_is_due(busy=True)
+    assert [run.workflow_id for run in (await claims.claim(10, *flow, sweep=True)).runs] == [late]

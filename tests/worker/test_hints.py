@@ -29,3 +29,12 @@ async def test_one_that_was_locked_when_it_was_named_is_looked_for_again(scene: 
             await until(tried)
             await holder.rollback()
         assert await client.output(id, timeout=20) == ["attempt 2"]
+
+
+async def test_one_that_becomes_visible_late_is_found(scene: Scene) -> None:
+    """Its transaction was open for so long that claims have moved on behind it, and nobody tells of it."""
+    dsn = scene.database.dsn
+    async with pgflow.Worker(dsn, workflows=flows.ALL, poll=0.05), pgflow.Client(dsn) as client:
+        await (await client.dispatch(flows.sums, 1)).output(20)  # claims have moved on
+        id = scene.run(name="retried", wake_in=-3600)
+        assert await client.output(id, timeout=20) == ["attempt 2"]
