@@ -83,7 +83,8 @@ def sampled(sampler: Path) -> str:
         stacks = Path(place) / "stacks"
         asked = {"--pid": worker.pid, "--duration": SECONDS, "--rate": 400, "--format": "raw", "--output": stacks}
         words = [str(word) for option in asked.items() for word in option]
-        subprocess.run([sampler, "record", "--gil", *words], check=True, capture_output=True)
+        # A worker that is stopped for each look stops at the end of a system call rather than elsewhere.
+        subprocess.run([sampler, "record", "--nonblocking", "--gil", *words], check=True, capture_output=True)
         return stacks.read_text()
 
 
