@@ -25,6 +25,9 @@ from pgflow.store.connections import Connection, Database
 
 _log = logging.getLogger("pgflow.store")
 
+LAST_LOCKS = "2s"
+"""How long a worker that signs off waits for its own last transactions."""
+
 RETRY = 0.1
 """Seconds between two attempts to connect again."""
 
@@ -180,12 +183,23 @@ class Heartbeat(threading.Thread):
         return key if taken else None
 
     def _return(self, worker_id: int) -> None:
-        """Hand back what is still held, and take the worker off the list."""
+        """Hand back what is still held, and take the worker off the list.
+
+        Its last transactions may still be under way though nobody waits for their answers: what a claim among them takes, and what
+        they have locked, is handed back after them. A stranger who has locked it is not waited for.
+        """
         ids = {"ids": [worker_id], "limit": 100_000}
-        connection = self._connection
+        connection, statement = self._connection, self._database.statement
+        if connection is None or connection.closed:
+            return
         try:
-            if connection is not None and not connection.closed:
-                connection.execute(self._database.statement("leases_free"), ids)
-                connection.execute(self._database.statement("leases_bury"), ids)
+            try:
+                with connection.transaction():
+                    connection.execute(statement("lock_timeout"), {"lock_timeout": LAST_LOCKS})
+                    for name in ("leases_close", "leases_wait", "leases_free", "leases_bury"):
+                        connection.execute(statement(name), ids)
+            except psycopg.errors.LockNotAvailable:
+                for name in ("leases_free", "leases_bury"):
+                    connection.execute(statement(name), ids)
         except psycopg.Error as error:
             _log.warning("worker %d could not sign off, others will notice: %s", worker_id, error)

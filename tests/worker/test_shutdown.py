@@ -88,3 +88,23 @@ async def test_a_stop_while_the_database_is_gone_does_not_hang(
         worker.stop()
         await asyncio.wait_for(running, 30)
     assert run_of(scene, handle.id) == ("running", number, 1)
+
+
+@pytest.mark.parametrize("claims", [True, False])
+async def test_the_last_transactions_of_a_worker_end_before_it_signs_off(scene: Scene, claims: bool) -> None:
+    """What one of them claims, or has locked, is handed back with the rest, though nobody waits for its answer any more."""
+    blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name LIKE 'pgflow%'"
+    with scene.other() as last:
+        async with pgflow.Worker(scene.database.dsn, workflows=flows.ALL) as worker:
+            own = worker.id
+            run = scene.run(None if claims else own, name="of other code")
+            if claims:
+                last.execute("SELECT FROM workers WHERE id = %s FOR KEY SHARE", [own])
+                last.execute("UPDATE runs SET status = 'running', worker_id = %s, claim = 99, epoch = 1, wake_at = NULL", [own])
+            else:
+                last.execute("SELECT FROM runs FOR NO KEY UPDATE")
+            worker.stop()
+            await until(lambda: scene.sql.execute(blocked).fetchone() == (1,), "the worker waits for it")
+            last.commit()
+        assert run_of(scene, run) == ("pending", None, 1)
+        assert scene.all("SELECT id FROM workers") == []
