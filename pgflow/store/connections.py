@@ -200,6 +200,11 @@ class Line:
         self._connection: AsyncConnection | None = None
         self._pipeline: psycopg.AsyncPipeline | None = None
 
+    def adopt(self, connection: AsyncConnection) -> None:
+        """Begin with a connection that is open already."""
+        self.opened += 1
+        self._connection = connection
+
     @property
     def alive(self) -> bool:
         """Whether there is a connection that has not been found broken."""

@@ -45,11 +45,11 @@ Answer = Rows | psycopg.Error
 
 
 class Bulk(NamedTuple):
-    """A statement that may give very many rows: they come in binary, and each goes to `take` instead of into a list."""
+    """A statement that may give very many rows: they come in binary, and go to `take`, so many at a time, instead of into a list."""
 
     sql: bytes
     parameters: Mapping[str, Any]
-    take: Callable[[Sequence[Any]], None]
+    take: Callable[[Rows], None]
 
 
 class Point(NamedTuple):
@@ -75,6 +75,9 @@ class _Prepared:
 
 
 _prepared: WeakKeyDictionary[AsyncConnection | Connection, _Prepared] = WeakKeyDictionary()
+
+ROWS_AT_ONCE = 1_000
+"""Rows of a `Bulk` that are handed on at a time."""
 
 GIVE_UP = 1.0
 """Seconds that the server has to end what nobody waits for any more."""
@@ -171,7 +174,8 @@ async def transact(connection: AsyncConnection, timeout: int, *statements: State
             raise errors.error_from_result(result)
         transformer.set_pgresult(result)
         if isinstance(statement, Bulk):
-            transformer.load_rows(0, result.ntuples, statement.take)
+            for first_row in range(0, result.ntuples, ROWS_AT_ONCE):
+                statement.take(transformer.load_rows(first_row, min(first_row + ROWS_AT_ONCE, result.ntuples), tuple))
             found.append([])
         else:
             found.append(transformer.load_rows(0, result.ntuples, tuple))

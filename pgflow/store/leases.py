@@ -139,17 +139,18 @@ class Recovery:
             freed = await recovery.look()
     """
 
-    def __init__(self, database: Database, worker_id: int, *, locks: bool = True) -> None:
+    def __init__(self, database: Database, worker_id: int, *, locks: bool = True, line: Line | None = None) -> None:
         """
         Args:
             database: Where to look.
             worker_id: The worker that looks; it never takes itself for dead.
             locks: Whether session locks mean anything here (`Lease.locks`).
+            line: Where to ask, if not on a connection of its own.
         """
         self._database = database
         self._worker = worker_id
         self._locks = locks
-        self._line = Line(database, "recovery")
+        self._line = Line(database, "recovery") if line is None else line
         self._suspects: dict[tuple[int, int], float] = {}
         self._next_strays = 0.0
         self.queues: frozenset[str] = frozenset()

@@ -19,7 +19,6 @@ import psycopg
 
 from pgflow.definitions import Registry
 from pgflow.execution.attempts import ActivityCall, ActivityRunner
-from pgflow.execution.host import Limits
 from pgflow.execution.ports import (
     Arrived,
     Cancelled,
@@ -99,11 +98,16 @@ class Tenure:
         """Learn from a commit what time it is."""
         self.schedule = self._pump.schedule
         """Pump a run in a later callback."""
-        self._journal = Journal(
+        self.limits = settings.limits
+        """Bounds of one workflow."""
+        self.journal = Journal(
             database, worker_id, hints=notifier, on_batch=self._written, on_death=on_death
         )
-        self._loops = LoopAdvancer(database, worker_id, on_death=on_death)
-        self._crossings = Crossings(database, worker_id, self._started, self._sent, on_death=on_death)
+        """Where runs hand over rows and outcomes."""
+        self.loops = LoopAdvancer(database, worker_id, on_death=on_death)
+        """Where runs hand over the forgetting of turns."""
+        self.crossings = Crossings(database, worker_id, self._started, self._sent, on_death=on_death)
+        """Where runs hand over what they do to other workflows."""
         self._claims = Claims(database, worker_id)
         self._cache = Cache(settings.cached)
         self._mail = Mail(
@@ -139,9 +143,8 @@ class Tenure:
 
     def start(self) -> None:
         """Begin to claim and run workflows."""
-        self._journal.start()
-        self._loops.start()
-        self._crossings.start()
+        self.loops.start()
+        self.crossings.start()
         self._mail.start()
         self._claiming = asyncio.get_running_loop().create_task(self._claim(), name="pgflow claims")
         self._claiming.add_done_callback(partial(tell_of_death, then=self._on_death))
@@ -181,7 +184,7 @@ class Tenure:
             await self._until_empty(LAST_WRITES)
         try:
             async with asyncio.timeout(LAST_WRITES):
-                await self._journal.drain()
+                await self.journal.drain()
         except TimeoutError:
             log.warning("the last writes were not committed in time; another worker repeats what they held")
         await self._close()
@@ -204,9 +207,9 @@ class Tenure:
         await self._transactions.close(LAST_WRITES)
         self._cache.clear()
         await self._mail.close()
-        await self._loops.close()
-        await self._crossings.close()
-        await self._journal.close()
+        await self.loops.close()
+        await self.crossings.close()
+        await self.journal.close()
         await self._claims.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -242,11 +245,12 @@ class Tenure:
         except psycopg.Error as error:
             log.debug("the first claim will meet this again: %s", error)
         await self._mail.looked.wait()
+        self.journal.start()  # not before: what the server plans for it keeps what has to come first waiting
         while not self._stopping:
             room = settings.concurrency - len(self.runs)
             more = False
             next_due: datetime | None = None
-            if room > 0 and self._journal.backlog < settings.max_backlog:
+            if room > 0 and self.journal.backlog < settings.max_backlog:
                 asked = min(room, MAX_CLAIM)
                 self._hinted.clear()  # what hints have named is due and will be found
                 sweep = quiet and self._claims.sweep_is_due(busy=False) or self._claims.sweep_is_due(busy=True)
@@ -297,7 +301,7 @@ class Tenure:
     async def _claim_hinted(self) -> None:
         """Take the new workflows that hints have named, as far as there is room: cheaper than to look for what is due."""
         room = min(self._settings.concurrency - len(self.runs), MAX_CLAIM)
-        if len(self._hinted) > room or self._journal.backlog >= self._settings.max_backlog:
+        if len(self._hinted) > room or self.journal.backlog >= self._settings.max_backlog:
             self.look()
             return
         hinted, self._hinted = self._hinted, {}
@@ -378,26 +382,6 @@ class Tenure:
 
     # Host
 
-    @property
-    def journal(self) -> Journal:
-        """Where runs hand over rows and outcomes."""
-        return self._journal
-
-    @property
-    def loops(self) -> LoopAdvancer:
-        """Where runs hand over the forgetting of turns."""
-        return self._loops
-
-    @property
-    def crossings(self) -> Crossings:
-        """Where runs hand over what they do to other workflows."""
-        return self._crossings
-
-    @property
-    def limits(self) -> Limits:
-        """Bounds of one workflow."""
-        return self._settings.limits
-
     def now(self) -> datetime:
         """The database's time, never ahead of it."""
         return self._clock.now()
@@ -412,7 +396,7 @@ class Tenure:
 
     def start_activity(self, call: ActivityCall) -> None:
         """Execute one attempt, now or when it is its turn."""
-        if self._journal.backlog > self._settings.max_backlog:
+        if self.journal.backlog > self._settings.max_backlog:
             self._activities.pause()
         self._activities.start(call)
 
@@ -472,7 +456,7 @@ class Tenure:
 
     def _written(self, runs: int, rows: int) -> None:
         self.steps += rows
-        if self._journal.backlog < self._settings.max_backlog // 2:
+        if self.journal.backlog < self._settings.max_backlog // 2:
             self._activities.resume()
 
     def describe(self) -> str | None:

@@ -20,7 +20,7 @@ from pgflow.definitions import Registry, Workflow
 from pgflow.execution.host import Limits
 from pgflow.retry import seconds
 from pgflow.store.compatibility import check_async
-from pgflow.store.connections import Database
+from pgflow.store.connections import Database, Line
 from pgflow.store.hints import Listener, Notifier
 from pgflow.store.leases import BETWEEN_LOOKS, Lease, Recovery
 from pgflow.version import VERSION
@@ -125,8 +125,14 @@ class Worker:
             Exception: a part of the worker has stopped by an error of its own; all workflows are handed back first.
         """
         database = self._database
-        async with await database.connect("check") as connection:
+        connection = await database.connect("recovery")
+        try:
             await check_async(connection, database.schema)
+        except BaseException:
+            await connection.close()
+            raise
+        recovery = Line(database, "recovery")
+        recovery.adopt(connection)
         notifier = Notifier(database, trims=True)
         notifier.start()
         listener = Listener(database, wake=self._hint, mail=self._mail, reconnected=self._look)
@@ -135,15 +141,16 @@ class Worker:
         watchdog.start()
         try:
             while not self._stopping:
-                await self._tenure_of(notifier)
+                await self._tenure_of(notifier, recovery)
             if self._failure is not None:
                 raise self._failure
         finally:
             watchdog.stop()
+            await recovery.drop()
             await listener.close()
             await notifier.close()
 
-    async def _tenure_of(self, notifier: Notifier) -> None:
+    async def _tenure_of(self, notifier: Notifier, line: Line) -> None:
         """Register, work until the lease is lost or the worker stopped, and end."""
         settings = self._settings
         loop = asyncio.get_running_loop()
@@ -171,7 +178,7 @@ class Worker:
         )
         self._tenure = tenure
         tenure.start()
-        recovery = loop.create_task(self._recover(lease), name="pgflow recovery")
+        recovery = loop.create_task(self._recover(lease, line), name="pgflow recovery")
         log.info(
             "worker %d started: %d workflows known, queues %s, lease %g s",
             lease.worker_id,
@@ -227,11 +234,11 @@ class Worker:
         lost.set()
         self._ended.set()
 
-    async def _recover(self, lease: Lease) -> None:
+    async def _recover(self, lease: Lease, line: Line) -> None:
         """Look for dead workers and take over what they held."""
         pause = self._settings.recovery
         failed = 0
-        async with Recovery(self._database, lease.worker_id, locks=lease.locks) as recovery:
+        async with Recovery(self._database, lease.worker_id, locks=lease.locks, line=line) as recovery:
             while True:
                 try:
                     recovered = await recovery.look()

@@ -46,21 +46,20 @@ async def test_a_parent_that_went_to_sleep_before_it_heard(dsn: str) -> None:
         pgflow.Worker(dsn, workflows=[over_one_that_waits], poll=NEVER) as owner,
         pgflow.Worker(dsn, workflows=[waiting], poll=NEVER),
     ):
-        assert owner._tenure is not None
-        journal, mail = owner._tenure._journal._task, owner._tenure._mail._task
+        assert (tenure := owner._tenure) is not None
         writes = 0
         suspending, delivered, asleep = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
         async def write() -> None:
             nonlocal writes
-            if asyncio.current_task() is journal:
+            if asyncio.current_task() is tenure.journal._task:
                 writes += 1
                 if writes == 2:  # the first one has recorded the child
                     suspending.set()
                     await delivered.wait()
 
         async def deliver() -> None:
-            if asyncio.current_task() is mail and suspending.is_set():
+            if asyncio.current_task() is tenure._mail._task and suspending.is_set():
                 await asleep.wait()
 
         async def run() -> Any:

@@ -57,10 +57,11 @@ async def test_one_that_fails_stops_no_other(connection: AsyncConnection) -> Non
             rows_of(first)
 
 
-async def test_statements_of_one_transaction(connection: AsyncConnection) -> None:
-    """They see each other, and what others commit meanwhile; long answers are taken row by row."""
+async def test_statements_of_one_transaction(connection: AsyncConnection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They see each other, and what others commit meanwhile; long answers are taken a part at a time."""
+    monkeypatch.setattr(flush_module, "ROWS_AT_ONCE", 1)
     xid = b"SELECT pg_current_xact_id()::text, current_setting('statement_timeout')"
-    taken: list[object] = []
+    taken: list[list[tuple[object, ...]]] = []
     async with connection, await Database(connection.info.dsn).connect("other") as other:
 
         async def commit() -> None:
@@ -78,10 +79,10 @@ async def test_statements_of_one_transaction(connection: AsyncConnection) -> Non
                 (COUNT, {}),
                 Point("between"),
                 (COUNT, {}),
-                Bulk(b"SELECT number, now() FROM flushed ORDER BY number", {}, lambda row: taken.append(row[0])),
+                Bulk(b"SELECT number, now() FROM flushed ORDER BY number", {}, taken.append),
                 (xid, {}),
             )
-        assert tuple(found) == numbers(1) and taken == [1, 7]
+        assert tuple(found) == numbers(1) and [[number for number, _ in rows] for rows in taken] == [[1], [7]]
         assert one == last and one[0][1] == "7s"
         assert await flush(connection, (b"SELECT current_setting('statement_timeout')", {})) == [[("10s",)]]
         assert await transact(connection, 7_000, Point("between"), (COUNT, {})) == [[(2,)]]

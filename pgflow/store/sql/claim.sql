@@ -99,7 +99,7 @@ UNION ALL
 SELECT
     picked.level::int, picked.wake_at, NULL, NULL, NULL,
     taken.workflow_id, taken.name, taken.queue, taken.epoch, taken.mailbox, taken.cancel_requested,
-    w.input::text, w.tags, w.created_at, w.parent_id, coalesce(w.seed, w.id)
+    w.input::text, nullif(w.tags, '{}'), w.created_at, w.parent_id, coalesce(w.seed, w.id)
 FROM taken
 JOIN picked ON picked.workflow_id = taken.workflow_id
 LEFT JOIN LATERAL (

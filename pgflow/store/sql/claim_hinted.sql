@@ -26,6 +26,6 @@ taken AS (
 )
 SELECT
     now(), taken.workflow_id, taken.name, taken.queue, taken.epoch, taken.mailbox, taken.cancel_requested,
-    w.input::text, w.tags, w.created_at, w.parent_id, coalesce(w.seed, w.id)
+    w.input::text, nullif(w.tags, '{}'), w.created_at, w.parent_id, coalesce(w.seed, w.id)
 FROM taken
 CROSS JOIN LATERAL (SELECT * FROM {schema}.workflows AS w WHERE w.id = taken.workflow_id LIMIT 1) AS w
