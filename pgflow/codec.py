@@ -99,7 +99,7 @@ def encode(value: Any, annotation: Any = Any, *, what: str, limit: int = PAYLOAD
             f"{what} is {len(text.encode()):,} bytes of JSON; expected at most {limit:,}. Store large data elsewhere and pass "
             "a reference to it, or raise the worker's and the client's `payload_limit`."
         )
-    if annotation is not Any and not (annotation is kind and kind in OWN_TYPE) and not (annotation is None is value):
+    if not (annotation is kind and kind in OWN_TYPE or annotation is Any or annotation is None is value):
         _check_returns(value, text, annotation, what)
     return text
 
@@ -114,12 +114,12 @@ def decode(text: str, annotation: Any = Any, *, what: str) -> Any:
         >>> decode('{"id":7}', what="state")
         {'id': 7}
     """
-    if annotation is Any or annotation is None or annotation is type(None):
-        return loads(text)
-    if annotation is str or annotation is int or annotation is bool or annotation is float:
+    if annotation is int or annotation is str or annotation is bool or annotation is float:
         value = loads(text)
         if type(value) is annotation:
             return value
+    elif annotation is Any or annotation is None or annotation is type(None):
+        return loads(text)
     try:
         return _converted(text, annotation, what)
     except _Unfit as error:

@@ -182,11 +182,15 @@ class Activity(Generic[P, R]):
         Raises:
             SerializationError: the value cannot be stored, or does not fit the annotation.
         """
-        return encode(value, self._returned(), what=self._result, limit=limit)
+        returned = self._returned
+        annotation = returned.found[0] if returned.found else returned()
+        return encode(value, annotation, what=self._result, limit=limit)
 
     def decode_result(self, text: str) -> Any:
         """The result from its stored form."""
-        return decode(text, self._returned(), what=self._result)
+        returned = self._returned
+        annotation = returned.found[0] if returned.found else returned()
+        return decode(text, annotation, what=self._result)
 
 
 WorkflowFunction = Callable[Concatenate["WorkflowContext", P], Coroutine[Any, Any, T]]

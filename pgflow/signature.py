@@ -150,13 +150,14 @@ class Returned:
     """A function's return annotation, resolved when it is first needed."""
 
     fn: Callable[..., Any]
-    _found: list[Any] = field(default_factory=list)
+    found: list[Any] = field(default_factory=list)
+    """The annotation, once it has been resolved."""
 
     def __call__(self) -> Any:
         """The annotation; Any when there is none."""
-        if not self._found:
-            self._found.append(_hints_of(self.fn).get("return", Any))
-        return self._found[0]
+        if not self.found:
+            self.found.append(_hints_of(self.fn).get("return", Any))
+        return self.found[0]
 
 
 def parameters_of(fn: Callable[..., Any], where: str) -> Parameters:

@@ -15,7 +15,7 @@ from pgflow.errors import ActivityFailed, LeaseLost, SerializationError
 from pgflow.execution.activity_context import ActivityContext
 from pgflow.execution.attempts import ActivityCall
 from pgflow.execution.kept import Changes
-from pgflow.execution.ports import EventRow, Write
+from pgflow.execution.ports import Beside, EventRow, Write
 from pgflow.execution.scope import Scope
 from pgflow.execution.step import Step
 from pgflow.history.events import (
@@ -51,9 +51,11 @@ class ActivityStep(Step):
         self._failure: str | None = None
         # Arguments that do not fit must not use up a location; a replayed step does not need them at all.
         given: str | None = None
-        if scope.cursor.exhausted or not scope.holds_end_of(self.kind, activity.name, version):
+        cursor = scope.cursor
+        met = None if cursor.exhausted else cursor.meets(self.kind, activity.name, version)
+        if met is None or met.status == STATUS_PENDING:
             given = activity.encode_arguments(args, kwargs, scope.run.limits.payload)
-        super().__init__(scope, activity.name, version)
+        super().__init__(scope, activity.name, version, met)
         self.input = given
 
     def start(self) -> None:
@@ -105,11 +107,8 @@ class ActivityStep(Step):
             self._activity,
             context,
             self.input,
-            self,
             limit,
-            self._done,
-            self._heartbeat,
-            self._ready,
+            self,
         )
         run.start_attempt(self._call)
 
@@ -118,17 +117,21 @@ class ActivityStep(Step):
         self._told = call.context.told
         self.scope.run.attempts_running -= 1
 
-    def _heartbeat(self, details: str) -> None:
+    def attempt_told(self, details: str) -> None:
+        """An attempt has told how far it is: the step's pending row says so."""
         if self._call is None or self.scope.run.closed:
             return
         self._told = details
         self.scope.record(self, self.pending_row())
         self.scope.run.flush_soon()
 
-    def _done(self, output: str | None, error: BaseException | None) -> None:
+    def attempt_ended(self, output: str | None, error: BaseException | None) -> None:
+        """An attempt has ended: it is recorded, or another one follows."""
         call, run = self._call, self.scope.run
         assert call is not None
-        self._end_call(call)
+        self._call = None
+        self._told = call.context.told
+        run.attempts_running -= 1
         if self.settled or self.finished or run.closed:
             return
         self.attempts += 1
@@ -144,7 +147,7 @@ class ActivityStep(Step):
                 return
         self._failed(error)
 
-    def _ready(self, output: str, go: Callable[[Write], None]) -> None:
+    def attempt_ready(self, output: str, go: Callable[[Write], None]) -> None:
         """A transactional attempt has returned: its write is next, alone, after all that comes before it.
 
         Raises:
@@ -202,7 +205,8 @@ class ActivityStep(Step):
             run.written_alone(new=False)
 
         claimed = run.claimed
-        go(Write(claimed.workflow_id, claimed.epoch, [row], None, committed, refused, (), state, tags))
+        beside = None if changes is None else Beside(state=state, tags=tags)
+        go(Write(claimed.run, [row], None, committed, refused, beside))
 
     def _changes(self, call: ActivityCall) -> Changes | None:
         """What the attempt leaves with the workflow.

@@ -14,7 +14,7 @@ import types
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Executor, Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pgflow.execution.ports import Transactions, Write
 from pgflow.execution.transactional import perform
@@ -35,28 +35,36 @@ SLICE = 0.005
 """Seconds of attempts that one task may run, one after the other, before the loop gets a turn."""
 
 
-class ActivityCall:
-    """One attempt: what to run, and whom to tell.
+class Caller(Protocol):
+    """Who is told of an attempt, on the worker's loop; as text, whose attempt it is."""
 
-    Parameters:
-        step: whose attempt it is, as messages show it.
-        on_done: called once on the worker's loop with the encoded output or the error, unless the call was cancelled.
-        on_heartbeat: called on the worker's loop with what the attempt tells, as JSON, at most once a second.
-        on_ready: called when the code of a transactional one has returned, with the encoded output; hands over, in the run's
-            turn, the write that its transaction commits. Then this write's callbacks are called, and not `on_done`.
-    """
+    def attempt_ended(self, output: str | None, error: BaseException | None) -> None:
+        """It has ended, with the encoded output or the error. Called once, unless the call was cancelled."""
+        ...
+
+    def attempt_told(self, details: str) -> None:
+        """Its heartbeat has told this, as JSON. Called at most once a second."""
+        ...
+
+    def attempt_ready(self, output: str, go: Callable[[Write], None]) -> None:
+        """The code of a transactional one has returned: hand over, in the run's turn, the write that its transaction commits.
+
+        Then this write's callbacks are called, and not `attempt_ended`.
+        """
+        ...
+
+
+class ActivityCall:
+    """One attempt: what to run, and whom to tell."""
 
     __slots__ = (
-        "_step",
         "activity",
+        "caller",
         "cancelled",
         "committing",
         "context",
         "input",
         "limit",
-        "on_done",
-        "on_heartbeat",
-        "on_ready",
         "task",
         "work",
     )
@@ -66,20 +74,14 @@ class ActivityCall:
         activity: Activity[Any, Any],
         context: ActivityContext,
         input: str,
-        step: object,
         limit: int,
-        on_done: Callable[[str | None, BaseException | None], None],
-        on_heartbeat: Callable[[str], None],
-        on_ready: Callable[[str, Callable[[Write], None]], None],
+        caller: Caller,
     ) -> None:
         self.activity = activity
         self.context = context
         self.input = input
-        self._step = step
         self.limit = limit
-        self.on_done = on_done
-        self.on_heartbeat = on_heartbeat
-        self.on_ready = on_ready
+        self.caller = caller
         self.cancelled = False
         self.committing = False
         """Its transaction commits at the moment: too late to cancel it."""
@@ -90,7 +92,7 @@ class ActivityCall:
     @property
     def label(self) -> str:
         """The step, for messages."""
-        return str(self._step)
+        return str(self.caller)
 
     def cancel(self) -> None:
         """Nobody wants the result any more: an async activity is cancelled, a thread learns it by its next heartbeat."""
@@ -101,12 +103,17 @@ class ActivityCall:
 
 
 class _Lane:
-    """A bounded number of places, and who waits for one."""
+    """A bounded number of places, and who waits for one.
 
-    __slots__ = ("free", "standby", "waiting")
+    Parameters:
+        brief: whether what runs here may end without ever waiting.
+    """
 
-    def __init__(self, places: int) -> None:
+    __slots__ = ("brief", "free", "standby", "waiting")
+
+    def __init__(self, places: int, brief: bool = False) -> None:
         self.free = places
+        self.brief = brief
         self.waiting: deque[ActivityCall] = deque()
         self.standby = False
         """Whether a task has been made that will take the next call and has not begun."""
@@ -147,7 +154,7 @@ class ActivityRunner:
         self._may_begin = may_begin
         self._on_death = on_death
         self._transactions = transactions
-        self._lanes = {True: _Lane(tasks), False: _Lane(threads), None: _Lane(places)}
+        self._lanes = {True: _Lane(tasks, brief=True), False: _Lane(threads), None: _Lane(places)}
         self._paused = False
         self._calls: dict[asyncio.Task[None], ActivityCall] = {}
         self._closed = False
@@ -204,18 +211,20 @@ class ActivityRunner:
         """Run one attempt after the other in this task, until one has waited or left a trace in it."""
         task = asyncio.current_task()
         assert task is not None
-        until = time.monotonic() + SLICE
+        now = time.monotonic()
+        until = now + SLICE
         lane.standby = False
-        may_begin = self._may_begin
+        brief = lane.brief and self._may_begin()  # a process that was stopped meanwhile finds the slice over
         while lane.free and lane.waiting and not (self._paused or self._closed):
             call = lane.waiting.popleft()
             if call.cancelled:
                 continue
             going_on: _GoingOn | None = None
-            if call.activity.is_async and not call.activity.transactional and may_begin():
-                going_on = self._begin_and_tell(call)
+            if brief:
+                going_on = self._begin_and_tell(call, now)
                 if going_on is None:
-                    if task.cancelling() or time.monotonic() > until or self._left_a_trace():
+                    now = time.monotonic()
+                    if now > until or task.cancelling() or self._left_a_trace():
                         break
                     continue
             lane.free -= 1
@@ -237,19 +246,34 @@ class ActivityRunner:
         except Exception:  # noqa: BLE001 — a value that cannot be compared is another one
             return True
 
-    def _begin_and_tell(self, call: ActivityCall) -> _GoingOn | None:
-        """Run an async attempt up to where it first waits; one that has ended by then is told, and took no place."""
+    def _begin_and_tell(self, call: ActivityCall, now: float) -> _GoingOn | None:
+        """Run an async attempt up to where it first waits; one that has ended by then is told, and took no place.
+
+        Parameters:
+            now: the time, as `time.monotonic()` tells it.
+        """
         output: str | None = None
         failure: BaseException | None = None
-        call.context.attach(self._loop, call.on_heartbeat)
+        activity = call.activity
+        call.context.attach(self._loop, call.caller.attempt_told)
         try:
-            going_on, value = self._begin(call)
-            if going_on is not None:
-                return going_on
-            output = call.activity.encode_result(value, call.limit)
+            # As `_begin` has it, written out: most steps pass here.
+            args, kwargs = activity.decode_arguments(call.input)
+            code = activity.fn(call.context, *args, **kwargs)
+            if type(code) is not types.CoroutineType:
+                code = _awaited(code)
+            try:
+                awaited = code.send(None)
+            except StopIteration as end:
+                value = end.value
+            else:
+                return self._loop.time() - (time.monotonic() - now), _go_on(code, awaited)
+            output = activity.encode_result(value, call.limit)
         except BaseException as error:  # noqa: BLE001 — it is told; SystemExit from an activity is no order to the worker
             failure = error
-        self._tell(call, output, failure)
+        call.context.end("it has ended")
+        if not call.cancelled and not self._closed:
+            call.caller.attempt_ended(output, failure)
         return None
 
     async def _attempt(self, call: ActivityCall, lane: _Lane, going_on: _GoingOn | None) -> None:
@@ -260,7 +284,7 @@ class ActivityRunner:
             if going_on is not None:
                 output = await self._finished(call, going_on)
             else:
-                call.context.attach(self._loop, call.on_heartbeat)
+                call.context.attach(self._loop, call.caller.attempt_told)
                 while not self._may_begin():
                     # A process that was stopped for long finds answers from before: what they lead to, others have done.
                     await asyncio.sleep(UNTRUSTED_PAUSE)
@@ -283,7 +307,7 @@ class ActivityRunner:
             if failure is not None:
                 log.error("the end of %s could not be told to its run", call.label, exc_info=failure)
         elif not call.cancelled and not self._closed:
-            call.on_done(output, failure)
+            call.caller.attempt_ended(output, failure)
 
     def _free(self, lane: _Lane, work: Future[Any] | None) -> None:
         """Free a place: now, or when the thread has ended that nobody waits for any more."""

@@ -37,19 +37,15 @@ class Kept:
         tags: the workflow's tags now.
     """
 
-    __slots__ = ("_gathered", "_members", "_tags", "text")
+    __slots__ = ("_members", "_tags", "gathered", "text")
 
     def __init__(self, state: str | None, tags: Mapping[str, Any]) -> None:
         self.text = state
         """The state as it was handed over last: what an attempt gets a copy of."""
         self._members: Mapping[str, str] | None = None
         self._tags = tags
-        self._gathered: list[Changes] = []
-
-    @property
-    def changed(self) -> bool:
-        """Whether anything is gathered."""
-        return bool(self._gathered)
+        self.gathered: list[Changes] = []
+        """What attempts have changed since the last write."""
 
     def check(self, changes: Changes, limit: int) -> None:
         """Refuse changes after which state or tags would be too large.
@@ -60,7 +56,7 @@ class Kept:
         Raises:
             SerializationError: they would be.
         """
-        state, tags = self._after([*self._gathered, changes])
+        state, tags = self._after([*self.gathered, changes])
         if changes.tags:
             tags_text(tags)
         if (size := len(_object(state).encode())) > limit and changes.put:
@@ -71,18 +67,18 @@ class Kept:
 
     def gather(self, changes: Changes) -> None:
         """Take what an attempt changed for the next write."""
-        self._gathered.append(changes)
+        self.gathered.append(changes)
 
     def drop(self, changes: Changes | None = None) -> None:
         """Forget what has been gathered, or one attempt's part of it: its result is not written."""
         if changes is None:
-            self._gathered.clear()
+            self.gathered.clear()
         else:
-            self._gathered = [other for other in self._gathered if other is not changes]
+            self.gathered = [other for other in self.gathered if other is not changes]
 
     def texts(self, changes: Changes | None = None) -> tuple[str | None, str | None]:
         """State and tags as JSON with what is gathered, or with one attempt's changes alone; None for what is unchanged."""
-        chosen = self._gathered if changes is None else [changes]
+        chosen = self.gathered if changes is None else [changes]
         if not chosen:
             return None, None
         state, tags = self._after(chosen)
@@ -94,7 +90,7 @@ class Kept:
 
     def hand_over(self, changes: Changes | None = None) -> None:
         """What is gathered, or one attempt's part of it, is on its way or durable: later attempts see it."""
-        chosen = self._gathered if changes is None else [changes]
+        chosen = self.gathered if changes is None else [changes]
         if chosen:
             self._members, self._tags = self._after(chosen)
             self.text = _object(self._members)

@@ -12,60 +12,30 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from pgflow.execution.step import Step
 
 
-class Delivery:
-    """A live result on its way: finished, then committed, then delivered in the order of `seq`."""
+class Call:
+    """Something live on its way that a call delivers. (Most results are delivered by the step itself.)"""
 
-    __slots__ = ("at", "committed", "ends", "seq", "step")
+    __slots__ = ("at", "call", "committed", "ends", "seq", "step")
 
     at: datetime
 
-    def __init__(self, seq: int, step: Step | None) -> None:
+    def __init__(self, seq: int, step: Step | None, call: Callable[[datetime], None]) -> None:
         self.seq = seq
         self.step = step
+        self.call = call
         self.committed = False
         self.ends: Sequence[asyncio.Future[None]] = ()
         """Bodies that have left this result behind: they end right after it."""
 
-    def deliver(self) -> None:
-        """Hand what is committed to the code."""
-        raise NotImplementedError  # pragma: no cover — both sorts have their own
 
-
-class _Call(Delivery):
-    """Something live that a call delivers."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, seq: int, step: Step | None, call: Callable[[datetime], None]) -> None:
-        super().__init__(seq, step)
-        self._call = call
-
-    def deliver(self) -> None:
-        self._call(self.at)
-
-
-class _Result(Delivery):
-    """How a step has ended."""
-
-    __slots__ = ("_error", "_output", "_status", "_whose")
-
-    def __init__(self, seq: int, step: Step, status: str, output: str | None, error: str | None) -> None:
-        self.seq = seq
-        self.step = self._whose = step
-        self.committed = False
-        self.ends = ()
-        self._status = status
-        self._output = output
-        self._error = error
-
-    def deliver(self) -> None:
-        self._whose.deliver(self._status, self._output, self._error, self.at)
+Delivery: TypeAlias = "Call | Step"
+"""A live result on its way: finished, then committed, then delivered in the order of `seq`."""
 
 
 class Order:
@@ -75,29 +45,24 @@ class Order:
         last: the highest place that history has taken.
     """
 
-    __slots__ = (
-        "_ends",
-        "_entries",
-        "_last_recorded",
-        "_outbox",
-        "_recorded",
-        "_seq",
-        "passed",
-    )
+    __slots__ = ("_entries", "_last_recorded", "_seq", "ends", "outbox", "passed", "recorded")
 
     def __init__(self, last: int) -> None:
         self.passed = 0
         """The highest place whose result has been delivered."""
         self._last_recorded = self._seq = last
-        self._recorded: list[tuple[int, bool, int, Any]] = []
+        self.recorded: list[tuple[int, bool, int, Any]] = []
+        """What history holds and the code waits for, a heap."""
         self._entries = 0
-        self._outbox: deque[Delivery] = deque()
-        self._ends: deque[asyncio.Future[None]] = deque()
+        self.outbox: deque[Delivery] = deque()
+        """Live results that wait for their commit or for their turn."""
+        self.ends: deque[asyncio.Future[None]] = deque()
+        """Bodies whose end is next."""
 
     @property
     def on_their_way(self) -> bool:
         """Whether live results wait for their commit or for their turn."""
-        return bool(self._outbox or self._ends)
+        return bool(self.outbox or self.ends)
 
     @property
     def replaying(self) -> bool:
@@ -109,38 +74,41 @@ class Order:
         self._seq += 1
         return self._seq
 
-    def place(self, step: Step | None, deliver: Callable[[datetime], None]) -> Delivery:
+    def place(self, step: Step | None, deliver: Callable[[datetime], None]) -> Call:
         """Give something live the next place; it is delivered there once it is committed."""
-        delivery = _Call(self.next_seq(), step, deliver)
-        self._outbox.append(delivery)
+        delivery = Call(self.next_seq(), step, deliver)
+        self.outbox.append(delivery)
         return delivery
 
-    def place_result(self, step: Step, status: str, output: str | None, error: str | None) -> Delivery:
+    def place_result(self, step: Step, status: str, output: str | None, error: str | None) -> int:
         """Give the result of a step the next place."""
-        self._seq += 1
-        result = _Result(self._seq, step, status, output, error)
-        self._outbox.append(result)
-        return result
+        seq = self._seq = self._seq + 1
+        step.seq = seq
+        step.committed = False
+        step.ends = ()
+        step.ending = (status, output, error)
+        self.outbox.append(step)
+        return seq
 
     def withdraw(self, delivery: Delivery) -> None:
         """Take back a place whose owner was not committed."""
-        index = self._outbox.index(delivery)
+        index = self.outbox.index(delivery)
         if index:
-            self._outbox[index - 1].ends = (*self._outbox[index - 1].ends, *delivery.ends)
+            self.outbox[index - 1].ends = (*self.outbox[index - 1].ends, *delivery.ends)
         else:
-            self._ends.extend(delivery.ends)
-        self._outbox.remove(delivery)
+            self.ends.extend(delivery.ends)
+        self.outbox.remove(delivery)
         if delivery.step is not None:
             delivery.step.seq = None
 
     def replay(self, seq: int | None, what: Any, *, after: bool = False) -> None:
         """Deliver `what` (something with `deliver_recorded`) when `seq` is the lowest of those awaited, or right after it."""
         self._entries += 1
-        heappush(self._recorded, (seq or 0, after, self._entries, what))
+        heappush(self.recorded, (seq or 0, after, self._entries, what))
 
     def is_next(self, seq: int) -> bool:
         """Whether a recorded result of the place `seq` would be delivered before everything that waits here."""
-        return not self._ends and (not self._recorded or seq < self._recorded[0][0])
+        return not self.ends and (not self.recorded or seq < self.recorded[0][0])
 
     def after(self, seq: int, future: asyncio.Future[None]) -> asyncio.Future[None]:
         """Let what `future` stands for go on in the moment right after a recorded place; the same future."""
@@ -152,7 +120,7 @@ class Order:
         if seq <= self._last_recorded:
             self.replay(seq, Moment(future))
             return
-        for delivery in self._outbox:
+        for delivery in self.outbox:
             if delivery.seq == seq:
                 delivery.ends = (*delivery.ends, future)
                 return
@@ -160,30 +128,35 @@ class Order:
 
     def deliver_next(self) -> bool:
         """Deliver the next result in order; whether there was one."""
-        if self._ends:
-            resolve(self._ends.popleft())
+        if self.ends:
+            resolve(self.ends.popleft())
             return True
-        while self._recorded:
-            seq, _, _, what = heappop(self._recorded)
+        while self.recorded:
+            seq, _, _, what = heappop(self.recorded)
             if seq > self.passed:
                 self.passed = seq
             if not what.settled:
                 what.deliver_recorded()
                 return True
-        outbox = self._outbox
+        outbox = self.outbox
         if outbox and outbox[0].committed:
             delivery = outbox.popleft()
+            assert delivery.seq is not None
             self.passed = delivery.seq
-            delivery.deliver()
+            if isinstance(delivery, Call):
+                delivery.call(delivery.at)
+            else:
+                status, output, error = delivery.ending
+                delivery.deliver(status, output, error, delivery.at)
             if delivery.ends:
-                self._ends.extend(delivery.ends)
+                self.ends.extend(delivery.ends)
             return True
         return False
 
     def deliver_passed(self) -> bool:
         """Deliver the next moment right after a place that has been passed; whether there was one."""
-        while self._recorded and self._recorded[0][1] and self._recorded[0][0] <= self.passed:
-            what = heappop(self._recorded)[3]
+        while self.recorded and self.recorded[0][1] and self.recorded[0][0] <= self.passed:
+            what = heappop(self.recorded)[3]
             if not what.settled:
                 what.deliver_recorded()
                 return True
@@ -191,7 +164,7 @@ class Order:
 
     def awaited_under(self) -> set[Any]:
         """The timeouts that cover a step whose live result is on its way."""
-        steps = [d.step for d in self._outbox if d.step is not None and not d.step.settled]
+        steps = [d.step for d in self.outbox if d.step is not None and not d.step.settled]
         return {timeout for step in steps for timeout in step.covering}
 
 

@@ -20,7 +20,7 @@ from uuid import UUID
 from pgflow.errors import EngineError, LeaseLost
 from pgflow.execution.kept import Kept
 from pgflow.execution.order import Delivery
-from pgflow.execution.ports import EventRow, Failed, Message, Outcome, Write
+from pgflow.execution.ports import Beside, EventRow, Failed, Message, Outcome, Write
 
 if TYPE_CHECKING:
     from pgflow.execution.run import Run
@@ -36,8 +36,8 @@ class Outgoing:
     """
 
     __slots__ = (
-        "_active_rows", "_calls", "_cancels", "_consumed", "_deliveries", "_in_flight", "_messages", "_next",
-        "_outcome", "_queue", "_rows", "_run", "_unremarkable_rows", "_writing_alone", "kept",
+        "_active_rows", "_beside", "_calls", "_in_flight", "_next",
+        "_outcome", "_queue", "_rows", "_run", "_unremarkable_rows", "_writing_alone", "deliveries", "kept",
     )
 
     def __init__(self, run: Run) -> None:
@@ -47,14 +47,13 @@ class Outgoing:
         self._unremarkable_rows = min(limits.warn_rows - 1, limits.max_rows)
         """Up to so many active rows nothing is said."""
         self._rows: list[EventRow] = []
-        self._deliveries: list[Delivery] = []
+        self.deliveries: list[Delivery] = []
+        """What is committed with the next write: its rows are gathered."""
         self._calls: list[Callable[[], None]] = []
-        self._consumed: list[tuple[UUID, str]] = []
+        self._beside: Beside | None = None
         claimed = run.claimed
         self.kept = Kept(claimed.state, claimed.tags if claimed.tags_now is None else claimed.tags_now)
         """What activities keep with the workflow."""
-        self._cancels: int | None = None
-        self._messages: list[Message] = []
         self._in_flight: deque[tuple[list[Delivery], list[Callable[[], None]]]] = deque()
         self._queue: deque[Callable[[], None]] = deque()
         self._next: Callable[[], None] | None = None
@@ -64,7 +63,7 @@ class Outgoing:
     @property
     def awaited(self) -> bool:
         """Whether a result or a call waits for what is gathered and not yet flushed."""
-        return bool(self._deliveries or self._calls)
+        return bool(self.deliveries or self._calls)
 
     @property
     def calls_in_flight(self) -> bool:
@@ -79,24 +78,28 @@ class Outgoing:
     def gather(self, row: EventRow, new: bool) -> None:
         """Take a row for the next write, a new one or one that history has already."""
         self._rows.append(row)
-        if new:
-            self.count_row()
+        if new:  # as `count_row` has it, written out: every step passes here
+            self._active_rows += 1
+            if self._active_rows > self._unremarkable_rows:
+                self._tell_of_many_rows()
 
     def consume(self, ids: Iterable[UUID], location: str) -> None:
         """Record with the next write that signals were taken by the listen at a location."""
-        self._consumed.extend((id, location) for id in ids)
+        self._to_change().consumed.extend((id, location) for id in ids)
 
     def cancel(self, seq: int) -> None:
         """Record with the next write that the request to cancel is delivered, at this place in the order of completion."""
-        self._cancels = seq
+        self._to_change().cancels = seq
 
     def send(self, message: Message) -> None:
         """Send a message once the next write, which holds its row, is committed."""
-        self._messages.append(message)
+        self._to_change().messages.append(message)
 
-    def deliver_after(self, delivery: Delivery) -> None:
-        """A delivery whose row is gathered: it is committed with the next write."""
-        self._deliveries.append(delivery)
+    def _to_change(self) -> Beside:
+        """What the next write changes beside history."""
+        if self._beside is None:
+            self._beside = Beside()
+        return self._beside
 
     def call_after(self, call: Callable[[], None]) -> None:
         """Call `call` once all rows gathered so far are committed."""
@@ -104,10 +107,8 @@ class Outgoing:
 
     def drop(self) -> None:
         """Forget what is gathered and not yet flushed."""
-        self._rows, self._deliveries, self._calls, self._consumed = [], [], [], []
+        self._rows, self.deliveries, self._calls, self._beside = [], [], [], None
         self.kept.drop()
-        self._cancels = None
-        self._messages = []
 
     def flush(self, outcome: Outcome | None = None) -> None:
         """Hand what is gathered to the journal, now or when a transaction of its own has ended."""
@@ -127,19 +128,14 @@ class Outgoing:
                     call()
             return
         run = self._run
-        claimed = run.claimed
-        write = Write(claimed.workflow_id, claimed.epoch, rows, outcome, self._committed, self._refused)
-        if self.kept.changed:
-            write.state, write.tags = self.kept.texts()
+        if self.kept.gathered:
+            beside = self._to_change()
+            beside.state, beside.tags = self.kept.texts()
             self.kept.hand_over()
-        if self._consumed:
-            write.consumed, self._consumed = self._consumed, []
-        if self._cancels is not None:
-            write.cancels, self._cancels = self._cancels, None
-        if self._messages:
-            write.messages, self._messages = self._messages, []
-        self._in_flight.append((self._deliveries, self._calls))
-        self._rows, self._deliveries, self._calls = [], [], []
+        write = Write(run.claimed.run, rows, outcome, self._committed, self._refused, self._beside)
+        self._beside = None
+        self._in_flight.append((self.deliveries, self._calls))
+        self._rows, self.deliveries, self._calls = [], [], []
         run.host.journal.write(write)
 
     def write_alone(self, begin: Callable[[], None]) -> None:
@@ -172,10 +168,12 @@ class Outgoing:
     def _committed(self, write: Write, at: datetime) -> None:
         run = self._run
         run.host.observe_time(at)
-        if write.messages:
-            run.host.publish(write.messages)
-        if write.cancels:
-            run.host.asked()
+        beside = write.beside
+        if beside is not None:
+            if beside.messages:
+                run.host.publish(beside.messages)
+            if beside.cancels:
+                run.host.asked()
         deliveries, calls = self._in_flight.popleft()
         if run.closed:
             return

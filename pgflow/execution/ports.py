@@ -112,6 +112,38 @@ class Released:
 Outcome = Suspended | Completed | Failed | Cancelled | Released
 
 
+class RunKey(NamedTuple):
+    """A run at one epoch: what each of its writes is fenced by.
+
+    The id is text, as it travels to the database, so that it is made once a claim and not once a write.
+    """
+
+    workflow: str
+    epoch: int
+
+    @property
+    def workflow_id(self) -> UUID:
+        """The workflow's id."""
+        return UUID(self.workflow)
+
+
+@dataclass(slots=True)
+class Beside:
+    """What a write changes beside history and the end of its run; most change nothing."""
+
+    consumed: list[tuple[UUID, str]] = field(default_factory=list)
+    """Signals that listens have taken: their ids, and where the listens stand."""
+    state: str | None = None
+    """What activities keep in `ActivityContext.state`, all of it, if it changes: a JSON object."""
+    tags: str | None = None
+    """All of the workflow's tags, if they change: a JSON object."""
+    cancels: int | None = None
+    """The place in the order of completion at which the request to cancel is delivered, if it is, with this write; the request goes
+    on to the children that are not detached."""
+    messages: list[Message] = field(default_factory=list)
+    """Not for the journal: the run has them sent once this is committed."""
+
+
 @dataclass(slots=True)
 class Write:
     """What one run asks to be made durable in one transaction, fenced by its epoch.
@@ -121,25 +153,14 @@ class Write:
     `Journal.write` itself. Both get `self`.
     """
 
-    workflow_id: UUID
-    epoch: int
+    run: RunKey
     rows: list[EventRow]
     outcome: Outcome | None
     on_commit: Callable[[Write, datetime], None]
     """Called after the commit with the transaction's time."""
     on_refused: Callable[[Write, BaseException], None]
     """Called with `LeaseLost`, or with what the database said of this run's rows."""
-    consumed: Sequence[tuple[UUID, str]] = ()
-    """Signals that listens have taken: their ids, and where the listens stand."""
-    state: str | None = None
-    """What activities keep in `ActivityContext.state`, all of it, if this write changes it: a JSON object."""
-    tags: str | None = None
-    """All of the workflow's tags, if this write changes them: a JSON object."""
-    cancels: int | None = None
-    """The place in the order of completion at which the request to cancel is delivered, if it is, with this write; the request goes
-    on to the children that are not detached."""
-    messages: Sequence[Message] = ()
-    """Not for the journal: the run has them sent once this is committed."""
+    beside: Beside | None = None
 
 
 @dataclass(slots=True)
@@ -229,6 +250,11 @@ class Claimed:
     """This worker had it last and gave it up by itself: history and input were not read again."""
     cancellations: Sequence[int] = ()
     """Places in the order of completion at which requests to cancel were delivered."""
+    run: RunKey = field(init=False)
+    """What fences the writes under this claim."""
+
+    def __post_init__(self) -> None:
+        self.run = RunKey(str(self.workflow_id), self.epoch)
 
 
 @dataclass(slots=True)

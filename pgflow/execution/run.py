@@ -27,7 +27,7 @@ from pgflow.execution.ending import engine_failure, outcome_of, stuck
 from pgflow.execution.host import Host
 from pgflow.execution.mailbox import Mailbox
 from pgflow.execution.news import receive
-from pgflow.execution.order import Delivery, Order
+from pgflow.execution.order import Call, Order
 from pgflow.execution.outgoing import Outgoing
 from pgflow.execution.ports import (
     Advance,
@@ -110,7 +110,7 @@ class Run:
         """Whether a pump has ended in the middle of recorded results: code that diverges later in them must have done nothing."""
         self._at_once = 0
         self._until = 0.0
-        """When this pump lets other runs go on."""
+        """When this pump lets other runs go on; 0 before it has looked at the time."""
         self._rounds = 0
         """Results that this pump has delivered; -1: its time was over before there were no more."""
         self._starting: list[ActivityCall] = []
@@ -140,13 +140,13 @@ class Run:
         root = self._root
         assert root is not None
         self._pumping = True
-        self._until = time.monotonic() + _SLICE
+        self._until = 0.0
         self._rounds = 0
         if self._yielded is not None:
             yielded, self._yielded = self._yielded, None
             self.loop.thaw(yielded)
         try:
-            if not self._stopping:
+            if self._waits.fired and not self._stopping:
                 self._waits.catch_up()
             self.loop.drain(self._deliver_next)
             if self.fatal is not None or root.done():
@@ -164,17 +164,23 @@ class Run:
 
     def _deliver_next(self) -> bool:
         """The code is at rest: deliver the next result to it, if there is one and this pump has time for it."""
-        root = self._root
+        order, root = self.order, self._root
+        outbox = order.outbox
+        if not (order.recorded or order.ends or (outbox and outbox[0].committed)):
+            return False  # nothing is due; asked after each result, and so without a call
         if self.fatal is not None or self._stopping or self.loop.frozen:
             return False
         if root is not None and root.done():
-            return self.order.deliver_passed()  # turns that had begun when the code ended see its end
-        if not self.order.deliver_next():
+            return order.deliver_passed()  # turns that had begun when the code ended see its end
+        if not order.deliver_next():
             return False
         self._rounds += 1
         if self._rounds % 64 == 0 or self._at_once >= _BETWEEN_LOOKS:
             self._at_once = 0
-            if time.monotonic() > self._until:
+            now = time.monotonic()
+            if self._until == 0.0:
+                self._until = now + _SLICE
+            if now > self._until:
                 self._rounds = -1
                 return False
         return True
@@ -276,9 +282,9 @@ class Run:
         waits = self._waits
         if waits.parked:
             waits.unpark(step)
-        delivery = self.order.place_result(step, status, output, error)
-        step.scope.record(step, step.row(status, delivery.seq, output, error))
-        self.outgoing.deliver_after(delivery)
+        seq = self.order.place_result(step, status, output, error)
+        step.scope.record(step, step.row(status, seq, output, error))
+        self.outgoing.deliveries.append(step)
         self.flush_soon()
 
     def finish_together(self, calls: Iterable[Callable[[], None]]) -> None:
@@ -343,20 +349,18 @@ class Run:
         self._waits.add_due_timeout(timeout)
         self.host.schedule(self)
 
-    def deliver_later(
-        self, deliver: Callable[[datetime], None], step: Step | None = None
-    ) -> Delivery:
+    def deliver_later(self, deliver: Callable[[datetime], None], step: Step | None = None) -> Call:
         """A place in the order of completion for something that is committed with the next write."""
-        delivery = self.order.place(step, deliver)
-        self.outgoing.deliver_after(delivery)
-        return delivery
+        call = self.order.place(step, deliver)
+        self.outgoing.deliveries.append(call)
+        return call
 
-    def reserve(self, step: Step, deliver: Callable[[datetime], None]) -> Delivery:
+    def reserve(self, step: Step, deliver: Callable[[datetime], None]) -> Call:
         """A place in the order of completion for what another transaction than the journal's commits."""
         step.finished = True
-        delivery = self.order.place(step, deliver)
-        step.seq = delivery.seq
-        return delivery
+        call = self.order.place(step, deliver)
+        step.seq = call.seq
+        return call
 
     def write_alone(self, begin: Callable[[], None]) -> None:
         """Let another transaction than the journal's write: `begin` is called when all that was gathered is durable.

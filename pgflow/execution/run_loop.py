@@ -13,7 +13,8 @@ import contextvars
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
 from threading import get_ident
 from typing import Any, NoReturn, TypeVar
 
@@ -131,28 +132,36 @@ class _Task(asyncio.Task[T]):
 
 
 class _Ready(asyncio.Handle):
-    """A callback that is ready: asyncio's own handle without what only debugging needs."""
+    """A callback that is ready: asyncio's own handle without what only debugging needs.
+
+    `call_soon` fills it in: asyncio's constructor takes ten times as long, and each step makes a few.
+    """
 
     __slots__ = ()
     _context: contextvars.Context
     _callback: Callable[..., object]
     _args: tuple[Any, ...]
     _cancelled: bool
+    _repr = _source_traceback = None
 
-    def __init__(  # asyncio's own is five times slower, and each step makes a few
-        self,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        loop: RunLoop,
-        context: contextvars.Context | None,
-    ) -> None:
-        self._context = contextvars.copy_context() if context is None else context
-        self._loop = loop
-        self._callback = callback
-        self._args = args
-        self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
+
+_new_ready: Callable[[type[_Ready]], _Ready] = object.__new__
+
+
+@contextmanager
+def stage() -> Iterator[None]:
+    """Where runs are drained, one after the other: the thread's own event loop is the running one again when all are.
+
+    Within it the loop of the run that was drained last is the running one: to set a loop costs a system call, and there is one
+    stage for many runs. So nothing there may ask asyncio for the worker's loop.
+    """
+    outer, hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)  # the worker's loop must not adopt the generators of runs
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(outer)
+        sys.set_asyncgen_hooks(*hooks)
 
 
 class RunLoop(asyncio.AbstractEventLoop):
@@ -188,7 +197,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         """The thread in which code of the run executes at the moment, if any does."""
 
     def drain(self, deliver_next: Callable[[], bool] | None = None) -> None:
-        """Run callbacks until none is ready. To be called from a plain callback, not from within a task.
+        """Run callbacks until none is ready. To be called from a plain callback on a `stage`, not from within a task.
 
         Parameters:
             deliver_next: called whenever none is ready; there may be more after it if it answers true.
@@ -196,9 +205,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         ready = self._ready
         if deliver_next is None and not ready:
             return
-        outer, hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
         asyncio._set_running_loop(self)
-        sys.set_asyncgen_hooks(None, None)  # the worker's loop must not adopt this run's generators
         self.thread = get_ident()
         try:
             while True:
@@ -220,8 +227,6 @@ class RunLoop(asyncio.AbstractEventLoop):
                     break
         finally:
             self.thread = 0
-            asyncio._set_running_loop(outer)
-            sys.set_asyncgen_hooks(*hooks)
 
     def rests_after(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether no code of the run can go on, were the running task to wait now."""
@@ -251,19 +256,16 @@ class RunLoop(asyncio.AbstractEventLoop):
         self._forget_done()
         if not self.tasks:
             return
-        outer, hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
-        asyncio._set_running_loop(self)
-        sys.set_asyncgen_hooks(None, None)
-        self.thread = get_ident()
-        try:
-            while self.tasks:
-                tasks, self.tasks = self.tasks, []
-                self._close(tasks)
-                self._forget_done()
-        finally:
-            self.thread = 0
-            asyncio._set_running_loop(outer)
-            sys.set_asyncgen_hooks(*hooks)
+        with stage():
+            asyncio._set_running_loop(self)
+            self.thread = get_ident()
+            try:
+                while self.tasks:
+                    tasks, self.tasks = self.tasks, []
+                    self._close(tasks)
+                    self._forget_done()
+            finally:
+                self.thread = 0
         self._ready.clear()
 
     def _forget_done(self) -> None:
@@ -297,7 +299,12 @@ class RunLoop(asyncio.AbstractEventLoop):
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
-        handle = _Ready(callback, args, self, context)
+        handle = _new_ready(_Ready)
+        handle._context = contextvars.copy_context() if context is None else context
+        handle._loop = self  # type: ignore[attr-defined]
+        handle._callback = callback
+        handle._args = args
+        handle._cancelled = False
         self._ready.append(handle)
         return handle
 
@@ -337,8 +344,8 @@ class RunLoop(asyncio.AbstractEventLoop):
     def time(self) -> float:
         return self._time()
 
-    def get_debug(self) -> bool:
-        return False
+    get_debug = staticmethod(bool)
+    """False: each future asks, and so there is no call of Python code in it."""
 
     def set_debug(self, enabled: bool) -> None:
         """Debug mode would time callbacks by a real clock; it is not supported."""

@@ -20,7 +20,7 @@ from pgflow.execution.abandoning import abandon
 from pgflow.execution.failure import leaves_behind
 from pgflow.execution.ports import EventRow
 from pgflow.history.cursor import Cursor, named
-from pgflow.history.events import STATUS_ABANDONED, STATUS_PENDING
+from pgflow.history.events import STATUS_ABANDONED, STATUS_PENDING, Event
 from pgflow.history.location import display
 
 if TYPE_CHECKING:
@@ -154,14 +154,31 @@ class Scope:
                 )
             )
 
-    def call(self, step: Step) -> None:
-        """Fix the location of a step that the code has just called."""
-        self.check_usable()
+    def call(self, step: Step, met: Event | None) -> None:
+        """Fix the location of a step that the code has just called.
+
+        Parameters:
+            met: the row that the cursor meets as the step's own, if that has been asked already.
+        """
         run = self.run
-        try:
-            step.location, event = self.cursor.step(step.kind, step.name, step.version)
-        except Exception as error:
-            run.end_with(error)
+        loop = run.loop
+        if (
+            run.fatal is not None
+            or run.closed
+            or self.closed
+            or loop.thread != get_ident()
+            or run.bodies.get(asyncio.current_task(loop)) is not self
+        ):
+            self.check_usable()
+        event = met
+        if met is not None:
+            self.cursor.pass_by(met)
+            step.location = met.location
+        else:
+            try:
+                step.location, event = self.cursor.step(step.kind, step.name, step.version)
+            except Exception as error:
+                run.end_with(error)
         step.event = event
         step.covering = self.covering
         if event is None:

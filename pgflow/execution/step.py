@@ -12,7 +12,7 @@ from history or from a commit, it reaches the code through `deliver`, one step a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -46,9 +46,13 @@ class Step:
     """Whether the end of a child ends its wait."""
 
     __slots__ = (
+        "at",
         "attempts",
+        "committed",
         "covering",
         "dropped",
+        "ending",
+        "ends",
         "event",
         "finished",
         "future",
@@ -63,7 +67,7 @@ class Step:
         "wake_at",
     )
 
-    def __init__(self, scope: Scope, name: str, version: int) -> None:
+    def __init__(self, scope: Scope, name: str, version: int, met: Event | None = None) -> None:
         self.scope = scope
         self.name = name
         self.version = version
@@ -76,7 +80,7 @@ class Step:
         """Its result has been delivered, or it has been dropped: nothing more happens to it."""
         self.dropped = False
         self.wake_at: datetime | None = None
-        scope.call(self)
+        scope.call(self, met)
 
     # Set by Scope.call
     location: str
@@ -85,6 +89,13 @@ class Step:
     seq: int | None
     """Its place in the order of completion, once it has one."""
     covering: tuple[Any, ...]
+
+    # As a live result on its way (`order.Delivery`), set when it has its place
+    at: datetime
+    committed: bool
+    ends: Sequence[asyncio.Future[None]]
+    ending: tuple[str, str | None, str | None]
+    """Its status, output and error."""
 
     def __str__(self) -> str:
         name = f' "{self.name}"' if self.name else ""
@@ -142,6 +153,11 @@ class Step:
         """End the work in flight, so that another worker does it: this one is stopping."""
         self.stop()
 
+    @property
+    def step(self) -> Step:
+        """Whose result is delivered."""
+        return self
+
     def deliver_recorded(self) -> None:
         """Deliver what history says (replay)."""
         event = self.event
@@ -154,8 +170,12 @@ class Step:
             self._join_aftermath(True)
         if self.settled:
             return
-        self.settle()
+        # As `settle` has it, written out: every live step passes here.
+        self.settled = True
         scope = self.scope
+        scope.unfinished.pop(self, None)
+        if not self.finished:
+            scope.run.unpark(self)
         if at > scope.now:
             scope.now = at
         future = self.future

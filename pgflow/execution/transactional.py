@@ -52,7 +52,7 @@ async def perform(
 
 async def _turn(call: ActivityCall, output: str) -> Write:
     turn: asyncio.Future[Write] = asyncio.get_running_loop().create_future()
-    call.on_ready(output, turn.set_result)
+    call.caller.attempt_ready(output, turn.set_result)
     return await turn
 
 

@@ -32,8 +32,8 @@ class Waits:
     """
 
     __slots__ = (
-        "_awaiting_children", "_entries", "_fired", "_fresh", "_host", "_listening", "_timer_at", "_wake",
-        "due_timeouts", "moments", "parked", "short", "timer",
+        "_awaiting_children", "_entries", "_fresh", "_host", "_listening", "_timer_at", "_wake",
+        "due_timeouts", "fired", "moments", "parked", "short", "timer",
     )
 
     def __init__(self, host: Host, wake: Callable[[], None]) -> None:
@@ -53,7 +53,8 @@ class Waits:
         self.due_timeouts: list[TimeoutStep] = []
         self.timer: Timer | None = None
         self._timer_at: datetime | None = None
-        self._fired = False
+        self.fired = False
+        """Whether the timer has told a moment that no step has gone on at yet."""
 
     def park(self, step: Step, wake_at: datetime | None, short: bool) -> None:
         """`step` waits for a moment, or (None) for an event from outside."""
@@ -125,14 +126,13 @@ class Waits:
 
     def _timer_fired(self) -> None:
         self.timer = None
-        self._fired = True
+        self.fired = True
         self._wake()
 
     def catch_up(self) -> None:
         """Let the steps go on whose moment the timer has told, within the pump: what falls due together is written together."""
-        if self._fired:
-            self._fired = False
-            self.wake_due()
+        self.fired = False
+        self.wake_due()
 
     def wake_due(self) -> None:
         """Let the steps whose moment has come go on."""

@@ -17,13 +17,13 @@ from typing import NamedTuple
 from pgflow.errors import HistoryDiverged
 from pgflow.history.events import KIND_REMOVED, KIND_VERSION_CHECK, NAMELESS, Event
 from pgflow.history.location import (
+    NUMBERS,
     Coordinate,
     between,
     decode_coordinate,
     display,
     encode_coordinate,
     encode_number,
-    following,
 )
 
 
@@ -46,19 +46,16 @@ class Cursor:
         events: the rows that stand directly on it, in execution order.
     """
 
-    __slots__ = ("_at", "_events", "_prefix", "_previous")
+    __slots__ = ("_at", "_events", "_prefix", "_previous", "exhausted")
 
     def __init__(self, parent: str, events: list[Event]) -> None:
         self._prefix = parent + "," if parent else ""
         self._events = events
         self._at = 0
+        self.exhausted = not events
+        """Whether every row has been passed."""
         self._previous: Coordinate | Event = ()
         """Where the last step stands; a row that was passed is decoded only when a new location is made after it."""
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether every row has been passed."""
-        return self._at >= len(self._events)
 
     def remaining(self) -> list[Event]:
         """The rows that the code has not come to: latent history, if it has ended."""
@@ -66,7 +63,7 @@ class Cursor:
 
     def meets(self, kind: str, name: str, version: int) -> Event | None:
         """The row that a step would meet as its own; None if it is new or an insertion, or would diverge. The cursor stays."""
-        if self._at >= len(self._events):
+        if self.exhausted:
             return None
         event = self._events[self._at]
         own = event.version == version and event.kind == kind and (event.name == name or kind in NAMELESS)
@@ -78,14 +75,16 @@ class Cursor:
         Raises:
             HistoryDiverged: history holds another step here; the cursor stays where it is.
         """
-        events, at = self._events, self._at
-        if at >= len(events):
+        if self.exhausted:
             return self._new()
-        event = events[at]
+        at = self._at
+        event = self._events[at]
         # As `meets` has it, written out: a long replay passes here for every row.
         if event.version == version and event.kind == kind and (event.name == name or kind in NAMELESS):
             self._previous = event
-            self._at = at + 1
+            self._at = at = at + 1
+            if at == len(self._events):
+                self.exhausted = True
             return _new_step(Step, (event.location, event))
         if event.version < version:
             return self._insertion(event)
@@ -93,11 +92,11 @@ class Cursor:
 
     def check_version(self, version: int) -> tuple[int, str | None]:
         """The answer to a version check, and where to record it (None: nothing is written)."""
-        if self._at >= len(self._events):
+        if self.exhausted:
             return version, self._new().location
         event = self._events[self._at]
         if event.kind == KIND_VERSION_CHECK:
-            self._pass(event)
+            self.pass_by(event)
             return event.version, None
         return (self._older_than(version) or event).version, None
 
@@ -110,12 +109,12 @@ class Cursor:
         Raises:
             HistoryDiverged: history holds another step here.
         """
-        if self._at >= len(self._events):
+        if self.exhausted:
             return self._new()
         event = self._events[self._at]
         same_name = event.name == name or kind in NAMELESS
         if same_name and (event.kind == kind or _marks(event, kind)):
-            self._pass(event)
+            self.pass_by(event)
             return Step(event.location, event)
         if self._older_than(version) is not None:
             return None
@@ -132,16 +131,23 @@ class Cursor:
 
     def _new(self) -> Step:
         previous = self._previous
-        new = self._previous = following(self._coordinate(previous) if isinstance(previous, Event) else previous)
-        return _new_step(Step, (self._prefix + encode_number(new[0]), None))
+        if isinstance(previous, Event):
+            previous = self._coordinate(previous)
+        # As `following` has it, written out: every live step passes here.
+        number = previous[0] + 1 if previous else 1
+        self._previous = (number,)
+        stored = NUMBERS[number] if number < len(NUMBERS) else encode_number(number)
+        return _new_step(Step, (self._prefix + stored, None))
 
     def _insertion(self, event: Event) -> Step:
         self._previous = between(self._last(), self._coordinate(event))
         return Step(self._prefix + encode_coordinate(self._previous), None)
 
-    def _pass(self, event: Event) -> None:
+    def pass_by(self, event: Event) -> None:
+        """Move on past the next row, which is the step's own (`meets`) or stands in its place."""
         self._previous = event
         self._at += 1
+        self.exhausted = self._at == len(self._events)
 
     def _last(self) -> Coordinate:
         previous = self._previous

@@ -38,7 +38,7 @@ def between(previous: Coordinate, next: Coordinate) -> Coordinate:
 
 def encode_number(number: int) -> str:
     """The stored form of an ordinate, e.g. `a10`."""
-    return _FIRST[number] if number < len(_FIRST) else _encode_number(number)
+    return NUMBERS[number] if number < len(NUMBERS) else _encode_number(number)
 
 
 def _encode_number(number: int) -> str:
@@ -46,8 +46,8 @@ def _encode_number(number: int) -> str:
     return digits if len(digits) == 1 else chr(ord("a") + len(digits) - 2) + digits
 
 
-_FIRST = [_encode_number(number) for number in range(1000)]
-"""Nearly all steps stand at one of these."""
+NUMBERS = [_encode_number(number) for number in range(1000)]
+"""The stored forms of the first ordinates: nearly all steps stand at one of these."""
 
 
 def encode_coordinate(coordinate: Coordinate) -> str:

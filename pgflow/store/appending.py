@@ -11,10 +11,9 @@ from functools import cache
 from typing import Any
 
 from pgflow.errors import LeaseLost
-from pgflow.execution.ports import Cancelled, Completed
+from pgflow.execution.ports import Cancelled, Completed, RunKey
 from pgflow.store.batch import (
     Part,
-    RunKey,
     outcome_parameters,
     row_parameters,
     run_parameters,
@@ -48,7 +47,9 @@ def append(
         **(signals or {"consumed": None}),
         **(outcomes or {}),
     }
-    stays = any(part.changes and not isinstance(part.outcome, Completed | Cancelled) for part in parts)
+    stays = outcomes is not None and any(
+        [part.changes and not isinstance(part.outcome, Completed | Cancelled) for part in parts]
+    )
     text = _text(schema, rows is not None, signals is not None, outcomes is not None, stays)
     return _with_own_time(text) if begun_before else text, parameters
 
@@ -56,7 +57,7 @@ def append(
 def lost(key: RunKey) -> LeaseLost:
     """What is said of a run that is not this worker's any more."""
     return LeaseLost(
-        f"workflow {key[0]}: this worker no longer holds the lease of epoch {key[1]}, nothing was written; "
+        f"workflow {key.workflow}: this worker no longer holds the lease of epoch {key.epoch}, nothing was written; "
         "whoever holds it now goes on from the recorded history"
     )
 

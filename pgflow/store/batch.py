@@ -6,12 +6,12 @@ out, because each column is joined into one text by C code instead of being conv
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from pgflow.execution.ports import (
+    Beside,
     Cancelled,
     Completed,
     EventRow,
@@ -28,8 +28,6 @@ SEPARATOR = "\x1f"
 INNER_SEPARATOR = "\x1e"
 """Stands between the values of a list within a column."""
 
-RunKey = tuple[UUID, int]
-
 _PENDING = "pending"
 _STATUS = EventRow._fields.index("status")
 _LOCATION = EventRow._fields.index("location")
@@ -42,17 +40,14 @@ class Unwritable(ValueError):
 class Part:
     """What one run, at one epoch, has in a batch: its writes in order and the rows that they come to."""
 
-    __slots__ = ("cancels", "consumed", "key", "outcome", "rows", "state", "tags", "writes")
+    __slots__ = ("beside", "key", "outcome", "rows", "writes")
 
     def __init__(self, write: Write) -> None:
-        self.key: RunKey = (write.workflow_id, write.epoch)
+        self.key = write.run
         self.writes = [write]
         self.rows: Sequence[EventRow] = write.rows
         self.outcome: Outcome | None = write.outcome
-        self.consumed: Sequence[tuple[UUID, str]] = write.consumed
-        self.state: str | None = write.state
-        self.tags: str | None = write.tags
-        self.cancels: int | None = write.cancels
+        self.beside: Beside | None = write.beside
 
     def add(self, write: Write) -> None:
         """Fold one more write of the run into this part."""
@@ -61,20 +56,15 @@ class Part:
             self.rows = [*self.rows, *write.rows]
         if write.outcome is not None:
             self.outcome = write.outcome
-        if write.consumed:
-            self.consumed = [*self.consumed, *write.consumed]
-        if write.state is not None:
-            self.state = write.state
-        if write.tags is not None:
-            self.tags = write.tags
-        if write.cancels is not None:
-            self.cancels = write.cancels
+        if write.beside is not None:
+            self.beside = write.beside if self.beside is None else _together(self.beside, write.beside)
 
     @property
     def changes(self) -> bool:
         """Whether it changes more than history: what becomes of the run, what is kept with the workflow."""
-        return (
-            self.outcome is not None or self.cancels is not None or self.state is not None or self.tags is not None
+        beside = self.beside
+        return self.outcome is not None or (
+            beside is not None and (beside.cancels is not None or beside.state is not None or beside.tags is not None)
         )
 
     def fold(self) -> None:
@@ -86,6 +76,16 @@ class Part:
             by_location[row.location] = row if earlier is None else folded(earlier, row)
         if len(by_location) < len(rows):
             self.rows = list(by_location.values())
+
+
+def _together(earlier: Beside, later: Beside) -> Beside:
+    """What two writes of one run change beside history, the one after the other."""
+    return Beside(
+        [*earlier.consumed, *later.consumed],
+        earlier.state if later.state is None else later.state,
+        earlier.tags if later.tags is None else later.tags,
+        earlier.cancels if later.cancels is None else later.cancels,
+    )
 
 
 def folded(earlier: EventRow, later: EventRow) -> EventRow:
@@ -106,20 +106,22 @@ def folded(earlier: EventRow, later: EventRow) -> EventRow:
     )
 
 
-def parts_of(writes: Iterable[Write]) -> list[Part]:
+def parts_of(writes: Sequence[Write]) -> list[Part]:
     """Group writes by run and epoch, in the order of their first write, and fold the rows of each."""
-    parts: dict[tuple[int, int], Part] = {}
-    for write in writes:
-        key = (write.workflow_id.int, write.epoch)
-        part = parts.get(key)
-        if part is None:
-            parts[key] = Part(write)
-        else:
-            part.add(write)
-    for part in parts.values():
+    parts = {write.run: Part(write) for write in writes}
+    if len(parts) < len(writes):  # a run with several writes
+        parts = {}
+        for write in writes:
+            part = parts.get(write.run)
+            if part is None:
+                parts[write.run] = Part(write)
+            else:
+                part.add(write)
+    found = list(parts.values())
+    for part in found:
         if len(part.rows) > 1:
             part.fold()
-    return list(parts.values())
+    return found
 
 
 def size_of(write: Write) -> int:
@@ -139,21 +141,21 @@ def size_of(write: Write) -> int:
         if row.loop_state is not None:
             size += len(row.loop_state)
     outcome = write.outcome
-    if isinstance(outcome, Completed):
-        size += len(outcome.output)
-    elif isinstance(outcome, Failed):
-        size += len(outcome.error)
-    if write.state is not None:
-        size += len(write.state)
-    if write.tags is not None:
-        size += len(write.tags)
-    return size + 64 * len(write.consumed)
+    if outcome is not None:
+        if isinstance(outcome, Completed):
+            size += len(outcome.output)
+        elif isinstance(outcome, Failed):
+            size += len(outcome.error)
+    beside = write.beside
+    if beside is not None:
+        size += len(beside.state or "") + len(beside.tags or "") + 64 * len(beside.consumed)
+    return size
 
 
 def run_parameters(parts: Sequence[Part]) -> dict[str, Any]:
     """The parameters that name the runs of a batch, numbered from 1 in this order."""
     return {
-        "workflow_ids": "{" + ",".join([f"{part.key[0].int:032x}" for part in parts]) + "}",
+        "workflow_ids": "{" + ",".join([part.key[0] for part in parts]) + "}",
         "epochs": "{" + ",".join([str(part.key[1]) for part in parts]) + "}",
     }
 
@@ -206,7 +208,8 @@ def signal_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
     taken = [
         (number, id.hex, location)
         for number, part in enumerate(parts, 1)
-        for id, location in part.consumed
+        if part.beside is not None
+        for id, location in part.beside.consumed
     ]
     if not taken:
         return None
@@ -224,7 +227,11 @@ def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
     Raises:
         Unwritable: A text holds the character that separates values.
     """
-    changing = [(number, part) for number, part in enumerate(parts, 1) if part.changes]
+    changing = [
+        (number, part)
+        for number, part in enumerate(parts, 1)
+        if (part.outcome is not None or part.beside is not None) and part.changes
+    ]
     if not changing:
         return None
     words: list[str] = []
@@ -235,8 +242,10 @@ def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
     resets: list[str | None] = []
     forks: list[str | None] = []
     flags: list[str] = []
+    states: list[str | None] = []
+    tags: list[str | None] = []
     for _, part in changing:
-        outcome = part.outcome
+        outcome, beside = part.outcome, part.beside or _NOTHING
         wake_at = names = payload = reset = fork = None
         mailbox = 0
         awaits = False
@@ -255,7 +264,9 @@ def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
         payloads.append(payload)
         resets.append(reset)
         forks.append(fork)
-        flags.append(("a" if awaits else "") + ("" if part.cancels is None else f"c{part.cancels}"))
+        flags.append(("a" if awaits else "") + ("" if beside.cancels is None else f"c{beside.cancels}"))
+        states.append(beside.state)
+        tags.append(beside.tags)
     return {
         "outcome_run": "{" + ",".join([str(number) for number, _ in changing]) + "}",
         "outcome": _texts(words),
@@ -266,10 +277,12 @@ def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
         "reset": _texts(resets),
         "fork_before": _texts(forks),
         "flags": _texts(flags),
-        "state": _texts([part.state for _, part in changing]),
-        "tags": _texts([part.tags for _, part in changing]),
+        "state": _texts(states),
+        "tags": _texts(tags),
     }
 
+
+_NOTHING = Beside()
 
 _WORDS: dict[type, str] = {
     type(None): "kept",

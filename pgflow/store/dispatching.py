@@ -107,7 +107,7 @@ def wake(schema: str, queues: Iterable[str], *, id: UUID | None = None, quick: b
     return _notify(schema, wake_channel(schema), [wake_payload(queue, id) for queue in sorted(set(queues))], quick)
 
 
-def done(schema: str, ids: Iterable[UUID], *, quick: bool = False) -> Query[None]:
+def done(schema: str, ids: Iterable[UUID | str], *, quick: bool = False) -> Query[None]:
     """The hint that workflows have ended; `quick` as for `wake`."""
     return _notify(schema, done_channel(schema), list(done_payloads(ids)), quick)
 

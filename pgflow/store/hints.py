@@ -215,7 +215,7 @@ class Notifier:
         self._may_notify = True
         self._may_notify_known = False
         self._queues: set[str] = set()
-        self._ids: dict[UUID, None] = {}
+        self._ids: dict[UUID | str, None] = {}
         self._workers: set[int] = set()
         self.outbox = Outbox(database.schema)
         """The messages that wait to be sent."""
@@ -241,13 +241,13 @@ class Notifier:
         self._workers.add(worker)
         self._wanted.set()
 
-    def done(self, *ids: UUID) -> None:
+    def done(self, *ids: UUID | str) -> None:
         """Workflows have ended."""
         if len(self._ids) < MOST_IDS:
             self._ids.update(dict.fromkeys(ids))
             self._wanted.set()
 
-    def right_behind(self, ids: Sequence[UUID]) -> list[Statement]:
+    def right_behind(self, ids: Sequence[UUID | str]) -> list[Statement]:
         """The hint that workflows have ended, for whoever ends them to send in one flush with that.
 
         Nothing as long as it is not known that hints can be sent: then `done` gathers them.

@@ -31,9 +31,9 @@ import psycopg
 
 from pgflow import faults
 from pgflow.errors import LeaseLost
-from pgflow.execution.ports import Cancelled, Completed, EventRow, Failed, Suspended, Write
+from pgflow.execution.ports import Cancelled, Completed, EventRow, Failed, RunKey, Suspended, Write
 from pgflow.store.appending import append, lost
-from pgflow.store.batch import SEPARATOR, Part, RunKey, parts_of, size_of
+from pgflow.store.batch import SEPARATOR, Part, parts_of, size_of
 from pgflow.store.connections import AsyncConnection, Database, Line, is_lost, tell_of_death
 from pgflow.store.flush import Statement, flush, rows_of, tell_of_lost_hints
 
@@ -61,11 +61,12 @@ _POISON = ("22", "23", "54")
 _ENDS = (Completed, Failed, Cancelled)
 """Outcomes that others may wait for."""
 
-Verdict = tuple[Write, datetime | BaseException]
+Verdict = tuple[Sequence[Write], datetime | BaseException]
+"""When writes were committed, or why they were refused."""
 
 
 class _Answer(NamedTuple):
-    """What one batch came to: verdicts on writes, in order, the parts whose runs were busy, and poisoned runs."""
+    """What one batch came to: verdicts on its writes, those of one run in order, the parts whose runs were busy, and poisoned runs."""
 
     settled: list[Verdict]
     busy: list[Part]
@@ -81,10 +82,10 @@ class _Answer(NamedTuple):
 class Hints(Protocol):
     """How it is told that workflows have ended."""
 
-    def right_behind(self, ids: Sequence[UUID]) -> list[Statement]:
+    def right_behind(self, ids: Sequence[UUID | str]) -> list[Statement]:
         """The hint to send in one flush with the batch; nothing if it cannot be sent so."""
 
-    def done(self, *ids: UUID) -> None:
+    def done(self, *ids: UUID | str) -> None:
         """Send the hint soon."""
 
 
@@ -131,14 +132,17 @@ class Journal:
         self._on_batch = on_batch
         self._on_death = on_death
         self._line = Line(database, "journal")
-        self._waiting: deque[tuple[Write, int, int]] = deque()
-        """With their weights and sizes."""
+        self._waiting: deque[Write] = deque()
+        self._weight = self._size = 0
+        """Of what waits, all together: rows and outcomes; bytes."""
         self._busy: dict[RunKey, list[Write]] = {}
         self._sent: list[Write] = []
         self._doubtful: set[int] = set()
-        self._unsettled = 0
-        self._backlog = 0
+        self.backlog = 0
+        """Rows and outcomes handed over that are not durable yet."""
         self._arrived = asyncio.Event()
+        self._awaiting = False
+        """Whether the next write is to be told of by that event."""
         self._empty = asyncio.Event()
         self._empty.set()
         self._roomy = asyncio.Event()
@@ -148,11 +152,6 @@ class Journal:
         self.batches = 0
         """Batches committed so far."""
 
-    @property
-    def backlog(self) -> int:
-        """Rows and outcomes handed over that are not durable yet."""
-        return self._backlog
-
     def start(self) -> None:
         """Begin to write; call it on the event loop that the callbacks belong to."""
         if self._task is None:
@@ -161,22 +160,25 @@ class Journal:
 
     def write(self, write: Write) -> None:
         """Take one write; it is in the next batch, or in a later one when its run's row is busy."""
+        self._waiting.append(write)
         weight = len(write.rows) + 1
-        self._waiting.append((write, weight, size_of(write)))
-        self._unsettled += 1
-        self._backlog += weight
-        if not self._arrived.is_set():
+        self._weight += weight
+        self._size += size_of(write)
+        if not self.backlog:
             self._empty.clear()
+        self.backlog += weight
+        if self._awaiting:
+            self._awaiting = False
             self._arrived.set()
 
     async def drain(self) -> None:
         """Wait until everything handed over so far, and meanwhile, is durable or refused."""
-        while self._unsettled:
+        while self.backlog:
             await self._empty.wait()
 
     async def room(self) -> None:
         """Wait until the journal is no longer behind: callers that make rows bound the memory with it."""
-        while self._backlog >= self.bound:
+        while self.backlog >= self.bound:
             self._roomy.clear()
             await self._roomy.wait()
 
@@ -189,11 +191,11 @@ class Journal:
             self._task = None
         await self._line.drop()
         parked = [write for writes in self._busy.values() for write in writes]
-        left = [*self._sent, *parked, *(write for write, _, _ in self._waiting)]
+        left = [*self._sent, *parked, *self._waiting]
         self._sent, self._busy = [], {}
         self._waiting.clear()
-        closed = LeaseLost("the worker's journal was closed before this could be written")
-        self._deliver([(write, closed) for write in left])
+        self._weight = self._size = 0
+        self._deliver([(left, LeaseLost("the worker's journal was closed before this could be written"))])
 
     async def _run(self) -> None:
         """Send batch after batch; results are delivered while the next batch is on its way."""
@@ -203,6 +205,7 @@ class Journal:
         while True:
             if not self._waiting and not self._busy:
                 self._arrived.clear()
+                self._awaiting = True
                 await self._arrived.wait()
             self._sent = self._next_writes()
             answer = await self._write(parts_of(self._sent))
@@ -226,7 +229,7 @@ class Journal:
         connection = await self._line.get()
         row = EventRow("1", 0, 1, 1, "activity", "", "completed", 1, "{}", "1", *[None] * 6)
         nobody = [
-            Write(UUID(int=0), 0, rows, outcome, _ignore, _ignore)
+            Write(RunKey(str(UUID(int=0)), 0), rows, outcome, _ignore, _ignore)
             for rows, outcome in (([row], None), ([], Completed("1")), ([], Suspended(None)))
         ]
         batches = [append(self._database.schema, self._worker, parts_of([write]), careful=False) for write in nobody]
@@ -239,20 +242,22 @@ class Journal:
     def _with_later_writes(self, answer: _Answer) -> list[Verdict]:
         """The verdicts, and the same one for writes of a poisoned run that were handed over after it."""
         settled = list(answer.settled)
-        kept: deque[tuple[Write, int, int]] = deque()
-        for waiting in self._waiting:
-            write = waiting[0]
-            error = answer.poisoned.get((write.workflow_id, write.epoch))
+        kept: deque[Write] = deque()
+        for write in self._waiting:
+            error = answer.poisoned.get(write.run)
             if error is None:
-                kept.append(waiting)
+                kept.append(write)
             else:
-                settled.append((write, error))
+                settled.append(([write], error))
+                self._weight -= len(write.rows) + 1
+                self._size -= size_of(write)
         self._waiting = kept
         return settled
 
     async def _linger(self, seconds: float) -> None:
         """Wait until a new write arrives, `seconds` at most."""
         self._arrived.clear()
+        self._awaiting = True
         with suppress(TimeoutError):
             await asyncio.wait_for(self._arrived.wait(), seconds)
 
@@ -268,39 +273,45 @@ class Journal:
             rows += sum([len(write.rows) + 1 for write in parked])
             size += sum(map(size_of, parked))
         waiting = self._waiting
+        if not self._busy and rows + self._weight <= self._max_rows and size + self._size <= self._max_bytes:
+            writes += waiting
+            waiting.clear()
+            self._weight = self._size = 0
+            return writes
         while waiting:
-            write, weight, its_size = waiting[0]
-            if self._busy and (key := (write.workflow_id, write.epoch)) in self._busy:
-                self._busy[key].append(write)
-                waiting.popleft()
-                continue
-            rows += weight
-            size += its_size
-            if writes and (rows > self._max_rows or size > self._max_bytes):
-                break
-            writes.append(write)
+            write = waiting[0]
+            weight, its_size = len(write.rows) + 1, size_of(write)
+            if self._busy and write.run in self._busy:
+                self._busy[write.run].append(write)
+            else:
+                rows += weight
+                size += its_size
+                if writes and (rows > self._max_rows or size > self._max_bytes):
+                    break
+                writes.append(write)
             waiting.popleft()
+            self._weight -= weight
+            self._size -= its_size
         return writes
 
     def _deliver(self, settled: list[Verdict]) -> None:
         """Tell each write of a batch what became of it, in the order in which a run's writes were handed over."""
-        self._backlog -= sum([len(write.rows) for write, _ in settled]) + len(settled)
-        self._unsettled -= len(settled)
-        if self._backlog < self.bound:
+        self.backlog -= sum([len(write.rows) + 1 for writes, _ in settled for write in writes])
+        if self.backlog < self.bound:
             self._roomy.set()
-        if not self._unsettled:
+        if not self.backlog:
             self._empty.set()
         if self._doubtful:
-            self._doubtful.difference_update([id(write) for write, _ in settled])
-        for write, verdict in settled:
-            try:
-                if isinstance(verdict, datetime):
-                    write.on_commit(write, verdict)
-                else:
-                    write.on_refused(write, verdict)
-            except Exception:
-                # One run's callback must not keep the others from hearing of theirs.
-                _log.exception("a journal callback of workflow %s failed", write.workflow_id)
+            self._doubtful.difference_update([id(write) for writes, _ in settled for write in writes])
+        for writes, verdict in settled:
+            committed = isinstance(verdict, datetime)
+            for write in writes:
+                tell: Callable[[Write, Any], None] = write.on_commit if committed else write.on_refused
+                try:
+                    tell(write, verdict)
+                except Exception:
+                    # One run's callback must not keep the others from hearing of theirs.
+                    _log.exception("a journal callback of workflow %s failed", write.run.workflow)
 
     async def _write(self, parts: list[Part]) -> _Answer:
         """Write a batch until the database has said what it thinks of each of its runs."""
@@ -329,7 +340,7 @@ class Journal:
             else:
                 self.batches += 1
                 if self._on_batch is not None:
-                    self._on_batch(len(parts), sum(len(part.rows) for part in parts))
+                    self._on_batch(len(parts), sum([len(part.rows) for part in parts]))
                 return answer
 
     async def _write_apart(self, parts: list[Part], error: Exception) -> _Answer:
@@ -339,7 +350,7 @@ class Journal:
             return await self._write(parts[:half]) + await self._write(parts[half:])
         (part,) = parts
         if len(part.writes) == 1:
-            return _Answer([(part.writes[0], error)], [], {part.key: error})
+            return _Answer([(part.writes, error)], [], {part.key: error})
         half = len(part.writes) // 2
         first = await self._write(parts_of(part.writes[:half]))
         rest = part.writes[half:]
@@ -347,7 +358,7 @@ class Journal:
             return _Answer([], [part], {})
         refused = first.settled[-1][1]
         if isinstance(refused, BaseException):
-            return first + _Answer([(write, refused) for write in rest], [], {})
+            return first + _Answer([(rest, refused)], [], {})
         return first + await self._write(parts_of(rest))
 
     async def _send(
@@ -358,7 +369,7 @@ class Journal:
         statement, parameters = append(
             self._database.schema, self._worker, parts, careful=careful
         )
-        ended = [part.key[0] for part in parts if isinstance(part.outcome, _ENDS)]
+        ended = [part.key.workflow for part in parts if part.outcome is not None and isinstance(part.outcome, _ENDS)]
         if self._doubtful:
             doubtful = [
                 part for part in parts if any(id(write) in self._doubtful for write in part.writes)
@@ -385,10 +396,10 @@ class Journal:
         keyed = [(number, write, row) for number, write in enumerate(writes) for row in write.rows]
         stored = {
             "write": [number for number, _, _ in keyed],
-            "workflow_ids": [write.workflow_id for _, write, _ in keyed],
+            "workflow_ids": [write.run.workflow_id for _, write, _ in keyed],
             "location": SEPARATOR.join([row.location for _, _, row in keyed]),
         }
-        every = {"workflow_ids": [part.key[0] for part in parts]}
+        every = {"workflow_ids": [part.key.workflow_id for part in parts]}
         async with self._line.transaction() as transaction:
             written = await transaction.execute(statement, parameters, prepare=True)
             times = await transaction.execute(self._database.statement("journal_stored"), stored)
@@ -402,12 +413,12 @@ class Journal:
         fate = {parts[number - 1].key: rest for number, *rest in await fates.fetchall()}
         ended = {part.key: _ended(part, *fate[part.key]) for part in parts}
         settled: list[Verdict] = []
-        for write, verdict in answer.settled:
+        for write, verdict in ((write, verdict) for writes, verdict in answer.settled for write in writes):
             if isinstance(verdict, LeaseLost):
-                verdict = ended[write.workflow_id, write.epoch] or verdict
+                verdict = ended[write.run] or verdict
             if isinstance(verdict, datetime):
                 verdict = moments.get(numbers[id(write)], verdict)
-            settled.append((write, verdict))
+            settled.append(([write], verdict))
         return answer._replace(settled=settled)
 
 
@@ -420,18 +431,17 @@ def _read(
 ) -> _Answer:
     """What the statement's answer means for each run of the batch."""
     if fenced_runs is None:
-        return _Answer([(write, at) for part in parts for write in part.writes], [], {})
+        return _Answer([([write for part in parts for write in part.writes], at)], [], {})
     written, busy = set(fenced_runs), set(busy_runs or ())
     settled: list[Verdict] = []
     waiting: list[Part] = []
     for number, part in enumerate(parts, 1):
         if number in written:
-            settled.extend([(write, at) for write in part.writes])
+            settled.append((part.writes, at))
         elif number in busy:
             waiting.append(part)
         else:
-            gone = lost(part.key)
-            settled.extend([(write, gone) for write in part.writes])
+            settled.append((part.writes, lost(part.key)))
     return _Answer(settled, waiting, {})
 
 
@@ -455,7 +465,7 @@ def _ended(
         return at if epoch is None and final == "completed" else None
     if isinstance(part.outcome, Cancelled):
         return at if epoch is None and final == "cancelled" else None
-    if part.outcome is None or epoch != part.key[1] or worker is not None:
+    if part.outcome is None or epoch != part.key.epoch or worker is not None:
         return None
     if isinstance(part.outcome, Failed):
         return at if status == "failed" else None

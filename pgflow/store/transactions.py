@@ -207,14 +207,13 @@ class Transaction:
         ((*left, _, _, _, _, _, _, _, _),) = await session.execute(database.statement("transaction_check"), wait)
         self._check_settings(tuple(left))
         await faults.reach("transactions.before_fence")
-        key = (write.workflow_id, write.epoch)
         if not await session.execute(database.statement("transaction_fence"), self._fence(write)):
-            raise lost(key)
+            raise lost(write.run)
         worker = str(self._pool.worker_id)
         statement, parameters = append(database.schema, worker, parts_of([write]), begun_before=True)
         ((at, fenced, *_),) = await session.execute(statement, parameters)
         if not fenced:
-            raise lost(key)
+            raise lost(write.run)
         await faults.reach("transactions.before_commit")
         self._active = False
         try:
@@ -287,13 +286,13 @@ class Transaction:
                 )
 
     def _fence(self, write: Write) -> dict[str, Any]:
-        return {"workflow_id": write.workflow_id, "worker": self._pool.worker_id, "epoch": write.epoch}
+        return {"workflow_id": write.run.workflow_id, "worker": self._pool.worker_id, "epoch": write.run.epoch}
 
     async def _fate(self, write: Write) -> datetime | None:
         """When the lost transaction committed; None if it did not. The truth stands behind the lock that it held."""
         stored = {
             "write": [0],
-            "workflow_ids": [write.workflow_id],
+            "workflow_ids": [write.run.workflow_id],
             "location": SEPARATOR.join([write.rows[0].location]),
         }
         statement = self._pool.database.statement
@@ -306,7 +305,7 @@ class Transaction:
                         held = await transaction.execute(statement("transaction_fence"), self._fence(write))
                         rows = await transaction.execute(statement("journal_stored"), stored)
                     if not await held.fetchall():
-                        raise lost((write.workflow_id, write.epoch))
+                        raise lost(write.run)
                     found = await rows.fetchall()
                     return found[0][1] if found else None
                 except psycopg.Error as error:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from pgflow.execution.ports import (
     Advance,
+    Beside,
     Cancelled,
     Claimed,
     Completed,
@@ -99,17 +100,21 @@ class Memory:
             self._tags_now,
         )
 
+    def _change(self, beside: Beside) -> None:
+        consumed = {id for id, _ in beside.consumed}
+        self._signals = [signal for signal in self._signals if signal.id not in consumed]
+        if beside.state is not None:
+            self._state = beside.state
+        if beside.tags is not None:
+            self._tags_now = json.loads(beside.tags)
+
     def commit(self, write: Write) -> None:
         """Make one write durable."""
         self.now += _TICK
         for row in write.rows:
             self._put(row)
-        consumed = {id for id, _ in write.consumed}
-        self._signals = [signal for signal in self._signals if signal.id not in consumed]
-        if write.state is not None:
-            self._state = write.state
-        if write.tags is not None:
-            self._tags_now = json.loads(write.tags)
+        if write.beside is not None:
+            self._change(write.beside)
         outcome = write.outcome
         if isinstance(outcome, Suspended):
             self.status, self.wake_at = "sleeping", outcome.wake_at

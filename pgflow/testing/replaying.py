@@ -32,6 +32,7 @@ from pgflow.execution.ports import (
     Write,
 )
 from pgflow.execution.run import Run
+from pgflow.execution.run_loop import stage
 from pgflow.execution.scope import Scope
 from pgflow.execution.starting import execute
 from pgflow.history.events import Event
@@ -145,7 +146,8 @@ class _Replay:
                     break
                 self._scheduled.popleft()
                 run.scheduled = False
-                run.pump()
+                with stage():
+                    run.pump()
             return self._judge(run)
         finally:
             run.discard()

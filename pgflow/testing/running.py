@@ -24,6 +24,7 @@ from pgflow.execution.attempts import ActivityCall
 from pgflow.execution.host import Limits
 from pgflow.execution.ports import Advance, Crossing, Inquiry, Message, Outcome, Signal, Write
 from pgflow.execution.run import Run
+from pgflow.execution.run_loop import stage
 from pgflow.execution.starting import execute
 from pgflow.history.stored import StoredHistory
 from pgflow.testing.apart import outside_of_tasks
@@ -202,7 +203,8 @@ class _Runner(Generic[R]):
             run = self._scheduled.popleft()
             run.scheduled = False
             self._limit -= 1
-            run.pump()
+            with stage():
+                run.pump()
         elif self._due:
             self._limit -= 1
             self._due.popleft()()
@@ -228,7 +230,7 @@ class _Runner(Generic[R]):
             output = activity.encode_result(value, call.limit)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             failure = error
-        call.on_done(output, failure)
+        call.caller.attempt_ended(output, failure)
 
     # Host
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from pgflow.execution.run import Run
+from pgflow.execution.run_loop import stage
 
 log = logging.getLogger("pgflow.worker")
 
@@ -53,35 +54,34 @@ class Pump:
         queue = self._queue
         started = time.monotonic()
         until = started + SLICE
-        for _ in range(len(queue)):
-            run = queue.popleft()
-            run.scheduled = False
-            self._bring_to_rest(run)
-            now = time.monotonic()
-            if now - started > SLOW:
-                log.warning(
-                    "%s did not come to rest for %.1f s: its own code computes for too long between two steps, and no other "
-                    "workflow runs meanwhile. Move the computation into a plain `def` activity.",
-                    run.label,
-                    now - started,
-                )
-            if now > until:
-                break
-            started = now
+        with stage():
+            for _ in range(len(queue)):
+                run = self.current = queue.popleft()
+                run.scheduled = False
+                try:
+                    run.pump()
+                except Exception as error:
+                    self._fail(run, error)
+                now = time.monotonic()
+                if now - started > SLOW:
+                    log.warning(
+                        "%s did not come to rest for %.1f s: its own code computes for too long between two steps, and no other "
+                        "workflow runs meanwhile. Move the computation into a plain `def` activity.",
+                        run.label,
+                        now - started,
+                    )
+                if now > until:
+                    break
+                started = now
+        self.current = None
         if queue:
             self._loop.call_soon(self._turn)
         else:
             self._armed = False
 
-    def _bring_to_rest(self, run: Run) -> None:
-        self.current = run
+    def _fail(self, run: Run, error: Exception) -> None:
+        log.critical("%s: pgflow's own code failed", run.label, exc_info=error)
         try:
-            run.pump()
-        except Exception as error:
-            log.critical("%s: pgflow's own code failed", run.label, exc_info=error)
-            try:
-                run.fail_by_engine(error)
-            except Exception as further:
-                self._on_death(further)
-        finally:
-            self.current = None
+            run.fail_by_engine(error)
+        except Exception as further:
+            self._on_death(further)

@@ -76,7 +76,7 @@ class Neighbourhood(World):
         if not super().commit(write):
             return False
         self.consume(write)
-        if write.cancels:
+        if write.beside is not None and write.beside.cancels:
             assert self.cancel_requested, "a request is consumed once"
             self.cancel_requested = False
             for id, child in self.children.items():
@@ -94,11 +94,12 @@ class Neighbourhood(World):
     def consume(self, write: Write) -> None:
         """Take what listens have taken: each once, the first of its name, and nothing but that stands in the listen's row."""
         rows = {row.location: row.output or "" for row in write.rows if row.kind == "listen" and row.status == "completed"}
-        for id, location in write.consumed:
+        consumed = [] if write.beside is None else write.beside.consumed
+        for id, location in consumed:
             signal = self.mail.pop(id)
             assert all(other.name != signal.name or other.number > signal.number for other in self.mail.values()), "out of order"
             assert str(id) in rows[location]
-        assert sum(output.count('"id"') for output in rows.values()) == len(write.consumed)
+        assert sum(output.count('"id"') for output in rows.values()) == len(consumed)
 
     def cross(self, crossing: Crossing) -> Sent | Dispatched | None:
         """Do what is asked, once for each id; None: the lease is gone."""

@@ -21,6 +21,7 @@ from pgflow.execution.attempts import ActivityCall
 from pgflow.execution.host import Limits
 from pgflow.execution.ports import (
     Advance,
+    Beside,
     Claimed,
     Completed,
     EventRow,
@@ -32,6 +33,7 @@ from pgflow.execution.ports import (
     Write,
 )
 from pgflow.execution.run import Run
+from pgflow.execution.run_loop import stage
 from pgflow.execution.starting import execute
 from pgflow.history.events import Event
 from pgflow.history.location import turns
@@ -76,16 +78,17 @@ class World:
         )
 
     def commit(self, write: Write) -> bool:
-        if write.epoch != self.epoch or self.status != "running":
+        if write.run.epoch != self.epoch or self.status != "running":
             return False
         self.now += timedelta(milliseconds=1)
         self.writes += 1
         for row in write.rows:
             self._put(row)
-        if write.cancels is not None:
-            self.cancellations += (write.cancels,)
-        self.state = write.state or self.state
-        self.tags = write.tags or self.tags
+        beside = write.beside or Beside()
+        if beside.cancels is not None:
+            self.cancellations += (beside.cancels,)
+        self.state = beside.state or self.state
+        self.tags = beside.tags or self.tags
         outcome = write.outcome
         if isinstance(outcome, Suspended):
             self.status, self.wake_at = "sleeping", outcome.wake_at
@@ -234,7 +237,8 @@ class Incarnation:
                 return
             run = self.scheduled.pop(0)
             run.scheduled = False
-            run.pump()
+            with stage():
+                run.pump()
         raise AssertionError("the run does not come to rest")
 
     def choices(self) -> list[str]:
@@ -308,7 +312,7 @@ class Incarnation:
             output = call.activity.encode_result(value)
         except Exception as error:
             failure = error
-        call.on_done(output, failure)
+        call.caller.attempt_ended(output, failure)
 
     def around(self) -> Any:
         """What else is on its way that makes one state another."""

@@ -22,10 +22,6 @@ variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", defau
 NO_TRANSACTIONS: Any = None
 
 
-def _never(*given: Any) -> None:
-    raise AssertionError("none of these is transactional")
-
-
 class Attempts:
     """Starts activities on a runner, and keeps what comes of them."""
 
@@ -40,11 +36,20 @@ class Attempts:
         self._expected += 1
         text = activity.encode_arguments(args, {})
         context = ActivityContext("1", UUID(int=1), activity.name, 1)
-        call = ActivityCall(activity, context, text, "a step", 1000, self._done, lambda details: None, _never)
+        call = ActivityCall(activity, context, text, 1000, self)
         self.runner.start(call)
         return call
 
-    def _done(self, output: str | None, error: BaseException | None) -> None:
+    def __str__(self) -> str:
+        return "a step"
+
+    def attempt_told(self, details: str) -> None:
+        raise AssertionError("none of these tells a heartbeat")
+
+    def attempt_ready(self, output: str, go: Any) -> None:
+        raise AssertionError("none of these is transactional")
+
+    def attempt_ended(self, output: str | None, error: BaseException | None) -> None:
         self.results.append(output if error is None else error)
         if len(self.results) == self._expected:
             self._all.set()

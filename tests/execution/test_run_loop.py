@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from pgflow.execution.run_loop import RunLoop
+from pgflow.execution.run_loop import RunLoop, stage
 
 
 def tasks(seed: int, count: int) -> list[asyncio.Task[Any]]:
@@ -14,7 +14,8 @@ def tasks(seed: int, count: int) -> list[asyncio.Task[Any]]:
     async def nothing() -> None: ...
 
     made = [loop.create_task(nothing()) for _ in range(count)]
-    loop.drain()
+    with stage():
+        loop.drain()
     return made
 
 

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from pgflow.execution.ports import Arrived, Claimed, Signal, Suspended, Write
+from pgflow.execution.ports import Arrived, Beside, Claimed, Signal, Suspended, Write
 from pgflow.store.claims import Claims
 from pgflow.store.journal import Journal
 from pgflow.store.mailbox import Mailbox
@@ -100,8 +100,7 @@ class Owner:
 
     async def write(self, held: Held, **what: Any) -> None:
         write = self.scene.write(held.id, what.pop("rows", ()), what.pop("outcome", None), held.epoch)
-        for name, value in what.items():
-            setattr(write, name, value)
+        write.beside = Beside(**what)
         self.journal.write(write)
         (fate,) = await self.scene.fates(write)
         if fate != "committed":

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import psycopg
 
-from pgflow.execution.ports import Advance, EventRow, Outcome, Write
+from pgflow.execution.ports import Advance, EventRow, Outcome, RunKey, Write
 from pgflow.history.events import KIND_ACTIVITY, KIND_LOOP, STATUS_COMPLETED, STATUS_PENDING
 from pgflow.store.connections import Database
 from pgflow.store.uuid7 import uuid7
@@ -154,7 +154,7 @@ class Scene:
         outcome: Outcome | None = None,
         epoch: int = 1,
     ) -> Write:
-        return Write(workflow_id, epoch, list(rows), outcome, self._committed, self._refused)
+        return Write(RunKey(str(workflow_id), epoch), list(rows), outcome, self._committed, self._refused)
 
     def advance(
         self,

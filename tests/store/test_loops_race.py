@@ -11,7 +11,7 @@ import pytest
 
 from pgflow import faults
 from pgflow.errors import LeaseLost
-from pgflow.execution.ports import Advance, EventRow, Write
+from pgflow.execution.ports import Advance, EventRow, RunKey, Write
 from pgflow.history.location import decode_coordinate, turn
 from pgflow.store.journal import Journal
 from pgflow.store.loops import LoopAdvancer
@@ -120,7 +120,7 @@ class Race:
         def refused(write: Write, error: BaseException) -> None:
             future.set_exception(error)
 
-        self.journals[who].write(Write(loop.workflow, epoch, rows, None, committed, refused))
+        self.journals[who].write(Write(RunKey(str(loop.workflow), epoch), rows, None, committed, refused))
         await future
 
     def advance(self, loop: Loop, who: int, epoch: int, turns: int) -> asyncio.Future[None]:
