@@ -196,6 +196,15 @@ async def test_batches_are_bounded_in_rows_and_bytes(scene: Scene, worker: int) 
     await journal.close()
 
 
+async def test_what_a_callback_of_a_refused_batch_writes_is_waited_for(scene: Scene, worker: int, journal: Journal) -> None:
+    again = scene.write(scene.run(worker), [row("1")])
+    bad = scene.write(scene.run(worker), [row("1", "this is no JSON")])
+    bad.on_refused = lambda write, error: journal.write(again)
+    journal.write(bad)
+    await journal.drain()
+    assert scene.fate(again) == "committed"
+
+
 async def test_callers_can_wait_for_room(scene: Scene, worker: int) -> None:
     workflow = scene.run(worker)
     journal = Journal(scene.database, worker, bound=4)
