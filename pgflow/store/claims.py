@@ -194,7 +194,7 @@ class Claims:
         Raises:
             psycopg.Error: The database refused.
         """
-        by_key = {str(claimed.workflow_id): claimed for claimed in runs}
+        by_key = {claimed.run.workflow: claimed for claimed in runs}
         asked = {"ids": list(by_key)}
         text = self._database.statement
         history = _History()
@@ -315,7 +315,7 @@ class _Reading:
 def _with_signals(claimed: list[Claimed], signals: Rows) -> list[Claimed]:
     """Put into each run's mailbox what has been read of all."""
     if signals:
-        by_key = {str(run.workflow_id): run for run in claimed}
+        by_key = {run.run.workflow: run for run in claimed}
         for key, *signal in signals:
             if (run := by_key.get(key)) is not None:  # else it was claimed between the two statements
                 run.signals.append(Signal(*signal))

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
+import pytest
 
 import pgflow
 from pgflow import faults
+from pgflow.execution import crossing
+from pgflow.execution.ports import Inquiry
+from pgflow.store.inquiries import Inquiries
 from tests.children.flows import Go, over_one_that_waits, waiting
 from tests.waiting import status, until
 
@@ -85,3 +90,28 @@ async def test_a_parent_that_went_to_sleep_before_it_heard(dsn: str) -> None:
             await until(pending)
             asleep.set()
             assert await handle.output(timeout=20) == "went"
+
+
+@pgflow.workflow
+async def over_two_that_wait(ctx: pgflow.WorkflowContext) -> list[str]:
+    children = [await ctx.dispatch(waiting) for _ in range(2)]
+    return list(await asyncio.gather(*[child.output() for child in children]))
+
+
+async def test_children_that_were_asked_of_just_now_are_asked_of_again_a_little_later(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    ask = Inquiries.ask
+
+    def noting(self: Inquiries, inquiry: Inquiry) -> None:
+        waits.append(inquiry.wait)
+        ask(self, inquiry)
+
+    monkeypatch.setattr(Inquiries, "ask", noting)
+    monkeypatch.setattr(crossing, "time", SimpleNamespace(monotonic=lambda: 1.0))  # each question is put just after the last
+    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[over_two_that_wait, waiting], poll=NEVER):
+        handle = await client.dispatch(over_two_that_wait)
+        await status(client, handle, "sleeping")
+        for child in await client.list(parent_id=handle.id):
+            await client.signal(Go(), to=child.id)
+        assert await handle.output(timeout=20) == ["went", "went"]
+    assert max(waits) > 0
