@@ -78,7 +78,7 @@ def test_insertions_anywhere_keep_all_in_order(places: list[int]) -> None:
         at = place % (len(steps) + 1)
         previous = steps[at - 1] if at else ()
         if at == len(steps):
-            steps.append(loc.following(previous))
+            steps.append((previous[0] + 1,) if previous else (1,))
         else:
             steps.insert(at, loc.between(previous, steps[at]))
     stored = [loc.encode_coordinate(step) for step in steps]

@@ -54,7 +54,7 @@ class ActivityStep(Step):
         cursor = scope.cursor
         met = None if cursor.exhausted else cursor.meets(self.kind, activity.name, version)
         if met is None or met.status == STATUS_PENDING:
-            given = activity.encode_arguments(args, kwargs, scope.run.limits.payload)
+            given, met = activity.encode_arguments(args, kwargs, scope.run.limits.payload), None
         super().__init__(scope, activity.name, version, met)
         self.input = given
 
@@ -129,6 +129,7 @@ class ActivityStep(Step):
         """An attempt has ended: it is recorded, or another one follows."""
         call, run = self._call, self.scope.run
         assert call is not None
+        # As `_end_call` has it, written out: every live step passes here.
         self._call = None
         self._told = call.context.told
         run.attempts_running -= 1

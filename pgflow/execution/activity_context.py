@@ -66,7 +66,7 @@ class ActivityContext:
         self._limit = limit
         self._state_given = state
         self._state: dict[str, Any] | None = None
-        self._tags: dict[str, Any] | None = None
+        self._tags: dict[str, Any] = {}
         self._connection: Any = None
         self._deliver: Callable[[str], None] | None = None
         self._heartbeats: Heartbeats | None = None
@@ -116,7 +116,7 @@ class ActivityContext:
             ctx.update_tags({"stage": "shipped"})
         """
         tags_text(tags)
-        self._tags = {**(self._tags or {}), **tags}
+        self._tags.update(tags)
 
     @property
     def heartbeat_details(self) -> Any:
@@ -188,7 +188,7 @@ class ActivityContext:
         """
         if self._state is None:
             return Changes({}, frozenset(), self._tags) if self._tags else None
-        return changes_between(self._state_given, self._state, self._tags or {})
+        return changes_between(self._state_given, self._state, self._tags)
 
     def attach(self, loop: asyncio.AbstractEventLoop, deliver: Callable[[str], None]) -> None:
         """Connect it with who hears of heartbeats, on that loop."""

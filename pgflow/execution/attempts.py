@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 import time
 import types
 from collections import deque
@@ -17,6 +18,7 @@ from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pgflow.execution.ports import Transactions, Write
+from pgflow.execution.run_loop import offstage
 from pgflow.execution.transactional import perform
 
 if TYPE_CHECKING:
@@ -134,7 +136,7 @@ class ActivityRunner:
         threads: how many plain functions run at once.
         transactions: where transactional ones get their transactions.
         places: how many transactional ones run at once, of either sort.
-        may_begin: whether an attempt may begin at the moment: the lease is still this worker's.
+        trusted_until: until when, on the monotonic clock, attempts may begin: so long the lease is this worker's.
         on_death: an attempt has ended and its run could not be told, by an error of the engine's own: the run would wait for ever.
     """
 
@@ -145,13 +147,13 @@ class ActivityRunner:
         threads: int,
         transactions: Transactions,
         places: int,
-        may_begin: Callable[[], bool] = lambda: True,
+        trusted_until: Callable[[], float] = lambda: math.inf,
         on_death: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()  # not the run's own, on which `start` is often called
         self._context = contextvars.copy_context()  # nor that of the workflow whose code asks
         self._executor = executor
-        self._may_begin = may_begin
+        self._trusted_until = trusted_until
         self._on_death = on_death
         self._transactions = transactions
         self._lanes = {True: _Lane(tasks, brief=True), False: _Lane(threads), None: _Lane(places)}
@@ -193,9 +195,10 @@ class ActivityRunner:
         """See to it that a task is about to take the next call, if there is one and a place for it."""
         if lane.free and lane.waiting and not (lane.standby or self._paused or self._closed):
             lane.standby = True
-            task = self._loop.create_task(
-                self._serve(lane), name="pgflow activities", context=self._context.copy()
-            )
+            with offstage():  # a task factory may let it begin at once
+                task = self._loop.create_task(
+                    self._serve(lane), name="pgflow activities", context=self._context.copy()
+                )
             task.add_done_callback(self._served)
 
     def _served(self, task: asyncio.Task[None]) -> None:
@@ -212,19 +215,19 @@ class ActivityRunner:
         task = asyncio.current_task()
         assert task is not None
         now = time.monotonic()
-        until = now + SLICE
+        until = min(now + SLICE, self._trusted_until())
         lane.standby = False
-        brief = lane.brief and self._may_begin()  # a process that was stopped meanwhile finds the slice over
+        at_once = lane.brief and now < until
         while lane.free and lane.waiting and not (self._paused or self._closed):
             call = lane.waiting.popleft()
             if call.cancelled:
                 continue
             going_on: _GoingOn | None = None
-            if brief:
+            if at_once:
                 going_on = self._begin_and_tell(call, now)
                 if going_on is None:
                     now = time.monotonic()
-                    if now > until or task.cancelling() or self._left_a_trace():
+                    if now >= until or task.cancelling() or self._left_a_trace():
                         break
                     continue
             lane.free -= 1
@@ -285,7 +288,7 @@ class ActivityRunner:
                 output = await self._finished(call, going_on)
             else:
                 call.context.attach(self._loop, call.caller.attempt_told)
-                while not self._may_begin():
+                while time.monotonic() >= self._trusted_until():
                     # A process that was stopped for long finds answers from before: what they lead to, others have done.
                     await asyncio.sleep(UNTRUSTED_PAUSE)
                 if call.activity.transactional:

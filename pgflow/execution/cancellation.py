@@ -11,7 +11,8 @@ code may compensate with further steps; the workflow is cancelled if the error l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import math
+import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -51,25 +52,28 @@ def replay_cancellations(run: Run) -> None:
         run.order.replay(seq, RecordedCancellation(run, seq))
 
 
-def record_cancellation(run: Run, deliver_later: Callable[[Callable[[datetime], None]], int]) -> int | None:
-    """Record that the run is cancelled; it is told once that is committed.
+def deliver_cancellation(run: Run) -> None:
+    """At rest, when nothing waits to be delivered: record that the run is cancelled; its code is told once that is committed.
 
-    Parameters:
-        deliver_later: reserves a place in the order of completion, and gives it.
-
-    Returns:
-        That place; None when there was no step to cancel: the request waits for the next one.
+    Without a step to cancel, the request waits for the next one.
     """
     steps = [step for step in _innermost(run) if not step.finished]
     if not steps:
-        return None
-    seq = deliver_later(lambda at: _cancel(run, steps, at))
+        return
+    seq = run.deliver_later(lambda at: _cancel(run, steps, at)).seq
     for step in steps:
         step.finished = True
         step.stop()
         run.unpark(step)
         step.scope.record(step, step.row(STATUS_CANCELLED, seq))
-    return seq
+    run.claimed.cancel_requested = False
+    run.cancel_taken_at = math.inf  # until that is committed, whoever looks sees the request
+    run.outgoing.cancel(seq)
+    run.outgoing.call_after(lambda: _note_taken(run))
+
+
+def _note_taken(run: Run) -> None:
+    run.cancel_taken_at = time.monotonic()
 
 
 def _innermost(run: Run) -> list[Step]:

@@ -9,6 +9,7 @@ from pgflow.codec import encode_error
 from pgflow.errors import EngineError, PgflowError
 from pgflow.execution.failure import abandoned_by, steps_of
 from pgflow.execution.ports import Cancelled, Completed, Failed, Outcome
+from pgflow.execution.run_loop import stage
 
 if TYPE_CHECKING:
     from pgflow.execution.run import Run
@@ -37,7 +38,7 @@ def outcome_of(run: Run, root: asyncio.Task[Any]) -> Outcome:
             error = failure
     if isinstance(error, EngineError):
         # Divergence and its like write no event: what this pump gathered is dropped.
-        run.drop_gathered()
+        run.outgoing.drop()
         return Failed(encode_error(error))
     unfinished = _abandon_rest(run)
     if error is not None:
@@ -77,7 +78,9 @@ def _abandon_rest(run: Run) -> list[Step]:
     run.scope.abandon_rows(unfinished, run.order.next_seq() if unfinished else None)
     for step in unfinished:
         step.drop()
-    run.loop.drain()  # the tasks that the body left behind see their cancellation
+    if not run.loop.at_rest:
+        with stage():
+            run.loop.drain()  # the tasks that the body left behind see their cancellation
     return unfinished
 
 

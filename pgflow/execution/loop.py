@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from pgflow.codec import decode, encode, encode_error
 from pgflow.errors import HistoryDiverged, PgflowError
-from pgflow.execution.order import Call
+from pgflow.execution.order import LiveCall
 from pgflow.execution.ports import Advance, EventRow
 from pgflow.execution.scope import Scope
 from pgflow.execution.step import Step
@@ -86,7 +86,7 @@ class LoopStep(Step):
         self._progress = 0
         self._advancing = False
         self._waiting: list[asyncio.Future[None]] = []
-        self._break: Call | None = None
+        self._break: LiveCall | None = None
         self._first_state = encode(
             state, plan.state_type, what=f'state of loop "{name}"', limit=scope.run.limits.payload
         )

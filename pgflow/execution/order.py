@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pgflow.execution.step import Step
 
 
-class Call:
+class LiveCall:
     """Something live on its way that a call delivers. (Most results are delivered by the step itself.)"""
 
     __slots__ = ("at", "call", "committed", "ends", "seq", "step")
@@ -34,7 +34,7 @@ class Call:
         """Bodies that have left this result behind: they end right after it."""
 
 
-Delivery: TypeAlias = "Call | Step"
+Delivery: TypeAlias = "LiveCall | Step"
 """A live result on its way: finished, then committed, then delivered in the order of `seq`."""
 
 
@@ -74,9 +74,9 @@ class Order:
         self._seq += 1
         return self._seq
 
-    def place(self, step: Step | None, deliver: Callable[[datetime], None]) -> Call:
+    def place(self, step: Step | None, deliver: Callable[[datetime], None]) -> LiveCall:
         """Give something live the next place; it is delivered there once it is committed."""
-        delivery = Call(self.next_seq(), step, deliver)
+        delivery = LiveCall(self.next_seq(), step, deliver)
         self.outbox.append(delivery)
         return delivery
 
@@ -86,7 +86,7 @@ class Order:
         step.seq = seq
         step.committed = False
         step.ends = ()
-        step.ending = (status, output, error)
+        step.outcome = (status, output, error)
         self.outbox.append(step)
         return seq
 
@@ -143,10 +143,10 @@ class Order:
             delivery = outbox.popleft()
             assert delivery.seq is not None
             self.passed = delivery.seq
-            if isinstance(delivery, Call):
+            if isinstance(delivery, LiveCall):
                 delivery.call(delivery.at)
             else:
-                status, output, error = delivery.ending
+                status, output, error = delivery.outcome
                 delivery.deliver(status, output, error, delivery.at)
             if delivery.ends:
                 self.ends.extend(delivery.ends)

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pgflow.codec import encode_error
 from pgflow.errors import EngineError, LeaseLost
-from pgflow.execution.cancellation import record_cancellation, replay_cancellations
+from pgflow.execution.cancellation import deliver_cancellation, replay_cancellations
 from pgflow.execution.crossing import RunCrossings
 from pgflow.execution.ending import engine_failure, outcome_of, stuck
 from pgflow.execution.host import Host
 from pgflow.execution.mailbox import Mailbox
 from pgflow.execution.news import receive
-from pgflow.execution.order import Call, Order
+from pgflow.execution.order import LiveCall, Order
 from pgflow.execution.outgoing import Outgoing
 from pgflow.execution.ports import (
     Advance,
@@ -38,7 +38,7 @@ from pgflow.execution.ports import (
     Released,
     Suspended,
 )
-from pgflow.execution.run_loop import RunLoop
+from pgflow.execution.run_loop import RunLoop, offstage
 from pgflow.execution.scope import Scope
 from pgflow.execution.waits import Waits
 from pgflow.history.events import HistoryIndex
@@ -110,7 +110,7 @@ class Run:
         """Whether a pump has ended in the middle of recorded results: code that diverges later in them must have done nothing."""
         self._at_once = 0
         self._until = 0.0
-        """When this pump lets other runs go on; 0 before it has looked at the time."""
+        """When this pump lets other runs go on."""
         self._rounds = 0
         """Results that this pump has delivered; -1: its time was over before there were no more."""
         self._starting: list[ActivityCall] = []
@@ -133,34 +133,52 @@ class Run:
         replay_cancellations(self)
         self.host.schedule(self)
 
-    def pump(self) -> None:
-        """Bring the run to rest. Called by the worker from a plain callback."""
+    def pump(self, now: float | None = None) -> None:
+        """Bring the run to rest. Called by the worker from a plain callback, on a `stage`.
+
+        Parameters:
+            now: the time on the monotonic clock, if the caller knows it.
+        """
         if self.closed or self.outcome is not None:
             return
         root = self._root
         assert root is not None
         self._pumping = True
-        self._until = 0.0
+        self._until = (time.monotonic() if now is None else now) + _SLICE
         self._rounds = 0
         if self._yielded is not None:
             yielded, self._yielded = self._yielded, None
             self.loop.thaw(yielded)
         try:
             if self._waits.fired and not self._stopping:
-                self._waits.catch_up()
+                with offstage():
+                    self._waits.catch_up()
             self.loop.drain(self._deliver_next)
             if self.fatal is not None or root.done():
-                self._end(root)
+                with offstage():
+                    self._end(root)
                 return
         finally:
             self._pumping = False
-        if self._rounds >= 0:
-            self._rest()
+        if self._rounds < 0:
+            self.host.schedule(self)
+            self._replaying = self.order.replaying
+            if not self._replaying:
+                self.outgoing.flush()
             return
-        self.host.schedule(self)
-        self._replaying = self.order.replaying
-        if not self._replaying:
+        waits, crossings = self._waits, self.crossings
+        if self.attempts_running and not (
+            self._stopping or self._replaying or self._yielded is not None or self.claimed.cancel_requested
+            or waits.due_timeouts or waits.moments or waits.timer is not None or crossings.gathered or crossings.awaiting
+        ):  # nearly every rest: activities go on, and nothing else is to be seen to
+            if self._starting:
+                starting, self._starting = self._starting, []
+                for call in starting:
+                    self.host.start_activity(call)
             self.outgoing.flush()
+        else:
+            with offstage():
+                self._rest()
 
     def _deliver_next(self) -> bool:
         """The code is at rest: deliver the next result to it, if there is one and this pump has time for it."""
@@ -177,10 +195,7 @@ class Run:
         self._rounds += 1
         if self._rounds % 64 == 0 or self._at_once >= _BETWEEN_LOOKS:
             self._at_once = 0
-            now = time.monotonic()
-            if self._until == 0.0:
-                self._until = now + _SLICE
-            if now > self._until:
+            if time.monotonic() > self._until:
                 self._rounds = -1
                 return False
         return True
@@ -314,7 +329,7 @@ class Run:
             self.host.start_activity(call)
 
     def after_commit(self, call: Callable[[], None]) -> None:
-        """Call `call` once all rows gathered so far are committed."""
+        """LiveCall `call` once all rows gathered so far are committed."""
         self.outgoing.call_after(call)
         self.flush_soon()
 
@@ -349,13 +364,13 @@ class Run:
         self._waits.add_due_timeout(timeout)
         self.host.schedule(self)
 
-    def deliver_later(self, deliver: Callable[[datetime], None], step: Step | None = None) -> Call:
+    def deliver_later(self, deliver: Callable[[datetime], None], step: Step | None = None) -> LiveCall:
         """A place in the order of completion for something that is committed with the next write."""
         call = self.order.place(step, deliver)
         self.outgoing.deliveries.append(call)
         return call
 
-    def reserve(self, step: Step, deliver: Callable[[datetime], None]) -> Call:
+    def reserve(self, step: Step, deliver: Callable[[datetime], None]) -> LiveCall:
         """A place in the order of completion for what another transaction than the journal's commits."""
         step.finished = True
         call = self.order.place(step, deliver)
@@ -400,10 +415,6 @@ class Run:
         self.outgoing.drop()
         self._write_outcome(Failed(encode_error(error)))
 
-    def drop_gathered(self) -> None:
-        """Forget the rows that are gathered and not yet written."""
-        self.outgoing.drop()
-
     def left(self, outcome: Outcome) -> None:
         """The outcome is committed: leave memory, or stay there asleep."""
         if not isinstance(outcome, Suspended) or not self.host.keep(self):
@@ -417,10 +428,9 @@ class Run:
             self.give_up_attempts()  # none of them has begun
             self.outgoing.drop()
         self._replaying = False
-        if self._starting:
-            starting, self._starting = self._starting, []
-            for call in starting:
-                self.host.start_activity(call)
+        starting, self._starting = self._starting, []
+        for call in starting:
+            self.host.start_activity(call)
         if self._stopping:
             self._hand_back_when_idle()
             return
@@ -429,7 +439,7 @@ class Run:
             if waits.due_timeouts:
                 waits.fire_timeouts(self.order, crossings)
             if self.claimed.cancel_requested and not (self.order.on_their_way or crossings.in_flight):
-                self._cancel()
+                deliver_cancellation(self)
             if crossings.gathered or crossings.awaiting:
                 crossings.hand_over(waits.overdue)
         if self._yielded is not None:
@@ -453,18 +463,6 @@ class Run:
         if self._waits.moments or self._waits.timer is not None:
             self._waits.set_timer()
         self.outgoing.flush()
-
-    def _cancel(self) -> None:
-        """Nothing waits to be delivered: the request to cancel is next."""
-        seq = record_cancellation(self, lambda deliver: self.deliver_later(deliver).seq)
-        if seq is not None:
-            self.claimed.cancel_requested = False
-            self.cancel_taken_at = math.inf  # until that is committed, whoever looks sees the request
-            self.outgoing.cancel(seq)
-            self.outgoing.call_after(self._cancel_is_taken)
-
-    def _cancel_is_taken(self) -> None:
-        self.cancel_taken_at = time.monotonic()
 
     def _hand_back_when_idle(self) -> None:
         if self.attempts_running or self.advancing or self.crossings.in_flight or self.outgoing.alone:

@@ -12,6 +12,7 @@ import asyncio
 import contextvars
 import logging
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
@@ -148,20 +149,50 @@ class _Ready(asyncio.Handle):
 _new_ready: Callable[[type[_Ready]], _Ready] = object.__new__
 
 
+class _Here(threading.local):
+    """What each thread keeps while it is on a stage."""
+
+    staged = False
+    outer: asyncio.AbstractEventLoop | None = None
+    """The thread's own event loop."""
+
+
+_here = _Here()
+
+
 @contextmanager
 def stage() -> Iterator[None]:
-    """Where runs are drained, one after the other: the thread's own event loop is the running one again when all are.
+    """Where runs are drained, one after the other.
 
-    Within it the loop of the run that was drained last is the running one: to set a loop costs a system call, and there is one
-    stage for many runs. So nothing there may ask asyncio for the worker's loop.
+    To make a loop the running one costs a system call. So the loop of the run that was drained last stays the running one on a stage,
+    and what may ask asyncio for the thread's own loop stands in `offstage`: logging, encoders, the making of tasks. Nor does
+    that loop adopt the asynchronous generators of runs.
     """
-    outer, hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
-    sys.set_asyncgen_hooks(None, None)  # the worker's loop must not adopt the generators of runs
+    outer, hooks, staged = asyncio._get_running_loop(), sys.get_asyncgen_hooks(), _here.staged
+    sys.set_asyncgen_hooks(None, None)
+    if not staged:
+        _here.staged, _here.outer = True, outer
     try:
         yield
     finally:
+        if not staged:
+            _here.staged, _here.outer = False, None
         asyncio._set_running_loop(outer)
         sys.set_asyncgen_hooks(*hooks)
+
+
+@contextmanager
+def offstage() -> Iterator[None]:
+    """Within a stage, or nowhere: the thread's own event loop is the running one."""
+    inner = asyncio._get_running_loop()
+    if not _here.staged or inner is _here.outer:
+        yield
+        return
+    asyncio._set_running_loop(_here.outer)
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(inner)
 
 
 class RunLoop(asyncio.AbstractEventLoop):
@@ -227,6 +258,11 @@ class RunLoop(asyncio.AbstractEventLoop):
                     break
         finally:
             self.thread = 0
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no callback is ready."""
+        return not self._ready
 
     def rests_after(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether no code of the run can go on, were the running task to wait now."""

@@ -51,7 +51,6 @@ class Step:
         "committed",
         "covering",
         "dropped",
-        "ending",
         "ends",
         "event",
         "finished",
@@ -59,6 +58,7 @@ class Step:
         "input",
         "location",
         "name",
+        "outcome",
         "recorded",
         "scope",
         "seq",
@@ -94,7 +94,7 @@ class Step:
     at: datetime
     committed: bool
     ends: Sequence[asyncio.Future[None]]
-    ending: tuple[str, str | None, str | None]
+    outcome: tuple[str, str | None, str | None]
     """Its status, output and error."""
 
     def __str__(self) -> str:

@@ -133,7 +133,6 @@ class Cursor:
         previous = self._previous
         if isinstance(previous, Event):
             previous = self._coordinate(previous)
-        # As `following` has it, written out: every live step passes here.
         number = previous[0] + 1 if previous else 1
         self._previous = (number,)
         stored = NUMBERS[number] if number < len(NUMBERS) else encode_number(number)

@@ -10,11 +10,6 @@ Coordinate = tuple[int, ...]
 Location = tuple[Coordinate, ...]
 
 
-def following(previous: Coordinate) -> Coordinate:
-    """The coordinate of a new step at the end: the last head plus one. `()` is the start."""
-    return (previous[0] + 1,) if previous else (1,)
-
-
 def between(previous: Coordinate, next: Coordinate) -> Coordinate:
     """A coordinate strictly between two neighbours; `()` as `previous` is the start.
 

@@ -201,7 +201,8 @@ class Line:
         self._pipeline: psycopg.AsyncPipeline | None = None
 
     def adopt(self, connection: AsyncConnection) -> None:
-        """Begin with a connection that is open already."""
+        """Begin with a connection that is open already, on which nothing has to be done first."""
+        assert self.on_open is None
         self.opened += 1
         self._connection = connection
 

@@ -50,19 +50,16 @@ class Inquiries:
         self._waiting: list[Inquiry] = []
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
         """Begin to ask; call it on the event loop that the callbacks belong to."""
-        self._loop = asyncio.get_running_loop()  # a run's own loop is "running" where most questions come from
-        self._task = self._loop.create_task(self._run(), name="pgflow inquiries")
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow inquiries")
         self._task.add_done_callback(partial(tell_of_death, then=self._on_death))
 
     def ask(self, inquiry: Inquiry) -> None:
         """Take one question, and put it when its time has come."""
         if inquiry.wait > 0:
-            assert self._loop is not None
-            self._loop.call_later(inquiry.wait, self._put, inquiry)
+            asyncio.get_running_loop().call_later(inquiry.wait, self._put, inquiry)
         else:
             self._put(inquiry)
 

@@ -100,9 +100,14 @@ class Lease:
         return lease
 
     @property
+    def deadline(self) -> float:
+        """Until when, on the monotonic clock, nobody can take over what this worker holds."""
+        return self._heartbeat.deadline
+
+    @property
     def trusted(self) -> bool:
         """Whether nobody can have taken over what this worker holds."""
-        return time.monotonic() < self._heartbeat.deadline
+        return time.monotonic() < self.deadline
 
     @property
     def locks(self) -> bool:
@@ -145,7 +150,7 @@ class Recovery:
             database: Where to look.
             worker_id: The worker that looks; it never takes itself for dead.
             locks: Whether session locks mean anything here (`Lease.locks`).
-            line: Where to ask, if not on a connection of its own.
+            line: Where to ask, if not on a connection of its own; closed with the recovery.
         """
         self._database = database
         self._worker = worker_id
@@ -223,7 +228,7 @@ class Recovery:
         await self._line.drop()
 
     async def __aenter__(self) -> Self:
-        """Nothing is opened before the first look."""
+        """Nothing is opened before the first look; the line is closed at the end, whosever it was."""
         return self
 
     async def __aexit__(

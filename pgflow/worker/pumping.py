@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from pgflow.execution.run import Run
-from pgflow.execution.run_loop import stage
+from pgflow.execution.run_loop import offstage, stage
 
 log = logging.getLogger("pgflow.worker")
 
@@ -52,32 +52,36 @@ class Pump:
 
     def _turn(self) -> None:
         queue = self._queue
-        started = time.monotonic()
-        until = started + SLICE
-        with stage():
-            for _ in range(len(queue)):
-                run = self.current = queue.popleft()
-                run.scheduled = False
-                try:
-                    run.pump()
-                except Exception as error:
-                    self._fail(run, error)
-                now = time.monotonic()
-                if now - started > SLOW:
-                    log.warning(
-                        "%s did not come to rest for %.1f s: its own code computes for too long between two steps, and no other "
-                        "workflow runs meanwhile. Move the computation into a plain `def` activity.",
-                        run.label,
-                        now - started,
-                    )
-                if now > until:
-                    break
-                started = now
-        self.current = None
-        if queue:
-            self._loop.call_soon(self._turn)
-        else:
-            self._armed = False
+        now = time.monotonic()
+        until = now + SLICE
+        try:
+            with stage():
+                for _ in range(len(queue)):
+                    run = self.current = queue.popleft()
+                    run.scheduled = False
+                    started = now
+                    try:
+                        run.pump(started)
+                    except Exception as error:
+                        with offstage():
+                            self._fail(run, error)
+                    now = time.monotonic()
+                    if now - started > SLOW:
+                        with offstage():
+                            log.warning(
+                                "%s did not come to rest for %.1f s: its own code computes for too long between two steps, and no "
+                                "other workflow runs meanwhile. Move the computation into a plain `def` activity.",
+                                run.label,
+                                now - started,
+                            )
+                    if now > until:
+                        break
+        finally:
+            self.current = None
+            if queue:
+                self._loop.call_soon(self._turn)
+            else:
+                self._armed = False
 
     def _fail(self, run: Run, error: Exception) -> None:
         log.critical("%s: pgflow's own code failed", run.label, exc_info=error)

@@ -70,7 +70,7 @@ class Tenure:
         registry: the workflows that the worker knows.
         settings: the worker's.
         notifier: sends hints after commits.
-        trusted: whether the lease is still this worker's, as far as it can know.
+        trusted_until: until when, on the monotonic clock, the lease is this worker's, as far as it can know.
         on_death: a part that should never end has ended by an error of its own: drop the tenure.
     """
 
@@ -81,7 +81,7 @@ class Tenure:
         registry: Registry,
         settings: Settings,
         notifier: Notifier,
-        trusted: Callable[[], bool],
+        trusted_until: Callable[[], float],
         on_death: Callable[[BaseException], None],
     ) -> None:
         self.worker_id = worker_id
@@ -124,7 +124,7 @@ class Tenure:
             settings.threads,
             self._transactions,
             settings.transactions,
-            trusted,
+            trusted_until,
             on_death,
         )
         self._wanted = asyncio.Event()
@@ -245,7 +245,8 @@ class Tenure:
         except psycopg.Error as error:
             log.debug("the first claim will meet this again: %s", error)
         await self._mail.looked.wait()
-        self.journal.start()  # not before: what the server plans for it keeps what has to come first waiting
+        if not self._stopping:
+            self.journal.start()  # not before: what the server plans for it keeps what has to come first waiting
         while not self._stopping:
             room = settings.concurrency - len(self.runs)
             more = False

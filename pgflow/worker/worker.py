@@ -173,7 +173,7 @@ class Worker:
             self._registry,
             settings,
             notifier,
-            trusted=lambda: lease.trusted,
+            trusted_until=lambda: lease.deadline,
             on_death=note_death,
         )
         self._tenure = tenure
