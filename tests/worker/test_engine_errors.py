@@ -31,7 +31,7 @@ async def test_fails_the_one_workflow_and_no_other(
     """Those pumped in the same turn, and those that come later, run on; a retry under mended code completes it."""
     async with pgflow.Worker(scene.database.dsn, workflows=[flows.sums, flows.turning]):
         with monkeypatch.context() as broken:
-            break_for(broken, "sums", "_rest")
+            break_for(broken, "sums", "_deliver_next")
             first, struck = await client.dispatch(flows.turning, 30), await client.dispatch(flows.sums, 1)
             beside = await client.dispatch_many(flows.turning, [{"turns": n} for n in range(5)])
             with pytest.raises(pgflow.WorkflowFailed, match="an error of pgflow's own code: ZeroDivisionError: a bug"):
@@ -42,7 +42,7 @@ async def test_fails_the_one_workflow_and_no_other(
         assert await struck.output(30) == 20
 
 
-@pytest.mark.parametrize("methods", [("_rest", "_end"), ("finish",)], ids=["in a pump", "at the end of an activity"])
+@pytest.mark.parametrize("methods", [("_deliver_next", "_end"), ("finish",)], ids=["in a pump", "at the end of an activity"])
 async def test_one_that_cannot_even_be_failed_ends_the_worker(
     scene: Scene, client: pgflow.Client, monkeypatch: pytest.MonkeyPatch, methods: tuple[str, ...]
 ) -> None:
