@@ -13,14 +13,10 @@ STEPS = 10
 
 def run(plan: Plan) -> list[Figure]:
     """In alternation, since the machine may have other things to do as well."""
-    count = plan.scaled(2_000)
-    floor: list[Drain] = []
-    ours: list[Drain] = []
-    for _ in range(plan.repeats):
-        floor.append(drain(plan.server, FloorProcess, steps, count))
-        ours.append(drain(plan.server, WorkerProcess, steps, count))
-    rates = [each.rate * STEPS for each in ours]
-    floor_rates = [each.rate * STEPS for each in floor]
+    count = plan.scaled(1_000)
+    floor, ours = _drained(plan, count)
+    long_floor, long = _drained(plan, 8 * count)
+    rates, floor_rates = _rates(ours), _rates(floor)
 
     def per_step(drains: list[Drain], what: str) -> list[float]:
         return [getattr(each.cost, what) / each.count / STEPS for each in drains]
@@ -29,6 +25,7 @@ def run(plan: Plan) -> list[Figure]:
         Figure("durable steps", "1/s", rates, f"{count:,} workflows of {STEPS} no-op activities, one worker process"),
         Figure("durable steps, floor", "1/s", floor_rates),
         ratio("durable steps / floor", rates, floor_rates),
+        ratio("eight times as many: durable steps / floor", _rates(long), _rates(long_floor)),
         Figure("worker CPU a step", "ms", [1000 * each.cpu / each.count / STEPS for each in ours]),
         Figure("worker CPU a step, floor", "ms", [1000 * each.cpu / each.count / STEPS for each in floor]),
         Figure("server CPU a step", "ms", [1000 * each for each in per_step(ours, "cpu")], "all its processes"),
@@ -40,3 +37,16 @@ def run(plan: Plan) -> list[Figure]:
         Figure("statements a step", "", per_step(ours, "statements")),
         Figure("statements a step, floor", "", per_step(floor, "statements")),
     ]
+
+
+def _drained(plan: Plan, count: int) -> tuple[list[Drain], list[Drain]]:
+    floor: list[Drain] = []
+    ours: list[Drain] = []
+    for _ in range(plan.repeats):
+        floor.append(drain(plan.server, FloorProcess, steps, count))
+        ours.append(drain(plan.server, WorkerProcess, steps, count))
+    return floor, ours
+
+
+def _rates(drains: list[Drain]) -> list[float]:
+    return [each.rate * STEPS for each in drains]
