@@ -30,7 +30,7 @@ log = logging.getLogger("pgflow.execution")
 UNTRUSTED_PAUSE = 0.05
 """Seconds after which an attempt that may not begin asks again."""
 
-_GoingOn = tuple[float, Coroutine[Any, Any, Any]]
+_GoingOn = tuple[float, Awaitable[Any]]
 """When an attempt began, on the loop's clock, and what is left of it."""
 
 SLICE = 0.005
@@ -260,7 +260,6 @@ class ActivityRunner:
         activity = call.activity
         call.context.attach(self._loop, call.caller.attempt_told)
         try:
-            # As `_begin` has it, written out: most steps pass here.
             args, kwargs = activity.decode_arguments(call.input)
             code = activity.fn(call.context, *args, **kwargs)
             if type(code) is not types.CoroutineType:
@@ -325,28 +324,13 @@ class ActivityRunner:
         else:
             work.add_done_callback(ended)
 
-    def _begin(self, call: ActivityCall) -> tuple[_GoingOn | None, Any]:
-        """Run the code of an async attempt up to where it first waits: how it goes on, or (None) what it has returned."""
-        activity = call.activity
-        started = self._loop.time()
-        args, kwargs = activity.decode_arguments(call.input)
-        code = activity.fn(call.context, *args, **kwargs)
-        if type(code) is not types.CoroutineType:
-            code = _awaited(code)
-        try:
-            awaited = code.send(None)
-        except StopIteration as end:
-            return None, end.value
-        return (started, _go_on(code, awaited)), None
-
     async def _execute(self, call: ActivityCall) -> str:
         """The encoded output of an attempt's code."""
-        if not call.activity.is_async:
-            return await self._finished(call, (self._loop.time(), self._in_thread(call)))
-        going_on, value = self._begin(call)
-        if going_on is not None:
-            return await self._finished(call, going_on)
-        return call.activity.encode_result(value, call.limit)
+        started, activity = self._loop.time(), call.activity
+        if not activity.is_async:
+            return await self._finished(call, (started, self._in_thread(call)))
+        args, kwargs = activity.decode_arguments(call.input)
+        return await self._finished(call, (started, activity.fn(call.context, *args, **kwargs)))
 
     async def _finished(self, call: ActivityCall, going_on: _GoingOn) -> str:
         """The encoded output of an attempt that waits, within its timeout."""

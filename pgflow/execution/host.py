@@ -38,7 +38,11 @@ class Timer(Protocol):
 
 
 class Host(Protocol):
-    """What a run needs of the worker that it lives in. Everything is called on the worker's event loop."""
+    """What a run needs of the worker that it lives in. Everything is called on the worker's event loop.
+
+    `schedule`, `start_activity` and `journal.write` may be called on a stage (`run_loop.stage`), where a run's own loop is the running
+    one: they must not ask asyncio for it.
+    """
 
     @property
     def journal(self) -> Journal:

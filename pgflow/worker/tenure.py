@@ -91,7 +91,7 @@ class Tenure:
         self._registry = registry
         self._settings = settings
         self._notifier = notifier
-        self._loop = asyncio.get_running_loop()  # a run's own loop is "running" while its code executes
+        self._loop = asyncio.get_running_loop()  # on a stage a run's own loop is the running one
         self._clock = DatabaseClock()
         self._pump = Pump(on_death)
         self.observe_time = self._clock.observe
