@@ -25,6 +25,7 @@ from pgflow.store.flush import Statement, flush_blocking, rows_of, tell_of_lost_
 from pgflow.store.joining import execute_blocking as execute_on
 from pgflow.store.joining import mail_blocking as mail_on
 from pgflow.store.joining import wake_blocking as wake_on
+from pgflow.store.pooling import is_shared
 from pgflow.store.query import Query
 from pgflow.store.retrying import Tries, is_meeting
 from pgflow.store.signalling import mail_behind, send
@@ -293,6 +294,9 @@ class Endings:
             began = time.monotonic()
             try:
                 with self._database.connect_blocking("endings") as connection:
+                    if is_shared(connection):
+                        _log.info("no notifications through a pooler, polling alone tells of ends")
+                        return
                     self._listen(connection)
             except psycopg.OperationalError as error:
                 if not self._closed.is_set():

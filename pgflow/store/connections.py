@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -19,12 +19,12 @@ from typing import Any
 
 import psycopg
 from psycopg.conninfo import make_conninfo
-from psycopg.rows import TupleRow
 
 from pgflow import faults
+from pgflow.store import pooling
+from pgflow.store.pooling import AsyncConnection, Connection
 
-AsyncConnection = psycopg.AsyncConnection[TupleRow]
-Connection = psycopg.Connection[TupleRow]
+__all__ = ["AsyncConnection", "Connection", "Database", "Line"]
 
 _log = logging.getLogger("pgflow.store")
 
@@ -131,15 +131,9 @@ class Database:
         """The SQL of one file in `store/sql`, for this schema."""
         return statement(name, self.schema)
 
-    def conninfo(self, purpose: str, *, plain: bool = False) -> str:
-        """The connection string with the engine's settings added to what the caller's DSN says.
-
-        Args:
-            purpose: What it is for: a word that `pg_stat_activity` shows.
-            plain: For other statements than the engine's: without its timeouts and its say in their plans.
-        """
-        given = psycopg.conninfo.conninfo_to_dict(self.dsn)
-        settings = {} if plain else {
+    def _settings(self) -> dict[str, str]:
+        """Those of the engine's sessions."""
+        return {
             "statement_timeout": str(self.statement_timeout),
             "idle_in_transaction_session_timeout": str(self.statement_timeout),
             "timezone": "UTC",
@@ -150,6 +144,10 @@ class Database:
             "enable_seqscan": "off",
             "plan_cache_mode": "force_generic_plan",
         }
+
+    def _conninfo(self, purpose: str, settings: Mapping[str, str]) -> str:
+        """The connection string with what the engine adds to the caller's."""
+        given = psycopg.conninfo.conninfo_to_dict(self.dsn)
         options = " ".join(f"-c {key}={value}" for key, value in settings.items())
         extra: dict[str, Any] = {
             key: value for key, value in _KEEPALIVE.items() if key not in given
@@ -160,24 +158,45 @@ class Database:
         extra["application_name"] = f"{self.application} {purpose}"
         return make_conninfo(self.dsn, **extra)
 
-    async def connect(self, purpose: str) -> AsyncConnection:
-        """Open one asynchronous connection.
+    async def connect(self, purpose: str, *, plain: bool = False) -> AsyncConnection:
+        """Open one asynchronous connection, and see whether there is a pooler in between.
 
         Args:
             purpose: What it is for: a word that `pg_stat_activity` shows.
+            plain: For other statements than the engine's: without its timeouts and its say in their plans.
 
         Raises:
             psycopg.OperationalError: The server cannot be reached or refuses.
         """
-        return await psycopg.AsyncConnection.connect(self.conninfo(purpose), autocommit=True)
+        settings = {} if plain else self._settings()
+        try:
+            connection = await psycopg.AsyncConnection.connect(self._conninfo(purpose, settings), autocommit=True)
+        except psycopg.OperationalError as error:
+            if not pooling.refuses_settings(error):
+                raise
+            connection = await psycopg.AsyncConnection.connect(self._conninfo(purpose, {}), autocommit=True)
+        try:
+            await pooling.look(connection, settings)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
 
-    def connect_blocking(self, purpose: str) -> Connection:
-        """Open one synchronous connection, for a thread of its own.
-
-        Raises:
-            psycopg.OperationalError: The server cannot be reached or refuses.
-        """
-        return psycopg.Connection.connect(self.conninfo(purpose), autocommit=True)
+    def connect_blocking(self, purpose: str, *, plain: bool = False) -> Connection:
+        """As `connect`, a synchronous connection, for a thread of its own."""
+        settings = {} if plain else self._settings()
+        try:
+            connection = psycopg.Connection.connect(self._conninfo(purpose, settings), autocommit=True)
+        except psycopg.OperationalError as error:
+            if not pooling.refuses_settings(error):
+                raise
+            connection = psycopg.Connection.connect(self._conninfo(purpose, {}), autocommit=True)
+        try:
+            pooling.look_blocking(connection, settings)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 class Line:
@@ -265,9 +284,7 @@ class Line:
                 await connection.execute(
                     b"BEGIN ISOLATION LEVEL SERIALIZABLE" if serializable else b"BEGIN"
                 )
-                await connection.execute(
-                    TIMEOUTS, {"timeout": f"{self.database.statement_timeout}ms"}, prepare=True
-                )
+                await connection.execute(*pooling.opening(connection, self.database.statement_timeout), prepare=True)
                 yield connection
                 await connection.execute(b"COMMIT")
         except psycopg.Error:
@@ -278,13 +295,6 @@ class Line:
             # Half of the answers may still be on their way: this connection is of no use any more.
             await self.drop()
             raise
-
-
-TIMEOUTS = (
-    b"SELECT set_config('statement_timeout', %(timeout)s::text, true), "
-    b"set_config('idle_in_transaction_session_timeout', %(timeout)s::text, true)"
-)
-"""Set again within each transaction: behind a pooler that shares connections, settings of the session do not last."""
 
 
 def still_open(connection: AsyncConnection) -> bool:

@@ -4,7 +4,7 @@ A cursor for each statement costs more than the statement itself when that is a 
 connection, parameters are text, and all answers are read together. What stands between two synchronisation points of libpq's
 pipelines is one transaction, without BEGIN and COMMIT. `flush` sets such a point behind each statement, so that a hint can leave
 right behind the commit that it tells of: outside of its transaction, and without a round trip of its own. `transact` sets one
-behind all of them.
+behind all of them. Through a pooler nothing is prepared, and each transaction begins with the settings that a session has otherwise.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import cache
+from hashlib import blake2b
+from itertools import count
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -28,8 +29,9 @@ from psycopg.pq.abc import PGconn, PGresult
 from psycopg.waiting import Ready, Wait
 
 from pgflow import faults
+from pgflow.store import pooling
 from pgflow.store.arrays import text_of
-from pgflow.store.connections import TIMEOUTS, AsyncConnection, Connection
+from pgflow.store.connections import AsyncConnection, Connection
 
 _log = logging.getLogger("pgflow.store")
 
@@ -62,19 +64,16 @@ class _Bound(NamedTuple):
     """A statement as it is sent."""
 
     text: bytes
+    digest: bytes
     values: Sequence[bytes | None]
     format: Format
 
 
-@dataclass(slots=True)
-class _Prepared:
-    """What is prepared on one connection."""
+_prepared: WeakKeyDictionary[AsyncConnection | Connection, dict[bytes, bytes]] = WeakKeyDictionary()
+"""The texts of the statements that are prepared on a connection, and the names that they have there."""
 
-    names: dict[bytes, bytes] = field(default_factory=dict)
-    made: int = 0
-
-
-_prepared: WeakKeyDictionary[AsyncConnection | Connection, _Prepared] = WeakKeyDictionary()
+_number = count()
+"""Of the names: one that was of no use any more may still be taken."""
 
 ROWS_AT_ONCE = 1_000
 """Rows of a `Bulk` that are handed on at a time."""
@@ -104,10 +103,12 @@ async def flush(connection: AsyncConnection, *statements: Statement) -> list[Ans
     Example:
         rows, _ = await flush(connection, (write, parameters), (notify, {"channel": "done", "payloads": ["7"]}))
     """
-    prepared, bound = _prepared.setdefault(connection, _Prepared()), _bound(statements)
+    prepared, flushes = _names_on(connection), _apart(connection, statements)
+    results: list[list[PGresult]] = []
     async with connection.lock:
         try:
-            results = await _wait(connection, _exchange(connection.pgconn, prepared, bound, apart=True))
+            for transactions in flushes:
+                results += await _wait(connection, _exchange(connection.pgconn, prepared, transactions))
         except BaseException:
             await connection.close()  # answers may be on their way that nobody waits for any more
             raise
@@ -116,10 +117,12 @@ async def flush(connection: AsyncConnection, *statements: Statement) -> list[Ans
 
 def flush_blocking(connection: Connection, *statements: Statement) -> list[Answer]:
     """As `flush`, on a synchronous connection."""
-    prepared, bound = _prepared.setdefault(connection, _Prepared()), _bound(statements)
+    prepared, flushes = _names_on(connection), _apart(connection, statements)
+    results: list[list[PGresult]] = []
     with connection.lock:
         try:
-            results = connection.wait(_exchange(connection.pgconn, prepared, bound, apart=True))
+            for transactions in flushes:
+                results += connection.wait(_exchange(connection.pgconn, prepared, transactions))
         except BaseException:
             connection.close()
             raise
@@ -146,8 +149,8 @@ async def transact(connection: AsyncConnection, timeout: int, *statements: State
     Example:
         taken, read = await transact(connection, 10_000, (claim, parameters), Point("claims.before_read"), (held, parameters))
     """
-    prepared = _prepared.setdefault(connection, _Prepared())
-    parts: list[tuple[str | None, list[Statement | Bulk]]] = [(None, [(TIMEOUTS, {"timeout": f"{timeout}ms"})])]
+    prepared = _names_on(connection)
+    parts: list[tuple[str | None, list[Statement | Bulk]]] = [(None, [pooling.opening(connection, timeout)])]
     for each in statements:
         if not isinstance(each, Point):
             parts[-1][1].append(each)
@@ -161,9 +164,10 @@ async def transact(connection: AsyncConnection, timeout: int, *statements: State
                 if point is not None:
                     await faults.reach(point)
                 first, last = number == 0, number + 1 == len(parts)
-                results += await _wait(
-                    connection, _exchange(connection.pgconn, prepared, bound[number], begins=first, ends=last)
+                answers = await _wait(
+                    connection, _exchange(connection.pgconn, prepared, [bound[number]], begins=first, ends=last)
                 )
+                results += answers[0]
         except BaseException:
             await connection.close()
             raise
@@ -200,67 +204,90 @@ def tell_of_lost_hints(answers: Iterable[Answer]) -> None:
             _log.warning("a hint was lost, polling finds what it told of: %s", answer)
 
 
+def _names_on(connection: AsyncConnection | Connection) -> dict[bytes, bytes] | None:
+    """The names of what is prepared on a connection; None: nothing can be."""
+    return None if pooling.is_shared(connection) else _prepared.setdefault(connection, {})
+
+
+def _apart(connection: AsyncConnection | Connection, statements: Sequence[Statement]) -> list[list[list[_Bound]]]:
+    """A transaction for each statement, as they leave: in one flush.
+
+    Through a pooler each has its own: when the answer to one comes while the next is on its way, that one may be torn between sessions.
+    """
+    bound = _bound(statements)
+    settings = pooling.settings_of(connection)
+    if settings is None:
+        return [[[each] for each in bound]]
+    (before,) = _bound([(settings, {})])
+    return [[[before, each]] for each in bound]
+
+
 def _bound(statements: Iterable[Statement | Bulk]) -> list[_Bound]:
     bound: list[_Bound] = []
     for statement in statements:
-        text, order = _numbered(statement[0])
+        text, digest, order = _numbered(statement[0])
         parameters = statement[1]
         form = Format.BINARY if isinstance(statement, Bulk) else Format.TEXT
-        bound.append(_Bound(text, [text_of(parameters[name]) for name in order], form))
+        bound.append(_Bound(text, digest, [text_of(parameters[name]) for name in order], form))
     return bound
 
 
 def _exchange(
     pgconn: PGconn,
-    prepared: _Prepared,
-    statements: Sequence[_Bound],
+    prepared: dict[bytes, bytes] | None,
+    transactions: Sequence[Sequence[_Bound]],
     *,
-    apart: bool = False,
     begins: bool = True,
     ends: bool = True,
-) -> PQGen[list[PGresult]]:
+) -> PQGen[list[list[PGresult]]]:
     """Send everything, then read all answers; gives one for each statement.
 
     Args:
-        apart: Each statement is a transaction; else all of them are one, or a part of one.
-        begins: Whether the transaction begins here.
-        ends: Whether it ends here.
+        prepared: The names of what is prepared; None: nothing is, and nothing is to be.
+        transactions: Their statements.
+        begins: Whether the first transaction begins here.
+        ends: Whether the last one ends here.
     """
     if begins:
         pgconn.enter_pipeline_mode()
-    fresh: list[bytes | None] = []
-    for text, values, form in statements:
-        name = prepared.names.get(text)
-        fresh.append(None if name else text)
-        if name is None:
-            name = prepared.names[text] = b"pgflow_%d" % prepared.made
-            prepared.made += 1
-            pgconn.send_prepare(name, text)
-        pgconn.send_query_prepared(name, values, result_format=form)
-        if apart:
+    made: dict[bytes, bytes] = {}
+    for place, statements in enumerate(transactions, 1):
+        for text, digest, values, form in statements:
+            if prepared is None:
+                pgconn.send_query_params(text, values, result_format=form)
+                continue
+            name = prepared.get(text) or made.get(text)
+            if name is None:
+                name = made[text] = b"pgflow_%s_%d" % (digest, next(_number))
+                pgconn.send_prepare(name, text)
+            pgconn.send_query_prepared(name, values, result_format=form)
+        if ends or place < len(transactions):
             pgconn.pipeline_sync()
-    if not ends:
-        pgconn.send_flush_request()
-    elif not apart:
-        pgconn.pipeline_sync()
+        else:
+            pgconn.send_flush_request()
     yield from generators.send(pgconn)
-    answers: list[PGresult] = []
-    for text_made in fresh:
-        made = (yield from _next(pgconn)) if text_made is not None else None
-        answer = yield from _next(pgconn)
-        if text_made is not None and made is not None and made.status != ExecStatus.COMMAND_OK:
-            del prepared.names[text_made]
-            answer = made  # the other one only says that this one failed
-        elif answer.status not in _FINE and answer.error_field(DiagnosticField.SQLSTATE) in _UNPREPARED:
-            prepared.names.clear()  # the next attempt prepares anew
-        answers.append(answer)
-        if apart:
+    found: list[list[PGresult]] = []
+    for place, statements in enumerate(transactions, 1):
+        answers: list[PGresult] = []
+        for text, *_ in statements:
+            if prepared is not None and (fresh := made.pop(text, None)) is not None:
+                preparing = yield from _next(pgconn)
+                answer = yield from _next(pgconn)
+                if preparing.status == ExecStatus.COMMAND_OK:
+                    prepared[text] = fresh
+                else:
+                    answer = preparing  # the other one only says that this one failed
+            else:
+                answer = yield from _next(pgconn)
+                if prepared and answer.status not in _FINE and answer.error_field(DiagnosticField.SQLSTATE) in _UNPREPARED:
+                    prepared.clear()  # the next attempt prepares anew
+            answers.append(answer)
+        found.append(answers)
+        if ends or place < len(transactions):
             yield from _next(pgconn)  # the synchronisation point
     if ends:
-        if not apart:
-            yield from _next(pgconn)
         pgconn.exit_pipeline_mode()
-    return answers
+    return found
 
 
 def _next(pgconn: PGconn) -> PQGen[PGresult]:
@@ -330,10 +357,11 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T]) -> T:
         raise
 
 
-def _read(connection: AsyncConnection | Connection, results: Sequence[PGresult]) -> list[Answer]:
+def _read(connection: AsyncConnection | Connection, results: Sequence[Sequence[PGresult]]) -> list[Answer]:
+    """The answer to the last statement of each transaction."""
     transformer = Transformer(connection)
     answers: list[Answer] = []
-    for result in results:
+    for *_, result in results:
         if result.status in _FINE:
             transformer.set_pgresult(result)
             answers.append(transformer.load_rows(0, result.ntuples, tuple))
@@ -343,12 +371,15 @@ def _read(connection: AsyncConnection | Connection, results: Sequence[PGresult])
 
 
 @cache
-def _numbered(sql: bytes) -> tuple[bytes, tuple[str, ...]]:
-    """A statement with numbered parameters, and their names in order."""
+def _numbered(sql: bytes) -> tuple[bytes, bytes, tuple[str, ...]]:
+    """A statement with numbered parameters, a digest of it, and its parameters in order.
+
+    Its name is made of the digest, so that by no mistake about whose session it is another statement goes by that name.
+    """
     order: dict[str, int] = {}
 
     def number(found: re.Match[bytes]) -> bytes:
         return b"$%d" % order.setdefault(found[1].decode(), len(order) + 1)
 
     text = re.sub(rb"%\((\w+)\)s", number, sql).replace(b"%%", b"%")
-    return text, tuple(order)
+    return text, blake2b(text, digest_size=8).hexdigest().encode(), tuple(order)

@@ -22,6 +22,7 @@ import psycopg
 
 from pgflow import faults
 from pgflow.store.connections import Connection, Database
+from pgflow.store.pooling import is_shared
 
 _log = logging.getLogger("pgflow.store")
 
@@ -164,9 +165,8 @@ class Heartbeat(threading.Thread):
     def _take_lock(self, connection: Connection) -> int | None:
         key = random.getrandbits(63)
         try:
-            (own,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (None,)
-            if own != connection.info.backend_pid:
-                return None  # behind a pooler: the session is not ours to keep a lock in
+            if is_shared(connection):
+                return None
             (taken,) = connection.execute(
                 "SELECT pg_try_advisory_lock(%s::bigint)", [key]
             ).fetchone() or (False,)

@@ -41,6 +41,7 @@ from pgflow.store.dispatching import done, may_notify, wake
 from pgflow.store.flush import Statement
 from pgflow.store.messages import TRIM_AT_ONCE, trim
 from pgflow.store.outbox import Outbox
+from pgflow.store.pooling import is_shared
 from pgflow.store.signalling import mail
 
 _log = logging.getLogger("pgflow.store")
@@ -117,9 +118,11 @@ class Listener:
         while True:
             try:
                 async with await self._database.connect("listener") as connection:
-                    if not await self._listen(connection):
+                    if is_shared(connection):
+                        _log.info("no notifications through a pooler, polling alone finds work")
                         self.decided.set()
                         return
+                    await self._listen(connection)
                     backoff = FIRST_BACKOFF
                     self.listening.set()
                     self.decided.set()
@@ -137,12 +140,7 @@ class Listener:
             await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
             backoff = min(backoff * 2, LONGEST_BACKOFF)
 
-    async def _listen(self, connection: AsyncConnection) -> bool:
-        cursor = await connection.execute("SELECT pg_backend_pid()")
-        (own,) = await cursor.fetchone() or (None,)
-        if own != connection.info.backend_pid:
-            _log.info("no notifications through a pooler, polling alone finds work")
-            return False
+    async def _listen(self, connection: AsyncConnection) -> None:
         schema = self._database.schema
         for channel, wanted in (
             (wake_channel(schema), self._wake),
@@ -152,7 +150,6 @@ class Listener:
         ):
             if wanted is not None:
                 await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-        return True
 
     async def _receive(self, connection: AsyncConnection) -> None:
         schema = self._database.schema
@@ -330,7 +327,8 @@ class Notifier:
         return None if self._trim_at is None else max(0.0, self._trim_at - time.monotonic())
 
     async def _prepare(self, connection: AsyncConnection) -> None:
-        await connection.execute("SET synchronous_commit = off")
+        if not is_shared(connection):
+            await connection.execute("SET synchronous_commit = off")
         query = may_notify(self._database.schema)
         try:
             cursor = await connection.execute(query.sql, query.params)

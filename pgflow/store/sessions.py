@@ -74,8 +74,7 @@ class AsyncSession:
     @classmethod
     async def open(cls, database: Database) -> AsyncSession:
         """Connect."""
-        conninfo = database.conninfo(PURPOSE, plain=True)
-        connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
+        connection = await database.connect(PURPOSE, plain=True)
         await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
         await connection.set_read_only(False)
         return cls(connection)
@@ -128,8 +127,7 @@ class ThreadSession:
         """Connect."""
 
         def connect() -> Connection:
-            conninfo = database.conninfo(PURPOSE, plain=True)
-            connection = psycopg.Connection.connect(conninfo, autocommit=True)
+            connection = database.connect_blocking(PURPOSE, plain=True)
             connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             connection.read_only = False
             return connection

@@ -15,6 +15,7 @@ from pgflow.store.channels import Notice, message_channel, parse_message
 from pgflow.store.client_sync import POLL, POLL_BLIND, Connections, hang_up
 from pgflow.store.connections import FIRST_BACKOFF, LONGEST_BACKOFF, Connection, Database
 from pgflow.store.messages import POLL_AT_ONCE, body, poll, start
+from pgflow.store.pooling import is_shared
 
 __all__ = ["Inbox", "Subscriptions"]
 
@@ -147,8 +148,7 @@ class Subscriptions:
 
     def _listen(self, connection: Connection) -> bool:
         """Begin to listen; whether notifications will come."""
-        (own,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (None,)
-        if own != connection.info.backend_pid:
+        if is_shared(connection):
             _log.info("no notifications through a pooler, looking at the table alone tells of messages")
             self._blind = True
             return False

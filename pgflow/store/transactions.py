@@ -28,6 +28,7 @@ from pgflow.execution.ports import Write
 from pgflow.store.appending import append, lost
 from pgflow.store.batch import SEPARATOR, parts_of
 from pgflow.store.connections import FIRST_BACKOFF, LONGEST_BACKOFF, Database, Line, is_lost
+from pgflow.store.pooling import is_shared
 from pgflow.store.sessions import AsyncSession, Session, ThreadSession, status_of
 
 _log = logging.getLogger("pgflow.store")
@@ -127,7 +128,8 @@ class Transactions:
         try:
             if usable and not self._closed and status_of(session) == TransactionStatus.IDLE:
                 session.restore()
-                await session.execute(self.database.statement("transaction_reset"))
+                if not is_shared(session.connection):
+                    await session.execute(self.database.statement("transaction_reset"))
                 self._idle[isinstance(session, ThreadSession)].append(session)
             else:
                 await session.close()
