@@ -89,7 +89,7 @@ class ActivityStep(Step):
 
     def _run_attempt(self) -> None:
         run = self.scope.run
-        if self.settled or self.finished or run.closed:
+        if self.settled or self.finished or run.closed or run.outcome is not None:
             return
         run.attempts_running += 1
         limit = run.limits.payload
@@ -119,11 +119,12 @@ class ActivityStep(Step):
 
     def attempt_told(self, details: str) -> None:
         """An attempt has told how far it is: the step's pending row says so."""
-        if self._call is None or self.scope.run.closed:
+        run = self.scope.run
+        if self._call is None or run.closed or run.outcome is not None:
             return
         self._told = details
         self.scope.record(self, self.pending_row())
-        self.scope.run.flush_soon()
+        run.flush_soon()
 
     def attempt_ended(self, output: str | None, error: BaseException | None) -> None:
         """An attempt has ended: it is recorded, or another one follows."""
@@ -133,7 +134,7 @@ class ActivityStep(Step):
         self._call = None
         self._told = call.context.told
         run.attempts_running -= 1
-        if self.settled or self.finished or run.closed:
+        if self.settled or self.finished or run.closed or run.outcome is not None:
             return
         self.attempts += 1
         if error is None:

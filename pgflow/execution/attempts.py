@@ -245,8 +245,9 @@ class ActivityRunner:
     def _left_a_trace(self) -> bool:
         """Whether an attempt has set context variables in this task, which the next one must not see."""
         try:
-            return contextvars.copy_context() != self._context
-        except Exception:  # noqa: BLE001 — a value that cannot be compared is another one
+            now, before = contextvars.copy_context(), self._context
+            return len(now) != len(before) or any(value is not before[name] for name, value in now.items())
+        except KeyError:
             return True
 
     def _begin_and_tell(self, call: ActivityCall, now: float) -> _GoingOn | None:
@@ -274,8 +275,11 @@ class ActivityRunner:
         except BaseException as error:  # noqa: BLE001 — it is told; SystemExit from an activity is no order to the worker
             failure = error
         call.context.end("it has ended")
-        if not call.cancelled and not self._closed:
-            call.caller.attempt_ended(output, failure)
+        try:
+            if not call.cancelled and not self._closed:
+                call.caller.attempt_ended(output, failure)
+        finally:
+            del failure  # its traceback holds this frame
         return None
 
     async def _attempt(self, call: ActivityCall, lane: _Lane, going_on: _GoingOn | None) -> None:
@@ -294,13 +298,16 @@ class ActivityRunner:
                     await perform(call, self._transactions, self._execute)
                 else:
                     output = await self._execute(call)
-        except GeneratorExit:
-            raise  # the event loop is being taken apart
         except BaseException as error:  # noqa: BLE001 — it is told
+            if isinstance(error, GeneratorExit) and (error.__traceback__ is None or error.__traceback__.tb_next is None):
+                raise  # thrown right here, and not by the activity: the event loop is being taken apart
             failure = error
         finally:
             self._free(lane, call.work)
-        self._tell(call, output, failure)
+        try:
+            self._tell(call, output, failure)
+        finally:
+            del failure  # its traceback holds this frame
 
     def _tell(self, call: ActivityCall, output: str | None, failure: BaseException | None) -> None:
         """The attempt has ended: tell whoever waits for it."""
@@ -342,7 +349,7 @@ class ActivityRunner:
         try:
             async with deadline:
                 value = await code
-        except TimeoutError as error:
+        except (TimeoutError, asyncio.CancelledError) as error:  # one or the other: a TaskGroup may leave its count of cancellations
             if deadline.expired():
                 call.context.end(f"its timeout of {activity.timeout:g} s has passed")
                 raise TimeoutError(
@@ -355,9 +362,17 @@ class ActivityRunner:
         context = contextvars.copy_context()
         args, kwargs = call.activity.decode_arguments(call.input)
         call.work = self._executor.submit(
-            context.run, call.activity.fn, call.context, *args, **kwargs
+            context.run, _without_stop_iteration, call.activity.fn, call.context, *args, **kwargs
         )
         return await asyncio.wrap_future(call.work)
+
+
+def _without_stop_iteration(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What a plain function returns; no future can hold a `StopIteration`, so it is raised as a coroutine would raise it."""
+    try:
+        return fn(*args, **kwargs)
+    except StopIteration as error:
+        raise RuntimeError("the activity raised StopIteration") from error
 
 
 async def _awaited(code: Awaitable[Any]) -> Any:

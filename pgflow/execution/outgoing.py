@@ -20,7 +20,8 @@ from uuid import UUID
 from pgflow.errors import EngineError, LeaseLost
 from pgflow.execution.kept import Kept
 from pgflow.execution.order import Delivery
-from pgflow.execution.ports import Beside, EventRow, Failed, Message, Outcome, Write
+from pgflow.execution.ports import Advance, Beside, EventRow, Failed, Message, Outcome, Write
+from pgflow.execution.run_loop import offstage
 
 if TYPE_CHECKING:
     from pgflow.execution.run import Run
@@ -36,7 +37,7 @@ class Outgoing:
     """
 
     __slots__ = (
-        "_active_rows", "_beside", "_calls", "_in_flight", "_next",
+        "_active_rows", "_advances", "_beside", "_calls", "_in_flight", "_next",
         "_outcome", "_queue", "_rows", "_run", "_unremarkable_rows", "_writing_alone", "deliveries", "kept",
     )
 
@@ -50,6 +51,8 @@ class Outgoing:
         self.deliveries: list[Delivery] = []
         """What is committed with the next write: its rows are gathered."""
         self._calls: list[Callable[[], None]] = []
+        self._advances = 0
+        """How many of the calls hand over the advancement of a loop."""
         self._beside: Beside | None = None
         claimed = run.claimed
         self.kept = Kept(claimed.state, claimed.tags if claimed.tags_now is None else claimed.tags_now)
@@ -105,13 +108,31 @@ class Outgoing:
         """Call `call` once all rows gathered so far are committed."""
         self._calls.append(call)
 
+    def advance_after(self, advance: Advance) -> None:
+        """Hand over the advancement of a loop once all rows gathered so far are committed."""
+        run = self._run
+
+        def hand_over() -> None:
+            if run.fatal is None:
+                run.host.loops.advance(advance)
+            else:  # after a divergence nothing is written
+                run.advancing -= 1
+
+        run.advancing += 1
+        self._advances += 1
+        self._calls.append(hand_over)
+
     def drop(self) -> None:
         """Forget what is gathered and not yet flushed."""
+        self._run.advancing -= self._advances
+        self._advances = 0
         self._rows, self.deliveries, self._calls, self._beside = [], [], [], None
         self.kept.drop()
 
     def flush(self, outcome: Outcome | None = None) -> None:
         """Hand what is gathered to the journal, now or when a transaction of its own has ended."""
+        if self._run.fatal is not None:
+            self.drop()  # the code is not to be trusted: whatever ends from now on is not written
         rows = self._rows
         if not rows and outcome is None and not self._calls:
             return
@@ -119,7 +140,7 @@ class Outgoing:
             self._outcome = outcome or self._outcome
             return
         if not rows and outcome is None:
-            calls, self._calls = self._calls, []
+            calls, self._calls, self._advances = self._calls, [], 0
             if self._in_flight:
                 # Everything gathered is in flight already: wait for the last write.
                 self._in_flight[-1][1].extend(calls)
@@ -135,7 +156,7 @@ class Outgoing:
         write = Write(run.claimed.run, rows, outcome, self._committed, self._refused, self._beside)
         self._beside = None
         self._in_flight.append((self.deliveries, self._calls))
-        self._rows, self.deliveries, self._calls = [], [], []
+        self._rows, self.deliveries, self._calls, self._advances = [], [], [], 0
         run.host.journal.write(write)
 
     def write_alone(self, begin: Callable[[], None]) -> None:
@@ -214,12 +235,13 @@ class Outgoing:
     def _tell_of_many_rows(self) -> None:
         limits = self._run.limits
         if self._active_rows == limits.warn_rows:
-            log.warning(
-                "%s has %d rows of active history, which every wake-up reads again. Put its repetition in `ctx.loop(...)`, "
-                "whose finished turns are forgotten.",
-                self._run.label,
-                self._active_rows,
-            )
+            with offstage():  # it may be the run's own code that has called a step
+                log.warning(
+                    "%s has %d rows of active history, which every wake-up reads again. Put its repetition in `ctx.loop(...)`, "
+                    "whose finished turns are forgotten.",
+                    self._run.label,
+                    self._active_rows,
+                )
         elif self._active_rows > limits.max_rows:
             self._run.note_fatal(
                 EngineError(

@@ -273,6 +273,8 @@ class Run:
         """The run ends with this error, whatever the code does."""
         if self.fatal is None:
             self.fatal = error
+            if not self._pumping:
+                self.host.schedule(self)
 
     def replays_at_once(self, seq: int | None) -> bool:
         """Whether the running task, were it to wait for the recorded result of this place, would be the next to go on, with it.
@@ -393,8 +395,8 @@ class Run:
 
     def advance_after_writes(self, advance: Advance) -> None:
         """Hand over an advancement once all rows gathered so far are committed."""
-        self.advancing += 1
-        self.after_commit(lambda: self.host.loops.advance(advance))
+        self.outgoing.advance_after(advance)
+        self.flush_soon()
 
     def advanced(self, moved: int) -> None:
         """One advancement has committed; so many rows have left active history."""
@@ -450,16 +452,13 @@ class Run:
             or self._waits.short
             or self.order.on_their_way
             or self.outgoing.awaited
+            or self.outgoing.calls_in_flight
             or self.loop.frozen
             or self.crossings.busy
         )
         if not waiting:
-            if self._waits.parked:
-                self._write_outcome(self._waits.suspension(self.claimed.mailbox))
-                return
-            if not self.outgoing.calls_in_flight:
-                self._write_outcome(stuck(self))
-                return
+            self._write_outcome(self._waits.suspension(self.claimed.mailbox) if self._waits.parked else stuck(self))
+            return
         if self._waits.moments or self._waits.timer is not None:
             self._waits.set_timer()
         self.outgoing.flush()
@@ -486,10 +485,12 @@ class Run:
     def _end(self, root: asyncio.Task[Any]) -> None:
         if isinstance(self.fatal, LeaseLost):
             self.lost(self.fatal)
-        elif self.advancing or self.crossings.in_flight:
+            return
+        if self.fatal is not None:
+            self.outgoing.drop()  # what this pump has gathered is not written, nor handed over
+        if self.advancing or self.crossings.in_flight:
             # The lease is kept until that is done, which schedules this run again.
-            if self.fatal is None:
-                self.outgoing.flush()
+            self.outgoing.flush()
         else:
             self._write_outcome(outcome_of(self, root))
 

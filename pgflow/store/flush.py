@@ -327,7 +327,7 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T]) -> T:
 
     def watch_writing() -> None:
         if wanted & Wait.W:
-            loop.add_writer(socket, go_on, Ready.W)
+            loop.add_writer(socket, go_on, Ready.W)  # noqa: F821 — it is gone only when nothing is awaited any more
         else:
             loop.remove_writer(socket)
 
@@ -355,6 +355,8 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T]) -> T:
             if not ended.done() or ended.cancelled():
                 watch_no_more()
         raise
+    finally:
+        del go_on  # it and what it calls know each other, and the answers with them
 
 
 def _read(connection: AsyncConnection | Connection, results: Sequence[Sequence[PGresult]]) -> list[Answer]:
