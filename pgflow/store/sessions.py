@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from typing import Any, Protocol, TypeVar
 
 import psycopg
@@ -170,8 +170,17 @@ class ThreadSession:
 
     async def abort(self, work: Future[Any]) -> None:
         """Cancel the statement under way and cut the connection, which `work` then finds broken."""
-        connection = self.connection
-        work.add_done_callback(lambda _: connection.close())
+        connection, block, self._block = self.connection, self._block, None
+
+        def leave(_: object) -> None:
+            """Once nobody uses it: a block that is left to the collector would tell there that its connection is gone."""
+            connection.close()
+            error = psycopg.Rollback()
+            with suppress(psycopg.Error):
+                if block is not None:
+                    block.__exit__(type(error), error, None)
+
+        work.add_done_callback(leave)
         try:
             await asyncio.to_thread(connection.cancel_safe, timeout=BREAK_OFF)
         except psycopg.Error:

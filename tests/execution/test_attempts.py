@@ -16,9 +16,11 @@ from pgflow.execution.activity_context import ActivityContext
 from pgflow.execution.attempts import ActivityCall, ActivityRunner
 
 incomparable: contextvars.ContextVar[object] = contextvars.ContextVar("incomparable")
+listed: contextvars.ContextVar[list[int]] = contextvars.ContextVar("listed")
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="untouched")
 
 
+LIST: list[int] = []
 NO_TRANSACTIONS: Any = None
 
 
@@ -239,3 +241,57 @@ async def test_variables_that_cannot_be_compared_are_a_trace(attempts: Attempts)
         made.start(activity)
     assert await made.ended() == ["null", '"untouched"'] * 2
     made.close()
+
+
+@pgflow.activity
+async def writes_an_equal_list(ctx: pgflow.ActivityContext) -> None:
+    listed.set([])
+
+
+@pgflow.activity
+async def reads_the_same_list(ctx: pgflow.ActivityContext) -> bool:
+    return listed.get() is LIST
+
+
+async def test_a_variable_with_an_equal_value_is_a_trace(attempts: Attempts) -> None:
+    attempts.close()
+    listed.set(LIST)
+    made = Attempts()
+    for activity in (writes_an_equal_list, reads_the_same_list, writes_an_equal_list, reads_the_same_list):
+        made.start(activity)
+    assert await made.ended() == ["null", "true"] * 2
+    made.close()
+
+
+@pgflow.activity
+def runs_out(ctx: pgflow.ActivityContext) -> None:
+    next(iter(()))
+
+
+@pgflow.activity
+async def breaks_off(ctx: pgflow.ActivityContext) -> None:
+    await asyncio.sleep(0)
+    raise GeneratorExit
+
+
+@pgflow.activity(timeout=0.2)
+async def outlasts(ctx: pgflow.ActivityContext) -> None:
+    """On Python 3.11 and 3.12 a TaskGroup that failed leaves its task counted as cancelled."""
+
+    async def fail() -> None:
+        raise ValueError
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+            group.create_task(asyncio.sleep(60))
+    except* ValueError:
+        pass
+    await asyncio.sleep(60)
+
+
+async def test_failures_that_mean_something_to_the_interpreter(attempts: Attempts) -> None:
+    for activity in (runs_out, breaks_off, outlasts, read):
+        attempts.start(activity)
+    ended = await attempts.ended()
+    assert sorted(type(result).__name__ for result in ended) == ["GeneratorExit", "RuntimeError", "TimeoutError", "str"]

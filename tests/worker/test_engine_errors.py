@@ -59,3 +59,21 @@ async def test_one_that_cannot_even_be_failed_ends_the_worker(
     assert scene.all("SELECT 1 FROM runs WHERE worker_id IS NOT NULL") == []
     async with pgflow.Worker(scene.database.dsn, workflows=[flows.sums, flows.sleeper]):
         assert [await handle.output(30) for handle in handles] == [3, 20]
+
+
+@pgflow.workflow
+async def refused_behind_an_advancement(ctx: pgflow.WorkflowContext) -> None:
+    async def turn(ctx: pgflow.WorkflowContext, state: int) -> pgflow.Continue[int]:
+        if state == 2:
+            await asyncio.sleep(1)
+        await ctx.activity(flows.add, 1, 2)
+        return pgflow.Continue(state + 1)
+
+    await ctx.loop(turn, 0, commit_interval=2)
+
+
+async def test_a_refusal_in_the_pump_that_hands_over_an_advancement(client: pgflow.Client, scene: Scene) -> None:
+    async with pgflow.Worker(scene.database.dsn, workflows=[refused_behind_an_advancement], grace=0.1):
+        handle = await client.dispatch(refused_behind_an_advancement)
+        with pytest.raises(pgflow.WorkflowFailed, match="NondeterminismError"):
+            await handle.output(20)
