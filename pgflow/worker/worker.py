@@ -8,7 +8,6 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -91,7 +90,7 @@ class Worker:
             lease=seconds(lease, "lease"),
             grace=seconds(grace, "grace"),
             poll=poll,
-            limits=replace(Limits(), payload=payload_limit, max_rows=max_active_rows),
+            limits=Limits(payload=payload_limit, warn_rows=max(1, max_active_rows // 10), max_rows=max_active_rows),
         )
         warm_up()
         self._database = Database(dsn, schema, self._settings.lease)

@@ -35,6 +35,14 @@ async def one(ctx: pgflow.ActivityContext) -> int:
 
 
 @pgflow.workflow
+async def many_rows(ctx: pgflow.WorkflowContext) -> int:
+    async def quiet(ctx: pgflow.WorkflowContext) -> int:
+        return 1
+
+    return sum([await ctx.branch(quiet) for _ in range(20)]) + await ctx.activity(one)
+
+
+@pgflow.workflow
 async def adding(ctx: pgflow.WorkflowContext) -> Told:
     return Told(number=await ctx.activity(one) + await ctx.activity(one))
 
@@ -74,3 +82,26 @@ async def test_tasks_logs_and_encoders_find_the_workers_loop(dsn: str, monkeypat
         log.removeHandler(handler)
     assert len(found) > 100
     assert {loop is asyncio.get_running_loop() for loop in found} == {True}
+
+
+class Handing(logging.Handler):
+    """Hands what is told to the running loop, as an application's queue of records would."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "rows of active history" in record.getMessage():
+            loop = asyncio.get_running_loop()
+            loop.call_soon_threadsafe(found.append, loop)
+
+
+async def test_the_warning_of_many_rows_finds_the_workers_loop(dsn: str) -> None:
+    """Branches gather their rows while the run's code calls them."""
+    found.clear()
+    handler, log = Handing(), logging.getLogger("pgflow")
+    log.addHandler(handler)
+    try:
+        worker = pgflow.Worker(dsn, workflows=[many_rows], max_active_rows=100)
+        async with pgflow.Client(dsn) as client, worker:
+            assert await (await client.dispatch(many_rows)).output(timeout=20) == 21
+    finally:
+        log.removeHandler(handler)
+    assert found == [asyncio.get_running_loop()]
