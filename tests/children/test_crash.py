@@ -9,7 +9,7 @@ import pytest
 
 import pgflow
 from pgflow import faults
-from tests.children.flows import WORKFLOWS, family, only_one, parent
+from tests.children.flows import WORKFLOWS, branches, family, only_one, parent
 from tests.crashing import until_killed
 from tests.waiting import status
 
@@ -35,15 +35,17 @@ async def test_killed_around_the_start_of_the_child(dsn: str, point: str, starte
         assert children(dsn) == 1
 
 
-@pytest.mark.parametrize("passing", [1, 2, 3, 4])
+@pytest.mark.parametrize("passing", [1, 2, 3, 4, 5])
 async def test_killed_at_any_write_of_a_family(dsn: str, passing: int) -> None:
-    """There are four at the least: the children's steps (their starts may be in the same batch), their ends, what was heard, the end."""
+    """A family takes four or more, as its children's steps are in the batch of their starts or not; the other one takes five to start its own."""
     async with pgflow.Client(dsn) as client:
+        one_by_one = await client.dispatch(branches, 5)
         handle = await client.dispatch(family, 30)
         await until_killed(dsn, MODULE, "journal.after", passing)
         async with pgflow.Worker(dsn, workflows=WORKFLOWS):
             assert await handle.output(timeout=30) == sum(2 * i for i in range(30))
-        assert children(dsn) == 30
+            assert await one_by_one.output(timeout=30) == [0, 2, 4, 6, 8, 200]
+        assert children(dsn) == 30 + 6
 
 
 async def test_killed_between_the_start_of_a_unique_child_and_its_row(dsn: str) -> None:
