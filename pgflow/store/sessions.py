@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import psycopg
@@ -97,8 +98,7 @@ class AsyncSession:
         """Commit or roll back, once."""
         block, self._block = self._block, None
         assert block is not None
-        error = None if commit else psycopg.Rollback()
-        await block.__aexit__(None if error is None else type(error), error, None)
+        await block.__aexit__(*_ending(commit))
 
     def restore(self) -> None:
         """Undo what an activity may have set on the connection object."""
@@ -106,8 +106,11 @@ class AsyncSession:
         self.connection.cursor_factory = psycopg.AsyncCursor
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and leave a block that is open, which would complain of that when it is collected."""
         await self.connection.close()
+        if self._block is not None:
+            with suppress(psycopg.Error):
+                await self.end(commit=False)
 
     async def abort(self, work: Future[Any]) -> None:
         """Close the connection: an async activity has ended when its task has."""
@@ -153,11 +156,12 @@ class ThreadSession:
 
     async def end(self, *, commit: bool) -> None:
         """Commit or roll back, once."""
+        await _in_thread(self._executor, partial(self._leave, commit))
+
+    def _leave(self, commit: bool) -> None:
         block, self._block = self._block, None
         assert block is not None
-        error = None if commit else psycopg.Rollback()
-        kind = None if error is None else type(error)
-        await _in_thread(self._executor, lambda: block.__exit__(kind, error, None))
+        block.__exit__(*_ending(commit))
 
     def restore(self) -> None:
         """Undo what an activity may have set on the connection object."""
@@ -165,22 +169,19 @@ class ThreadSession:
         self.connection.cursor_factory = psycopg.Cursor
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and leave a block that is open, which would complain of that when it is collected."""
+        self._close()
+
+    def _close(self) -> None:
         self.connection.close()
+        if self._block is not None:
+            with suppress(psycopg.Error):
+                self._leave(commit=False)
 
     async def abort(self, work: Future[Any]) -> None:
         """Cancel the statement under way and cut the connection, which `work` then finds broken."""
-        connection, block, self._block = self.connection, self._block, None
-
-        def leave(_: object) -> None:
-            """Once nobody uses it: a block that is left to the collector would tell there that its connection is gone."""
-            connection.close()
-            error = psycopg.Rollback()
-            with suppress(psycopg.Error):
-                if block is not None:
-                    block.__exit__(type(error), error, None)
-
-        work.add_done_callback(leave)
+        connection = self.connection
+        work.add_done_callback(lambda _: self._close())
         try:
             await asyncio.to_thread(connection.cancel_safe, timeout=BREAK_OFF)
         except psycopg.Error:
@@ -190,6 +191,11 @@ class ThreadSession:
                 wire.shutdown(socket.SHUT_RDWR)
         except (psycopg.Error, OSError):
             pass  # closed meanwhile
+
+
+def _ending(commit: bool) -> tuple[type[BaseException] | None, BaseException | None, None]:
+    """What a transaction's block is left with."""
+    return (None, None, None) if commit else (psycopg.Rollback, psycopg.Rollback(), None)
 
 
 async def _in_thread(executor: Executor, work: Callable[[], T]) -> T:
