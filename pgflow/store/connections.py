@@ -19,12 +19,13 @@ from typing import Any
 
 import psycopg
 from psycopg.conninfo import make_conninfo
+from psycopg.rows import TupleRow
 
 from pgflow import faults
 from pgflow.store import pooling
-from pgflow.store.pooling import AsyncConnection, Connection
 
-__all__ = ["AsyncConnection", "Connection", "Database", "Line"]
+AsyncConnection = psycopg.AsyncConnection[TupleRow]
+Connection = psycopg.Connection[TupleRow]
 
 _log = logging.getLogger("pgflow.store")
 

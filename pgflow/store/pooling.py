@@ -8,14 +8,13 @@ name), no setting, no lock, nobody who listens. What a session of our own is giv
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import psycopg
-from psycopg.rows import TupleRow
 
-AsyncConnection = psycopg.AsyncConnection[TupleRow]
-Connection = psycopg.Connection[TupleRow]
+if TYPE_CHECKING:
+    from pgflow.store.connections import AsyncConnection, Connection
 
 _shared: WeakKeyDictionary[AsyncConnection | Connection, bytes | None] = WeakKeyDictionary()
 """Connections through a pooler, and what sets the engine's settings within a transaction; None: there are none to set."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import time
 from datetime import UTC, datetime
+from types import FunctionType, GeneratorType
 from uuid import UUID
 
 import psycopg
@@ -228,3 +230,20 @@ def test_the_same_without_a_loop(dsn: str) -> None:
         made.execute("CREATE TABLE flushed (number int PRIMARY KEY)")
         first, twin, count = flush_blocking(made, (INSERT, {"number": 1}), (INSERT, {"number": 1}), (COUNT, {}))
         assert first == [(1,)] and isinstance(twin, psycopg.errors.UniqueViolation) and count == [(1,)]
+
+
+async def test_answers_are_not_left_to_the_collector(connection: AsyncConnection) -> None:
+    async with connection:
+        await flush(connection, (COUNT, {}))
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            await flush(connection, (COUNT, {}), (COUNT, {}))
+            gc.collect()
+            left = [found for found in gc.garbage if isinstance(found, FunctionType | GeneratorType)]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+        assert left == []
