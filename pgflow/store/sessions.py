@@ -82,8 +82,9 @@ class AsyncSession:
 
     async def begin(self) -> None:
         """Begin a transaction."""
-        block = self._block = self.connection.transaction()
+        block = self.connection.transaction()
         await block.__aenter__()
+        self._block = block  # one that could not be entered cannot be left
 
     async def execute(self, statement: bytes, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """A statement's rows."""
@@ -139,8 +140,12 @@ class ThreadSession:
 
     async def begin(self) -> None:
         """Begin a transaction."""
-        block = self._block = self.connection.transaction()
-        await _in_thread(self._executor, block.__enter__)
+        await _in_thread(self._executor, self._enter)
+
+    def _enter(self) -> None:
+        block = self.connection.transaction()
+        block.__enter__()
+        self._block = block  # one that could not be entered cannot be left
 
     async def execute(self, statement: bytes, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """A statement's rows."""

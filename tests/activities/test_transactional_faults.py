@@ -188,6 +188,17 @@ async def test_a_session_killed_before_its_commit(scene: Scene, client: pgflow.C
     assert effects(scene) == [("room", 2)]
 
 
+@pytest.mark.parametrize("thread", [False, True])
+async def test_a_session_that_broke_while_idle_costs_no_attempt(scene: Scene, client: pgflow.Client, thread: bool) -> None:
+    async with worker(scene):
+        for number in (1, 2):
+            handle = await client.dispatch(flows.booking, thread=thread)
+            assert await handle.output(20) == [1, "room booked", 2]
+            await until(lambda: scene.one(f"SELECT count(*) {BACKENDS} AND state = 'idle'") == 1, "it is idle")
+            scene.do(f"SELECT pg_terminate_backend(pid) {BACKENDS}")
+            assert effects(scene) == [("room", 1)] * number
+
+
 # Others of its workflow
 
 
