@@ -186,7 +186,8 @@ def work(token: str, point: str, passing: int, ready: int) -> None:
 
 
 async def _serve(ready: int) -> None:
-    worker = pgflow.Worker(os.environ[load.VARIABLE], workflows=load.WORKFLOWS, threads=4, concurrency=200)
+    dsn = os.environ.get(load.THROUGH) or os.environ[load.VARIABLE]
+    worker = pgflow.Worker(dsn, workflows=load.WORKFLOWS, threads=4, concurrency=200)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
     running = asyncio.create_task(worker.run())
     begun = asyncio.create_task(worker.ready.wait())

@@ -17,6 +17,8 @@ import psycopg
 import pgflow
 
 VARIABLE = "PGFLOW_KILL_DSN"
+THROUGH = "PGFLOW_KILL_THROUGH"
+"""The environment variable of the DSN that workers use, if it is another than that of the side tables."""
 TOKEN = uuid.uuid4().hex  # of this process; the launcher gives each child its own
 
 SIDE_TABLES = """
@@ -37,6 +39,8 @@ CREATE TABLE kills (
 """
 
 QUICKLY = pgflow.RetryPolicy(max_attempts=4, initial=0.02, maximum=0.1)
+AS_OFTEN_AS_IT_TAKES = pgflow.RetryPolicy(max_attempts=100, initial=0.02, maximum=0.1)
+"""For activities that fail when their connection is cut."""
 _NOTE = "INSERT INTO attempts (token, workflow_id, key, name, attempt) VALUES (%s, %s, %s, %s, %s)"
 
 _ENTER = "INSERT INTO public.effects (key, workflow_id) VALUES (%s, %s)"
@@ -101,7 +105,7 @@ async def endless(ctx: pgflow.ActivityContext) -> None:
     await asyncio.Event().wait()
 
 
-@pgflow.activity(transactional=True, retry=QUICKLY)
+@pgflow.activity(transactional=True, retry=AS_OFTEN_AS_IT_TAKES)
 async def enter(ctx: pgflow.ActivityContext, number: int) -> int:
     """An effect in the transaction of its result; the first attempt fails after it."""
     await note(ctx)
@@ -112,7 +116,7 @@ async def enter(ctx: pgflow.ActivityContext, number: int) -> int:
     return number + 1
 
 
-@pgflow.activity(transactional=True)
+@pgflow.activity(transactional=True, retry=AS_OFTEN_AS_IT_TAKES)
 def enter_blocking(ctx: pgflow.ActivityContext, number: int) -> int:
     note_blocking(ctx)
     ctx.connection.execute(_ENTER, [ctx.id, ctx.workflow_id])

@@ -19,6 +19,7 @@ import psycopg
 import pgflow
 from tests.kill import load
 from tests.kill.invariants import violations
+from tests.kill.wire import Wire
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -42,7 +43,7 @@ class Storm:
 class Weather:
     """The launcher's process, and what it tells."""
 
-    def __init__(self, dsn: str, workers: int, mean_life: float, seed: int, log: Path) -> None:
+    def __init__(self, dsn: str, through: str | None, workers: int, mean_life: float, seed: int, log: Path) -> None:
         self.storm = Storm()
         self._sql = psycopg.connect(dsn, autocommit=True)
         self._errors = log.open("w")
@@ -51,7 +52,7 @@ class Weather:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={**os.environ, load.VARIABLE: dsn},
+            env={**os.environ, load.VARIABLE: dsn, **({} if through is None else {load.THROUGH: through})},
             cwd=ROOT,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -106,32 +107,36 @@ def rage(
     *,
     kills: int,
     seed: int,
+    ends: int = 0,
     workers: int = 4,
     mean_life: float = 0.6,
     live: int = 100,
     until: float = float("inf"),
+    through: Wire | None = None,
 ) -> Storm:
-    """Keep so many workflows live, and kill workers, until so many have died; then let everything end, and judge it.
+    """Keep so many workflows live, and kill workers, until enough have died; then let everything end, and judge it.
 
     Parameters:
         dsn: a database with the schema and nothing in it.
         log: where the workers' errors go.
         kills: how many must die.
         seed: of what is started and who dies.
+        ends: how many workflows must have ended before it may be calm.
         workers: how many run at a time.
         mean_life: seconds that a worker lives.
         live: workflows that have not ended, at most.
         until: the monotonic time at which the storm ends even with fewer deaths.
+        through: the wire by which workers reach the database; it is calm when the storm is.
     """
     chance = random.Random(seed)
     with psycopg.connect(dsn, autocommit=True) as sql:
         sql.execute(load.SIDE_TABLES.encode())
-        weather = Weather(dsn, workers, mean_life, seed, log)
+        weather = Weather(dsn, None if through is None else through.dsn, workers, mean_life, seed, log)
         storm = weather.storm
         patience = _Patience(sql)
         try:
             with pgflow.SyncClient(dsn) as client:
-                while weather.kills < kills and time.monotonic() < until and weather.alive:
+                while (weather.kills < kills or patience.ended < ends) and time.monotonic() < until and weather.alive:
                     missing = live - patience.look()
                     if missing >= live // 5:
                         for workflow in load.ROOTS:
@@ -139,6 +144,8 @@ def rage(
                             client.dispatch_many(workflow, [{"number": number} for number in numbers])
                     time.sleep(0.05)  # the pace of the load, not a wait for anything
                 weather.order("calm")
+                if through is not None:
+                    through.calm = True
                 while patience.look():
                     time.sleep(0.05)
             weather.end()
@@ -154,7 +161,8 @@ class _Patience:
 
     def __init__(self, sql: psycopg.Connection[Any]) -> None:
         self._sql = sql
-        self._ended = -1
+        self.ended = -1
+        """How many workflows have ended."""
         self._since = time.monotonic()
 
     def look(self) -> int:
@@ -166,8 +174,8 @@ class _Patience:
         row = self._sql.execute("SELECT count(*) FILTER (WHERE status IS NULL), count(status) FROM pgflow.workflows").fetchone()
         assert row is not None
         left, ended = row
-        if ended != self._ended or not left:
-            self._ended, self._since = ended, time.monotonic()
+        if ended != self.ended or not left:
+            self.ended, self._since = ended, time.monotonic()
         elif time.monotonic() - self._since > PATIENCE:
             stuck = self._sql.execute(
                 "SELECT r.workflow_id::text, r.name, r.status, r.worker_id, r.epoch, r.wake_at::text, now()::text, "
