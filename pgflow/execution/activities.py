@@ -184,6 +184,8 @@ class ActivityStep(Step):
 
         def committed(write: Write, at: datetime) -> None:
             run.host.observe_time(at)
+            if run.closed:  # whoever has the workflow now finds the row
+                return
             delivery.committed, delivery.at = True, at
             new = not self.recorded
             self.scope.recorded_alone(self)

@@ -92,6 +92,29 @@ async def test_a_slow_one_holds_up_nobody(scene: Scene, client: pgflow.Client) -
     assert statuses(scene) == [("1", "completed"), ("2", "cancelled")]
 
 
+# The run leaves memory while the commit is on its way
+
+
+@pytest.mark.parametrize("thread", [False, True])
+async def test_a_commit_of_a_run_that_has_left_memory(
+    scene: Scene, client: pgflow.Client, thread: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The worker drops its runs, as it does when it cannot trust its lease any more: the commit stands, and nobody stumbles over it."""
+    gate = Gate()
+    with faults.install({"transactions.after_commit": gate}):
+        async with worker(scene) as first:
+            handle = await client.dispatch(flows.booking, thread=thread)
+            await gate.reached.wait()
+            assert first._tenure is not None
+            first._tenure._discard()
+            gate.open.set()
+            await until(lambda: scene.one(f"SELECT count(*) {BACKENDS} AND state <> 'idle'") == 0, "the end of the transaction")
+    async with worker(scene):
+        await handle.output(30)
+    assert len(effects(scene)) == len({what for what, _ in effects(scene)})
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
+
+
 # The lease is lost between the write and the commit
 
 
