@@ -109,6 +109,7 @@ class Journal:
         bound: int = BOUND,
         hints: Hints | None = None,
         on_batch: Callable[[int, int], None] | None = None,
+        on_told: Callable[[], None] | None = None,
         on_death: Callable[[BaseException], None] | None = None,
     ) -> None:
         """
@@ -120,6 +121,7 @@ class Journal:
             bound: Rows and outcomes that may wait before `room` holds callers up.
             hints: Tells that workflows have ended; None: nobody waits for that.
             on_batch: Called after each committed batch with its numbers of runs and rows (metrics, hints).
+            on_told: Called when the ends of workflows may have been told to others that found them in place of a child of their own.
             on_death: Called when the journal stops by an error of its own: it writes nothing more.
         """
         self._database = database
@@ -130,6 +132,7 @@ class Journal:
         self._max_bytes = max_bytes
         self._hints = hints
         self._on_batch = on_batch
+        self._on_told = on_told
         self._on_death = on_death
         self._line = Line(database, "journal")
         self._waiting: deque[Write] = deque()
@@ -375,7 +378,7 @@ class Journal:
                 part for part in parts if any(id(write) in self._doubtful for write in part.writes)
             ]
             if doubtful:
-                answer = await self._send_again(parts, statement, parameters)
+                answer = await self._send_again(parts, ended, statement, parameters)
                 if self._hints is not None:
                     self._hints.done(*ended)
                 return answer
@@ -386,10 +389,16 @@ class Journal:
         tell_of_lost_hints(told)
         if self._hints is not None and not hint:
             self._hints.done(*ended)
-        return _read(parts, *found)
+        return self._read(parts, ended, *found)
+
+    def _read(self, parts: Sequence[Part], ended: Sequence[str], *found: Any) -> _Answer:
+        *fenced, awaited = found
+        if awaited and ended and self._on_told is not None:
+            self._on_told()
+        return _read(parts, *fenced)
 
     async def _send_again(
-        self, parts: list[Part], statement: bytes, parameters: dict[str, Any]
+        self, parts: list[Part], ended: Sequence[str], statement: bytes, parameters: dict[str, Any]
     ) -> _Answer:
         """Write a batch of which some may be durable already, and tell when it became so."""
         writes = [write for part in parts for write in part.writes]
@@ -407,7 +416,7 @@ class Journal:
         await faults.reach("journal.after")
         found = await written.fetchone()
         assert found is not None
-        answer = _read(parts, *found)
+        answer = self._read(parts, ended, *found)
         moments: dict[int, datetime] = dict(await times.fetchall())
         numbers = {id(write): number for number, write in enumerate(writes)}
         fate = {parts[number - 1].key: rest for number, *rest in await fates.fetchall()}

@@ -101,7 +101,7 @@ class Tenure:
         self.limits = settings.limits
         """Bounds of one workflow."""
         self.journal = Journal(
-            database, worker_id, hints=notifier, on_batch=self._written, on_death=on_death
+            database, worker_id, hints=notifier, on_batch=self._written, on_told=self.asked, on_death=on_death
         )
         """Where runs hand over rows and outcomes."""
         self.loops = LoopAdvancer(database, worker_id, on_death=on_death)

@@ -50,6 +50,23 @@ async def test_one_that_a_client_started_is_found(dsn: str) -> None:
             await second.output(timeout=20)
 
 
+@pytest.mark.parametrize("cached", [1000, 0])
+@pytest.mark.parametrize("end", ["signal", "cancel"])
+async def test_who_found_it_hears_of_its_end_without_a_poll(dsn: str, end: str, cached: int) -> None:
+    """The worker polls once an hour: what the finder hears, it is told."""
+    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=WORKFLOWS, cached=cached, poll=3600):
+        started = await client.dispatch(waiting, tags=ONLY, unique=True)
+        handle = await client.dispatch(only_one)
+        await status(client, handle, "sleeping")
+        if end == "signal":
+            await client.signal(Go(), to=started.id)
+            assert await handle.output(timeout=30) == f"{started.id} went"
+        else:
+            await client.cancel(started.id)
+            with pytest.raises(pgflow.WorkflowFailed, match="WorkflowCancelled"):
+                await handle.output(timeout=30)
+
+
 async def test_one_that_ends_while_it_is_found(dsn: str) -> None:
     """It ends between being found and being asked to tell: who awaits it finds it ended."""
     async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=WORKFLOWS):

@@ -1,5 +1,6 @@
 -- What the worker needs to know: the time, and if not every run was written for, which ones were, and which of the
--- others are still this worker's, as far as this statement's snapshot tells (then their row was only busy).
+-- others are still this worker's, as far as this statement's snapshot tells (then their row was only busy). And whether any of
+-- those written for has waiters, who were told of its end if this was it.
 SELECT
     now() AS at,
     (SELECT count(*) FROM fenced) AS fenced,
@@ -13,4 +14,5 @@ SELECT
                 SELECT FROM {schema}.runs AS r
                 WHERE r.workflow_id = asked.workflow_id AND r.worker_id = %(worker)s::bigint AND r.epoch = asked.epoch
                 OFFSET 0)
-              AND NOT EXISTS (SELECT FROM fenced WHERE fenced.run = asked.run)) END AS busy_runs
+              AND NOT EXISTS (SELECT FROM fenced WHERE fenced.run = asked.run)) END AS busy_runs,
+    (SELECT bool_or(fenced.waiters IS NOT NULL) FROM fenced) AS awaited
