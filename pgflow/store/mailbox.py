@@ -92,7 +92,7 @@ class Mailbox:
     def _add(
         self, delivery: Delivery, rows: list[tuple[Any, ...]], looked_at: float
     ) -> None:
-        for _, _, _, _, _, id, queue, status, worker, epoch, after, mailbox, cancel, *signal in rows:
+        for _, _, _, _, _, id, queue, status, worker, epoch, after, mailbox, cancel, pause, *signal in rows:
             if id is None:
                 continue
             if status == "pending":
@@ -102,7 +102,7 @@ class Mailbox:
             elif status == "running":
                 last = delivery.arrived[-1] if delivery.arrived else None
                 if last is None or last.workflow_id != id or last.mailbox != mailbox:
-                    last = Arrived(id, epoch, after, mailbox, cancel, looked_at=looked_at)
+                    last = Arrived(id, epoch, after, mailbox, cancel, pause, looked_at=looked_at)
                     delivery.arrived.append(last)
                 if signal[0] is not None:
                     last.signals.append(Signal(*signal))

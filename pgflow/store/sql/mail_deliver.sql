@@ -2,6 +2,8 @@
 -- arrived; a request to cancel becomes a flag; the end of a child takes a number as well. Who sleeps on it is woken. All
 -- of that under the receiver's row lock; receivers that somebody else has locked are left for later, and what was sent
 -- to workflows that have ended is marked so.
+-- What counts is what this statement has numbered, or taken under a lock, never what it has seen: its snapshot may be older than
+-- the locks, and somebody else may have delivered the same in between. Numbers have gaps then; only their order means anything.
 -- Signals are reached by their ids, one by one (num_nonnulls hides the index of undelivered ones), and sets are hashed (IN ...
 -- IS NOT TRUE): statistics say that hardly anything is ever undelivered, and a plan made by them compares all with all.
 WITH mail AS MATERIALIZED (
@@ -48,14 +50,14 @@ orphans AS MATERIALIZED (
     SELECT s.id
     FROM {schema}.signals AS s
     JOIN mail ON mail.id = s.id
-    WHERE num_nonnulls(s.number) = 0 AND (mail.workflow_id IN (SELECT present.workflow_id FROM present)) IS NOT TRUE
+    WHERE num_nonnulls(s.number, s.dropped_at) = 0 AND (mail.workflow_id IN (SELECT present.workflow_id FROM present)) IS NOT TRUE
     FOR NO KEY UPDATE OF s SKIP LOCKED
 ),
 returned AS (
     UPDATE {schema}.signals AS s SET dropped_at = now() FROM orphans WHERE s.id = orphans.id
 ),
 done AS MATERIALIZED (
-    SELECT q.id
+    SELECT q.id, q.workflow_id, q.kind
     FROM {schema}.requests AS q
     JOIN asks ON asks.id = q.id
     WHERE EXISTS (SELECT FROM locked WHERE locked.workflow_id = asks.workflow_id)
@@ -66,16 +68,18 @@ answered AS (
     DELETE FROM {schema}.requests AS q USING done WHERE q.id = done.id
 ),
 news AS MATERIALIZED (
-    SELECT locked.workflow_id, coalesce(letters.count, 0) + coalesce(wants.child::int, 0) AS count, letters.names,
+    SELECT locked.workflow_id, coalesce(letters.last - locked.mailbox, 0) + coalesce(wants.child::int, 0) AS count, letters.names,
            coalesce(wants.child, false) AS child, coalesce(wants.cancel, false) AS cancel
     FROM locked
     LEFT JOIN (
-        SELECT mail.workflow_id, count(*) AS count, array_agg(mail.name) AS names FROM mail GROUP BY mail.workflow_id
+        SELECT numbered.workflow_id, max(numbered.number) AS last, array_agg(numbered.name) AS names
+        FROM numbered GROUP BY numbered.workflow_id
     ) AS letters ON letters.workflow_id = locked.workflow_id
     LEFT JOIN (
-        SELECT asks.workflow_id, bool_or(asks.kind = 'child') AS child, bool_or(asks.kind = 'cancel') AS cancel
-        FROM asks GROUP BY asks.workflow_id
+        SELECT done.workflow_id, bool_or(done.kind = 'child') AS child, bool_or(done.kind = 'cancel') AS cancel
+        FROM done GROUP BY done.workflow_id
     ) AS wants ON wants.workflow_id = locked.workflow_id
+    WHERE letters.workflow_id IS NOT NULL OR wants.workflow_id IS NOT NULL
 ),
 told AS (
     UPDATE {schema}.runs AS r SET
@@ -92,12 +96,12 @@ told AS (
             ELSE r.wake_at END
     FROM news
     WHERE r.workflow_id = news.workflow_id AND EXISTS (SELECT FROM locked)
-    RETURNING r.workflow_id, r.queue, r.status, r.worker_id, r.epoch, r.mailbox, r.cancel_requested, news.count
+    RETURNING r.workflow_id, r.queue, r.status, r.worker_id, r.epoch, r.mailbox, r.cancel_requested, r.pause_requested, news.count
 )
 SELECT
     page.signals, page.last_signal, page.requests, page.last_request, page.passed_over,
     told.workflow_id, told.queue, told.status, told.worker_id, told.epoch, told.mailbox - told.count, told.mailbox,
-    told.cancel_requested, numbered.id, numbered.number, numbered.name, numbered.body
+    told.cancel_requested, told.pause_requested, numbered.id, numbered.number, numbered.name, numbered.body
 FROM (
     SELECT (SELECT count(*)::int FROM mail) AS signals, (SELECT max(arrival) FROM mail) AS last_signal,
            (SELECT count(*)::int FROM asks) AS requests, (SELECT max(id) FROM asks) AS last_request,
