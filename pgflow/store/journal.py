@@ -420,11 +420,11 @@ class Journal:
         moments: dict[int, datetime] = dict(await times.fetchall())
         numbers = {id(write): number for number, write in enumerate(writes)}
         fate = {parts[number - 1].key: rest for number, *rest in await fates.fetchall()}
-        ended = {part.key: _ended(part, *fate[part.key]) for part in parts}
+        confirmed = {part.key: _ended(part, *fate[part.key]) for part in parts}
         settled: list[Verdict] = []
         for write, verdict in ((write, verdict) for writes, verdict in answer.settled for write in writes):
             if isinstance(verdict, LeaseLost):
-                verdict = ended[write.run] or verdict
+                verdict = confirmed[write.run] or verdict
             if isinstance(verdict, datetime):
                 verdict = moments.get(numbers[id(write)], verdict)
             settled.append(([write], verdict))
