@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging.config
 import os
+from typing import Any
 
 import psycopg
 from alembic import context
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateSchema
 
+from pgflow.store import migrating, version_table
 from pgflow.store.compatibility import check_server
 from pgflow.store.schema import make_metadata
 
@@ -34,16 +36,49 @@ def migrate(connection: Connection | None) -> None:
         dialect_opts={"paramstyle": "named"},
         literal_binds=connection is None,
         target_metadata=make_metadata(schema),
+        version_table=version_table.NAME,
         version_table_schema=schema,
         # For `alembic check` and `alembic revision --autogenerate`: this schema and no other.
         include_schemas=True,
         include_name=lambda name, kind, parents: kind != "schema" or name == schema,
         output_buffer=config.output_buffer,
+        on_version_apply=identify,
     )
     with context.begin_transaction():
         if connection is None:
-            context.execute(CreateSchema(schema, if_not_exists=True))
+            begin_script()
+        else:
+            identify_row(connection)
         context.run_migrations()
+
+
+def begin_script() -> None:
+    """Begin a script for a DBA, who may have it from any revision on."""
+    start = context.get_starting_revision_argument()
+    if start in (None, "base"):
+        context.execute(CreateSchema(schema, if_not_exists=True))
+        return
+    context.execute(version_table.adopting(schema).replace(":", "\\:"))
+    if start in WITHOUT_KEY:
+        context.execute(version_table.identity(schema).replace(":", "\\:"))
+
+
+WITHOUT_KEY = ("0001", "0002", "0003")
+"""Revisions whose `schema_info` has no key."""
+
+
+def identify(ctx: Any, step: Any, **_: Any) -> None:
+    """After each step: let the next one change the row of `schema_info`, whatever is published."""
+    if ctx.connection is not None and not ctx.as_sql:
+        identify_row(ctx.connection)
+    elif step.up_revision_id in WITHOUT_KEY[:1] and step.is_upgrade:
+        context.execute(version_table.identity(schema).replace(":", "\\:"))
+
+
+def identify_row(connection: Connection) -> None:
+    """Let the row of a `schema_info` without a key be changed under a publication of all tables."""
+    if version_table.lacks_identity(connection.connection.driver_connection, schema):
+        connection.exec_driver_sql(version_table.identity(schema))
 
 
 def connect() -> psycopg.Connection[tuple[object, ...]]:
@@ -64,15 +99,5 @@ if context.is_offline_mode():
     migrate(None)
 else:
     engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
-    with engine.begin() as connection:
-        # Two upgrades at once: the second waits here, and then finds that there is nothing to do. Where there are no
-        # advisory locks, the second fails and changes nothing.
-        may_lock = "SELECT has_function_privilege(to_regprocedure('pg_advisory_xact_lock(bigint)')::oid, 'EXECUTE')"
-        if connection.scalar(text(may_lock)):
-            connection.execute(
-                text("SELECT pg_advisory_xact_lock(hashtextextended(:what, 0))"),
-                {"what": f"pgflow migration of {schema}"},
-            )
-        connection.execute(CreateSchema(schema, if_not_exists=True))
-        migrate(connection)
+    migrating.run(engine, schema, migrate, config.attributes.get("patience", migrating.PATIENCE))
     engine.dispose()

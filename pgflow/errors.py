@@ -7,6 +7,7 @@
       +- WorkflowNotFound        no workflow of that id, or none that matches
       +- SerializationError      a value that cannot be stored, or a stored one that does not fit its type
       +- SchemaOutdated          the database's schema and this code do not go together
+      +- MigrationFailed         the schema could not be changed; nothing was
       +- NonRetryable            raised by an activity: do not try again
       |    +- TransactionMisused   a transactional activity has ended or altered its transaction itself
       +- ActivityCancelled       raised in an activity by its heartbeat: nobody waits for it any more
@@ -87,6 +88,10 @@ class SerializationError(PgflowError):
 
 class SchemaOutdated(PgflowError):
     """The database's schema and this code do not go together: migrate the one or deploy the other."""
+
+
+class MigrationFailed(PgflowError):
+    """The schema could not be changed; nothing was."""
 
 
 class NonRetryable(PgflowError):

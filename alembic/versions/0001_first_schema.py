@@ -556,10 +556,9 @@ def upgrade() -> None:
     op.execute(
         f"INSERT INTO {quoted}.schema_info (version, compatible_from) VALUES ({VERSION}, {COMPATIBLE_FROM})"
     )
-    op.execute(
-        f"COMMENT ON TABLE {quoted}.alembic_version IS 'One row: the migration that the schema is at.'"
-    )
-    op.execute(f"COMMENT ON COLUMN {quoted}.alembic_version.version_num IS 'Its revision.'")
+    versions = f"{quoted}.{op.get_context().version_table}"
+    op.execute(f"COMMENT ON TABLE {versions} IS 'One row: the migration that the schema is at.'")
+    op.execute(f"COMMENT ON COLUMN {versions}.version_num IS 'Its revision.'")
     for name in ("functions.sql", "views.sql"):
         for statement in (OBJECTS / name).read_text(encoding="utf-8").split("--;"):
             filled = statement.strip().rstrip(";").replace("{schema}", quoted)

@@ -6,17 +6,25 @@ The migrations are alembic's. From a checkout they lie in `alembic/`, in an inst
 from __future__ import annotations
 
 import io
+import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 
-from pgflow.errors import PgflowError
+from pgflow.errors import MigrationFailed
+from pgflow.store import version_table
 from pgflow.store.connections import check_dsn
 
 if TYPE_CHECKING:
     from alembic.config import Config
+
+__all__ = ["MigrationFailed", "current", "downgrade", "migrate", "newest", "offline_sql", "upgrade"]
+
+_log = logging.getLogger("pgflow.store")
 
 _one_at_a_time = threading.Lock()
 """Alembic keeps what it is doing in globals of the process."""
@@ -24,39 +32,40 @@ _one_at_a_time = threading.Lock()
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
-class MigrationFailed(PgflowError):
-    """The schema could not be changed; nothing was."""
-
-
-def migrate(dsn: str, schema: str = "pgflow") -> None:
+def migrate(dsn: str, schema: str = "pgflow", *, patience: float | None = None) -> None:
     """Create the schema, or bring it up to date. Two at once are safe: one waits for the other.
 
-    Parameters:
-        dsn: the database, as a postgresql:// URL or key=value words.
-        schema: the name of the schema.
+    It may be called within a migration of the application's own alembic; it works on a connection of its own, and commits by itself.
+
+    Args:
+        dsn: The database, as a postgresql:// URL or key=value words.
+        schema: The schema's name. It may be one that is there already, such as `public`, if nothing in it has a name that pgflow needs.
+        patience: Seconds to go on trying while others hold its tables, 60 if not given.
 
     Raises:
-        ValueError: the DSN is none, or the schema's name cannot be one.
-        MigrationFailed: a migration failed; nothing was changed.
-        PgflowError: the server is older than PostgreSQL 15.
-        psycopg.OperationalError: the database cannot be reached.
+        ValueError: The DSN is none, or the schema's name cannot be one.
+        MigrationFailed: A migration failed, or the schema is somebody else's; nothing was changed.
+        PgflowError: The server is older than PostgreSQL 15.
+        psycopg.OperationalError: The database cannot be reached.
 
     Example:
         pgflow.migrate("postgresql:///app")
     """
-    upgrade(dsn, schema)
+    upgrade(dsn, schema, patience=patience)
 
 
-def upgrade(dsn: str, schema: str = "pgflow", revision: str = "head") -> None:
-    """Migrate up to a revision."""
+def upgrade(dsn: str, schema: str = "pgflow", revision: str = "head", *, patience: float | None = None) -> None:
+    """Migrate up to a revision. The parameters, and what it raises, are those of `migrate`."""
     check_dsn(dsn)
-    _run(_config(schema, dsn), "upgrade", revision)
+    _run(_config(schema, dsn, patience), "upgrade", revision)
+    _log.info('the schema "%s" is at revision %s', schema, current(dsn, schema))
 
 
-def downgrade(dsn: str, schema: str = "pgflow", revision: str = "-1") -> None:
+def downgrade(dsn: str, schema: str = "pgflow", revision: str = "-1", *, patience: float | None = None) -> None:
     """Migrate down to a revision: "-1" is one step, "base" removes everything but the empty schema."""
     check_dsn(dsn)
-    _run(_config(schema, dsn), "downgrade", revision)
+    _run(_config(schema, dsn, patience), "downgrade", revision)
+    _log.info('the schema "%s" is at revision %s', schema, current(dsn, schema))
 
 
 def offline_sql(schema: str = "pgflow", revision: str = "head") -> str:
@@ -76,16 +85,7 @@ def current(dsn: str, schema: str = "pgflow") -> str | None:
     """The revision that the database's schema is at; None when it was never migrated."""
     check_dsn(dsn)
     with psycopg.connect(dsn) as connection:
-        table = psycopg.sql.Identifier(schema, "alembic_version")
-        there = connection.execute(
-            "SELECT to_regclass(%s)", [table.as_string(connection)]
-        ).fetchone()
-        if there is None or there[0] is None:
-            return None
-        row = connection.execute(
-            psycopg.sql.SQL("SELECT version_num FROM {}").format(table)
-        ).fetchone()
-        return None if row is None else str(row[0])
+        return version_table.look(connection, schema).revision
 
 
 def newest() -> str:
@@ -97,7 +97,7 @@ def newest() -> str:
     return head
 
 
-def _config(schema: str, dsn: str | None) -> Config:
+def _config(schema: str, dsn: str | None, patience: float | None = None) -> Config:
     if not schema or len(schema.encode()) > 63 or any(sign in schema for sign in "\0%{}:\\"):
         raise ValueError(
             f"schema={schema!r}: expected a name of 1 to 63 bytes without percent signs, braces, colons and backslashes"
@@ -108,6 +108,8 @@ def _config(schema: str, dsn: str | None) -> Config:
     config.set_main_option("script_location", str(_location()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes.update(schema=schema, dsn=dsn)
+    if patience is not None:
+        config.attributes["patience"] = patience
     return config
 
 
@@ -124,12 +126,13 @@ def _location() -> Path:
 
 def _run(config: Config, what: str, revision: str, sql: bool = False) -> None:
     # Alembic is imported when it is needed: workers and clients start a third of a second sooner without it.
-    from alembic import command
-    from alembic.util.exc import CommandError
-    from sqlalchemy.exc import DBAPIError
+    with _quiet():
+        from alembic import command
+        from alembic.util.exc import CommandError
+        from sqlalchemy.exc import DBAPIError
 
     try:
-        with _one_at_a_time:
+        with _one_at_a_time, _apart():
             getattr(command, what)(config, revision, sql=sql)
     except DBAPIError as error:
         if isinstance(error.orig, psycopg.OperationalError):
@@ -142,3 +145,39 @@ def _run(config: Config, what: str, revision: str, sql: bool = False) -> None:
             f"{what} to {revision!r} is not possible: {error}. Expected a revision that this code knows "
             "(the newest is `head`); a schema that newer code made is changed back by that code."
         ) from error
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Leave alembic as it was: the application may be in the middle of a migration of its own, which goes by the same globals."""
+    from alembic import context, op
+
+    kept = [(module, dict(vars(module))) for module in (context, op)]
+    try:
+        with _quiet():
+            yield
+    finally:
+        for module, names in kept:
+            vars(module).clear()
+            vars(module).update(names)
+
+
+_TALKATIVE = ("alembic.runtime.migration", "alembic.runtime.plugins")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What alembic tells of each of its steps is not told: one line of our own says what became of them."""
+    thread = threading.get_ident()
+
+    def told_by_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread or record.levelno > logging.INFO
+
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    for logger in loggers:
+        logger.addFilter(told_by_others)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(told_by_others)

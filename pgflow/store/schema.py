@@ -414,7 +414,7 @@ def make_metadata(schema: str | None = None) -> MetaData:
     Table(
         "schema_info",
         metadata,
-        _column("version", Integer(), "The version of this schema.", null=False),
+        _column("version", Integer(), "The version of this schema.", key=True),
         _column(
             "compatible_from",
             Integer(),

@@ -35,7 +35,7 @@ def test_upgrade_current_and_downgrade(database_dsn: str) -> None:
     assert f"is at {NEWEST}; the newest revision is {NEWEST}" in said(pgflow("db", "current", dsn=database_dsn))
     assert "Aborted" in said(pgflow("db", "downgrade", dsn=database_dsn, stdin="n\n"), 1)
     assert migrations.current(database_dsn) == NEWEST
-    for earlier in ("0002", "0001"):
+    for earlier in (f"{number:04}" for number in range(int(NEWEST) - 1, 0, -1)):
         assert said(pgflow("db", "downgrade", "--yes", dsn=database_dsn)) == f'schema "pgflow" is at {earlier}\n'
     assert said(pgflow("db", "downgrade", "--yes", dsn=database_dsn)) == 'schema "pgflow" is at nothing\n'
     assert said(pgflow("db", "upgrade", "--revision", "0001", "--dsn", database_dsn)).endswith("it was at nothing\n")
@@ -88,8 +88,8 @@ def test_a_wrong_schema_and_a_wrong_revision(database_dsn: str) -> None:
 
 def test_a_migration_that_fails(database_dsn: str) -> None:
     with psycopg.connect(database_dsn, autocommit=True) as connection:
-        connection.execute("CREATE SCHEMA pgflow CREATE TABLE runs (mine int)")
-    assert 'nothing was changed: relation "runs" already exists' in said(pgflow("db", "upgrade", dsn=database_dsn), 1)
+        connection.execute("CREATE SCHEMA other CREATE TABLE unlike (mine int); CREATE TYPE other.runs AS ENUM ()")
+    assert 'nothing was changed: type "runs" already exists' in said(pgflow("db", "upgrade", "--schema", "other", dsn=database_dsn), 1)
 
 
 def test_help_imports_no_command(monkeypatch: pytest.MonkeyPatch) -> None:

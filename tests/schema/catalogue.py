@@ -65,5 +65,5 @@ def contents(dsn: str, schema: str = "pgflow", *, tables_only: bool = False) -> 
         found = {}
         for what, query in (_TABLES if tables_only else _TABLES | _OBJECTS).items():
             rows = connection.execute(query.encode(), {"schema": name, "plain": schema}).fetchall()
-            found[what] = [neutral(list(row)) for row in rows if row[0] != "alembic_version"]
+            found[what] = [neutral(list(row)) for row in rows if row[0] != "pgflow_version"]
         return found
