@@ -23,7 +23,7 @@ async def abandon(scope: Scope, steps: list[Step]) -> None:
     unrecorded = any(not step.has_ended_row and not step.finished for step in steps)
     for step in steps:
         step.drop()
-    future: asyncio.Future[None] = run.loop.create_future()
+    future: asyncio.Future[None] = asyncio.Future(loop=run.loop)
     if unrecorded:
         delivery = run.deliver_later(lambda at: resolve(future))
         scope.abandon_rows(steps, delivery.seq)

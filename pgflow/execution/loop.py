@@ -98,7 +98,7 @@ class LoopStep(Step):
             self.scope.run.loop.even_out()
             self.check_not_dropped()
             self.scope.run.order.replay(event.seq, self)
-            return await self._unmoved(lambda: self.scope.run.loop.create_future(), event.loop_seq)
+            return await self._unmoved(lambda: asyncio.Future(loop=self.scope.run.loop), event.loop_seq)
         self.check_not_dropped()
         if event is None:
             self.scope.record(self, self.pending_row())
@@ -115,7 +115,7 @@ class LoopStep(Step):
         limit = run.limits.payload
         index, state, now, seq = self._resume()
         if seq is not None and seq > run.order.passed:
-            await self._unmoved(lambda: run.order.after(seq, run.loop.create_future()), seq)
+            await self._unmoved(lambda: run.order.after(seq, asyncio.Future(loop=run.loop)), seq)
             self.check_not_dropped()
         while True:
             run.loop.even_out()
@@ -192,7 +192,7 @@ class LoopStep(Step):
     async def _end(self, ended: int, state: str, output: str) -> Any:
         run = self.scope.run
         await self.advance_done()
-        future = self.future = run.loop.create_future()
+        future = self.future = asyncio.Future(loop=run.loop)
         self._break = run.reserve(self, lambda at: self.deliver(STATUS_COMPLETED, output, None, at))
         self._advance(ended, state, output, self._break.seq)
         return await future

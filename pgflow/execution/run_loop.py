@@ -14,12 +14,16 @@ import logging
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from threading import get_ident
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from pgflow.errors import EngineError, NondeterminismError
+from pgflow.execution.completing import MAKERS, check_waits, coroutines_to_complete
+from pgflow.execution.generators import close_at_once, collecting, left_generator
+from pgflow.execution.tasks import BLOCK, PLACE_BITS, RunFuture, RunTask
 
 T = TypeVar("T")
 
@@ -75,61 +79,6 @@ _REFUSED = (
     "stop",
     "close",
 )
-
-
-_NUMBER_BITS, _PLACE_BITS = 12, 2**48 - 1
-"""How a task's hash is made up: numbers below decide in the sets of one run; together no more bits than Python keeps."""
-
-_BLOCK = 1 << _NUMBER_BITS
-"""Numbers are taken up again at a multiple of this where replay skips what made tasks before."""
-
-_CHILD_DONE = asyncio.TaskGroup._on_task_done.__code__
-"""What asyncio runs when a child of a group has ended."""
-
-
-class _Task(asyncio.Task[T]):
-    """A task that stands in a set where its number says, not where memory had room for it.
-
-    `TaskGroup` cancels, and `asyncio.wait` gives, what a set of tasks holds; that order has to be the same on replay. So a
-    task is numbered among those that the same task makes, whatever others do meanwhile, and the numbers go on from a
-    multiple of the block after each turn of a loop, since replay skips turns: their lower bits, which decide, are the same.
-    The higher bits tell the runs apart: asyncio keeps all tasks of the process in one set, and were the first tasks of a
-    thousand runs all alike to it, each would be looked for among all the others.
-    """
-
-    __slots__ = ("_hash", "eager", "made", "place")
-
-    def __init__(
-        self,
-        coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
-        place: int,
-        number: int,
-        **options: Any,
-    ) -> None:
-        self._hash = place << _NUMBER_BITS | number
-        self.place = (place * 1_000_003 + number) & _PLACE_BITS
-        """Tells apart what the tasks of a run make: from the seed and the numbers of the tasks above."""
-        self.made = 0
-        """Tasks that this one has made."""
-        self.eager = bool(options.get("eager_start"))
-        """Whether it begins within the code that makes it, which goes on when it first waits."""
-        super().__init__(coro, **options)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        """Request cancellation; the one by which a `TaskGroup` ends its own wait is not counted, where asyncio forgets to take it back.
-
-        Before Python 3.13 it did when a child failed while the block was left already: `cancelling()` stayed one too high, and
-        a timeout around the group took its own cancellation for somebody else's.
-        """
-        asked = super().cancel(msg)
-        if asked and sys.version_info < (3, 13):
-            caller = sys._getframe(1)
-            if caller.f_code is _CHILD_DONE and caller.f_locals["self"]._exiting:
-                self.uncancel()
-        return asked
 
 
 class _Ready(asyncio.Handle):
@@ -205,7 +154,10 @@ class RunLoop(asyncio.AbstractEventLoop):
         fatal: told of a refusal, which ends the run whatever the code does with the exception.
     """
 
-    __slots__ = ("_crowded", "_fatal", "_name", "_ready", "_time", "frozen", "made", "place", "tasks", "thread")
+    __slots__ = (
+        "_crowded", "_discarded", "_fatal", "_left", "_name", "_ready", "_time", "_to_complete", "frozen", "futures", "leaving",
+        "made", "place", "tasks", "thread",
+    )
 
     def __init__(
         self,
@@ -215,7 +167,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         fatal: Callable[[EngineError], None],
     ) -> None:
         self._name = name
-        self.place = seed & _PLACE_BITS
+        self.place = seed & PLACE_BITS
         self._time = time
         self._fatal = fatal
         self._ready: deque[_Ready] = deque()
@@ -226,6 +178,12 @@ class RunLoop(asyncio.AbstractEventLoop):
         """Whether a task waits for something that the code must not be able to observe."""
         self.thread = 0
         """The thread in which code of the run executes at the moment, if any does."""
+        self.futures = 0
+        self.leaving: AsyncGenerator[Any, Any] | None = None
+        """The asynchronous generator that is closed at the moment, since the code has left it before its end."""
+        self._discarded = False
+        self._left: list[AsyncGenerator[Any, Any]] = []
+        self._to_complete: dict[int, tuple[Any, asyncio.Task[Any]]] = {}
 
     def drain(self, deliver_next: Callable[[], bool] | None = None) -> None:
         """Run callbacks until none is ready. To be called from a plain callback on a `stage`, not from within a task.
@@ -237,6 +195,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         if deliver_next is None and not ready:
             return
         asyncio._set_running_loop(self)
+        sys.set_asyncgen_hooks(None, self._close_generator)
         self.thread = get_ident()
         try:
             while True:
@@ -267,12 +226,12 @@ class RunLoop(asyncio.AbstractEventLoop):
     def rests_after(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether no code of the run can go on, were the running task to wait now."""
         # A cancellation that the task has not seen yet finds it where it waits next.
-        return not self._ready and type(task) is _Task and not task.eager and not task._must_cancel  # type: ignore[attr-defined]
+        return not self._ready and type(task) is RunTask and not task.eager and not task._must_cancel  # type: ignore[attr-defined]
 
     def freeze(self) -> asyncio.Future[None]:
         """A future to be awaited at once: no other code of the run goes on before `thaw`, so that the wait leaves no trace."""
         self.frozen = True
-        return self.create_future()
+        return asyncio.Future(loop=self)  # without a number: a replay may not wait here
 
     def thaw(self, future: asyncio.Future[None]) -> None:
         """Let whoever awaits the future go on, before everything else that is ready: as if it had not waited."""
@@ -290,7 +249,8 @@ class RunLoop(asyncio.AbstractEventLoop):
         """
         self._ready.clear()
         self._forget_done()
-        if not self.tasks:
+        self._discarded = True
+        if not (self.tasks or self._left):
             return
         with stage():
             asyncio._set_running_loop(self)
@@ -300,9 +260,42 @@ class RunLoop(asyncio.AbstractEventLoop):
                     tasks, self.tasks = self.tasks, []
                     self._close(tasks)
                     self._forget_done()
+                while self._left:
+                    self._close_quietly(self._left.pop())
             finally:
                 self.thread = 0
         self._ready.clear()
+
+    def _close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """An asynchronous generator is freed that has not come to its end: the code has left it, by `break` for example.
+
+        What its `finally` does at once is done here, as it is of a plain generator. It cannot wait for anything, since nobody waits
+        for it. One that only the collector of circles has found is closed with the run: its moment is none that a replay repeats.
+        """
+        leaving = self.leaving
+        if self._discarded:
+            self._close_quietly(generator)
+        elif collecting() or (leaving is None and self.thread != get_ident()):
+            self._left.append(generator)
+        else:
+            thread, self.thread, self.leaving = self.thread, 0, generator  # it calls no steps
+            try:
+                waits = close_at_once(generator)
+            except EngineError:
+                pass  # the run ends with it
+            except Exception as error:
+                self.call_exception_handler({"message": f"Exception in {generator!r}, left before its end", "exception": error})
+            else:
+                if waits:
+                    self._fatal(left_generator(self._name(), generator))
+            finally:
+                self.thread, self.leaving = thread, leaving
+
+    def _close_quietly(self, generator: AsyncGenerator[Any, Any]) -> None:
+        try:
+            close_at_once(generator)
+        except BaseException as error:  # noqa: BLE001 — user code in a `finally` of a run that is gone
+            log.debug("%s: %r while a generator was closed", self._name(), error)
 
     def _forget_done(self) -> None:
         tasks, self.tasks = self.tasks, []
@@ -345,7 +338,13 @@ class RunLoop(asyncio.AbstractEventLoop):
         return handle
 
     def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
+        try:
+            check_waits(sys._getframe(1))
+        except NondeterminismError as error:
+            self._end_with(error)
+        maker = self._maker()
+        maker.futures += 1
+        return RunFuture(maker.place, maker.futures % BLOCK, self)
 
     def create_task(
         self,
@@ -355,13 +354,37 @@ class RunLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
         **options: Any,
     ) -> asyncio.Task[T]:
+        caller = sys._getframe(1)
+        if caller.f_code in MAKERS:
+            task = self._task_to_complete(coro, caller)
+            if task is not None:
+                return task
+        return self._new_task(coro, name, context, options)
+
+    def _task_to_complete(self, coro: Any, caller: FrameType) -> asyncio.Task[Any] | None:
+        """The task of what `as_completed` was given, if that asks: it makes them in any order, we in the one in which it was given them."""
+        known = self._to_complete.pop(id(coro), None)
+        if known is not None:
+            return known[1]
+        try:
+            given = coroutines_to_complete(caller)
+        except NondeterminismError as error:
+            self._end_with(error)
+        if given is None:
+            return None
+        self._to_complete = {id(one): (one, self._new_task(one, None, None, {})) for one in given}
+        return self._to_complete.pop(id(coro))[1]
+
+    def _new_task(
+        self, coro: Any, name: str | None, context: contextvars.Context | None, options: dict[str, Any]
+    ) -> asyncio.Task[Any]:
         maker = self._maker()
         maker.made += 1
-        number = maker.made % _BLOCK
+        number = maker.made % BLOCK
         if name is None:
-            above = f"{maker.get_name()}." if isinstance(maker, _Task) else "Task-"
+            above = f"{maker.get_name()}." if isinstance(maker, RunTask) else "Task-"
             name = f"{above}{number}"
-        task = _Task(coro, maker.place, number, loop=self, name=name, context=context, **options)
+        task = RunTask(coro, maker.place, number, loop=self, name=name, context=context, **options)
         if len(self.tasks) >= self._crowded:
             self.tasks = [other for other in self.tasks if not other.done()]
             self._crowded = max(64, 2 * len(self.tasks))
@@ -371,11 +394,12 @@ class RunLoop(asyncio.AbstractEventLoop):
     def even_out(self) -> None:
         """From here on the running task makes tasks of the same numbers in every life, whatever replay has skipped."""
         maker = self._maker()
-        maker.made = -(-maker.made // _BLOCK) * _BLOCK
+        maker.made = -(-maker.made // BLOCK) * BLOCK
+        maker.futures = -(-maker.futures // BLOCK) * BLOCK
 
-    def _maker(self) -> _Task[Any] | RunLoop:
+    def _maker(self) -> RunTask[Any] | RunLoop:
         task = asyncio.current_task(self)
-        return task if isinstance(task, _Task) else self
+        return task if isinstance(task, RunTask) else self
 
     def time(self) -> float:
         return self._time()
@@ -411,6 +435,11 @@ class RunLoop(asyncio.AbstractEventLoop):
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         raise AssertionError("a run's loop hands out no timers")
+
+    def _end_with(self, error: NondeterminismError) -> NoReturn:
+        error.args = (f"{self._name()}: {error}.",)
+        self._fatal(error)
+        raise error
 
     def _refuse(self, method: str) -> NoReturn:
         instead = _INSTEAD.get(method, "a workflow does no I/O: do it in an activity")

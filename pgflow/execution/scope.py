@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pgflow.errors import LatentHistory, NondeterminismError, PgflowError
 from pgflow.execution.abandoning import abandon
 from pgflow.execution.failure import leaves_behind
+from pgflow.execution.generators import left_generator
 from pgflow.execution.ports import EventRow
 from pgflow.history.cursor import Cursor, named
 from pgflow.history.events import STATUS_ABANDONED, STATUS_PENDING, Event
@@ -110,6 +111,8 @@ class Scope:
         if run.fatal is not None or run.closed:
             run.check_alive()
         loop = run.loop
+        if loop.leaving is not None:
+            run.end_with(left_generator(run.label, loop.leaving))
         if loop.thread != get_ident():  # asking asyncio for the running loop is a system call
             raise self._outside()
         if self.closed:

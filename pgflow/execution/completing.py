@@ -1,0 +1,107 @@
+"""What `asyncio.wait` and `asyncio.as_completed` are given: in an order that a replay repeats, or refused.
+
+Both make sets of it. Tasks, and the futures that a run's loop has made, stand in sets by their numbers (`tasks.py`); coroutines, and
+the futures that `gather` returns, by their addresses. The loop cannot see a set, but asyncio asks it for a task or a future
+from within these functions, whose arguments stand in their frames: so nothing of asyncio is replaced, which other threads use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from inspect import iscoroutine
+from types import CodeType, FrameType
+from typing import Any
+
+from pgflow.errors import NondeterminismError
+
+_INSTEAD = "`asyncio.create_task(...)` makes a task of each, which keeps its place"
+
+
+def _codes() -> tuple[CodeType, str, frozenset[CodeType]]:
+    """The code that makes tasks for `as_completed`, the name of its argument, and the code that stands between it and the loop."""
+    between = {asyncio.ensure_future.__code__}
+    inner = getattr(asyncio.tasks, "_ensure_future", None)  # Python 3.11
+    if inner is not None:
+        between.add(inner.__code__)
+    iterator = getattr(asyncio.tasks, "_AsCompletedIterator", None)  # Python 3.13
+    code: CodeType = (asyncio.as_completed if iterator is None else iterator.__init__).__code__
+    between.update(one for one in code.co_consts if isinstance(one, CodeType) and one.co_name == "<setcomp>")
+    return code, "fs" if iterator is None else "aws", frozenset(between)
+
+
+_COMPLETING, _ARGUMENT, MAKERS = _codes()
+"""MAKERS: what asks the loop for tasks of coroutines that it was given."""
+
+_WAITING: CodeType = asyncio.tasks._wait.__code__  # type: ignore[attr-defined]
+
+
+def coroutines_to_complete(frame: FrameType | None) -> list[Any] | None:
+    """What `as_completed` makes tasks of, in the order in which it was given; None when the task is not made for it.
+
+    Parameters:
+        frame: what has asked the loop for a task.
+
+    Raises:
+        NondeterminismError: the order is one of addresses.
+    """
+    while frame is not None and frame.f_code in MAKERS:
+        frame = frame.f_back
+    if frame is None or frame.f_code is not _COMPLETING:
+        return None
+    given = frame.f_locals[_ARGUMENT]
+    if isinstance(given, AbstractSet | Iterator) or not isinstance(given, Iterable):
+        raise _refusal(
+            f"asyncio.as_completed was given coroutines in a {type(given).__name__}, which it walks through in the order of their "
+            "addresses: another one on each replay. Give it a list: `asyncio.as_completed([...])`",
+            f"coroutines in a {type(given).__name__}",
+        )
+    items = list(dict.fromkeys(given))
+    strange = [item for item in items if not iscoroutine(item) and not _stands_by_number(item)]
+    if strange and len(items) > 1:
+        raise _refusal(
+            f"asyncio.as_completed was given a {type(strange[0]).__name__}, whose place in a set is its address: another one on each "
+            f"replay. {_INSTEAD}",
+            f"a {type(strange[0]).__name__}",
+        )
+    ended = sum(1 for item in items if isinstance(item, asyncio.Future) and item.done())
+    if ended > 1:
+        raise _refusal(
+            "asyncio.as_completed was given coroutines beside tasks that have ended already, whose order would depend on the coroutines' "
+            f"addresses. {_INSTEAD}",
+            "coroutines beside ended tasks",
+        )
+    return [item for item in items if iscoroutine(item)]
+
+
+def check_waits(frame: FrameType) -> None:
+    """Refuse to wait for several futures of which one stands in sets by its address.
+
+    Parameters:
+        frame: what has asked the loop for a future.
+
+    Raises:
+        NondeterminismError: so it is.
+    """
+    if frame.f_code is not _WAITING:
+        return
+    futures = frame.f_locals["fs"]
+    strange = [future for future in futures if not _stands_by_number(future)]
+    if strange and len(futures) > 1:
+        raise _refusal(
+            f"asyncio.wait was given a {type(strange[0]).__name__}, such as `asyncio.gather(...)` returns, beside others: "
+            "its place in their set is its address, another one on each replay. "
+            "`asyncio.create_task(...)` around the code that awaits it makes a task, which keeps its place; for groups of steps it "
+            "is `asyncio.create_task(ctx.join(...))`",
+            f"a {type(strange[0]).__name__}",
+        )
+
+
+def _stands_by_number(future: Any) -> bool:
+    by_address: Any = object.__hash__
+    return type(future).__hash__ is not by_address
+
+
+def _refusal(message: str, found: str) -> NondeterminismError:
+    return NondeterminismError(message, expected="an order that a replay repeats", found=found)

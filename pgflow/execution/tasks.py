@@ -1,0 +1,80 @@
+"""Tasks and futures of a run, which stand in a set where their numbers say, and not where memory had room for them.
+
+`TaskGroup` cancels, and `asyncio.wait` gives, what a set holds; that order has to be the same on replay. So a task is numbered
+among those that the same task makes, whatever others do meanwhile, and the numbers go on from a multiple of the block after each
+turn of a loop, since replay skips turns: their lower bits, which decide, are the same. Futures are numbered likewise.
+The higher bits tell the runs apart: asyncio keeps all tasks of the process in one set, and were the first tasks of a
+thousand runs all alike to it, each would be looked for among all the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine, Generator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_NUMBER_BITS = 12
+PLACE_BITS = 2**48 - 1
+"""How a hash is made up: numbers below decide in the sets of one run; together no more bits than Python keeps."""
+
+BLOCK = 1 << _NUMBER_BITS
+"""Numbers are taken up again at a multiple of this where replay skips what made tasks before."""
+
+_CHILD_DONE = asyncio.TaskGroup._on_task_done.__code__
+"""What asyncio runs when a child of a group has ended."""
+
+
+class RunTask(asyncio.Task[T]):
+    """A task with a number."""
+
+    __slots__ = ("_hash", "eager", "futures", "made", "place")
+
+    def __init__(
+        self,
+        coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
+        place: int,
+        number: int,
+        **options: Any,
+    ) -> None:
+        self._hash = place << _NUMBER_BITS | number
+        self.place = (place * 1_000_003 + number) & PLACE_BITS
+        """Tells apart what the tasks of a run make: from the seed and the numbers of the tasks above."""
+        self.made = 0
+        """Tasks that this one has made."""
+        self.futures = 0
+        """Futures that it has made."""
+        self.eager = bool(options.get("eager_start"))
+        """Whether it begins within the code that makes it, which goes on when it first waits."""
+        super().__init__(coro, **options)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Request cancellation; the one by which a `TaskGroup` ends its own wait is not counted, where asyncio forgets to take it back.
+
+        Before Python 3.13 it did when a child failed while the block was left already: `cancelling()` stayed one too high, and
+        a timeout around the group took its own cancellation for somebody else's.
+        """
+        asked = super().cancel(msg)
+        if asked and sys.version_info < (3, 13):
+            caller = sys._getframe(1)
+            if caller.f_code is _CHILD_DONE and caller.f_locals["self"]._exiting:
+                self.uncancel()
+        return asked
+
+
+class RunFuture(asyncio.Future[T]):
+    """A future with a number."""
+
+    __slots__ = ("_hash",)
+
+    def __init__(self, place: int, number: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._hash = place << _NUMBER_BITS | number
+        super().__init__(loop=loop)
+
+    def __hash__(self) -> int:
+        return self._hash
