@@ -5,7 +5,7 @@ replays the history and goes on from the next step. Everything a user needs is i
 """
 
 from pgflow.client import Client
-from pgflow.definitions import Activity, Registry, Workflow, activity, message, signal, workflow
+from pgflow.definitions import Activity, Registry, Workflow, activity, workflow
 from pgflow.errors import (
     ActivityCancelled,
     ActivityFailed,
@@ -29,6 +29,7 @@ from pgflow.execution.context import WorkflowContext
 from pgflow.execution.loop import Break, Continue
 from pgflow.handle import WorkflowHandle
 from pgflow.info import HistoryEvent, WorkflowInfo
+from pgflow.packets import message, signal
 from pgflow.retry import RetryPolicy
 from pgflow.store.migrations import migrate
 from pgflow.subscription import Subscription

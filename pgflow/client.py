@@ -14,11 +14,12 @@ from uuid import UUID
 
 from pgflow.codec import PAYLOAD_LIMIT
 from pgflow.commands import Dispatched, Options, input_of, output_of, sending_of, sent_of, uuid_of
-from pgflow.definitions import Workflow, message_name
+from pgflow.definitions import Workflow
 from pgflow.errors import WorkflowNotFound
 from pgflow.handle import WorkflowHandle
 from pgflow.info import HistoryEvent, WorkflowInfo
 from pgflow.operations import Operations
+from pgflow.packets import message_name
 from pgflow.requests import Filter, inputs_of, parts_of, seconds_of
 from pgflow.store import dispatching, histories, inspection, signalling
 from pgflow.store.client_async import Connections, Endings, execute_on, mail_on, wake_on

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from pgflow.codec import decode_error, encode
-from pgflow.definitions import Workflow, signal_name
+from pgflow.definitions import Workflow, not_a_workflow
 from pgflow.errors import PgflowError, WorkflowCancelled, WorkflowFailed, WorkflowNotFound
+from pgflow.packets import signal_name
 from pgflow.tags import tags_text
 
 
@@ -152,7 +153,7 @@ def workflow_name(workflow: Any) -> str:
     if isinstance(workflow, Workflow):
         return workflow.name
     if not isinstance(workflow, str):
-        raise TypeError(f"expected a workflow (made by @pgflow.workflow) or its name, found {workflow!r}")
+        raise not_a_workflow(workflow, "workflow")
     if not workflow or len(workflow) > 200 or not workflow.isprintable():
         raise ValueError(f"workflow name {workflow!r}: expected 1 to 200 printable characters")
     return workflow

@@ -1,23 +1,33 @@
-"""What users register: `@workflow`, `@activity`, `@signal`, `@message`. Frozen descriptors and the registry of a worker.
+"""What users register: `@workflow` and `@activity`. Frozen descriptors and the registry of a worker.
 
-A descriptor is still callable as the function it was made of, so that plain tests can call it.
+A descriptor tells what the function that it was made of tells: its name, its text, its signature. Called as that function, an
+activity wants the context of one; a workflow is never called, since what it does would stand in no history.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import re
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
-
-from pydantic import BaseModel
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Concatenate,
+    Generic,
+    NoReturn,
+    ParamSpec,
+    TypeVar,
+    overload,
+)
 
 from pgflow.codec import PAYLOAD_LIMIT, decode, encode
+from pgflow.errors import SerializationError
+from pgflow.functions import check_function, checked_name, is_async, layers, place
 from pgflow.retry import RetryPolicy, seconds
-from pgflow.signature import Parameters, Returned, parameters_of, returned_by
+from pgflow.signature import Parameters, Returned, parameters_of
 
 if TYPE_CHECKING:
     from pgflow.execution.activity_context import ActivityContext
@@ -26,16 +36,35 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 T = TypeVar("T")
-C = TypeVar("C", bound=type)
 
 DEFAULT_TIMEOUT = 30.0
 """Seconds that an attempt of an activity may take unless it says otherwise."""
 
 _UNCHANGED: Any = object()
+_TOLD = ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__", "__type_params__")
+
+
+class Decorated:
+    """A function that has become a workflow or an activity."""
+
+    sort: ClassVar[str]
+    fn: Callable[..., Any]
+    name: str
+
+    def __post_init__(self) -> None:
+        # As functools.update_wrapper has it, which a frozen class does not let in.
+        fn = self.fn
+        self.__dict__.update(getattr(fn, "__dict__", {}), __wrapped__=fn)
+        self.__dict__.update({name: getattr(fn, name) for name in _TOLD if hasattr(fn, name)})
+
+    @property
+    def where(self) -> str:
+        """Where the function stands: its module and qualified name."""
+        return place(self.fn)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Workflow(Generic[P, R]):
+class Workflow(Decorated, Generic[P, R]):
     """A registered `async def`: made by `@pgflow.workflow`.
 
     Attributes:
@@ -43,19 +72,25 @@ class Workflow(Generic[P, R]):
         name: what it is called in the database.
     """
 
+    sort = "workflow"
     fn: Callable[..., Coroutine[Any, Any, R]]
     name: str
     _parameters: Parameters = field(repr=False)
     _returned: Returned = field(repr=False)
 
-    def __call__(self, ctx: WorkflowContext, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        """The plain function, for tests; in a workflow, use `ctx.inline` or `ctx.dispatch`."""
-        return self.fn(ctx, *args, **kwargs)
+    if not TYPE_CHECKING:  # for a type checker it cannot be called at all
 
-    @property
-    def where(self) -> str:
-        """Where the function stands: its module and qualified name."""
-        return _place(self.fn)
+        def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+            """Refused: what it does would stand in no history of its own.
+
+            Raises:
+                TypeError: always; it says what to use instead.
+            """
+            raise TypeError(
+                f'the workflow "{self.name}" was called as a function. In a workflow, run it as a branch, `await ctx.inline({self.fn.__name__}, '
+                f"...)`, or as a child, `await ctx.dispatch({self.fn.__name__}, ...)`; elsewhere start it with a client; in a unit test, "
+                "`pgflow.testing.run` executes it. Its plain function is its `__wrapped__`."
+            )
 
     def options(self, *, name: str | None = None) -> Workflow[P, R]:
         """This workflow under another name.
@@ -63,7 +98,7 @@ class Workflow(Generic[P, R]):
         Example:
             nightly = report.options(name="nightly_report")
         """
-        return self if name is None else dataclasses.replace(self, name=_checked_name(name, "workflow"))
+        return self if name is None else dataclasses.replace(self, name=checked_name(name, "workflow"))
 
     def encode_arguments(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int = PAYLOAD_LIMIT
@@ -75,6 +110,15 @@ class Workflow(Generic[P, R]):
             SerializationError: an argument cannot be stored.
         """
         return self._parameters.encode(args, kwargs, f'workflow "{self.name}"', limit)
+
+    def encode_named(self, given: Mapping[str, Any], limit: int = PAYLOAD_LIMIT) -> str:
+        """The input as JSON, of arguments that are all given by name.
+
+        Raises:
+            TypeError: the arguments do not fit the function's signature.
+            SerializationError: an argument cannot be stored.
+        """
+        return self._parameters.encode_named(given, f'workflow "{self.name}"', limit)
 
     def decode_arguments(self, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments from a stored input.
@@ -90,7 +134,10 @@ class Workflow(Generic[P, R]):
         Raises:
             SerializationError: the value cannot be stored, or does not fit the annotation.
         """
-        return encode(value, self._returned(), what=f'output of workflow "{self.name}"', limit=limit)
+        try:
+            return encode(value, self._returned(), what=f'output of workflow "{self.name}"', limit=limit)
+        except SerializationError as error:
+            raise _unawaited(value, f'the workflow "{self.name}"', "Is an `await` missing?") or error from None
 
     def decode_result(self, text: str) -> Any:
         """The output from its stored form."""
@@ -98,7 +145,7 @@ class Workflow(Generic[P, R]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Activity(Generic[P, R]):
+class Activity(Decorated, Generic[P, R]):
     """A unit of work with side effects: made by `@pgflow.activity`.
 
     Attributes:
@@ -110,6 +157,7 @@ class Activity(Generic[P, R]):
         is_async: an `async def`; a plain function runs in a thread.
     """
 
+    sort = "activity"
     fn: Callable[..., Any]
     name: str
     timeout: float | None
@@ -122,17 +170,25 @@ class Activity(Generic[P, R]):
     _result: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        Decorated.__post_init__(self)
         object.__setattr__(self, "_label", f'activity "{self.name}"')
         object.__setattr__(self, "_result", f"result of {self._label}")
 
-    def __call__(self, ctx: ActivityContext, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """The plain function, for tests; in a workflow, use `ctx.activity`."""
-        return self.fn(ctx, *args, **kwargs)
+    def __call__(self, ctx: ActivityContext, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """The plain function: for unit tests, and for activities that call others as part of themselves.
 
-    @property
-    def where(self) -> str:
-        """Where the function stands: its module and qualified name."""
-        return _place(self.fn)
+        Raises:
+            TypeError: the context is none of an activity's; in a workflow, use `ctx.activity`.
+        """
+        kind = getattr(ctx.__class__, "_context_of", None)
+        if kind != "activity":
+            found = f"{ctx!r:.80}" if kind is None else "a workflow's"
+            raise TypeError(
+                f'the activity "{self.name}" was called as a function, with {found} in place of its ActivityContext. In a workflow, write '
+                f"`await ctx.activity({self.fn.__name__}, ...)`: only that is recorded, and not done again by a replay. Its plain function, "
+                "which takes any context, is its `__wrapped__`."
+            )
+        return self.fn(ctx, *args, **kwargs)
 
     def options(
         self,
@@ -158,7 +214,7 @@ class Activity(Generic[P, R]):
             self,
             timeout=self.timeout if timeout is _UNCHANGED else _timeout(timeout),
             retry=self.retry if retry is None else _checked_retry(retry),
-            name=self.name if name is None else _checked_name(name, "activity"),
+            name=self.name if name is None else checked_name(name, "activity"),
         )
 
     def encode_arguments(
@@ -184,7 +240,11 @@ class Activity(Generic[P, R]):
         """
         returned = self._returned
         annotation = returned.found[0] if returned.found else returned()
-        return encode(value, annotation, what=self._result, limit=limit)
+        try:
+            return encode(value, annotation, what=self._result, limit=limit)
+        except SerializationError as error:
+            advice = "Declare it `async def`, let a decorator beneath use functools.wraps, or await it in there."
+            raise _unawaited(value, f"the {self._label}", advice) or error from None
 
     def decode_result(self, text: str) -> Any:
         """The result from its stored form."""
@@ -215,17 +275,8 @@ def workflow(fn: Callable[..., Any] | None = None, /, *, name: str | None = None
     """
 
     def decorate(function: Callable[..., Any]) -> Workflow[Any, Any]:
-        if not inspect.iscoroutinefunction(function):
-            raise TypeError(
-                f"@pgflow.workflow on {_place(function)}: expected an `async def`, found {_sort(function)}. A workflow is "
-                "an `async def` whose first parameter is its context; put blocking work in activities."
-            )
-        return Workflow(
-            function,
-            _checked_name(function.__name__ if name is None else name, "workflow"),
-            parameters_of(function, f"@pgflow.workflow on {_place(function)}"),
-            returned_by(function),
-        )
+        chosen = _name_for(function, "workflow", name)
+        return Workflow(function, chosen, *parameters_of(function))
 
     return decorate if fn is None else decorate(fn)
 
@@ -273,20 +324,8 @@ def activity(
     policy = RetryPolicy() if retry is None else _checked_retry(retry)
 
     def decorate(function: Callable[..., Any]) -> Activity[Any, Any]:
-        if not inspect.isfunction(function) and not inspect.ismethod(function):
-            raise TypeError(
-                f"@pgflow.activity on {_place(function)}: expected a function, found {_sort(function)}"
-            )
-        return Activity(
-            function,
-            _checked_name(function.__name__ if name is None else name, "activity"),
-            limit,
-            policy,
-            transactional,
-            inspect.iscoroutinefunction(function),
-            parameters_of(function, f"@pgflow.activity on {_place(function)}"),
-            returned_by(function),
-        )
+        chosen = _name_for(function, "activity", name)
+        return Activity(function, chosen, limit, policy, transactional, is_async(function), *parameters_of(function))
 
     return decorate if fn is None else decorate(fn)
 
@@ -302,76 +341,6 @@ class _ActivityDecorator:
     def __call__(self, fn: Callable[Concatenate[ActivityContext, P], T], /) -> Activity[P, T]: ...
     def __call__(self, fn: Callable[..., Any], /) -> Activity[Any, Any]:
         raise NotImplementedError  # pragma: no cover — stands for a plain closure
-
-
-@overload
-def signal(cls: C, /) -> C: ...
-@overload
-def signal(*, name: str | None = None) -> Callable[[C], C]: ...
-def signal(cls: Any = None, /, *, name: str | None = None) -> Any:
-    """Declare a dataclass or pydantic model as a signal.
-
-    Parameters:
-        name: what it is called in the database; the class name in snake case if not given.
-
-    Raises:
-        TypeError: it is neither a dataclass nor a pydantic model.
-
-    Example:
-        @pgflow.signal
-        @dataclass
-        class Approved:
-            by: str
-    """
-    return _packet(cls, name, "signal")
-
-
-@overload
-def message(cls: C, /) -> C: ...
-@overload
-def message(*, name: str | None = None) -> Callable[[C], C]: ...
-def message(cls: Any = None, /, *, name: str | None = None) -> Any:
-    """Declare a dataclass or pydantic model as a message.
-
-    Parameters:
-        name: what it is called on the wire; the class name in snake case if not given.
-
-    Raises:
-        TypeError: it is neither a dataclass nor a pydantic model.
-
-    Example:
-        @pgflow.message
-        @dataclass
-        class Progress:
-            done: int
-    """
-    return _packet(cls, name, "message")
-
-
-def signal_name(kind: Any, where: str) -> str:
-    """The name of a signal's class.
-
-    Parameters:
-        kind: a class declared by `@signal`.
-        where: who asks, for messages.
-
-    Raises:
-        TypeError: it is none.
-    """
-    return _packet_name(kind, "signal", where)
-
-
-def message_name(kind: Any, where: str) -> str:
-    """The name of a message's class.
-
-    Parameters:
-        kind: a class declared by `@message`.
-        where: who asks, for messages.
-
-    Raises:
-        TypeError: it is none.
-    """
-    return _packet_name(kind, "message", where)
 
 
 class Registry:
@@ -392,9 +361,7 @@ class Registry:
         self._by_name: dict[str, Workflow[Any, Any]] = {}
         for found in workflows:
             if not isinstance(found, Workflow):
-                raise TypeError(
-                    f"expected workflows (functions decorated with @pgflow.workflow), found {found!r}"
-                )
+                raise not_a_workflow(found, "workflows=[...]")
             other = self._by_name.setdefault(found.name, found)
             if other.fn is not found.fn:
                 raise ValueError(
@@ -416,37 +383,6 @@ class Registry:
         return self._by_name[name]
 
 
-def _packet(cls: Any, name: str | None, sort: str) -> Any:
-    def decorate(found: Any) -> Any:
-        if not isinstance(found, type) or not (
-            dataclasses.is_dataclass(found) or issubclass(found, BaseModel)
-        ):
-            raise TypeError(
-                f"@pgflow.{sort} on {_place(found)}: expected a dataclass or a pydantic model, found {_sort(found)}. Put "
-                f"@pgflow.{sort} above @dataclass."
-            )
-        chosen = _checked_name(_snake(found.__name__) if name is None else name, sort)
-        setattr(cast(Any, found), f"__pgflow_{sort}__", chosen)
-        return found
-
-    return decorate if cls is None else decorate(cls)
-
-
-def _packet_name(kind: Any, sort: str, where: str) -> str:
-    name = vars(kind).get(f"__pgflow_{sort}__") if isinstance(kind, type) else None
-    if not isinstance(name, str):
-        raise TypeError(f"{where}: expected a class declared by @pgflow.{sort}, found {kind!r}")
-    return name
-
-
-def _checked_name(name: str, sort: str) -> str:
-    if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
-        raise ValueError(
-            f"the name of a {sort} is {name!r}; expected 1 to 200 printable characters"
-        )
-    return name
-
-
 def _timeout(value: timedelta | float | None) -> float | None:
     if value is None:
         return None
@@ -462,20 +398,67 @@ def _checked_retry(policy: RetryPolicy) -> RetryPolicy:
     return policy
 
 
-def _place(found: Any) -> str:
-    name = getattr(found, "__qualname__", None)
-    return f"{found.__module__}.{name}" if name else repr(found)
+def not_a_workflow(found: Any, where: str) -> TypeError:
+    """The error for what is given in place of a workflow.
+
+    Args:
+        where: who asks for one.
+    """
+    if isinstance(found, Activity):
+        advice = f'"{found.name}" is an activity, which a workflow runs: `await ctx.activity({found.fn.__name__}, ...)`'
+    else:
+        advice = _undecorated(found, "workflow")
+    return TypeError(f"{where}: expected workflows (functions decorated with @pgflow.workflow), found {found!r:.200}; {advice}")
 
 
-def _sort(found: Any) -> str:
-    if isinstance(found, type):
-        return "a class"
-    if inspect.isasyncgenfunction(found):
-        return "an async generator"
-    if inspect.isfunction(found):
-        return "a plain `def`"
-    return f"a {type(found).__name__}"
+def not_an_activity(found: Any, where: str) -> TypeError:
+    """The error for what is given in place of an activity.
+
+    Args:
+        where: who asks for one.
+    """
+    if isinstance(found, Workflow):
+        called = found.fn.__name__
+        advice = (
+            f'"{found.name}" is a workflow: run it as a branch, `await ctx.inline({called}, ...)`, or as a child, '
+            f"`await ctx.dispatch({called}, ...)`"
+        )
+    else:
+        advice = _undecorated(found, "activity")
+    return TypeError(f"{where} takes a function decorated with @pgflow.activity, not {found!r:.200}; {advice}")
 
 
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+def _undecorated(found: Any, sort: str) -> str:
+    beneath = next((layer for layer in layers(found) if isinstance(layer, Decorated)), None)
+    if beneath is not None and beneath.sort == sort:
+        return f"@pgflow.{sort} stands beneath another decorator, which would be left out: put it on top"
+    if inspect.iscoroutine(found):
+        return "it has been called already: give the function, and its arguments after it"
+    return f"put @pgflow.{sort} on the function"
+
+
+def _name_for(found: Any, sort: str, name: str | None) -> str:
+    """The name under which something is registered.
+
+    Raises:
+        TypeError: it can be no workflow, or no activity, or is one already.
+        ValueError: the name cannot be one.
+    """
+    if name is not None:
+        checked_name(name, sort)
+    beneath = next((layer for layer in layers(found) if isinstance(layer, Decorated)), None)
+    if beneath is not None:
+        raise TypeError(
+            f'@pgflow.{sort} on {place(found)}: it is decorated already, as the {beneath.sort} "{beneath.name}". Decorate it once, on '
+            "top of its other decorators; `.options(name=...)` gives it another name."
+        )
+    check_function(found, sort, name)
+    return checked_name(found.__name__ if name is None else name, sort)
+
+
+def _unawaited(value: Any, owner: str, advice: str) -> SerializationError | None:
+    """The error for a coroutine that was returned in place of a value; None for other values."""
+    if not inspect.iscoroutine(value):
+        return None
+    value.close()
+    return SerializationError(f"{owner} returned a coroutine, which nobody has awaited. {advice}")

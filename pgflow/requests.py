@@ -72,12 +72,12 @@ def inputs_of(
     if isinstance(arguments, Mapping | str | bytes) or not isinstance(arguments, Iterable):
         raise TypeError(f"{expected}; found {arguments!r:.100}")
     name = workflow_name(workflow)
-    encode = workflow.encode_arguments if isinstance(workflow, Workflow) else partial(encode_named, name)
+    encode = workflow.encode_named if isinstance(workflow, Workflow) else partial(encode_named, name, ())
     inputs = []
     for number, given in enumerate(arguments):
         if type(given) is not dict and not isinstance(given, Mapping):
             raise TypeError(f"{expected}; found at {number}: {given!r:.100}")
-        inputs.append(encode((), dict(given), limit))
+        inputs.append(encode(dict(given), limit))
     return name, inputs
 
 

@@ -11,11 +11,12 @@ from uuid import UUID
 
 from pgflow.codec import PAYLOAD_LIMIT
 from pgflow.commands import Dispatched, Options, input_of, output_of, sending_of, sent_of, uuid_of
-from pgflow.definitions import Workflow, message_name
+from pgflow.definitions import Workflow
 from pgflow.errors import WorkflowNotFound
 from pgflow.sync_handle import SyncWorkflowHandle
 from pgflow.info import HistoryEvent, WorkflowInfo
 from pgflow.sync_operations import SyncOperations
+from pgflow.packets import message_name
 from pgflow.requests import Filter, inputs_of, parts_of, seconds_of
 from pgflow.store import dispatching, histories, inspection, signalling
 from pgflow.store.client_sync import Connections, Endings, execute_on, mail_on, wake_on

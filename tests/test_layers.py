@@ -22,8 +22,9 @@ LONGEST = 500
 
 FLOORS = (
     ("errors", "faults", "version"),
-    ("codec", "history", "info", "retry"),
-    ("signature", "tags"),
+    ("codec", "functions", "history", "info", "retry"),
+    ("annotations", "packets", "tags"),
+    ("signature",),
     ("definitions",),
     ("commands",),
     ("execution",),

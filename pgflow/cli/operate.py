@@ -11,7 +11,7 @@ from uuid import UUID
 import click
 
 from pgflow.cli.database import database_options, told
-from pgflow.definitions import signal as declare_signal
+from pgflow.packets import signal as declare_signal
 from pgflow.sync_client import SyncClient
 
 _id = click.argument("id", type=click.UUID)

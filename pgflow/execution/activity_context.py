@@ -13,13 +13,14 @@ from pgflow.codec import PAYLOAD_LIMIT, encode
 from pgflow.errors import ActivityCancelled, PgflowError
 from pgflow.execution.heartbeats import Heartbeats
 from pgflow.execution.kept import Changes, changes_between
+from pgflow.functions import StepContext
 from pgflow.tags import tags_text
 
 _heartbeats_lock = threading.Lock()
 """Held while the heartbeats of an attempt are connected or disconnected: its code may tell them from several threads."""
 
 
-class ActivityContext:
+class ActivityContext(StepContext):
     """One attempt of an activity.
 
     Attributes:
@@ -28,6 +29,7 @@ class ActivityContext:
         attempt: which attempt this is, from 1: one more than those that have ended.
     """
 
+    _context_of = "activity"
     __slots__ = (
         "_before",
         "_connection",

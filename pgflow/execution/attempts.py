@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import logging
 import math
 import time
@@ -17,6 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pgflow.errors import SerializationError
 from pgflow.execution.ports import Transactions, Write
 from pgflow.execution.run_loop import offstage
 from pgflow.execution.transactional import perform
@@ -264,13 +266,13 @@ class ActivityRunner:
             args, kwargs = activity.decode_arguments(call.input)
             code = activity.fn(call.context, *args, **kwargs)
             if type(code) is not types.CoroutineType:
-                code = _awaited(code)
+                code = awaited(code, activity)
             try:
-                awaited = code.send(None)
+                first = code.send(None)
             except StopIteration as end:
                 value = end.value
             else:
-                return self._loop.time() - (time.monotonic() - now), _go_on(code, awaited)
+                return self._loop.time() - (time.monotonic() - now), _go_on(code, first)
             output = activity.encode_result(value, call.limit)
         except BaseException as error:  # noqa: BLE001 — it is told; SystemExit from an activity is no order to the worker
             failure = error
@@ -337,7 +339,10 @@ class ActivityRunner:
         if not activity.is_async:
             return await self._finished(call, (started, self._in_thread(call)))
         args, kwargs = activity.decode_arguments(call.input)
-        return await self._finished(call, (started, activity.fn(call.context, *args, **kwargs)))
+        code = activity.fn(call.context, *args, **kwargs)
+        if type(code) is not types.CoroutineType:
+            code = awaited(code, activity)
+        return await self._finished(call, (started, code))
 
     async def _finished(self, call: ActivityCall, going_on: _GoingOn) -> str:
         """The encoded output of an attempt that waits, within its timeout."""
@@ -367,7 +372,7 @@ class ActivityRunner:
         return await asyncio.wrap_future(call.work)
 
 
-def _without_stop_iteration(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _without_stop_iteration(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """What a plain function returns; no future can hold a `StopIteration`, so it is raised as a coroutine would raise it."""
     try:
         return fn(*args, **kwargs)
@@ -375,7 +380,13 @@ def _without_stop_iteration(fn: Callable[..., Any], *args: Any, **kwargs: Any) -
         raise RuntimeError("the activity raised StopIteration") from error
 
 
-async def _awaited(code: Awaitable[Any]) -> Any:
+async def awaited(code: Any, activity: Activity[Any, Any]) -> Any:
+    """What an asynchronous activity gives that is no coroutine itself, or stands behind a decorator."""
+    if not inspect.isawaitable(code):
+        raise SerializationError(
+            f'activity "{activity.name}" is an `async def` behind a decorator that returned {code!r:.80} and nothing to await. Let the '
+            "decorator return what the function returns, or be an `async def` itself."
+        )
     return await code
 
 

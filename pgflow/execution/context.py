@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any, ParamSpec, TypeVar, overload
 
 from pgflow.commands import Options
-from pgflow.definitions import Activity, Workflow, message_name, signal_name
+from pgflow.definitions import Activity, Workflow, not_a_workflow, not_an_activity
 from pgflow.execution.activities import ActivityStep
 from pgflow.execution.branch import BranchStep
 from pgflow.execution.children import ChildHandle, DispatchStep
@@ -27,6 +27,8 @@ from pgflow.execution.messages import PublishStep
 from pgflow.execution.scope import Scope
 from pgflow.execution.signalling import SignalStep
 from pgflow.execution.timers import SleepStep, TimeoutStep
+from pgflow.functions import StepContext
+from pgflow.packets import message_name, signal_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,12 +36,13 @@ S = TypeVar("S")
 V = TypeVar("V")
 
 
-class WorkflowContext:
+class WorkflowContext(StepContext):
     """The durable steps of a workflow, a branch or a loop's turn.
 
     One context belongs to one task: code that runs concurrently takes a branch of its own (`join`, `branch`).
     """
 
+    _context_of = "workflow"
     __slots__ = ("_scope", "_version")
 
     def __init__(self, scope: Scope, version: int = 1) -> None:
@@ -89,7 +92,7 @@ class WorkflowContext:
     # Steps
 
     def activity(
-        self, fn: Activity[P, R], *args: P.args, **kwargs: P.kwargs
+        self, fn: Activity[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> Coroutine[Any, Any, R]:
         """Run an activity; its recorded result, converted back.
 
@@ -102,9 +105,7 @@ class WorkflowContext:
             receipt = await ctx.activity(charge, order)
         """
         if not isinstance(fn, Activity):
-            raise TypeError(
-                f"ctx.activity(...) takes a function decorated with @pgflow.activity, not {fn!r}"
-            )
+            raise not_an_activity(fn, "ctx.activity(...)")
         return ActivityStep(self._scope, self._version, fn, args, kwargs).run()
 
     def sleep(self, duration: timedelta | float) -> Coroutine[Any, Any, None]:
@@ -328,6 +329,7 @@ class WorkflowContext:
         Example:
             total = await ctx.loop(page, state=0)
         """
+        _check_closure(body, "loop")
         if commit_interval < 1 or keep_iterations < 0:
             raise ValueError(
                 f"ctx.loop: commit_interval is {commit_interval} and keep_iterations {keep_iterations}; expected at least 1 "
@@ -353,6 +355,7 @@ class WorkflowContext:
         Example:
             await asyncio.gather(ctx.branch(first), ctx.branch(second))
         """
+        _check_closure(closure, "branch")
         version = self._version
         name = getattr(closure, "__name__", type(closure).__name__)
         return BranchStep(
@@ -363,19 +366,25 @@ class WorkflowContext:
         ).run()
 
     def inline(
-        self, workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs
+        self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> Coroutine[Any, Any, R]:
         """Run another workflow's body as a branch of this one.
+
+        Raises:
+            TypeError: it is no workflow, or the arguments do not fit its signature.
+            SerializationError: an argument cannot be stored.
 
         Example:
             receipt = await ctx.inline(checkout, order)
         """
+        if not isinstance(workflow, Workflow):
+            raise not_a_workflow(workflow, "ctx.inline(...)")
         given, named = workflow.decode_arguments(workflow.encode_arguments(args, kwargs))
         return BranchStep(
             self._scope,
             workflow.name,
             self._version,
-            lambda scope: workflow.fn(WorkflowContext(scope), *given, **named),
+            lambda scope: _called(workflow.fn, WorkflowContext(scope), *given, **named),
         ).run()
 
     def join(
@@ -389,6 +398,9 @@ class WorkflowContext:
         Example:
             a, b = await ctx.join(ctx.activity(fetch, 1), second_half)
         """
+        for step in steps:
+            if not inspect.isawaitable(step):
+                _check_closure(step, "join")
         awaitables = [step if inspect.isawaitable(step) else self.branch(step) for step in steps]
         return _join(awaitables)
 
@@ -429,9 +441,23 @@ async def _join(awaitables: list[Any]) -> list[Any]:
     return list(results)
 
 
-async def _called(closure: Callable[..., Awaitable[R]], *args: Any) -> R:
+async def _called(closure: Callable[..., Awaitable[R]], /, *args: Any, **kwargs: Any) -> R:
     """Call what may be a plain function that returns an awaitable, within the body that it is."""
-    return await closure(*args)
+    return await closure(*args, **kwargs)
+
+
+def _check_closure(closure: Any, method: str) -> None:
+    """Refuse what is no function of a context.
+
+    Raises:
+        TypeError: so it is; what has a step of its own names it.
+    """
+    if isinstance(closure, Activity):
+        raise not_a_workflow(closure, f"ctx.{method}(...)")
+    if isinstance(closure, Workflow):
+        raise not_an_activity(closure, f"ctx.{method}(...)")
+    if not callable(closure):
+        raise TypeError(f"ctx.{method}(...): expected a function of a context, found {closure!r:.80}")
 
 
 def _duration(value: timedelta | float, step: str) -> timedelta:

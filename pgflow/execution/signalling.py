@@ -9,11 +9,12 @@ from uuid import UUID
 
 from pgflow.codec import decode_error, encode_error
 from pgflow.commands import Sending, Sent, sending_of, sent_of
-from pgflow.definitions import Workflow, signal_name
+from pgflow.definitions import Workflow
 from pgflow.errors import PgflowError, WorkflowNotFound
 from pgflow.execution.crossing import CrossingStep
 from pgflow.execution.scope import Scope
 from pgflow.history.events import KIND_SIGNAL_SEND, STATUS_COMPLETED, STATUS_FAILED
+from pgflow.packets import signal_name
 
 
 class SignalStep(CrossingStep):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from pgflow.definitions import Workflow
+from pgflow.definitions import Workflow, not_a_workflow
 from pgflow.errors import LatentHistory
 from pgflow.execution.attempts import ActivityCall
 from pgflow.execution.host import Limits
@@ -92,6 +92,8 @@ def replay(
     Example:
         replay(checkout, Path("tests/histories/checkout.json"))
     """
+    if not isinstance(workflow, Workflow):
+        raise not_a_workflow(workflow, "pgflow.testing.replay")
     if isinstance(history, Path):
         stored = StoredHistory.from_json(history.read_text(encoding="utf-8"))
     elif isinstance(history, StoredHistory):

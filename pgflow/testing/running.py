@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -18,15 +18,16 @@ from uuid import UUID
 
 from pgflow.codec import PAYLOAD_LIMIT, encode
 from pgflow.commands import Sending, Sent
-from pgflow.definitions import Activity, Workflow, signal_name
+from pgflow.definitions import Activity, Workflow, not_a_workflow
 from pgflow.errors import PgflowError
-from pgflow.execution.attempts import ActivityCall
+from pgflow.execution.attempts import ActivityCall, awaited
 from pgflow.execution.host import Limits
 from pgflow.execution.ports import Advance, Crossing, Inquiry, Message, Outcome, Signal, Write
 from pgflow.execution.run import Run
 from pgflow.execution.run_loop import stage
 from pgflow.execution.starting import execute
 from pgflow.history.stored import StoredHistory
+from pgflow.packets import signal_name
 from pgflow.testing.apart import outside_of_tasks
 from pgflow.testing.memory import Memory
 from pgflow.testing.watching import told, watched
@@ -102,13 +103,15 @@ def run(
         limit: transactions and turns of its code after which it is left where it is, for workflows that never end.
 
     Raises:
-        TypeError: the arguments do not fit the workflow, something among the signals is none, a fake that cannot be called.
+        TypeError: it is no workflow, the arguments do not fit it, something among the signals is none, a fake that cannot be called.
         PgflowError: the workflow starts another one: that needs a database.
 
     Example:
         ran = run(checkout, order, activities={charge: lambda ctx, order: "receipt"}, signals=[Approved(by="eva")])
         assert ran.output == "receipt"
     """
+    if not isinstance(workflow, Workflow):
+        raise not_a_workflow(workflow, "pgflow.testing.run")
     fakes = {name.name if isinstance(name, Activity) else name: fake for name, fake in (activities or {}).items()}
     for name, fake in fakes.items():
         if not callable(fake):
@@ -224,9 +227,10 @@ class _Runner(Generic[R]):
         failure: BaseException | None = None
         try:
             args, kwargs = activity.decode_arguments(call.input)
-            value = self._fakes.get(activity.name, activity.fn)(call.context, *args, **kwargs)
-            if inspect.isawaitable(value):
-                value = self._asyncio.run(_awaited(value))
+            fake = self._fakes.get(activity.name)
+            value = (fake or activity.fn)(call.context, *args, **kwargs)
+            if activity.is_async if fake is None else inspect.isawaitable(value):
+                value = self._asyncio.run(awaited(value, activity))
             output = activity.encode_result(value, call.limit)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             failure = error
@@ -297,6 +301,3 @@ class _Runner(Generic[R]):
     def ask(self, inquiry: Inquiry) -> None:
         self._due.append(lambda: inquiry.on_answer(inquiry, dict.fromkeys(inquiry.ids)))
 
-
-async def _awaited(value: Awaitable[Any]) -> Any:
-    return await value
