@@ -16,6 +16,7 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from pgflow.execution.news import heed
 from pgflow.history.events import STATUS_CANCELLED
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def deliver_cancellation(run: Run) -> None:
         run.unpark(step)
         step.scope.record(step, step.row(STATUS_CANCELLED, seq))
     run.claimed.cancel_requested = False
+    heed(run)  # a pause that was asked for since comes after the cancellation
     run.cancel_taken_at = math.inf  # until that is committed, whoever looks sees the request
     run.outgoing.cancel(seq)
     run.outgoing.call_after(lambda: _note_taken(run))

@@ -1,4 +1,4 @@
-"""News for a run in memory: signals that were delivered to it, ends of children, requests to cancel or to pause it."""
+"""News for a run in memory: signals that were delivered to it, ends of children, requests to cancel it, to pause it or to go on."""
 
 from __future__ import annotations
 
@@ -25,9 +25,17 @@ def receive(run: Run, arrived: Arrived) -> bool:
         claimed.cancel_requested = True
     if run.closed or run.outcome is not None:
         return True  # the write under way, or the next claim, finds them in the database
+    run.pausing = arrived.pause
+    heed(run)
     run.mailbox.add(new)
     run.offer_signals()
-    if arrived.pause:
-        run.stop()
     run.host.schedule(run)
     return True
+
+
+def heed(run: Run) -> None:
+    """What is asked of a run has changed: a pause, its end, or a cancellation, of which the code hears before it pauses.
+
+    While activities of a run that is to be paused are in flight nothing is delivered to its code; then it is handed back.
+    """
+    run.halted = run.leaving or (run.pausing and not run.claimed.cancel_requested)

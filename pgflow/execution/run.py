@@ -65,10 +65,10 @@ class Run:
     """
 
     __slots__ = (
-        "_at_once", "_pumping", "_replaying", "_root", "_rounds", "_starting", "_stopping", "_until", "_waits",
-        "_yielded", "advancing", "aftermath", "attempts_running", "bodies", "calls", "cancel_taken_at", "cancelled",
-        "claimed", "closed", "crossings", "fatal", "history", "host", "limits", "loop", "mailbox", "order", "outcome",
-        "outgoing", "scheduled", "scope", "workflow",
+        "_at_once", "_pumping", "_replaying", "_root", "_rounds", "_starting", "_until", "_waits", "_yielded", "advancing",
+        "aftermath", "attempts_running", "bodies", "calls", "cancel_taken_at", "cancelled", "claimed", "closed", "crossings",
+        "fatal", "halted", "history", "host", "leaving", "limits", "loop", "mailbox", "order", "outcome", "outgoing", "pausing",
+        "scheduled", "scope", "workflow",
     )
 
     def __init__(self, claimed: Claimed, workflow: Workflow[Any, Any], host: Host) -> None:
@@ -108,13 +108,15 @@ class Run:
         self._pumping = False
         self._replaying = False
         """Whether a pump has ended in the middle of recorded results: code that diverges later in them must have done nothing."""
-        self._at_once = 0
         self._until = 0.0
         """When this pump lets other runs go on."""
-        self._rounds = 0
-        """Results that this pump has delivered; -1: its time was over before there were no more."""
+        self._at_once = self._rounds = 0
+        """Results that the pump has given without a wait, since its last look at the time, and with one; -1: its time was over before."""
         self._starting: list[ActivityCall] = []
-        self._stopping = False
+        self.pausing = False
+        """Whether it is to be paused, as far as this worker has been told."""
+        self.leaving = self.halted = False
+        """Whether it is to be handed back whatever is asked of it; whether nothing is delivered, for that reason or a pause."""
         self._root: asyncio.Task[Any] | None = None
         self.scope = Scope(self, None, "", 0, claimed.created_at)
 
@@ -150,7 +152,7 @@ class Run:
             yielded, self._yielded = self._yielded, None
             self.loop.thaw(yielded)
         try:
-            if self._waits.fired and not self._stopping:
+            if self._waits.fired and not self.halted:
                 with offstage():
                     self._waits.catch_up()
             self.loop.drain(self._deliver_next)
@@ -168,7 +170,7 @@ class Run:
             return
         waits, crossings = self._waits, self.crossings
         if self.attempts_running and not (
-            self._stopping or self._replaying or self._yielded is not None or self.claimed.cancel_requested
+            self.halted or self._replaying or self._yielded is not None or self.claimed.cancel_requested
             or waits.due_timeouts or waits.moments or waits.timer is not None or crossings.gathered or crossings.awaiting
         ):  # nearly every rest: activities go on, and nothing else is to be seen to
             if self._starting:
@@ -186,7 +188,7 @@ class Run:
         outbox = order.outbox
         if not (order.recorded or order.ends or (outbox and outbox[0].committed)):
             return False  # nothing is due; asked after each result, and so without a call
-        if self.fatal is not None or self._stopping or self.loop.frozen:
+        if self.fatal is not None or self.halted or self.loop.frozen:
             return False
         if root is not None and root.done():
             return order.deliver_passed()  # turns that had begun when the code ended see its end
@@ -221,19 +223,19 @@ class Run:
         self.claimed = claimed
         self.mailbox = Mailbox(claimed.signals)
         self.outcome = None
+        self.pausing = self.halted = False
         self.finish_together([self._waits.wake_due, self.offer_signals])
 
     def stop(self) -> None:
         """Deliver nothing more, let running activities end, then hand the workflow back."""
-        self._stopping = True
+        self.leaving = self.halted = True
         self.host.schedule(self)
 
     def give_up_attempts(self) -> None:
         """Cancel the activities in flight (the grace period is over); the workflow is handed back."""
-        self._stopping = True
         for step in self.scope.all_unfinished():
             step.give_up()
-        self.host.schedule(self)
+        self.stop()
 
     def discard(self) -> None:
         """Leave memory: no write, no step, no user code after this."""
@@ -319,7 +321,7 @@ class Run:
     def flush_soon(self) -> None:
         """See to it that gathered rows are written: at the end of the pump, or now when there is none."""
         if not self._pumping and not self._replaying and self.outcome is None and not self.closed:
-            if self._stopping:
+            if self.halted:
                 self.host.schedule(self)
             self.outgoing.flush()
 
@@ -426,14 +428,14 @@ class Run:
     # Resting
 
     def _rest(self) -> None:
-        if self._stopping and self._replaying:
+        if self.halted and self._replaying:
             self.give_up_attempts()  # none of them has begun
             self.outgoing.drop()
         self._replaying = False
         starting, self._starting = self._starting, []
         for call in starting:
             self.host.start_activity(call)
-        if self._stopping:
+        if self.halted:
             self._hand_back_when_idle()
             return
         if not self.loop.frozen:

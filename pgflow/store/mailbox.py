@@ -10,7 +10,7 @@ others have delivered it finds by `attend`.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -107,11 +107,12 @@ class Mailbox:
                 if signal[0] is not None:
                     last.signals.append(Signal(*signal))
 
-    async def attend(self, seen: Mapping[UUID, int]) -> list[Arrived]:
+    async def attend(self, seen: Mapping[UUID, int], pausing: Collection[UUID] = ()) -> list[Arrived]:
         """Look for news of the runs that this worker holds.
 
         Args:
             seen: The last place in the mailbox that each run in memory has seen.
+            pausing: Those of them that are to be paused, as far as is known here: whether that still holds is news too.
 
         Raises:
             psycopg.Error: The database refused.
@@ -119,13 +120,13 @@ class Mailbox:
         connection = await self._line.get()
         looked_at = time.monotonic()
         cursor = await connection.execute(
-            self._database.statement("mail_attend"), {"worker": self._worker}, prepare=True
+            self._database.statement("mail_attend"), {"worker": self._worker, "pausing": list(pausing)}, prepare=True
         )
         news: dict[UUID, Arrived] = {}
         behind: dict[UUID, int] = {}
         for id, epoch, mailbox, cancel, pause in await cursor.fetchall():
             known = seen.get(id)
-            if known is not None and (mailbox > known or cancel or pause):
+            if known is not None and (mailbox > known or cancel or pause or id in pausing):
                 news[id] = Arrived(id, epoch, known, mailbox, cancel, pause, looked_at=looked_at)
                 if mailbox > known:
                     behind[id] = known

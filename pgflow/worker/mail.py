@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from uuid import UUID
 
@@ -41,6 +41,7 @@ class Mail:
         notifier: hints at what it has woken.
         poll: the longest pause, in seconds, between two looks that no hint announced.
         seen: the last place in the mailbox that each run in memory has seen.
+        pausing: the runs in memory that are to be paused.
         arrive: hands news to a run in memory.
         woken: runs were woken that this worker may claim.
         on_death: it has stopped by an error of its own.
@@ -52,6 +53,7 @@ class Mail:
         notifier: Notifier,
         poll: float,
         seen: Callable[[], Mapping[UUID, int]],
+        pausing: Callable[[], Collection[UUID]],
         arrive: Callable[[Arrived], None],
         woken: Callable[[], None],
         on_death: Callable[[BaseException], None],
@@ -60,6 +62,7 @@ class Mail:
         self._notifier = notifier
         self._poll = poll
         self._seen = seen
+        self._pausing = pausing
         self._arrive = arrive
         self._woken = woken
         self._on_death = on_death
@@ -151,7 +154,7 @@ class Mail:
         for owner in delivery.owners:
             self._notifier.mail(owner)
         if attend and (seen := self._seen()):
-            for arrived in await self._mailbox.attend(seen):
+            for arrived in await self._mailbox.attend(seen, self._pausing()):
                 self._arrive(arrived)
         if hinted:
             # A run that was here when it was told of, and went to sleep meanwhile, has become pending by its own write.

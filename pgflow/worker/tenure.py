@@ -111,7 +111,7 @@ class Tenure:
         self._claims = Claims(database, worker_id)
         self._cache = Cache(settings.cached)
         self._mail = Mail(
-            Mailbox(database, worker_id), notifier, settings.poll, self._seen, self._arrive, self.look, on_death
+            Mailbox(database, worker_id), notifier, settings.poll, self._seen, self._pausing, self._arrive, self.look, on_death
         )
         self._on_death = on_death
         self._threads = ThreadPoolExecutor(
@@ -373,6 +373,9 @@ class Tenure:
 
     def _seen(self) -> Mapping[UUID, int]:
         return {id: run.claimed.mailbox for id, run in self.runs.items()}
+
+    def _pausing(self) -> set[UUID]:
+        return {id for id, run in self.runs.items() if run.pausing}
 
     def _arrive(self, arrived: Arrived) -> None:
         run = self.runs.get(arrived.workflow_id)

@@ -162,7 +162,7 @@ def test_a_worker_that_stops_in_a_long_replay_hands_back_what_it_was_given(monke
 
     def stopped_then(self: Run) -> None:
         pump(self)
-        if not self._stopping:
+        if not self.leaving:
             self.stop()
 
     monkeypatch.setattr(Run, "pump", stopped_then)

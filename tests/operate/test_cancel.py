@@ -236,7 +236,7 @@ async def test_a_running_workflow_pauses_when_its_activity_has_ended(dsn: str) -
 
         async def told() -> bool:
             assert worker._tenure is not None
-            return worker._tenure.runs[handle.id]._stopping
+            return worker._tenure.runs[handle.id].pausing
 
         assert await client.pause(handle.id) is True
         await until(told)

@@ -19,7 +19,8 @@
         waiting_for = string_to_array(changed.waiting_for, E'\x1e'),
         awaits_children = changed.flags LIKE '%%a%%',
         cancel_requested = r.cancel_requested AND changed.flags NOT LIKE '%%c%%',
-        pause_requested = r.pause_requested AND changed.outcome = 'kept',
+        pause_requested = r.pause_requested AND (changed.outcome = 'kept'
+            OR (changed.outcome <> 'failed' AND r.cancel_requested AND changed.flags NOT LIKE '%%c%%')),
         unique_key = CASE WHEN changed.outcome <> 'failed' THEN r.unique_key END,
         freed_key = CASE WHEN changed.outcome = 'failed' THEN r.unique_key END,
         reset = string_to_array(changed.reset, E'\x1e'),

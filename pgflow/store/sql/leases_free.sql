@@ -1,4 +1,4 @@
--- Gives the runs of dead workers to whoever claims them next. A statement of its own, after the workers' rows are
+-- Gives the runs of dead workers to whoever claims them next; those that were to be paused are paused. A statement of its own, after the workers' rows are
 -- locked, so that its snapshot holds the last claim of each. What a transaction of the dead still has locked is skipped
 -- and found by the next look.
 WITH held AS MATERIALIZED (
@@ -11,7 +11,9 @@ WITH held AS MATERIALIZED (
 ),
 freed AS (
     UPDATE {schema}.runs AS r SET
-        status = 'pending', wake_at = now(), waiting_for = NULL, worker_id = NULL, claim = NULL,
+        status = CASE WHEN r.pause_requested AND NOT r.cancel_requested THEN 'paused' ELSE 'pending' END,
+        wake_at = CASE WHEN r.pause_requested AND NOT r.cancel_requested THEN NULL ELSE now() END,
+        pause_requested = r.pause_requested AND r.cancel_requested, waiting_for = NULL, worker_id = NULL, claim = NULL,
         last_worker = NULL
     FROM held
     WHERE r.workflow_id = held.workflow_id
