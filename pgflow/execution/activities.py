@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pgflow.codec import decode_error, encode_error
-from pgflow.errors import ActivityFailed, LeaseLost, SerializationError
+from pgflow.errors import ActivityFailed, LeaseLost
 from pgflow.execution.activity_context import ActivityContext
 from pgflow.execution.attempts import ActivityCall
 from pgflow.execution.kept import Changes
@@ -26,6 +26,7 @@ from pgflow.history.events import (
     STATUS_PENDING,
 )
 from pgflow.history.location import display
+from pgflow.retry import LONGEST_DELAY, seconds
 
 if TYPE_CHECKING:
     from pgflow.definitions import Activity
@@ -226,9 +227,10 @@ class ActivityStep(Step):
     def _failed(self, error: BaseException) -> None:
         """An attempt has failed: another is due later, or this was the last."""
         run = self.scope.run
-        policy = self._activity.retry
-        again = not isinstance(error, SerializationError) and policy.retries(error)
-        delay = policy.delay(self.attempts, random.random()) if again else None
+        try:
+            delay = self._delay(error)
+        except Exception as refused:  # a policy's class may be the application's, and so may what compares its classes
+            error, delay = refused, None
         self._failure = encode_error(error)
         if delay is None:
             run.finish(self, STATUS_FAILED, error=self._failure)
@@ -236,6 +238,12 @@ class ActivityStep(Step):
         run.park(self, run.host.later(delay))
         self.scope.record(self, self.pending_row())
         run.flush_soon()
+
+    def _delay(self, error: BaseException) -> float | None:
+        """Seconds until the next attempt; None: there is none."""
+        policy = self._activity.retry
+        delay = policy.delay(self.attempts, random.random()) if policy.retries(error) else None
+        return None if delay is None else seconds(delay, f"the delay of {policy!r}", LONGEST_DELAY)
 
     def result(self, status: str, output: str | None, error: str | None) -> Any:
         if status == STATUS_COMPLETED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -53,6 +54,21 @@ WRONG: list[tuple[str, type[Exception], str, Callable[[], Any]]] = [
     ("retry as number", TypeError, "expected a pgflow.RetryPolicy, found 3", lambda: pgflow.activity(retry=3)),
     ("no attempts", ValueError, "max_attempts=0", lambda: pgflow.RetryPolicy(max_attempts=0)),
     ("negative delay", ValueError, "not negative", lambda: pgflow.RetryPolicy(initial=-1)),
+    ("a delay of years", ValueError, "at most 31,536,000 seconds", lambda: pgflow.RetryPolicy(initial=1e12)),
+    ("a longest delay of years", ValueError, r"maximum=.*365 days", lambda: pgflow.RetryPolicy(maximum=timedelta(days=366))),
+    ("a delay of thousands of digits", ValueError, "expected a duration that is finite", lambda: pgflow.RetryPolicy(initial=10**5000)),
+    ("a delay that is no number", ValueError, "finite", lambda: pgflow.RetryPolicy(maximum=float("nan"))),
+    ("an endless multiplier", ValueError, "finite number", lambda: pgflow.RetryPolicy(multiplier=float("inf"))),
+    ("a multiplier of thousands of digits", ValueError, "finite number", lambda: pgflow.RetryPolicy(multiplier=10**5000)),
+    ("a text as multiplier", ValueError, "finite number", lambda: pgflow.RetryPolicy(multiplier="2")),
+    ("one name for many", ValueError, "expected a tuple of exception classes", lambda: pgflow.RetryPolicy(non_retryable="ValueError")),
+    ("one class for many", ValueError, "expected a tuple of exception classes", lambda: pgflow.RetryPolicy(non_retryable=ValueError)),
+    ("what is no class", ValueError, "expected a tuple of exception classes", lambda: pgflow.RetryPolicy(non_retryable=(int,))),
+    ("what is no name", ValueError, "such as", lambda: pgflow.RetryPolicy(non_retryable=("not a name",))),
+    ("a timeout of ages", ValueError, "36,600 days", lambda: pgflow.activity(timeout=1e12)),
+    ("a lease of months", ValueError, "lease: expected at most 2,592,000", lambda: pgflow.Worker(DSN, workflows=[checkout], lease=1e7)),
+    ("an endless poll", ValueError, "poll: expected", lambda: pgflow.Worker(DSN, workflows=[checkout], poll=float("inf"))),
+    ("an endless grace", ValueError, "grace: expected", lambda: pgflow.Worker(DSN, workflows=[checkout], grace=float("inf"))),
     ("shrinking delay", ValueError, "multiplier=0.5", lambda: pgflow.RetryPolicy(multiplier=0.5)),
     ("signal of a plain class", TypeError, "expected a dataclass or a pydantic model", lambda: pgflow.signal(Thing)),
     ("message of a function", TypeError, "expected a dataclass or a pydantic model", lambda: pgflow.message(plain)),
