@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from pgflow.codec import decode_error, encode
 from pgflow.definitions import Workflow, not_a_workflow
 from pgflow.errors import PgflowError, WorkflowCancelled, WorkflowFailed, WorkflowNotFound
+from pgflow.moments import in_utc
 from pgflow.packets import signal_name
 from pgflow.tags import tags_text
 
@@ -69,7 +70,7 @@ class Options:
         queue: str = "default",
     ) -> None:
         if run_at is not None:
-            _check_moment(run_at)
+            run_at = in_utc(run_at, "run_at")
         if isinstance(priority, bool) or not isinstance(priority, int) or not -(2**31) <= priority < 2**31:
             raise ValueError(f"priority={priority!r}: expected a whole number of 32 bits")
         if not isinstance(queue, str) or not queue or len(queue) > 200 or not queue.isprintable():
@@ -101,17 +102,6 @@ class Options:
                 "started; choose another id."
             )
         return started.id
-
-
-def _check_moment(run_at: datetime) -> None:
-    if not isinstance(run_at, datetime) or run_at.utcoffset() is None:
-        raise ValueError(
-            f"run_at={run_at!r}: expected a datetime with a time zone, e.g. datetime.now(timezone.utc) + timedelta(hours=1)"
-        )
-    try:
-        run_at.astimezone(UTC)
-    except OverflowError:
-        raise ValueError(f"run_at={run_at!r}: out of the range of time in UTC") from None
 
 
 def input_of(

@@ -12,7 +12,7 @@ import typing
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from pgflow.commands import Options
 from pgflow.definitions import Activity, Workflow, not_a_workflow, not_an_activity
@@ -28,6 +28,7 @@ from pgflow.execution.scope import Scope
 from pgflow.execution.signalling import SignalStep
 from pgflow.execution.timers import SleepStep, TimeoutStep
 from pgflow.functions import StepContext
+from pgflow.moments import LAST, in_utc
 from pgflow.packets import message_name, signal_name
 
 P = ParamSpec("P")
@@ -114,37 +115,37 @@ class WorkflowContext(StepContext):
         Parameters:
             duration: a timedelta or seconds, not negative.
 
+        Raises:
+            ValueError: it is no duration, or ends after the year 9999.
+
         Example:
             await ctx.sleep(timedelta(days=30))
         """
-        return SleepStep(self._scope, self._version, _duration(duration, "sleep"), None).run()
+        return SleepStep(self._scope, self._version, self._duration(duration, "sleep"), None).run()
 
     def sleep_until(self, moment: datetime) -> Coroutine[Any, Any, None]:
         """Sleep durably until a moment of the database's clock.
 
         Raises:
-            ValueError: the datetime is naive.
+            ValueError: the datetime is naive, or after the year 9999 in UTC.
 
         Example:
             await ctx.sleep_until(datetime(2030, 1, 1, tzinfo=UTC))
         """
-        if moment.tzinfo is None or moment.utcoffset() is None:
-            raise ValueError(
-                f"ctx.sleep_until({moment!r}): expected a datetime with a time zone, e.g. datetime(..., tzinfo=timezone.utc)"
-            )
-        return SleepStep(self._scope, self._version, None, moment).run()
+        return SleepStep(self._scope, self._version, None, in_utc(moment, "ctx.sleep_until: moment")).run()
 
     def timeout(self, duration: timedelta | float) -> TimeoutStep:
         """A durable deadline around steps.
 
         Raises:
             TimeoutError: in the code of the block, when the deadline passes.
+            ValueError: it is no duration, or ends after the year 9999.
 
         Example:
             async with ctx.timeout(60):
                 await ctx.activity(slow)
         """
-        return TimeoutStep(self._scope, self._version, _duration(duration, "timeout"))
+        return TimeoutStep(self._scope, self._version, self._duration(duration, "timeout"))
 
     def listen(self, *types: type, timeout: timedelta | float | None = None) -> Coroutine[Any, Any, Any]:
         """The next signal of these types, in the order in which they arrived; None when `timeout` passes first.
@@ -155,6 +156,7 @@ class WorkflowContext(StepContext):
 
         Raises:
             TypeError: a class that is no signal.
+            ValueError: the timeout is no duration, or ends after the year 9999.
 
         Example:
             approved = await ctx.listen(Approved, timeout=timedelta(days=3))
@@ -185,7 +187,7 @@ class WorkflowContext(StepContext):
         if not types:
             raise TypeError(f"ctx.{method}(): expected at least one signal class")
         named = {signal_name(kind, f"ctx.{method}"): kind for kind in types}
-        wait = None if timeout is None else _duration(timeout, method)
+        wait = None if timeout is None else self._duration(timeout, method)
         return ListenStep(self._scope, self._version, named, limit, wait).run()
 
     def signal(
@@ -404,6 +406,23 @@ class WorkflowContext(StepContext):
         awaitables = [step if inspect.isawaitable(step) else self.branch(step) for step in steps]
         return _join(awaitables)
 
+    def _duration(self, value: timedelta | float, step: str) -> timedelta:
+        """A duration that a step of this body was given.
+
+        By the body's own time, whether the calendar holds its end is the same on every replay.
+        """
+        try:
+            duration = value if isinstance(value, timedelta) else timedelta(seconds=value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"ctx.{step}({value!r}): expected a timedelta or a number of seconds") from error
+        except OverflowError:
+            duration = timedelta.max if cast("float", value) > 0 else timedelta.min
+        if duration < timedelta(0):
+            raise ValueError(f"ctx.{step}({duration!r}): expected a duration that is not negative")
+        if duration > LAST - self._scope.now:
+            raise ValueError(f"ctx.{step}: expected a duration that ends within the year 9999, found {duration.days:,} days or more")
+        return duration
+
     # Versions
 
     def v(self, version: int) -> WorkflowContext:
@@ -458,18 +477,6 @@ def _check_closure(closure: Any, method: str) -> None:
         raise not_an_activity(closure, f"ctx.{method}(...)")
     if not callable(closure):
         raise TypeError(f"ctx.{method}(...): expected a function of a context, found {closure!r:.80}")
-
-
-def _duration(value: timedelta | float, step: str) -> timedelta:
-    try:
-        duration = value if isinstance(value, timedelta) else timedelta(seconds=value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(
-            f"ctx.{step}({value!r}): expected a timedelta or a number of seconds"
-        ) from error
-    if duration < timedelta(0):
-        raise ValueError(f"ctx.{step}({value!r}): expected a duration that is not negative")
-    return duration
 
 
 def _loop_types(body: Callable[..., Any]) -> tuple[Any, Any]:

@@ -22,6 +22,7 @@ from pgflow.execution.step import Step
 from pgflow.execution.timers import park_until
 from pgflow.history.events import KIND_LISTEN, STATUS_COMPLETED
 from pgflow.history.location import display
+from pgflow.moments import after
 
 
 class ListenStep(Step):
@@ -62,7 +63,7 @@ class ListenStep(Step):
             self.scope.run.park(self, None)
             return
         recorded = self.event.wake_at if self.event is not None else None
-        park_until(self, recorded or self.scope.run.host.now() + self._timeout)
+        park_until(self, recorded or after(self.scope.run.host.now(), self._timeout))
 
     def offer(self) -> bool:
         """Take what the mailbox holds for this step; whether there was anything."""

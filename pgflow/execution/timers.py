@@ -24,6 +24,7 @@ from pgflow.history.events import (
     STATUS_FAILED,
     STATUS_PENDING,
 )
+from pgflow.moments import after
 
 SHORT = timedelta(seconds=1)
 """A wait up to this long keeps the lease and writes no pending row."""
@@ -51,7 +52,7 @@ class SleepStep(Step):
         if self._until is not None:
             return self._until
         assert self._duration is not None
-        return self.scope.run.host.now() + self._duration
+        return after(self.scope.run.host.now(), self._duration)
 
     def due(self) -> None:
         self.scope.run.finish(self, STATUS_COMPLETED)
@@ -92,7 +93,7 @@ class TimeoutStep(Step):
         event = self.event
         if event is None or event.status == STATUS_PENDING:
             deadline = event.wake_at if event is not None else None
-            park_until(self, deadline or self.scope.run.host.now() + self._duration)
+            park_until(self, deadline or after(self.scope.run.host.now(), self._duration))
         elif event.status == STATUS_FAILED:
             self.scope.run.order.replay(event.seq, self)
 
