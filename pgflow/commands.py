@@ -130,7 +130,7 @@ def encode_named(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], limit
         raise TypeError(
             f'workflow "{name}" is given by its name, so its parameters are not known here: give the arguments by name'
         )
-    return encode(kwargs, what=f'arguments of workflow "{name}"', limit=limit)
+    return encode(kwargs, what=f'arguments of workflow "{name}"', limit=limit, same=False)
 
 
 def workflow_name(workflow: Any) -> str:

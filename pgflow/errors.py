@@ -22,11 +22,23 @@ A message says what was expected, what was found, at which location, and what to
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 
 class PgflowError(Exception):
-    """The base of all errors of pgflow."""
+    """The base of all errors of pgflow. They can be copied and pickled, with their attributes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python would call the class with the message alone, and some need more.
+        return _restored, (type(self), self.args), self.__dict__
+
+
+def _restored(kind: type[PgflowError], args: tuple[Any, ...]) -> PgflowError:
+    """An error as it was before its attributes, which follow."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error
 
 
 class ActivityFailed(PgflowError):

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from pgflow.errors import NonRetryable, SerializationError
+from pgflow.groups import everything_in
 
 LONGEST = 100 * 366 * 86_400.0
 """Seconds that a duration may have, at most: a century, which every clock, thread and server can hold."""
@@ -104,7 +105,7 @@ class RetryPolicy:
             >>> RetryPolicy(non_retryable=("ValueError",)).retries(ExceptionGroup("both", [OSError(), ValueError()]))
             False
         """
-        return not any(self._refuses(type(one)) for one in _all_in(error))
+        return not any(self._refuses(type(one)) for one in everything_in(error))
 
     def _refuses(self, kind: type[BaseException]) -> bool:
         # By the class alone: an instance may say anything of itself.
@@ -150,19 +151,6 @@ def _checked(given: Any) -> tuple[type[BaseException] | str, ...]:
         elif not isinstance(refused, type) or not issubclass(refused, BaseException):
             raise ValueError(f"{expected}, found {refused!r}")
     return tuple(given)
-
-
-def _all_in(error: BaseException) -> list[BaseException]:
-    """An error and, if it is a group, everything in it, each once: groups may share what they hold."""
-    found: dict[int, BaseException] = {}
-    waiting = [error]
-    while waiting:
-        one = waiting.pop()
-        if id(one) not in found:
-            found[id(one)] = one
-            if issubclass(type(one), BaseExceptionGroup):
-                waiting.extend(BaseExceptionGroup.exceptions.__get__(one))  # whatever its class makes of it
-    return list(found.values())
 
 
 def _is_called(kind: type[BaseException], name: str) -> bool:

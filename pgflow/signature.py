@@ -15,7 +15,7 @@ from types import GenericAlias
 from typing import Any
 
 from pgflow.annotations import Annotations, annotations_of
-from pgflow.codec import OWN_TYPE, decode, encode, loads
+from pgflow.codec import OWN_TYPE, check_size, decode, encode, loads
 from pgflow.errors import SerializationError
 
 _POSITIONAL_ONLY = inspect.Parameter.POSITIONAL_ONLY
@@ -67,11 +67,8 @@ class Parameters:
             for name, value in given.items()
         ]
         text = "{" + ",".join(members) + "}"
-        if len(text) * 3 > limit and len(text.encode()) > limit:
-            raise SerializationError(
-                f"the arguments of {owner} are {len(text.encode()):,} bytes of JSON; expected at most {limit:,}. Store "
-                "large data elsewhere and pass a reference to it, or raise `payload_limit`."
-            )
+        if len(text) * 4 > limit:
+            check_size(text, limit, f"the input of {owner}")
         return text
 
     def encode_named(self, given: Mapping[str, Any], owner: str, limit: int) -> str:

@@ -33,7 +33,7 @@ def tags_text(tags: Mapping[str, Any] | None, limit: int = LIMIT) -> str:
             raise ValueError(
                 f"tags: {name!r}: {value!r} is not flat; expected texts as names and texts, numbers, booleans or None as values"
             )
-    text = encode(dict(tags), what="tags")
+    text = encode(dict(tags), what="tags", same=False)
     if len(text.encode()) > limit:
         raise SerializationError(f"tags are {len(text.encode()):,} bytes of JSON; expected at most {limit:,}")
     return text

@@ -21,7 +21,7 @@ LONGEST = 500
 """Lines of a file, at most."""
 
 FLOORS = (
-    ("errors", "faults", "moments", "version"),
+    ("errors", "faults", "groups", "moments", "version"),
     ("codec", "functions", "history", "info", "retry"),
     ("annotations", "packets", "tags"),
     ("signature",),

@@ -20,8 +20,9 @@ import click
 from pgflow.cli import tables
 from pgflow.cli.database import database_options, told
 from pgflow.cli.worker import workflows_of
+from pgflow.codec import class_name, message_of
 from pgflow.definitions import Registry, Workflow
-from pgflow.errors import EngineError
+from pgflow.errors import PgflowError
 from pgflow.history.stored import StoredHistory
 from pgflow.requests import STATUSES
 from pgflow.store.compatibility import check_blocking
@@ -168,10 +169,10 @@ def _replay(workflow: Workflow[Any, Any], history: StoredHistory, report: Report
 
 
 def _divergence(history: StoredHistory, error: BaseException) -> Divergence:
-    kind, message = type(error).__name__, str(error)
-    location, expected, found = getattr(error, "location", None), None, None
-    if isinstance(error, EngineError):
-        expected, found = error.expected, error.found
+    kind, message = class_name(error), message_of(error)
+    location = expected = found = None
+    if issubclass(type(error), PgflowError):
+        location, expected, found = (getattr(error, name, None) for name in ("location", "expected", "found"))
     return Divergence(
         history.id,
         history.name,

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pgflow.codec import traceback_of
 from pgflow.errors import SerializationError
 from pgflow.execution.ports import Transactions, Write
 from pgflow.execution.run_loop import offstage
@@ -205,7 +206,7 @@ class ActivityRunner:
 
     def _served(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.critical("the end of an attempt could not be told to its run", exc_info=error)
+            log.critical("the end of an attempt could not be told to its run\n%s", traceback_of(error))
             self._on_death(error)
 
     def _freed(self, lane: _Lane) -> None:
@@ -301,7 +302,7 @@ class ActivityRunner:
                 else:
                     output = await self._execute(call)
         except BaseException as error:  # noqa: BLE001 — it is told
-            if isinstance(error, GeneratorExit) and (error.__traceback__ is None or error.__traceback__.tb_next is None):
+            if type(error) is GeneratorExit and (error.__traceback__ is None or error.__traceback__.tb_next is None):
                 raise  # thrown right here, and not by the activity: the event loop is being taken apart
             failure = error
         finally:
@@ -316,7 +317,7 @@ class ActivityRunner:
         call.context.end("it has ended")
         if call.committing:
             if failure is not None:
-                log.error("the end of %s could not be told to its run", call.label, exc_info=failure)
+                log.error("the end of %s could not be told to its run\n%s", call.label, traceback_of(failure))
         elif not call.cancelled and not self._closed:
             call.caller.attempt_ended(output, failure)
 

@@ -381,7 +381,7 @@ class WorkflowContext(StepContext):
         """
         if not isinstance(workflow, Workflow):
             raise not_a_workflow(workflow, "ctx.inline(...)")
-        given, named = workflow.decode_arguments(workflow.encode_arguments(args, kwargs))
+        given, named = workflow.decode_arguments(workflow.encode_arguments(args, kwargs, self._scope.run.limits.payload))
         return BranchStep(
             self._scope,
             workflow.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from pgflow.codec import encode_error
+from pgflow.codec import class_name, described, encode_error
 from pgflow.errors import EngineError, PgflowError
 from pgflow.execution.failure import abandoned_by, steps_of
 from pgflow.execution.ports import Cancelled, Completed, Failed, Outcome
@@ -36,7 +36,7 @@ def outcome_of(run: Run, root: asyncio.Task[Any]) -> Outcome:
             if error is not None:
                 failure.__cause__ = error
             error = failure
-    if isinstance(error, EngineError):
+    if error is not None and issubclass(type(error), EngineError):  # an instance may say anything of its class
         # Divergence and its like write no event: what this pump gathered is dropped.
         run.outgoing.drop()
         return Failed(encode_error(error))
@@ -59,13 +59,13 @@ def stuck(run: Run) -> Failed:
     )
 
 
-def engine_failure(run: Run, error: Exception) -> EngineError:
+def engine_failure(run: Run, error: BaseException) -> EngineError:
     """What a run ends with when the engine's own code has failed on it."""
     failure = EngineError(
-        f"{run.label} was stopped by an error of pgflow's own code: {type(error).__name__}: {error}. Nothing of this moment "
+        f"{run.label} was stopped by an error of pgflow's own code: {described(error)}. Nothing of this moment "
         "was written. Report it with the traceback; retry the workflow once the cause is mended.",
         expected="the run comes to rest",
-        found=type(error).__name__,
+        found=class_name(error),
     )
     failure.__cause__ = error
     return failure

@@ -7,7 +7,9 @@ caught the failure and gone on: running the step again would bring history and c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+from pgflow.groups import everything_in, inside, is_group
 
 if TYPE_CHECKING:
     from pgflow.execution.step import Step
@@ -16,43 +18,76 @@ _MARK = "__pgflow_failure__"
 _ABANDONED = "__pgflow_abandoned__"
 
 
-class _Mark(NamedTuple):
-    """What a failure remembers."""
+class _OfRun:
+    """What belongs to this run alone: a failure that is pickled, or copied whole, leaves it behind."""
 
-    step: Step
-    calls: int
-    also: tuple[BaseException, ...]
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        return _nothing, ()
+
+
+def _nothing() -> None:
+    return None
+
+
+class _Mark(_OfRun):
+    """What a failure remembers: its step, how many steps had been called by then, what was raised with it."""
+
+    __slots__ = ("also", "calls", "step")
+
+    def __init__(self, step: Step, calls: int, also: tuple[BaseException, ...]) -> None:
+        self.step = step
+        self.calls = calls
+        self.also = also
+
+
+class _Abandoned(_OfRun):
+    """Steps that were abandoned by an error."""
+
+    __slots__ = ("steps",)
+
+    def __init__(self, steps: list[Step]) -> None:
+        self.steps = steps
 
 
 def mark(failure: BaseException, step: Step) -> BaseException:
     """Let a failure remember the step that it is delivered by."""
-    setattr(failure, _MARK, _Mark(step, step.scope.run.calls, ()))
+    _remember(failure, _MARK, _Mark(step, step.scope.run.calls, ()))
     return failure
 
 
 def together(failure: BaseException, others: list[BaseException]) -> BaseException:
     """Let a failure that is raised for several remember the others."""
-    found = getattr(failure, _MARK, None)
+    found = _remembered(failure, _MARK)
     if found is not None:
-        setattr(failure, _MARK, found._replace(also=tuple(others)))
+        _remember(failure, _MARK, _Mark(found.step, found.calls, tuple(others)))
     return failure
 
 
 def leaves_behind(failure: BaseException, steps: list[Step]) -> None:
     """Let a failure that leaves a body remember the steps that the body abandoned by it."""
-    setattr(failure, _ABANDONED, [*getattr(failure, _ABANDONED, ()), *steps])
+    if steps:
+        found = _remembered(failure, _ABANDONED)
+        _remember(failure, _ABANDONED, _Abandoned([*(found.steps if found else ()), *steps]))
 
 
 def abandoned_by(error: BaseException) -> list[Step]:
     """The steps that were abandoned by an error on its way out."""
-    found: list[Step] = []
-    waiting = [error]
-    while waiting:
-        one = waiting.pop()
-        found.extend(getattr(one, _ABANDONED, ()))
-        if isinstance(one, BaseExceptionGroup):
-            waiting.extend(one.exceptions)
-    return found
+    return [step for one in everything_in(error) if (found := _remembered(one, _ABANDONED)) for step in found.steps]
+
+
+def _remember(failure: BaseException, name: str, what: _OfRun) -> None:
+    # Not as the class would have it: one that is frozen refuses, and raises another error in place of this one.
+    object.__setattr__(failure, name, what)
+
+
+def _remembered(failure: BaseException, name: str) -> Any:
+    # Nor this: a class may answer whatever it is asked for.
+    try:
+        return object.__getattribute__(failure, name)
+    except AttributeError:
+        return None
 
 
 def steps_of(error: BaseException) -> tuple[list[Step], int | None]:
@@ -61,13 +96,17 @@ def steps_of(error: BaseException) -> tuple[list[Step], int | None]:
     None of them (and no number) when anything in it is no step's failure.
     """
     found: dict[Step, int] = {}
+    seen: set[int] = set()
     waiting = [error]
     while waiting:
         one = waiting.pop()
-        if isinstance(one, BaseExceptionGroup):
-            waiting.extend(one.exceptions)
+        if id(one) in seen:
             continue
-        remembered = getattr(one, _MARK, None)
+        seen.add(id(one))
+        if is_group(one):
+            waiting.extend(inside(one))
+            continue
+        remembered = _remembered(one, _MARK)
         if remembered is None:
             return [], None
         found[remembered.step] = remembered.calls

@@ -250,7 +250,7 @@ class LoopStep(Step):
         self.settle()
         if self.has_ended_row or self.finished:
             return
-        if isinstance(error, asyncio.CancelledError):
+        if issubclass(type(error), asyncio.CancelledError):
             self.scope.record(self, self.row(STATUS_CANCELLED))
         else:
             self.scope.record(self, self.row(STATUS_FAILED, error=encode_error(error)))

@@ -202,11 +202,11 @@ class Run:
                 return False
         return True
 
-    def fail_by_engine(self, error: Exception) -> None:
+    def fail_by_engine(self, error: BaseException) -> None:
         """An error of the engine's own has left a pump: the workflow fails with it, and writes no event.
 
         Raises:
-            Exception: the same error; the run cannot end any more, since its outcome is on its way or it has left memory.
+            BaseException: the same error; the run cannot end any more, since its outcome is on its way or it has left memory.
         """
         if self.closed or self.outcome is not None or self._root is None:
             raise error

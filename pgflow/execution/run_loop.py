@@ -20,6 +20,7 @@ from threading import get_ident
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
+from pgflow.codec import described
 from pgflow.errors import EngineError, NondeterminismError
 from pgflow.execution.completing import MAKERS, check_waits, coroutines_to_complete
 from pgflow.execution.generators import close_at_once, collecting, left_generator
@@ -302,7 +303,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         for task in tasks:
             if not task.done():
                 self.tasks.append(task)
-            elif not task.cancelled() and isinstance(task.exception(), EngineError):
+            elif not task.cancelled() and issubclass(type(task.exception()), EngineError):
                 task._log_traceback = False  # the run has ended with it: told once
 
     def _close(self, tasks: list[asyncio.Task[Any]]) -> None:
@@ -317,7 +318,7 @@ class RunLoop(asyncio.AbstractEventLoop):
                 except RuntimeError:
                     continue
                 except BaseException as error:  # noqa: BLE001 — user code in a `finally` of a run that is gone
-                    log.debug("%s: %r while its frames were closed", self._name(), error)
+                    log.debug("%s: %s while its frames were closed", self._name(), described(error))
                     break
             waiter = task._fut_waiter  # type: ignore[attr-defined]
             if waiter is not None:
@@ -428,7 +429,8 @@ class RunLoop(asyncio.AbstractEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         # Without the traceback: this is called by the garbage collector too, in the middle of whatever runs then, and
         # formatting one parses source code.
-        log.error("%s: %s: %r", self._name(), context.get("message"), context.get("exception"))
+        error = context.get("exception")
+        log.error("%s: %s: %s", self._name(), context.get("message"), "" if error is None else described(error))
 
     async def shutdown_asyncgens(self) -> None:
         """Nothing to do: asynchronous generators live and end with the run."""

@@ -15,6 +15,7 @@ from datetime import datetime
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pgflow.codec import class_name, message_of
 from pgflow.errors import LatentHistory, NondeterminismError, PgflowError
 from pgflow.execution.abandoning import abandon
 from pgflow.execution.failure import leaves_behind
@@ -292,7 +293,7 @@ class Scope:
             return
         left = self.cursor.remaining()
         where, found = display(left[0].location), named(left[0].kind, left[0].name)
-        by = "" if leaving is None else f" by {type(leaving).__name__} ({str(leaving)[:200]})"
+        by = "" if leaving is None else f" by {class_name(leaving)} ({message_of(leaving)[:200]})"
         advice = "Mend what raises it, put" if by else "Put"
         self.run.end_with(
             LatentHistory(

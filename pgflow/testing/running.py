@@ -232,7 +232,7 @@ class _Runner(Generic[R]):
             if activity.is_async if fake is None else inspect.isawaitable(value):
                 value = self._asyncio.run(awaited(value, activity))
             output = activity.encode_result(value, call.limit)
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
+        except (Exception, SystemExit, GeneratorExit, asyncio.CancelledError) as error:
             failure = error
         call.caller.attempt_ended(output, failure)
 

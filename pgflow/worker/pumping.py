@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from pgflow.codec import traceback_of
 from pgflow.execution.run import Run
 from pgflow.execution.run_loop import offstage, stage
 
@@ -62,7 +63,9 @@ class Pump:
                     started = now
                     try:
                         run.pump(started)
-                    except Exception as error:
+                    except KeyboardInterrupt:
+                        raise
+                    except BaseException as error:
                         with offstage():
                             self._fail(run, error)
                     now = time.monotonic()
@@ -83,8 +86,8 @@ class Pump:
             else:
                 self._armed = False
 
-    def _fail(self, run: Run, error: Exception) -> None:
-        log.critical("%s: pgflow's own code failed", run.label, exc_info=error)
+    def _fail(self, run: Run, error: BaseException) -> None:
+        log.critical("%s: pgflow's own code failed\n%s", run.label, traceback_of(error))
         try:
             run.fail_by_engine(error)
         except Exception as further:

@@ -1,0 +1,37 @@
+"""Python values to JSON text and back, by their annotations. No pickle, ever.
+
+What a step returns live is the recorded text converted back, exactly what replay gives: a value that is equal and of the same type.
+Whatever would come back as another one, and whatever JSON or PostgreSQL could not hold (NaN, naive datetimes, NUL characters,
+lone surrogates), is refused with the place where it stands.
+
+    text.py      values to JSON text
+    convert.py   JSON text to values, by pydantic
+    same.py      whether what came back is what was given
+    errors.py    exceptions to JSON text
+"""
+
+from pgflow.codec.convert import decode, loads
+from pgflow.codec.errors import (
+    class_name,
+    decode_error,
+    described,
+    encode_error,
+    message_of,
+    traceback_of,
+)
+from pgflow.codec.text import OWN_TYPE, PAYLOAD_LIMIT, check_size, encode
+
+__all__ = [
+    "OWN_TYPE",
+    "PAYLOAD_LIMIT",
+    "check_size",
+    "class_name",
+    "decode",
+    "decode_error",
+    "described",
+    "encode",
+    "encode_error",
+    "loads",
+    "message_of",
+    "traceback_of",
+]

@@ -1,0 +1,112 @@
+"""Exceptions as JSON text: class, message and traceback, each bounded.
+
+What is raised is user code as much as what raises it: to format it may raise anything, take for ever (groups may share what they
+hold, two to the power of forty ways) or give gigabytes. As much as can be had is told.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from pgflow.groups import inside, is_group
+
+_MESSAGE_LIMIT = _TRACEBACK_LIMIT = 8_000
+"""Characters."""
+
+_TOGETHER = 64
+"""Exceptions, causes and members of groups, that one traceback tells of."""
+
+_ALONE = 1_000
+"""Characters of the message of an exception that is told of alone: its frames are to be seen before it."""
+
+_FRAMES = 200
+"""Frames of the traceback of an exception that is told of alone."""
+
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def encode_error(error: BaseException) -> str:
+    """JSON text of an exception: its class, its message and its traceback, each bounded.
+
+    Example:
+        >>> encode_error(ValueError("no"))
+        '{"type":"ValueError","message":"no","traceback":"ValueError: no\\\\n"}'
+    """
+    return _dumps(
+        {"type": class_name(error), "message": message_of(error), "traceback": traceback_of(error)[-_TRACEBACK_LIMIT:]}
+    )
+
+
+def decode_error(text: str) -> dict[str, Any]:
+    """What `encode_error` stored; what cannot be read is shown as its text."""
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        told = text[:_MESSAGE_LIMIT]
+    return told if isinstance(told, dict) else {"type": "Exception", "message": str(told)}
+
+
+def class_name(error: BaseException) -> str:
+    """The name of an exception's class, whatever its metaclass says."""
+    name: str = type.__dict__["__name__"].__get__(type(error))
+    return printable(name, _MESSAGE_LIMIT)
+
+
+def message_of(error: BaseException) -> str:
+    """An exception's message, bounded and printable."""
+    try:
+        return printable(str(error), _MESSAGE_LIMIT)
+    except BaseException:  # noqa: BLE001 — an exception's own code may raise anything, SystemExit too
+        return f"<{class_name(error)} whose message cannot be had>"
+
+
+def described(error: BaseException) -> str:
+    """Class and message, for messages and logs."""
+    return f"{class_name(error)}: {message_of(error)}"
+
+
+def traceback_of(error: BaseException) -> str:
+    """An exception's traceback as Python prints it; shorter where that would be endless, or cannot be had."""
+    try:
+        if _is_small(error):
+            return printable("".join(traceback.format_exception(error)))
+    except BaseException:  # noqa: BLE001 — as above
+        pass
+    try:
+        frames = traceback.format_tb(BaseException.__dict__["__traceback__"].__get__(error), -_FRAMES)
+    except BaseException:  # noqa: BLE001 — source files are found by loaders of the application's
+        frames = []
+    head = ["Traceback (most recent call last):\n"] if frames else []
+    return printable("".join([*head, *frames, f"{class_name(error)}: {message_of(error)[:_ALONE]}\n"]))
+
+
+def printable(text: str, limit: int | None = None) -> str:
+    """Text that PostgreSQL can store, whatever its class makes of it, cut at so many characters."""
+    cut = str.__getitem__(text, slice(limit))
+    return str.replace(cut, "\0", "\\0").encode(errors="backslashreplace").decode()
+
+
+def _is_small(error: BaseException) -> bool:
+    """Whether Python's own formatting comes to an end soon."""
+    for number, one in enumerate(_all_told(error)):
+        if number >= _TOGETHER or len(str(one)) > _MESSAGE_LIMIT or len(getattr(one, "__notes__", ())) > _TOGETHER:
+            return False
+    return True
+
+
+def _all_told(error: BaseException) -> Iterator[BaseException]:
+    """Everything that a traceback would tell of, as often as it would: causes and contexts once, members of groups each time."""
+    chained: set[int] = set()
+    waiting = [error]
+    while waiting:
+        one = waiting.pop()
+        yield one
+        for other in (one.__cause__, one.__context__):
+            if other is not None and id(other) not in chained:
+                chained.add(id(other))
+                waiting.append(other)
+        if is_group(one):
+            waiting.extend(inside(one))
