@@ -22,6 +22,7 @@ from pgflow.execution.kept import Kept
 from pgflow.execution.order import Delivery
 from pgflow.execution.ports import Advance, Beside, EventRow, Failed, Message, Outcome, Write
 from pgflow.execution.run_loop import offstage
+from pgflow.history.events import STATUS_PENDING
 
 if TYPE_CHECKING:
     from pgflow.execution.run import Run
@@ -201,6 +202,9 @@ class Outgoing:
         for delivery in deliveries:
             delivery.at = at
             delivery.committed = True
+        if write.rows:
+            row = write.rows[-1]
+            run.witness = (row.location, row.status != STATUS_PENDING)
         if write.outcome is not None:
             run.left(write.outcome)
             return

@@ -30,6 +30,7 @@ from pgflow.execution.ports import Claimed, Signal
 from pgflow.history.events import Event
 from pgflow.store.arrays import literal
 from pgflow.store.connections import AsyncConnection, Database, Line, is_lost
+from pgflow.store.fencing import Fence, fence_of
 from pgflow.store.flush import Bulk, Point, Rows, Statement, transact
 
 OVERLAP = timedelta(seconds=1)
@@ -102,15 +103,14 @@ class Claims:
         batch = await claims.claim(500, ["default"], ["checkout"])
     """
 
-    def __init__(self, database: Database, worker_id: int) -> None:
+    def __init__(self, database: Database, worker: int | Fence) -> None:
         self._database = database
-        self._worker = worker_id
-        self._line = Line(database, "claims")
+        self._fence = fence_of(worker)
+        self._line = Line(database, "claims", self._fence)
         self._claims = 0
         self._patient = False
         self._levels: dict[Scope, dict[int, _Level]] = {}
         self._next_sweep = 0.0
-        self._unsure: dict[int, float] = {}
 
     async def warm_up(self, queues: Iterable[str], names: Iterable[str]) -> None:
         """Connect and have the server plan, before the first claim needs either: nothing is taken.
@@ -140,18 +140,20 @@ class Claims:
             sweep: Whether to look from the beginning; None: when it is due.
 
         Raises:
-            psycopg.Error: The database refused. After a lost connection the next claim finds what this one took.
+            psycopg.Error: The database refused. After a lost connection what this one took is free again before the next one.
         """
         scopes = [(queue, name) for queue in queues for name in names]
         while True:
             around = self._round(limit, scopes, self.sweep_is_due(busy=False) if sweep is None else sweep)
             sent = time.monotonic()
             connection = await self._line.get()
+            around.parameters["worker"] = self._line.under
             try:
                 batch, found = await self._exchange(connection, around, limit)
             except (psycopg.Error, asyncio.CancelledError) as error:
-                await self._note(error, connection, around.claim, sent)
+                await self._drop_lost(error, connection)
                 raise
+            self._forget_freed(batch)
             self._patient = self._patient or limit > 0
             if around.sweeping:
                 self._next_sweep = time.monotonic() + max(
@@ -166,12 +168,12 @@ class Claims:
         """Take those of these runs that are new, due and free, and of these queues and names; None: there is none.
 
         Raises:
-            psycopg.Error: The database refused. After a lost connection the next claim finds what this one took.
+            psycopg.Error: The database refused. After a lost connection what this one took is free again before the next one.
         """
         self._claims += 1
-        claim, sent, text = self._claims, time.monotonic(), self._database.statement
-        mine = {"worker": self._worker, "claim": claim}
+        text = self._database.statement
         connection = await self._line.get()
+        mine = {"worker": self._line.under, "claim": self._claims}
         try:
             taken, signals = await transact(
                 connection,
@@ -180,13 +182,15 @@ class Claims:
                 (text("claim_signals"), {**mine, "signals": SIGNALS}),
             )
         except (psycopg.Error, asyncio.CancelledError) as error:
-            await self._note(error, connection, claim, sent)
+            await self._drop_lost(error, connection)
             raise
         if not taken:
             return None
         now = taken[0][0]
         claimed = [_fresh(line, now) for line in taken]
-        return Batch(_with_signals(claimed, signals), now, None)
+        batch = Batch(_with_signals(claimed, signals), now, None)
+        self._forget_freed(batch)
+        return batch
 
     async def read_again(self, runs: list[Claimed]) -> None:
         """Fill in input and history of runs that were claimed as warm and are not in memory any more.
@@ -226,7 +230,7 @@ class Claims:
             edges = sorted([_LOWEST, *known, _HIGHEST])
             around.gaps.extend((scope, above, below) for above, below in zip(edges, edges[1:], strict=False))
         around.parameters = {
-            "worker": self._worker,
+            "worker": self._fence.id,
             "claim": around.claim,
             "limit": limit,
             "horizon": HORIZON,
@@ -244,23 +248,17 @@ class Claims:
 
     async def _exchange(self, connection: AsyncConnection, around: _Round, limit: int) -> tuple[Batch, list[tuple[Scope, int]]]:
         """Send everything in one flush, then read the answers."""
-        text, unsure = self._database.statement, self._still_unsure()
-        mine = _Reading(text, self._worker, around.claim, beyond=1)  # those at their first epoch come with the claim itself
-        late = [_Reading(text, self._worker, claim, beyond=0) for claim in unsure]
+        text = self._database.statement
+        mine = _Reading(text, self._line.under, around.claim, beyond=1)  # those at their first epoch come with the claim itself
         lines, *answers = await transact(
             connection,
             self._database.statement_timeout,
             (text("claim"), around.parameters),
             Point("claims.before_read"),
             *mine.statements,
-            *(statement for reading in late for statement in reading.statements),
         )
         (_, now, due, next_wake_at, new, *_), *taken = lines
         claimed = mine.runs(answers, now, [_fresh(line, now) for line in taken if line[8] == 1])
-        for number, (claim, reading) in enumerate(zip(unsure, late, strict=True), 1):
-            if found := reading.runs(answers[3 * number :], now, []):
-                del self._unsure[claim]
-                claimed += found
         left = self._remember(around, taken, due, now, limit)
         return Batch(claimed, now, next_wake_at, left), [(around.gaps[gap - 1][0], priority) for gap, priority in new or ()]
 
@@ -277,17 +275,15 @@ class Claims:
                 level.since = now - OVERLAP
         return due > len(taken)
 
-    async def _note(self, error: BaseException, connection: AsyncConnection, claim: int, sent: float) -> None:
-        """Remember a claim of which nobody knows what became of it: a later one looks for what it took."""
+    async def _drop_lost(self, error: BaseException, connection: AsyncConnection) -> None:
+        """Use a lost connection no more. What a claim takes that nobody hears of is freed by the move that comes before the next one."""
         if isinstance(error, asyncio.CancelledError) or is_lost(error, connection):
-            self._unsure[claim] = sent + self._database.lease
             await self._line.drop()
 
-    def _still_unsure(self) -> list[int]:
-        """Claims whose connection broke and which may have been committed, or still be."""
-        clock = time.monotonic()
-        self._unsure = {claim: until for claim, until in self._unsure.items() if until > clock}
-        return list(self._unsure)
+    def _forget_freed(self, batch: Batch) -> None:
+        """The fence has moved since it was sent, or is moving: whatever was taken is not in memory yet, and is freed thereby."""
+        if not self._fence.refused(self._line.under):
+            batch.runs, batch.left = [], True
 
 
 class _Reading:

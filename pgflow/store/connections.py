@@ -15,13 +15,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
 from pgflow import faults
+from pgflow.errors import LeaseLost
 from pgflow.store import pooling
 
 AsyncConnection = psycopg.AsyncConnection[TupleRow]
@@ -200,19 +201,42 @@ class Database:
         return connection
 
 
+class Fencing(Protocol):
+    """What a line asks before it is used to write (`fencing.py`)."""
+
+    id: int
+    in_doubt: bool
+
+    async def settle(self) -> None:
+        """Wait until nothing is in doubt, or raise `LeaseLost`."""
+        ...
+
+    async def admit(self, connection: AsyncConnection, under: int | None) -> None:
+        """Take a new connection into use, which may replace one on which something was sent under a number."""
+        ...
+
+
 class Line:
     """One connection that is opened when needed and again when it was lost.
 
     It belongs to one task: nothing here guards against two users at once.
+
+    Args:
+        database: Where to connect to.
+        purpose: What for.
+        fence: Of the worker that writes over it: nothing is sent while something sent before may still take effect.
 
     Example:
         line = Line(database, "journal")
         connection = await line.get()
     """
 
-    def __init__(self, database: Database, purpose: str) -> None:
+    def __init__(self, database: Database, purpose: str, fence: Fencing | None = None) -> None:
         self.database = database
         self.purpose = purpose
+        self.under = 0 if fence is None else fence.id
+        """The number to write under what is sent next: the fence's, at the last `get`."""
+        self._fence = fence
         self.opened = 0
         """How many connections have been opened so far."""
         self.on_open: Callable[[AsyncConnection], Any] | None = None
@@ -233,17 +257,44 @@ class Line:
         return connection is not None and not connection.closed
 
     async def get(self) -> AsyncConnection:
-        """The connection; opens one first if there is none, and goes on trying with bounded backoff."""
-        connection = self._connection
+        """The connection; opens one first if there is none, and goes on trying with bounded backoff.
+
+        While the fence is in doubt it waits; once the lease is lost, for ever: whoever uses the line is closed then.
+        """
+        connection, fence = self._connection, self._fence
         if connection is not None and not connection.closed:
-            return connection
+            if fence is None:
+                return connection
+            if not fence.in_doubt:
+                self.under = fence.id
+                return connection
+        try:
+            if fence is not None and connection is not None and not connection.closed:
+                await fence.settle()
+            if connection is None or connection.closed:
+                connection = await self._open()
+        except LeaseLost:
+            await asyncio.get_running_loop().create_future()
+        assert connection is not None
+        if fence is not None:
+            self.under = fence.id
+        return connection
+
+    async def _open(self) -> AsyncConnection:
         backoff = FIRST_BACKOFF
         while True:
+            connection: AsyncConnection | None = None
             try:
                 connection = await self.database.connect(self.purpose)
+                if self._fence is not None:
+                    await self._fence.admit(connection, self.under if self.opened else None)
                 if self.on_open is not None:
                     await self.on_open(connection)
-            except psycopg.OperationalError as error:
+            except BaseException as error:
+                if connection is not None:
+                    await connection.close()
+                if not isinstance(error, psycopg.OperationalError):
+                    raise
                 _log.warning("no connection for %s, trying again: %s", self.purpose, error)
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
                 backoff = min(backoff * 2, LONGEST_BACKOFF)

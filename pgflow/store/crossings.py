@@ -31,7 +31,8 @@ from pgflow.commands import Dispatch, Dispatched, Sending, Sent
 from pgflow.errors import LeaseLost
 from pgflow.execution.ports import Crossing, Inquiry
 from pgflow.store import dispatching, signalling
-from pgflow.store.connections import AsyncConnection, Database, Line, is_lost, tell_of_death
+from pgflow.store.connections import Database, Line, is_lost, tell_of_death
+from pgflow.store.fencing import Fence, fence_of
 from pgflow.store.inquiries import Inquiries
 from pgflow.store.retrying import is_meeting, is_refusal
 
@@ -82,7 +83,7 @@ class Lane:
     def __init__(
         self,
         database: Database,
-        worker_id: int,
+        fence: Fence,
         purpose: str,
         send: Callable[[Line, dict[str, Any], list[Any]], Any],
         most: int,
@@ -90,13 +91,13 @@ class Lane:
         on_death: Callable[[BaseException], None] | None,
     ) -> None:
         self._database = database
-        self._worker = worker_id
+        self._fence = fence
         self._on_death = on_death
         self._purpose = purpose
         self._execute = send
         self._most = most
         self._hint = hint
-        self._line = Line(database, purpose)
+        self._line = Line(database, purpose, fence)
         self._waiting: deque[Crossing] = deque()
         self._stuck: deque[Crossing] = deque()
         self._stuck_until = 0.0
@@ -197,8 +198,7 @@ class Lane:
 
     async def _send(self, batch: list[Crossing]) -> list[Crossing]:
         await faults.reach("crossings.before")
-        parameters = {
-            "worker": self._worker,
+        parameters: dict[str, Any] = {
             "sender_ids": [crossing.workflow_id for crossing in batch],
             "epochs": [crossing.epoch for crossing in batch],
         }
@@ -213,8 +213,16 @@ class Lane:
         self._hint({concerned for _, _, concerned in answers if concerned is not None})
         for number, answer, _ in answers:
             if answer is not None:
+                self._note(batch[number], answer)
                 self._settle(batch[number], answer)
         return left
+
+    def _note(self, crossing: Crossing, answer: object) -> None:
+        """Remember what was done last: the database must have it for as long as memory builds on it."""
+        if isinstance(answer, Dispatched) and answer.id is not None:
+            self._fence.note("child", answer.id)
+        elif isinstance(answer, Sent) and answer.accepted:
+            self._fence.note("signal", crossing.command.id)
 
     async def _still_held(self, skipped: list[Crossing]) -> list[Crossing]:
         """Those whose workflows this worker still holds: their rows were locked. The others are refused."""
@@ -224,13 +232,15 @@ class Lane:
         cursor = await connection.execute(
             self._database.statement("crossing_held"),
             {
-                "worker": self._worker,
+                "worker": self._line.under,
                 "sender_ids": [crossing.workflow_id for crossing in skipped],
                 "epochs": [crossing.epoch for crossing in skipped],
             },
             prepare=True,
         )
         held = {number for (number,) in await cursor.fetchall()}
+        if not self._fence.refused(self._line.under):
+            return skipped
         for number, crossing in enumerate(skipped):
             if number not in held:
                 self._settle(crossing, _lost(crossing))
@@ -261,7 +271,7 @@ class Crossings:
     def __init__(
         self,
         database: Database,
-        worker_id: int,
+        worker: int | Fence,
         started: Callable[[Iterable[str]], None],
         sent: Callable[[Iterable[int]], None],
         *,
@@ -270,16 +280,17 @@ class Crossings:
         """
         Args:
             database: Where other workflows are.
-            worker_id: The worker whose leases fence the crossings.
+            worker: The worker whose leases fence the crossings.
             started: Called after a commit with the queues that have new work.
             sent: Called after a commit with the workers that have, or had last, those who receive signals; 0: any.
             on_death: Called when a part of it stops by an error of its own.
         """
         self._database = database
-        self._signals = Lane(database, worker_id, "signals", self._send_signals, AT_ONCE, sent, on_death)
-        self._children = Lane(database, worker_id, "children", self._send_children, AT_ONCE, started, on_death)
+        self._fence = fence = fence_of(worker)
+        self._signals = Lane(database, fence, "signals", self._send_signals, AT_ONCE, sent, on_death)
+        self._children = Lane(database, fence, "children", self._send_children, AT_ONCE, started, on_death)
         self._unique = Lane(
-            database, worker_id, "unique children", self._send_unique, UNIQUE_AT_ONCE, started, on_death
+            database, fence, "unique children", self._send_unique, UNIQUE_AT_ONCE, started, on_death
         )
         self._inquiries = Inquiries(database, on_death=on_death)
 
@@ -314,7 +325,7 @@ class Crossings:
     ) -> Answers:
         text = self._text("signal_crossing", "signal_send")
         parameters |= signalling.columns_of(commands)
-        rows = await _rows(await line.get(), text, parameters)
+        rows = await _rows(line, text, parameters)
         answers = [(row[0], Sent(*row[1:])) for row in rows]
         return [(number, sent, sent.worker if sent.accepted else None) for number, sent in answers]
 
@@ -323,7 +334,7 @@ class Crossings:
     ) -> Answers:
         text = self._text("dispatch_crossing", "dispatch")
         parameters |= dispatching.columns_of(commands)
-        return _started(await _rows(await line.get(), text, parameters), commands)
+        return _started(await _rows(line, text, parameters), commands)
 
     async def _send_unique(
         self, line: Line, parameters: dict[str, Any], commands: list[Dispatch]
@@ -334,7 +345,7 @@ class Crossings:
             await transaction.execute(
                 self._database.statement("lock_timeout"), {"lock_timeout": KEY_WAIT}, prepare=True
             )
-            cursor = await transaction.execute(text, parameters, prepare=True)
+            cursor = await transaction.execute(text, {**parameters, "worker": line.under}, prepare=True)
         answers = _started(await cursor.fetchall(), commands)
         # Whoever has found another in its place is not that one's parent, and asks to be told of its end all the same.
         others = {
@@ -349,7 +360,7 @@ class Crossings:
             "workflow_ids": list(others.values()),
             "waiters": [parameters["sender_ids"][number] for number in others],
         }
-        rows = await _rows(await line.get(), self._database.statement("crossing_wait"), wanted)
+        rows = await _rows(line, self._database.statement("crossing_wait"), wanted)
         busy = {id for (id,) in rows}
         return [
             (number, None if others.get(number) in busy else answer, queue)
@@ -360,10 +371,9 @@ class Crossings:
         return b"".join(map(self._database.statement, (_FENCE, *names)))
 
 
-async def _rows(
-    connection: AsyncConnection, text: bytes, parameters: dict[str, Any]
-) -> Sequence[tuple[Any, ...]]:
-    cursor = await connection.execute(text, parameters, prepare=True)
+async def _rows(line: Line, text: bytes, parameters: dict[str, Any]) -> Sequence[tuple[Any, ...]]:
+    connection = await line.get()
+    cursor = await connection.execute(text, {**parameters, "worker": line.under}, prepare=True)
     return await cursor.fetchall()
 
 

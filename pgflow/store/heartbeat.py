@@ -14,7 +14,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -22,6 +22,7 @@ import psycopg
 
 from pgflow import faults
 from pgflow.store.connections import Connection, Database
+from pgflow.store.incarnation import Incarnation, read_incarnation_blocking
 from pgflow.store.pooling import is_shared
 
 _log = logging.getLogger("pgflow.store")
@@ -40,14 +41,21 @@ class Heartbeat(threading.Thread):
         database: Where the worker registers, and the lease's length.
         row: Host, pid, version and queues of the worker, for people to read.
         lost: Called once, in any thread, with the reason, when the lease can no longer be trusted.
+        numbers: Those of which one is the worker's in the database, once it is registered.
+        doubt: Called in this thread when a new connection leads to another server, or to this one begun anew.
     """
 
     def __init__(
-        self, database: Database, row: dict[str, Any], lost: Callable[[str], None]
+        self,
+        database: Database,
+        row: dict[str, Any],
+        lost: Callable[[str], None],
+        numbers: Callable[[], Sequence[int]],
+        doubt: Callable[[], None],
     ) -> None:
         super().__init__(name="pgflow heartbeat", daemon=True)
-        self.registered: Future[int] = Future()
-        """The worker's id, or why there is none."""
+        self.registered: Future[Incarnation | None] = Future()
+        """Where the worker is registered, as far as that server tells, or why it is not."""
         self.deadline = 0.0
         """The monotonic time until which the lease can be trusted: counted from before the heartbeat was sent."""
         self.locks = False
@@ -55,6 +63,10 @@ class Heartbeat(threading.Thread):
         self._database = database
         self._row = row
         self._lost = lost
+        self._numbers = numbers
+        self._doubt = doubt
+        self.incarnation: Incarnation | None = None
+        """The server that the last connection led to, as far as it tells."""
         self._connection: Connection | None = None
         self._lock_key: int | None = None
         self._stopping = threading.Event()
@@ -80,33 +92,32 @@ class Heartbeat(threading.Thread):
     def run(self) -> None:
         """Register, keep the lease, return it."""
         try:
-            worker_id = self._register()
+            self._register()
         except BaseException as error:
             self.registered.set_exception(error)
         else:
-            self.registered.set_result(worker_id)
-            reason = self._keep(worker_id)
+            self.registered.set_result(self.incarnation)
+            reason = self._keep()
             if reason is None:
-                self._return(worker_id)
+                self._return()
             else:
                 self._lost(reason)
         finally:
             if self._connection is not None:
                 self._connection.close()
 
-    def _register(self) -> int:
+    def _register(self) -> None:
         connection = self._connect()
         sent = time.monotonic()
         statement = self._database.statement("leases_register")
-        found = connection.execute(
-            statement, {**self._row, "lock_key": self._lock_key, "lease": self._database.lease}
-        ).fetchone()
-        assert found is not None
+        (number,) = self._numbers()
+        connection.execute(
+            statement,
+            {**self._row, "number": number, "lock_key": self._lock_key, "lease": self._database.lease},
+        )
         self.deadline = sent + self._database.lease
-        worker_id: int = found[0]
-        return worker_id
 
-    def _keep(self, worker_id: int) -> str | None:
+    def _keep(self) -> str | None:
         """Beat until told to stop (None), or until the lease is lost (the reason)."""
         every = self._database.lease / 4
         pause = every
@@ -118,12 +129,12 @@ class Heartbeat(threading.Thread):
                 return f"no heartbeat reached the database for {self._database.lease:g} s"
             faults.hit("leases.before_heartbeat")
             try:
-                if self._beat(worker_id):
+                if self._beat():
                     pause = every
                     continue
             except psycopg.Error as error:
                 _log.warning(
-                    "a heartbeat of worker %d failed and is repeated: %s", worker_id, error
+                    "a heartbeat of worker %d failed and is repeated: %s", self._numbers()[0], error
                 )
                 if self._connection is not None:
                     self._connection.close()
@@ -132,19 +143,23 @@ class Heartbeat(threading.Thread):
                 self.deadline = 0.0
                 return "others have found the lease expired"
 
-    def _beat(self, worker_id: int) -> bool:
+    def _beat(self) -> bool:
         connection = self._connection
         if connection is None or connection.closed:
+            before = self.incarnation
             connection = self._connect()
-        sent = time.monotonic()
-        found = connection.execute(
-            self._database.statement("leases_extend"),
-            {"worker": worker_id, "lock_key": self._lock_key, "lease": self._database.lease},
-        ).fetchone()
-        if found is None:
-            return False
-        self.deadline = sent + self._database.lease
-        return True
+            if before is not None and self.incarnation is not None and not before.same_start(self.incarnation):
+                self._doubt()
+        for _ in range(2):  # it may have moved to another number while the first one waited for its row
+            sent = time.monotonic()
+            found = connection.execute(
+                self._database.statement("leases_extend"),
+                {"numbers": list(self._numbers()), "lock_key": self._lock_key, "lease": self._database.lease},
+            ).fetchone()
+            if found is not None:
+                self.deadline = sent + self._database.lease
+                return True
+        return False
 
     def _wait(self, seconds: float) -> None:
         """Sleep, but no longer than until a stop, or until something happens to the connection."""
@@ -160,6 +175,7 @@ class Heartbeat(threading.Thread):
         connection = self._connection = self._database.connect_blocking("heartbeat")
         self._lock_key = self._take_lock(connection)
         self.locks = self._lock_key is not None
+        self.incarnation = read_incarnation_blocking(connection)
         return connection
 
     def _take_lock(self, connection: Connection) -> int | None:
@@ -182,13 +198,13 @@ class Heartbeat(threading.Thread):
             return None
         return key if taken else None
 
-    def _return(self, worker_id: int) -> None:
+    def _return(self) -> None:
         """Hand back what is still held, and take the worker off the list.
 
         Its last transactions may still be under way though nobody waits for their answers: what a claim among them takes, and what
         they have locked, is handed back after them. A stranger who has locked it is not waited for.
         """
-        ids = {"ids": [worker_id], "limit": 100_000}
+        ids = {"ids": list(self._numbers()), "limit": 100_000}
         connection, statement = self._connection, self._database.statement
         if connection is None or connection.closed:
             return
@@ -202,4 +218,4 @@ class Heartbeat(threading.Thread):
                 for name in ("leases_free", "leases_bury"):
                     connection.execute(statement(name), ids)
         except psycopg.Error as error:
-            _log.warning("worker %d could not sign off, others will notice: %s", worker_id, error)
+            _log.warning("worker %d could not sign off, others will notice: %s", self._numbers()[0], error)

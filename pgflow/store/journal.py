@@ -9,8 +9,8 @@ that batches grow with the load and a single step waits for nobody. One batch is
 by its own epoch (see `sql/journal_fence.sql`), so runs whose lease is gone are refused alone, runs whose row
 somebody else has locked come again with the next batch, and the others commit.
 
-What became of a batch whose connection broke is read from the rows themselves: it is written again, which changes
-nothing that is there already, together with a statement that tells when its rows became durable. That costs nothing
+Before anything is written again after a connection broke the fence moves (`fencing.py`), so that the batch that was on its way
+cannot come late. What became of it is read from the rows themselves: it is written again, which changes nothing that is there already, together with a statement that tells when its rows became durable. That costs nothing
 as long as no connection breaks, and it works where transaction ids cannot be asked for.
 """
 
@@ -35,6 +35,7 @@ from pgflow.execution.ports import Cancelled, Completed, EventRow, Failed, RunKe
 from pgflow.store.appending import append, lost
 from pgflow.store.batch import SEPARATOR, Part, parts_of, size_of
 from pgflow.store.connections import AsyncConnection, Database, Line, is_lost, tell_of_death
+from pgflow.store.fencing import Fence, fence_of
 from pgflow.store.flush import Statement, flush, rows_of, tell_of_lost_hints
 
 _log = logging.getLogger("pgflow.store")
@@ -102,7 +103,7 @@ class Journal:
     def __init__(
         self,
         database: Database,
-        worker_id: int,
+        worker: int | Fence,
         *,
         max_rows: int = MAX_ROWS,
         max_bytes: int = MAX_BYTES,
@@ -115,7 +116,7 @@ class Journal:
         """
         Args:
             database: Where to write.
-            worker_id: The worker whose leases fence the writes.
+            worker: The worker whose leases fence the writes.
             max_rows: Rows and outcomes of one batch, at most.
             max_bytes: Bytes of one batch, about.
             bound: Rows and outcomes that may wait before `room` holds callers up.
@@ -125,16 +126,14 @@ class Journal:
             on_death: Called when the journal stops by an error of its own: it writes nothing more.
         """
         self._database = database
-        self.worker_id = worker_id
-        """The worker whose leases fence the writes."""
-        self._worker = str(worker_id)
+        self._fence = fence_of(worker)
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._hints = hints
         self._on_batch = on_batch
         self._on_told = on_told
         self._on_death = on_death
-        self._line = Line(database, "journal")
+        self._line = Line(database, "journal", self._fence)
         self._waiting: deque[Write] = deque()
         self._weight = self._size = 0
         """Of what waits, all together: rows and outcomes; bytes."""
@@ -154,6 +153,11 @@ class Journal:
         """Rows and outcomes that wait, at most, if callers heed `room`."""
         self.batches = 0
         """Batches committed so far."""
+
+    @property
+    def worker_id(self) -> int:
+        """The worker whose leases fence the writes, by its number at the moment."""
+        return self._fence.id
 
     def start(self) -> None:
         """Begin to write; call it on the event loop that the callbacks belong to."""
@@ -235,7 +239,7 @@ class Journal:
             Write(RunKey(str(UUID(int=0)), 0), rows, outcome, _ignore, _ignore)
             for rows, outcome in (([row], None), ([], Completed("1")), ([], Suspended(None)))
         ]
-        batches = [append(self._database.schema, self._worker, parts_of([write]), careful=False) for write in nobody]
+        batches = [append(self._database.schema, "0", parts_of([write]), careful=False) for write in nobody]
         try:
             for answer in await flush(connection, *batches):
                 rows_of(answer)
@@ -370,7 +374,7 @@ class Journal:
         await faults.reach("journal.before")
         careful = careful or bool(self._doubtful)
         statement, parameters = append(
-            self._database.schema, self._worker, parts, careful=careful
+            self._database.schema, str(self._line.under), parts, careful=careful
         )
         ended = [part.key.workflow for part in parts if part.outcome is not None and isinstance(part.outcome, _ENDS)]
         if self._doubtful:
@@ -391,11 +395,33 @@ class Journal:
             self._hints.done(*ended)
         return self._read(parts, ended, *found)
 
-    def _read(self, parts: Sequence[Part], ended: Sequence[str], *found: Any) -> _Answer:
-        *fenced, awaited = found
+    def _read(
+        self,
+        parts: Sequence[Part],
+        ended: Sequence[str],
+        at: datetime,
+        fenced: int,
+        fenced_runs: list[int] | None,
+        busy_runs: list[int] | None,
+        awaited: bool,
+    ) -> _Answer:
+        """What the statement's answer means for each run of the batch."""
         if awaited and ended and self._on_told is not None:
             self._on_told()
-        return _read(parts, *fenced)
+        if fenced_runs is None:
+            return _Answer([([write for part in parts for write in part.writes], at)], [], {})
+        final = self._fence.refused(self._line.under)
+        written, busy = set(fenced_runs), set(busy_runs or ())
+        settled: list[Verdict] = []
+        waiting: list[Part] = []
+        for number, part in enumerate(parts, 1):
+            if number in written:
+                settled.append((part.writes, at))
+            elif number in busy or not final:
+                waiting.append(part)
+            else:
+                settled.append((part.writes, lost(part.key)))
+        return _Answer(settled, waiting, {})
 
     async def _send_again(
         self, parts: list[Part], ended: Sequence[str], statement: bytes, parameters: dict[str, Any]
@@ -429,29 +455,6 @@ class Journal:
                 verdict = moments.get(numbers[id(write)], verdict)
             settled.append(([write], verdict))
         return answer._replace(settled=settled)
-
-
-def _read(
-    parts: Sequence[Part],
-    at: datetime,
-    fenced: int,
-    fenced_runs: list[int] | None,
-    busy_runs: list[int] | None,
-) -> _Answer:
-    """What the statement's answer means for each run of the batch."""
-    if fenced_runs is None:
-        return _Answer([([write for part in parts for write in part.writes], at)], [], {})
-    written, busy = set(fenced_runs), set(busy_runs or ())
-    settled: list[Verdict] = []
-    waiting: list[Part] = []
-    for number, part in enumerate(parts, 1):
-        if number in written:
-            settled.append((part.writes, at))
-        elif number in busy:
-            waiting.append(part)
-        else:
-            settled.append((part.writes, lost(part.key)))
-    return _Answer(settled, waiting, {})
 
 
 def _ignore(write: Write, verdict: Any) -> None:

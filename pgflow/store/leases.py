@@ -22,6 +22,7 @@ from typing import Any, Self
 
 from pgflow import faults
 from pgflow.store.connections import AsyncConnection, Database, Line
+from pgflow.store.fencing import Fence, MovingFence, fence_of, fresh_number
 from pgflow.store.heartbeat import Heartbeat
 
 _log = logging.getLogger("pgflow.store")
@@ -48,11 +49,16 @@ class Lease:
         await lease.release()
     """
 
-    def __init__(self, heartbeat: Heartbeat, worker_id: int) -> None:
-        self.worker_id = worker_id
-        """The registration's number: it fences every write, and is never used twice."""
+    def __init__(self, heartbeat: Heartbeat, fence: MovingFence) -> None:
+        self.fence = fence
+        """The registration's number, which may move: it fences every write, and is never used twice."""
         self._heartbeat = heartbeat
         self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def worker_id(self) -> int:
+        """The registration's number at the moment."""
+        return self.fence.id
 
     @classmethod
     async def register(
@@ -91,9 +97,16 @@ class Lease:
             if once.acquire(blocking=False):
                 on_lost(reason)
 
-        heartbeat = Heartbeat(database, row, lost)
+        loop = asyncio.get_running_loop()
+        fence = MovingFence(database, fresh_number(), lost)
+
+        def doubt() -> None:
+            loop.call_soon_threadsafe(fence.doubt)
+
+        heartbeat = Heartbeat(database, row, lost, lambda: fence.numbers, doubt)
         heartbeat.start()
-        lease = cls(heartbeat, await asyncio.wrap_future(heartbeat.registered))
+        fence.incarnation = await asyncio.wrap_future(heartbeat.registered)
+        lease = cls(heartbeat, fence)
         lease._watch = asyncio.get_running_loop().create_task(
             lease._watched(database.lease, lost), name="pgflow lease"
         )
@@ -103,6 +116,11 @@ class Lease:
     def deadline(self) -> float:
         """Until when, on the monotonic clock, nobody can take over what this worker holds."""
         return self._heartbeat.deadline
+
+    @property
+    def clear_until(self) -> float:
+        """Until when something may be begun for what this worker holds; it is in the past while something is in doubt."""
+        return 0.0 if self.fence.in_doubt else self._heartbeat.deadline
 
     @property
     def trusted(self) -> bool:
@@ -126,6 +144,7 @@ class Lease:
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.cancel()
+        await self.fence.close()
         heartbeat = self._heartbeat
         heartbeat.stop()
         await asyncio.to_thread(heartbeat.join, SIGN_OFF)
@@ -144,16 +163,18 @@ class Recovery:
             freed = await recovery.look()
     """
 
-    def __init__(self, database: Database, worker_id: int, *, locks: bool = True, line: Line | None = None) -> None:
+    def __init__(
+        self, database: Database, worker: int | Fence, *, locks: bool = True, line: Line | None = None
+    ) -> None:
         """
         Args:
             database: Where to look.
-            worker_id: The worker that looks; it never takes itself for dead.
+            worker: The worker that looks; it never takes itself for dead.
             locks: Whether session locks mean anything here (`Lease.locks`).
             line: Where to ask, if not on a connection of its own; closed with the recovery.
         """
         self._database = database
-        self._worker = worker_id
+        self._fence = fence_of(worker)
         self._locks = locks
         self._line = Line(database, "recovery") if line is None else line
         self._suspects: dict[tuple[int, int], float] = {}
@@ -180,7 +201,7 @@ class Recovery:
         strays = clock >= self._next_strays
         if strays:
             self._next_strays = clock + STRAYS_EVERY
-        asked = {"worker": self._worker, "locks": self._locks, "strays": strays}
+        asked = {"worker": self._fence.id, "locks": self._locks, "strays": strays}
         cursor = await connection.execute(
             self._database.statement("leases_look"), asked, prepare=True
         )

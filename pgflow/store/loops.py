@@ -28,6 +28,7 @@ from pgflow.errors import LeaseLost, PgflowError
 from pgflow.execution.ports import Advance
 from pgflow.history.location import display
 from pgflow.store.connections import Database, Line, is_lost, tell_of_death
+from pgflow.store.fencing import Fence, fence_of
 
 _log = logging.getLogger("pgflow.store")
 
@@ -61,18 +62,18 @@ class LoopAdvancer:
     """
 
     def __init__(
-        self, database: Database, worker_id: int, *, on_death: Callable[[BaseException], None] | None = None
+        self, database: Database, worker: int | Fence, *, on_death: Callable[[BaseException], None] | None = None
     ) -> None:
         """
         Args:
             database: Where the loops' rows are.
-            worker_id: The worker whose leases fence the writes.
+            worker: The worker whose leases fence the writes.
             on_death: Called when it stops by an error of its own: it advances nothing more.
         """
         self._database = database
-        self._worker = worker_id
+        self._fence = fence_of(worker)
         self._on_death = on_death
-        self._line = Line(database, "loops")
+        self._line = Line(database, "loops", self._fence)
         self._waiting: deque[Advance] = deque()
         self._sent: list[Advance] = []
         self._arrived = asyncio.Event()
@@ -145,6 +146,8 @@ class LoopAdvancer:
                 state = error.sqlstate or ""
                 if state in _CONFLICT:
                     self.retries += 1
+                elif state == _FENCED_OUT and not self._fence.refused(self._line.under):
+                    continue
                 elif state == _FENCED_OUT or state[:2] in _POISON or _is_unsendable(error):
                     if len(group) == 1:
                         return [(group[0], _refusal(group[0], error))]
@@ -172,13 +175,13 @@ class LoopAdvancer:
     async def _transact(self, group: Sequence[Advance]) -> list[Verdict]:
         """One transaction; without a test's hooks, all its statements leave in one flush."""
         text = self._database.statement
-        fence = {
-            "worker": self._worker,
+        await faults.reach("loops.before")
+        fence: dict[str, Any] = {
             "workflow_ids": [advance.workflow_id for advance in group],
             "epochs": [advance.epoch for advance in group],
         }
-        await faults.reach("loops.before")
         async with self._line.transaction(serializable=True) as transaction:
+            fence["worker"] = self._line.under
             progress = await transaction.execute(
                 text("loops_progress"), self._parameters(group), prepare=True
             )

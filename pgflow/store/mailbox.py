@@ -18,6 +18,7 @@ from uuid import UUID
 from pgflow import faults
 from pgflow.execution.ports import Arrived, Signal
 from pgflow.store.connections import Database, Line
+from pgflow.store.fencing import Fence, fence_of
 
 AT_ONCE = 1_000
 """Signals, and requests, that one statement delivers, at most."""
@@ -48,9 +49,9 @@ class Mailbox:
         delivery = await mailbox.deliver()
     """
 
-    def __init__(self, database: Database, worker_id: int) -> None:
+    def __init__(self, database: Database, worker: int | Fence) -> None:
         self._database = database
-        self._worker = worker_id
+        self._fence = fence_of(worker)
         self._line = Line(database, "mailbox")
 
     async def close(self) -> None:
@@ -72,7 +73,7 @@ class Mailbox:
             cursor = await connection.execute(
                 self._database.statement("mail_deliver"),
                 {
-                    "worker": self._worker,
+                    "worker": self._fence.id,
                     "after_signal": after_signal,
                     "after_request": after_request,
                     "passed_over": delivery.passed_over,
@@ -97,7 +98,7 @@ class Mailbox:
                 continue
             if status == "pending":
                 delivery.woken.add(queue)
-            elif status == "running" and worker != self._worker:
+            elif status == "running" and worker != self._fence.id:
                 delivery.owners.add(worker)
             elif status == "running":
                 last = delivery.arrived[-1] if delivery.arrived else None
@@ -120,7 +121,7 @@ class Mailbox:
         connection = await self._line.get()
         looked_at = time.monotonic()
         cursor = await connection.execute(
-            self._database.statement("mail_attend"), {"worker": self._worker, "pausing": list(pausing)}, prepare=True
+            self._database.statement("mail_attend"), {"worker": self._fence.id, "pausing": list(pausing)}, prepare=True
         )
         news: dict[UUID, Arrived] = {}
         behind: dict[UUID, int] = {}

@@ -28,6 +28,8 @@ from pgflow.execution.ports import Write
 from pgflow.store.appending import append, lost
 from pgflow.store.batch import SEPARATOR, parts_of
 from pgflow.store.connections import FIRST_BACKOFF, LONGEST_BACKOFF, Database, Line, is_lost
+from pgflow.store.fencing import Fence, fence_of
+from pgflow.store.incarnation import LOOK, Incarnation
 from pgflow.store.pooling import is_shared
 from pgflow.store.sessions import AsyncSession, Session, ThreadSession, status_of
 
@@ -44,7 +46,7 @@ class Transactions:
 
     Args:
         database: Where to write.
-        worker_id: The worker whose leases fence the writes.
+        worker: The worker whose leases fence the writes.
         executor: Threads, of which one is free for each transaction of a plain `def`.
         on_commit: Called after each commit with the numbers of runs and rows.
 
@@ -58,12 +60,12 @@ class Transactions:
     def __init__(
         self,
         database: Database,
-        worker_id: int,
+        worker: int | Fence,
         executor: Executor,
         on_commit: Callable[[int, int], None] | None = None,
     ) -> None:
         self.database = database
-        self.worker_id = worker_id
+        self.fence = fence_of(worker)
         self.on_commit = on_commit
         self._executor = executor
         self._idle: dict[bool, list[Session]] = {True: [], False: []}
@@ -149,6 +151,7 @@ class Transactions:
             session = await ThreadSession.open(self.database, self._executor)
         else:
             session = await AsyncSession.open(self.database)
+        await self._meet(session)
         if self._watch is None:
             try:
                 await session.execute(self.database.statement("transaction_watch"), {})
@@ -160,6 +163,18 @@ class Transactions:
             else:
                 self._watch = "2s"
         return session
+
+    async def _meet(self, session: Session) -> None:
+        """See that the connection leads to the server that is known: what another one has must be looked at first."""
+        try:
+            (row,) = await session.execute(LOOK, {})
+        except psycopg.DatabaseError as error:
+            if is_lost(error, session.connection):
+                raise
+            return  # it does not tell
+        if not self.fence.knows(Incarnation(*row)):
+            self.fence.doubt()
+            await self.fence.settle()
 
     async def _begin(self, session: Session, timeout: float | None) -> Transaction:
         mark = secrets.token_hex(8)
@@ -209,10 +224,15 @@ class Transaction:
         ((*left, _, _, _, _, _, _, _, _),) = await session.execute(database.statement("transaction_check"), wait)
         self._check_settings(tuple(left))
         await faults.reach("transactions.before_fence")
-        if not await session.execute(database.statement("transaction_fence"), self._fence(write)):
-            raise lost(write.run)
-        worker = str(self._pool.worker_id)
-        statement, parameters = append(database.schema, worker, parts_of([write]), begun_before=True)
+        fence = self._pool.fence
+        while True:
+            await fence.settle()
+            worker = fence.id
+            if await session.execute(database.statement("transaction_fence"), _held(write, worker)):
+                break
+            if fence.refused(worker):
+                raise lost(write.run)
+        statement, parameters = append(database.schema, str(worker), parts_of([write]), begun_before=True)
         ((at, fenced, *_),) = await session.execute(statement, parameters)
         if not fenced:
             raise lost(write.run)
@@ -287,9 +307,6 @@ class Transaction:
                     "Set it back before the activity returns",
                 )
 
-    def _fence(self, write: Write) -> dict[str, Any]:
-        return {"workflow_id": write.run.workflow_id, "worker": self._pool.worker_id, "epoch": write.run.epoch}
-
     async def _fate(self, write: Write) -> datetime | None:
         """When the lost transaction committed; None if it did not. The truth stands behind the lock that it held."""
         stored = {
@@ -298,15 +315,18 @@ class Transaction:
             "location": SEPARATOR.join([write.rows[0].location]),
         }
         statement = self._pool.database.statement
-        line = Line(self._pool.database, "transaction's fate")
+        fence = self._pool.fence
+        line = Line(self._pool.database, "transaction's fate", fence)
         backoff = FIRST_BACKOFF
         try:
             while True:
                 try:
                     async with line.transaction() as transaction:
-                        held = await transaction.execute(statement("transaction_fence"), self._fence(write))
+                        held = await transaction.execute(statement("transaction_fence"), _held(write, line.under))
                         rows = await transaction.execute(statement("journal_stored"), stored)
                     if not await held.fetchall():
+                        if not fence.refused(line.under):
+                            continue
                         raise lost(write.run)
                     found = await rows.fetchall()
                     return found[0][1] if found else None
@@ -316,6 +336,10 @@ class Transaction:
                     backoff = min(backoff * 2, LONGEST_BACKOFF)
         finally:
             await line.drop()
+
+
+def _held(write: Write, worker: int) -> dict[str, Any]:
+    return {"workflow_id": write.run.workflow_id, "worker": worker, "epoch": write.run.epoch}
 
 
 def _misused(what: str, advice: str = "") -> TransactionMisused:

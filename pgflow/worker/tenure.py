@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
@@ -18,6 +18,7 @@ from uuid import UUID
 import psycopg
 
 from pgflow.definitions import Registry
+from pgflow.errors import LeaseLost
 from pgflow.execution.attempts import ActivityCall, ActivityRunner
 from pgflow.execution.ports import (
     Arrived,
@@ -35,6 +36,7 @@ from pgflow.execution.starting import execute
 from pgflow.store.claims import Claims
 from pgflow.store.connections import Database, tell_of_death
 from pgflow.store.crossings import Crossings
+from pgflow.store.fencing import MovingFence
 from pgflow.store.hints import Notifier
 from pgflow.store.journal import Journal
 from pgflow.store.loops import LoopAdvancer
@@ -42,6 +44,7 @@ from pgflow.store.mailbox import Mailbox
 from pgflow.store.transactions import Transactions
 from pgflow.worker.cache import Cache
 from pgflow.worker.clock import DatabaseClock
+from pgflow.worker.holding import held
 from pgflow.worker.mail import Mail
 from pgflow.worker.pumping import Pump
 from pgflow.worker.settings import Settings
@@ -66,25 +69,26 @@ class Tenure:
 
     Parameters:
         database: where everything is written.
-        worker_id: the registration whose leases fence the writes.
+        fence: of the registration: every write stands behind it.
         registry: the workflows that the worker knows.
         settings: the worker's.
         notifier: sends hints after commits.
-        trusted_until: until when, on the monotonic clock, the lease is this worker's, as far as it can know.
+        trusted_until: until when, on the monotonic clock, the lease is this worker's, as far as it can know; past while that is in doubt.
         on_death: a part that should never end has ended by an error of its own: drop the tenure.
     """
 
     def __init__(
         self,
         database: Database,
-        worker_id: int,
+        fence: MovingFence,
         registry: Registry,
         settings: Settings,
         notifier: Notifier,
         trusted_until: Callable[[], float],
         on_death: Callable[[BaseException], None],
     ) -> None:
-        self.worker_id = worker_id
+        self.fence = fence
+        fence.held, fence.moved = lambda: held(self.runs), self._moved
         self.runs: dict[UUID, Run] = {}
         self.steps = 0
         """Rows of history committed so far."""
@@ -101,23 +105,23 @@ class Tenure:
         self.limits = settings.limits
         """Bounds of one workflow."""
         self.journal = Journal(
-            database, worker_id, hints=notifier, on_batch=self._written, on_told=self.asked, on_death=on_death
+            database, fence, hints=notifier, on_batch=self._written, on_told=self.asked, on_death=on_death
         )
         """Where runs hand over rows and outcomes."""
-        self.loops = LoopAdvancer(database, worker_id, on_death=on_death)
+        self.loops = LoopAdvancer(database, fence, on_death=on_death)
         """Where runs hand over the forgetting of turns."""
-        self.crossings = Crossings(database, worker_id, self._started, self._sent, on_death=on_death)
+        self.crossings = Crossings(database, fence, self._started, self._sent, on_death=on_death)
         """Where runs hand over what they do to other workflows."""
-        self._claims = Claims(database, worker_id)
+        self._claims = Claims(database, fence)
         self._cache = Cache(settings.cached)
         self._mail = Mail(
-            Mailbox(database, worker_id), notifier, settings.poll, self._seen, self._pausing, self._arrive, self.look, on_death
+            Mailbox(database, fence), notifier, settings.poll, self._seen, self._pausing, self._arrive, self.look, on_death
         )
         self._on_death = on_death
         self._threads = ThreadPoolExecutor(
             settings.threads + settings.transactions, thread_name_prefix="pgflow activity"
         )
-        self._transactions = Transactions(database, worker_id, self._threads, self._written)
+        self._transactions = Transactions(database, fence, self._threads, self._written)
         self._activities = ActivityRunner(
             self._threads,
             settings.activities,
@@ -164,7 +168,7 @@ class Tenure:
 
     def mail(self, worker: int) -> None:
         """Something was sent to a workflow that `worker` has or had last; 0: any."""
-        self._mail.look(mine=worker in (0, self.worker_id), hinted=True)
+        self._mail.look(mine=worker == 0 or self.fence.had(worker), hinted=True)
 
     async def hand_back(self, grace: float) -> None:
         """Claim no more, let running activities end for `grace` seconds, hand every workflow back."""
@@ -193,6 +197,7 @@ class Tenure:
         """Forget everything without a write: the lease is gone."""
         self._stopping = True
         self._discard()
+        await self.fence.close()
         await self._stop_claiming(0.0)
         self._discard()  # what the last claim brought
         await self._close()
@@ -384,6 +389,21 @@ class Tenure:
         elif not run.receive(arrived):
             self._mail.look()
 
+    # The fence
+
+    @property
+    def worker_id(self) -> int:
+        """The registration's number at the moment."""
+        return self.fence.id
+
+    def _moved(self, kept: Collection[tuple[UUID, int]], freed: int) -> None:
+        """The fence has moved: runs that did not go with it are others', but for those whose outcome may have been committed."""
+        for id, run in list(self.runs.items()):
+            if (id, run.claimed.epoch) not in kept and run.outcome is None:
+                run.lost(LeaseLost("it was not this worker's any more when the connection was opened again"))
+        if freed:
+            self.look()
+
     # Host
 
     def now(self) -> datetime:
@@ -453,7 +473,7 @@ class Tenure:
     def _sent(self, workers: Iterable[int]) -> None:
         """Workflows here have sent signals to those of these workers (0: any)."""
         for worker in workers:
-            if worker == self.worker_id:
+            if self.fence.had(worker):
                 self._mail.look()
             else:
                 self._notifier.mail(worker)

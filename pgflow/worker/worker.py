@@ -168,11 +168,11 @@ class Worker:
             return
         tenure = Tenure(
             self._database,
-            lease.worker_id,
+            lease.fence,
             self._registry,
             settings,
             notifier,
-            trusted_until=lambda: lease.deadline,
+            trusted_until=lambda: lease.clear_until,
             on_death=note_death,
         )
         self._tenure = tenure
@@ -237,7 +237,7 @@ class Worker:
         """Look for dead workers and take over what they held."""
         pause = self._settings.recovery
         failed = 0
-        async with Recovery(self._database, lease.worker_id, locks=lease.locks, line=line) as recovery:
+        async with Recovery(self._database, lease.fence, locks=lease.locks, line=line) as recovery:
             while True:
                 try:
                     recovered = await recovery.look()

@@ -15,10 +15,8 @@ import pytest_asyncio
 from pgflow.execution.ports import Claimed
 from pgflow.store import claims as claims_module
 from pgflow.store.claims import Claims
-from pgflow.store.connections import Database
 from pgflow.store.journal import Journal
 from pgflow.store.uuid7 import uuid7
-from tests.client.fake import proxy
 from tests.store.scene import Scene, row
 
 
@@ -170,26 +168,6 @@ async def test_worker_whose_lease_has_expired_or_is_gone_claims_nothing(
     assert scene.one("SELECT status, epoch FROM runs") == ("pending", 0)
 
 
-async def test_claim_whose_answer_was_lost_is_found_again(scene: Scene, claims: Claims) -> None:
-    workflow = scene.run()
-    exchange = claims._exchange
-
-    async def cut(connection: Any, *rest: Any) -> Any:
-        await exchange(connection, *rest)
-        await connection.close()
-        raise claims_module.psycopg.OperationalError("the connection broke")
-
-    claims._exchange = cut  # type: ignore[method-assign]
-    with pytest.raises(claims_module.psycopg.OperationalError):
-        await claims.claim(10, ["default"], ["flow"])
-    claims._exchange = exchange  # type: ignore[method-assign]
-    assert [r.workflow_id for r in (await claims.claim(10, ["default"], ["flow"])).runs] == [
-        workflow
-    ]
-    assert (await claims.claim(10, ["default"], ["flow"])).runs == []
-    assert scene.one("SELECT epoch FROM runs") == 1
-
-
 async def test_a_hint_names_what_to_claim(scene: Scene, claims: Claims, journal: Journal) -> None:
     """A new run that is due, with what a replay needs. All others are left as they are, those that others hold as well."""
     wanted, signalled = scene.run(priority=7), scene.run(mailbox=2)
@@ -238,20 +216,6 @@ async def test_a_hint_gives_nothing_to_a_worker_that_is_gone(scene: Scene, worke
     scene.do("UPDATE workers SET expires_at = now() - interval '1 ms'")
     assert await claims.claim_hinted([workflow], ["default"], ["flow"]) is None
     assert scene.one("SELECT status, epoch FROM runs") == ("pending", 0)
-
-
-async def test_what_a_hint_made_it_claim_is_found_again_if_the_answer_was_lost(scene: Scene, worker: int) -> None:
-    workflow = scene.run(name="cut here")
-    async with proxy(scene.database.dsn) as between:
-        claims = Claims(Database(between.dsn), worker)
-        await claims.warm_up([], [])
-        between.cut_after = b"cut here"
-        with pytest.raises(claims_module.psycopg.OperationalError):
-            await claims.claim_hinted([workflow], ["default"], ["cut here"])
-        assert between.cuts == 1
-        (claimed,) = (await claims.claim(10, ["default"], ["cut here"])).runs
-        assert (claimed.workflow_id, claimed.epoch) == (workflow, 1)
-        await claims.close()
 
 
 async def test_two_workers_share_and_never_both_take_one(scene: Scene, claims: Claims) -> None:

@@ -83,17 +83,21 @@ UNLOCKED = {
 """What changes one row, by its id, and no other: it locks it by that (the last removes what it has just inserted)."""
 
 
+BEHIND = {"fence_move.sql": "fence_runs.sql"}
+"""What is sent behind another statement, in its transaction."""
+
+
 def _uncommented(text: str) -> str:
     return re.sub(r"--[^\n]*", "", text)
 
 
 def _texts() -> dict[str, str]:
-    """The statements, with the head that they are sent with, and the functions of the schema, all without their comments."""
+    """The statements, with the head that they are sent with, or behind in one transaction, and the functions of the schema, all without their comments."""
     folder = resources.files("pgflow.store") / "sql"
     found = {}
     for file in folder.iterdir():
         if file.name.endswith(".sql"):
-            head = {"journal": "journal_fence.sql"}.get(file.name.partition("_")[0], file.name)
+            head = "journal_fence.sql" if file.name.startswith("journal_") else BEHIND.get(file.name, file.name)
             parts = dict.fromkeys((head, file.name))
             found[file.name] = _uncommented("".join((folder / part).read_text(encoding="utf-8") for part in parts))
     for objects in sorted(ALEMBIC.glob("objects_*")):

@@ -1,6 +1,8 @@
--- A process begins to work: from here on, and until the lease expires, others leave alone what it claims.
-INSERT INTO {schema}.workers (host, pid, lock_key, version, queues, expires_at)
+-- A process begins to work: from here on, and until the lease expires, others leave alone what it claims. Its number is
+-- drawn by lot: the next ones in order would be given out again by a database that was restored.
+INSERT INTO {schema}.workers (id, host, pid, lock_key, version, queues, expires_at)
+OVERRIDING SYSTEM VALUE
 VALUES (
-    %(host)s::text, %(pid)s::int, %(lock_key)s::bigint, %(version)s::text, %(queues)s::text[],
+    %(number)s::bigint, %(host)s::text, %(pid)s::int, %(lock_key)s::bigint, %(version)s::text, %(queues)s::text[],
     now() + make_interval(secs => %(lease)s::double precision))
 RETURNING id
