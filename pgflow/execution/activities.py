@@ -188,7 +188,7 @@ class ActivityStep(Step):
             if run.closed:  # whoever has the workflow now finds the row
                 return
             delivery.committed, delivery.at = True, at
-            run.witness = (row.location, True)
+            run.outgoing.witness = (row.location, True)
             new = not self.recorded
             self.scope.recorded_alone(self)
             if changes is not None:

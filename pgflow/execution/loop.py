@@ -222,7 +222,7 @@ class LoopStep(Step):
         self._advancing = False
         if run.closed:
             return
-        run.witness = (self.location, advance.breaks)
+        run.outgoing.witness = (self.location, advance.breaks)
         if self._break is not None and advance.breaks:
             self._break.committed = True
             self._break.at = at

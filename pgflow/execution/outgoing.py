@@ -39,7 +39,7 @@ class Outgoing:
 
     __slots__ = (
         "_active_rows", "_advances", "_beside", "_calls", "_in_flight", "_next",
-        "_outcome", "_queue", "_rows", "_run", "_unremarkable_rows", "_writing_alone", "deliveries", "kept",
+        "_outcome", "_queue", "_rows", "_run", "_unremarkable_rows", "_writing_alone", "deliveries", "kept", "witness",
     )
 
     def __init__(self, run: Run) -> None:
@@ -63,6 +63,8 @@ class Outgoing:
         self._next: Callable[[], None] | None = None
         self._writing_alone = False
         self._outcome: Outcome | None = None
+        self.witness: tuple[str, bool] | None = None
+        """Of the row that was committed last: where it stands, and whether it had ended. A database that lacks it is behind."""
 
     @property
     def awaited(self) -> bool:
@@ -204,7 +206,7 @@ class Outgoing:
             delivery.committed = True
         if write.rows:
             row = write.rows[-1]
-            run.witness = (row.location, row.status != STATUS_PENDING)
+            self.witness = (row.location, row.status != STATUS_PENDING)
         if write.outcome is not None:
             run.left(write.outcome)
             return

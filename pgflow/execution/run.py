@@ -68,7 +68,7 @@ class Run:
         "_at_once", "_pumping", "_replaying", "_root", "_rounds", "_starting", "_until", "_waits", "_yielded", "advancing",
         "aftermath", "attempts_running", "bodies", "calls", "cancel_taken_at", "cancelled", "claimed", "closed", "crossings",
         "fatal", "halted", "history", "host", "leaving", "limits", "loop", "mailbox", "order", "outcome", "outgoing", "pausing",
-        "scheduled", "scope", "witness", "workflow",
+        "scheduled", "scope", "workflow",
     )
 
     def __init__(self, claimed: Claimed, workflow: Workflow[Any, Any], host: Host) -> None:
@@ -105,8 +105,6 @@ class Run:
         self._yielded: asyncio.Future[None] | None = None
         self.outcome: Outcome | None = None
         """How it leaves, once that has been handed over."""
-        self.witness: tuple[str, bool] | None = None
-        """Of the row that was committed last: where it stands, and whether it had ended. A database that lacks it is behind."""
         self._pumping = False
         self._replaying = False
         """Whether a pump has ended in the middle of recorded results: code that diverges later in them must have done nothing."""

@@ -16,6 +16,7 @@ def held(runs: Mapping[UUID, Run]) -> list[Held]:
     """
     found = []
     for id, run in runs.items():
-        location, ended = (None, False) if run.witness is None or run.advancing else run.witness
+        witness = run.outgoing.witness
+        location, ended = (None, False) if witness is None or run.advancing else witness
         found.append(Held(id, run.claimed.epoch, run.claimed.mailbox, location, ended))
     return found
