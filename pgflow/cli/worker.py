@@ -7,7 +7,6 @@ import gc
 import importlib
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ import click
 import psycopg
 
 from pgflow.cli.database import database_options, reason
+from pgflow.cli.ending import Ending, leave_at_once
 from pgflow.cli.processes import OWNER, READY, supervise
 from pgflow.definitions import Workflow
 from pgflow.errors import PgflowError
@@ -82,7 +82,7 @@ def worker(
     except (ValueError, TypeError) as error:
         raise click.ClickException(str(error)) from error
     spare_collector()
-    leave(asyncio.run(serve(made)))
+    leave(asyncio.run(serve(made, grace)))
 
 
 def spare_collector() -> None:
@@ -107,11 +107,11 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-async def serve(made: Worker) -> int:
+async def serve(made: Worker, grace: float = 10.0) -> int:
     """Run a worker until SIGTERM, SIGINT or the end of the process that supervises it; returns the exit code."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, made.stop)
+    Ending(made.stop, grace)
+    made.when_hopeless = lambda: leave_at_once("a workflow's code does not give the event loop back")
     owner = os.environ.pop(OWNER, None)
     if owner is not None:
 

@@ -29,17 +29,10 @@ from pgflow.execution.mailbox import Mailbox
 from pgflow.execution.news import receive
 from pgflow.execution.order import LiveCall, Order
 from pgflow.execution.outgoing import Outgoing
-from pgflow.execution.ports import (
-    Advance,
-    Arrived,
-    Claimed,
-    Failed,
-    Outcome,
-    Released,
-    Suspended,
-)
+from pgflow.execution.ports import Advance, Arrived, Claimed, Failed, Outcome, Released, Suspended
 from pgflow.execution.run_loop import RunLoop, offstage
 from pgflow.execution.scope import Scope
+from pgflow.execution.spinning import Spin
 from pgflow.execution.waits import Waits
 from pgflow.history.events import HistoryIndex
 
@@ -65,7 +58,7 @@ class Run:
     """
 
     __slots__ = (
-        "_at_once", "_pumping", "_replaying", "_root", "_rounds", "_starting", "_until", "_waits", "_yielded", "advancing",
+        "_at_once", "_cut_off", "_pumping", "_replaying", "_root", "_rounds", "_starting", "_until", "_waits", "_yielded", "advancing",
         "aftermath", "attempts_running", "bodies", "calls", "cancel_taken_at", "cancelled", "claimed", "closed", "crossings",
         "fatal", "halted", "history", "host", "leaving", "limits", "loop", "mailbox", "order", "outcome", "outgoing", "pausing",
         "scheduled", "scope", "workflow",
@@ -76,7 +69,7 @@ class Run:
         self.workflow = workflow
         self.host = host
         self.limits = host.limits
-        self.loop = RunLoop(lambda: self.label, claimed.seed.int, self._loop_time, self.note_fatal)  # type: ignore[abstract]
+        self.loop = RunLoop(lambda: self.label, claimed.seed.int, lambda: self.scope.now.timestamp(), self.note_fatal, Spin(self).look)  # type: ignore[abstract]
         self.history = HistoryIndex(claimed.events)
         self.fatal: EngineError | None = None
         self.closed = False
@@ -115,7 +108,7 @@ class Run:
         self._starting: list[ActivityCall] = []
         self.pausing = False
         """Whether it is to be paused, as far as this worker has been told."""
-        self.leaving = self.halted = False
+        self.leaving = self.halted = self._cut_off = False
         """Whether it is to be handed back whatever is asked of it; whether nothing is delivered, for that reason or a pause."""
         self._root: asyncio.Task[Any] | None = None
         self.scope = Scope(self, None, "", 0, claimed.created_at)
@@ -163,8 +156,13 @@ class Run:
         finally:
             self._pumping = False
         if self._rounds < 0:
+            if self._cut_off and not self.loop.at_rest:
+                with offstage():
+                    self._replaying = True
+                    self._rest()
+                return
             self.host.schedule(self)
-            self._replaying = self.order.replaying
+            self._replaying = self.order.replaying or not self.loop.at_rest
             if not self._replaying:
                 self.outgoing.flush()
             return
@@ -202,6 +200,13 @@ class Run:
                 return False
         return True
 
+    def out_of_time(self) -> bool:
+        """Whether this pump has to leave the code for now, though it could go on, since others wait."""
+        if time.monotonic() <= self._until:
+            return False
+        self._rounds = -1
+        return True
+
     def fail_by_engine(self, error: BaseException) -> None:
         """An error of the engine's own has left a pump: the workflow fails with it, and writes no event.
 
@@ -232,7 +237,8 @@ class Run:
         self.host.schedule(self)
 
     def give_up_attempts(self) -> None:
-        """Cancel the activities in flight (the grace period is over); the workflow is handed back."""
+        """Cancel the activities in flight (the grace period is over), and wait for no code; the workflow is handed back."""
+        self._cut_off = True
         for step in self.scope.all_unfinished():
             step.give_up()
         self.stop()
@@ -293,9 +299,7 @@ class Run:
         self.order.passed = seq
         return True
 
-    def finish(
-        self, step: Step, status: str, output: str | None = None, error: str | None = None
-    ) -> None:
+    def finish(self, step: Step, status: str, output: str | None = None, error: str | None = None) -> None:
         """Record how a step ended; its result is delivered once that is committed."""
         step.finished = True
         waits = self._waits
@@ -449,14 +453,8 @@ class Run:
         if self._yielded is not None:
             self.host.schedule(self)
         waiting = (
-            self.attempts_running
-            or self.advancing
-            or self._waits.short
-            or self.order.on_their_way
-            or self.outgoing.awaited
-            or self.outgoing.calls_in_flight
-            or self.loop.frozen
-            or self.crossings.busy
+            self.attempts_running or self.advancing or self._waits.short or self.order.on_their_way or self.outgoing.awaited
+            or self.outgoing.calls_in_flight or self.loop.frozen or self.crossings.busy
         )
         if not waiting:
             self._write_outcome(self._waits.suspension(self.claimed.mailbox) if self._waits.parked else stuck(self))
@@ -495,6 +493,3 @@ class Run:
             self.outgoing.flush()
         else:
             self._write_outcome(outcome_of(self, root))
-
-    def _loop_time(self) -> float:
-        return self.scope.now.timestamp()

@@ -13,6 +13,7 @@ import contextvars
 import logging
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from pgflow.codec import described
 from pgflow.errors import EngineError, NondeterminismError
 from pgflow.execution.completing import MAKERS, check_waits, coroutines_to_complete
 from pgflow.execution.generators import close_at_once, collecting, left_generator
+from pgflow.execution.spinning import LOOK_EVERY, Interrupted, line_of_task
 from pgflow.execution.tasks import BLOCK, PLACE_BITS, RunFuture, RunTask
 
 T = TypeVar("T")
@@ -151,26 +153,32 @@ class RunLoop(asyncio.AbstractEventLoop):
     Parameters:
         name: gives the workflow and its id, for messages.
         seed: the same in every life of the run, and another in other runs.
-        time: the run's `now()` in seconds since the epoch; what `loop.time()` answers.
+        now: the run's `now()` in seconds since the epoch; what `loop.time()` answers.
         fatal: told of a refusal, which ends the run whatever the code does with the exception.
+        look: asked after every `LOOK_EVERY` callbacks whether to leave off draining.
     """
 
     __slots__ = (
-        "_crowded", "_discarded", "_fatal", "_left", "_name", "_ready", "_time", "_to_complete", "frozen", "futures", "leaving",
-        "made", "place", "tasks", "thread",
+        "_crowded", "_discarded", "_left", "_look", "_name", "_ready", "_time", "_to_complete", "end_with_fatal", "frozen", "futures",
+        "interrupting", "leaving", "made", "place", "tasks", "thread",
     )
 
     def __init__(
         self,
         name: Callable[[], str],
         seed: int,
-        time: Callable[[], float],
+        now: Callable[[], float],
         fatal: Callable[[EngineError], None],
+        look: Callable[[], bool],
     ) -> None:
         self._name = name
         self.place = seed & PLACE_BITS
-        self._time = time
-        self._fatal = fatal
+        self._time = now
+        self._look = look
+        self.end_with_fatal = fatal
+        """Ends the run with an error."""
+        self.interrupting = False
+        """Whether another thread is about to raise an exception in the code that executes; see `spinning.interrupt`."""
         self._ready: deque[_Ready] = deque()
         self.tasks: list[asyncio.Task[Any]] = []
         self._crowded = 64
@@ -187,37 +195,59 @@ class RunLoop(asyncio.AbstractEventLoop):
         self._to_complete: dict[int, tuple[Any, asyncio.Task[Any]]] = {}
 
     def drain(self, deliver_next: Callable[[], bool] | None = None) -> None:
-        """Run callbacks until none is ready. To be called from a plain callback on a `stage`, not from within a task.
+        """Run callbacks until none is ready, or until `look` says that it is enough. To be called from a plain callback on a `stage`, not from within a task.
 
         Parameters:
             deliver_next: called whenever none is ready; there may be more after it if it answers true.
         """
-        ready = self._ready
-        if deliver_next is None and not ready:
+        if deliver_next is None and not self._ready:
             return
         asyncio._set_running_loop(self)
         sys.set_asyncgen_hooks(None, self._close_generator)
-        self.thread = get_ident()
         try:
-            while True:
-                while ready and not self.frozen:
-                    handle = ready.popleft()
-                    if handle._cancelled:
-                        continue
-                    try:
-                        handle._context.run(handle._callback, *handle._args)
-                    except (SystemExit, KeyboardInterrupt):
-                        # asyncio raises these through the loop *after* it has stored them in the task. The task's
-                        # owner finds them there; a workflow that calls sys.exit() must not end the worker.
-                        continue
-                    except BaseException as error:
-                        self.call_exception_handler(
-                            {"message": f"Exception in callback {handle._callback!r}", "exception": error}
-                        )
-                if deliver_next is None or not deliver_next():
-                    break
-        finally:
+            try:
+                self.thread = get_ident()
+                self._drain(deliver_next)
+            finally:
+                self.thread = 0
+                while self.interrupting:  # the exception is on its way, and comes here at the latest
+                    time.sleep(0)
+        except Interrupted:
             self.thread = 0
+
+    def _drain(self, deliver_next: Callable[[], bool] | None) -> None:
+        ready = self._ready
+        left = LOOK_EVERY
+        while True:
+            while ready and not self.frozen:
+                if not left:
+                    left = LOOK_EVERY
+                    if self._look():
+                        return
+                left -= 1
+                handle = ready.popleft()
+                if handle._cancelled:
+                    continue
+                try:
+                    handle._context.run(handle._callback, *handle._args)
+                except (SystemExit, KeyboardInterrupt):
+                    # asyncio raises these through the loop *after* it has stored them in the task. The task's
+                    # owner finds them there; a workflow that calls sys.exit() must not end the worker.
+                    continue
+                except BaseException as error:
+                    self.call_exception_handler(
+                        {"message": f"Exception in callback {handle._callback!r}", "exception": error}
+                    )
+            if deliver_next is None or not deliver_next():
+                return
+
+    def next_line(self) -> str:
+        """The line of the user's code at which the next task that is ready goes on."""
+        for handle in self._ready:
+            task = getattr(handle._callback, "__self__", None)
+            if isinstance(task, asyncio.Task):
+                return line_of_task(task)
+        return "a callback"
 
     @property
     def at_rest(self) -> bool:
@@ -288,7 +318,7 @@ class RunLoop(asyncio.AbstractEventLoop):
                 self.call_exception_handler({"message": f"Exception in {generator!r}, left before its end", "exception": error})
             else:
                 if waits:
-                    self._fatal(left_generator(self._name(), generator))
+                    self.end_with_fatal(left_generator(self._name(), generator))
             finally:
                 self.thread, self.leaving = thread, leaving
 
@@ -440,7 +470,7 @@ class RunLoop(asyncio.AbstractEventLoop):
 
     def _end_with(self, error: NondeterminismError) -> NoReturn:
         error.args = (f"{self._name()}: {error}.",)
-        self._fatal(error)
+        self.end_with_fatal(error)
         raise error
 
     def _refuse(self, method: str) -> NoReturn:
@@ -450,7 +480,7 @@ class RunLoop(asyncio.AbstractEventLoop):
             expected="nothing but durable steps",
             found=f"loop.{method}",
         )
-        self._fatal(error)
+        self.end_with_fatal(error)
         raise error
 
 

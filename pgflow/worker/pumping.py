@@ -7,10 +7,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from types import FrameType
 
 from pgflow.codec import traceback_of
 from pgflow.execution.run import Run
 from pgflow.execution.run_loop import offstage, stage
+from pgflow.execution.spinning import blocking, interrupt, line_of
 
 log = logging.getLogger("pgflow.worker")
 
@@ -50,6 +52,17 @@ class Pump:
             if not self._armed:
                 self._armed = True
                 self._loop.call_soon(self._turn)
+
+    def describe(self) -> str | None:
+        """The workflow whose code executes at the moment, for the watchdog."""
+        run = self.current
+        return run.label if run is not None else None
+
+    def interrupt(self, seconds: float, frame: FrameType | None) -> bool:
+        """From the watchdog's thread: end the workflow whose code has been executing for so long; whether there is one."""
+        run = self.current
+        loop = getattr(run, "loop", None)  # it may leave memory meanwhile
+        return run is not None and loop is not None and interrupt(loop, blocking(run.label, seconds, line_of(frame)))
 
     def _turn(self) -> None:
         queue = self._queue

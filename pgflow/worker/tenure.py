@@ -98,6 +98,7 @@ class Tenure:
         self._loop = asyncio.get_running_loop()  # on a stage a run's own loop is the running one
         self._clock = DatabaseClock()
         self._pump = Pump(on_death)
+        self.describe, self.interrupt = self._pump.describe, self._pump.interrupt
         self.observe_time = self._clock.observe
         """Learn from a commit what time it is."""
         self.schedule = self._pump.schedule
@@ -482,11 +483,6 @@ class Tenure:
         self.steps += rows
         if self.journal.backlog < self._settings.max_backlog // 2:
             self._activities.resume()
-
-    def describe(self) -> str | None:
-        """The workflow whose code executes at the moment, for the watchdog."""
-        run = self._pump.current
-        return run.label if run is not None else None
 
 
 def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:

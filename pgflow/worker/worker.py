@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 from uuid import UUID
 
@@ -101,6 +101,8 @@ class Worker:
         self._running: asyncio.Task[None] | None = None
         self.ready = asyncio.Event()
         """Set once the worker is registered and claims."""
+        self.when_hopeless: Callable[[], None] = lambda: None
+        """Called in a thread when a workflow's code blocks the event loop for good; `pgflow worker` ends its process then."""
 
     @property
     def id(self) -> int | None:
@@ -136,7 +138,7 @@ class Worker:
         notifier.start()
         listener = Listener(database, wake=self._hint, mail=self._mail, reconnected=self._look)
         listener.start()
-        watchdog = Watchdog(self._describe)
+        watchdog = Watchdog(self._describe, self._interrupt, lambda: self.when_hopeless())
         watchdog.start()
         try:
             while not self._stopping:
@@ -266,6 +268,10 @@ class Worker:
 
     def _describe(self) -> str | None:
         return self._tenure.describe() if self._tenure is not None else None
+
+    def _interrupt(self, seconds: float, frame: FrameType | None) -> bool:
+        tenure = self._tenure
+        return tenure is not None and tenure.interrupt(seconds, frame)
 
     async def __aenter__(self) -> Self:
         """Run in the background until the end of the block."""

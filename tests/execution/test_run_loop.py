@@ -9,7 +9,7 @@ from pgflow.execution.run_loop import RunLoop, stage
 
 
 def tasks(seed: int, count: int) -> list[asyncio.Task[Any]]:
-    loop = RunLoop(lambda: "a run", seed, lambda: 0.0, lambda error: None)  # type: ignore[abstract]
+    loop = RunLoop(lambda: "a run", seed, lambda: 0.0, lambda error: None, lambda: False)  # type: ignore[abstract]
 
     async def nothing() -> None: ...
 

@@ -17,6 +17,10 @@ from typing import Any
 import psycopg
 
 import pgflow
+from pgflow.worker import watchdog
+
+if "PGFLOW_TEST_LIMIT" in os.environ:
+    watchdog.LIMIT = float(os.environ["PGFLOW_TEST_LIMIT"])
 
 VARIABLE = "PGFLOW_DATABASE_URL"
 MARKS = (
@@ -214,4 +218,23 @@ async def computing(ctx: pgflow.WorkflowContext, seconds: float) -> int:
     return await ctx.activity(add, 2, 2)
 
 
-ALL = [sums, retried, failing, sleeper, hurried, parted, turning, holding, marking, blocking, computing]
+@pgflow.workflow
+async def endless(ctx: pgflow.WorkflowContext, number: int, swallows: bool = False) -> int:
+    """A loop without an `await`, before any step."""
+    while True:
+        try:
+            while True:
+                number += 1
+        except BaseException:
+            if not swallows:
+                raise
+
+
+@pgflow.workflow
+async def spinning(ctx: pgflow.WorkflowContext) -> None:
+    done = False
+    while not done:
+        await asyncio.sleep(0)
+
+
+ALL = [endless, spinning, sums, retried, failing, sleeper, hurried, parted, turning, holding, marking, blocking, computing]
