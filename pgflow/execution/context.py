@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
-import typing
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
@@ -22,6 +21,7 @@ from pgflow.execution.children import ChildHandle, DispatchStep
 from pgflow.execution.failure import together
 from pgflow.execution.listen import ListenStep
 from pgflow.execution.loop import Break, Continue, LoopPlan, LoopStep
+from pgflow.execution.loop_types import loop_types
 from pgflow.execution.marks import check_version, removed
 from pgflow.execution.messages import PublishStep
 from pgflow.execution.scope import Scope
@@ -328,6 +328,9 @@ class WorkflowContext(StepContext):
             commit_interval: ended turns between two advancements, at least 1.
             keep_iterations: forgotten turns kept for people to read, 0 keeps none.
 
+        Raises:
+            SerializationError: the state cannot be stored, or an annotation of the body names what cannot be found.
+
         Example:
             total = await ctx.loop(page, state=0)
         """
@@ -338,7 +341,7 @@ class WorkflowContext(StepContext):
                 "and at least 0"
             )
         version = self._version
-        state_type, value_type = _loop_types(body)
+        state_type, value_type = loop_types(body)
         plan = LoopPlan(
             lambda scope, given: _called(body, WorkflowContext(scope, version), given),
             state_type,
@@ -477,19 +480,3 @@ def _check_closure(closure: Any, method: str) -> None:
         raise not_an_activity(closure, f"ctx.{method}(...)")
     if not callable(closure):
         raise TypeError(f"ctx.{method}(...): expected a function of a context, found {closure!r:.80}")
-
-
-def _loop_types(body: Callable[..., Any]) -> tuple[Any, Any]:
-    """The annotations of a loop body's state and of its output; Any where there is none."""
-    try:
-        hints = typing.get_type_hints(body)
-    except (NameError, TypeError):
-        return Any, Any  # an annotation that cannot be resolved here: plain JSON
-    parameters = [name for name in inspect.signature(body).parameters]
-    state_type = hints.get(parameters[1], Any) if len(parameters) > 1 else Any
-    value_type: Any = Any
-    returned = hints.get("return")
-    for option in (returned, *typing.get_args(returned)):
-        if typing.get_origin(option) is Break and typing.get_args(option):
-            value_type = typing.get_args(option)[0]
-    return state_type, value_type
