@@ -14,6 +14,7 @@ from sqlalchemy.schema import CreateSchema
 
 from pgflow.store import migrating, version_table
 from pgflow.store.compatibility import check_server
+from pgflow.store.connections import connect_to_migrate
 from pgflow.store.schema import make_metadata
 
 config = context.config
@@ -90,7 +91,7 @@ def connect() -> psycopg.Connection[tuple[object, ...]]:
         raise SystemExit(
             "No database was named. Set PGFLOW_DATABASE_URL, or pass `-x dsn=postgresql://...`."
         )
-    made = psycopg.connect(dsn)
+    made = connect_to_migrate(dsn)
     check_server(made.info.server_version)
     return made
 

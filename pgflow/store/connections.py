@@ -1,8 +1,8 @@
 """Connections of the engine to PostgreSQL: how they are opened, kept short, and opened again.
 
 Everything that the engine's connections have in common is decided here, once: they commit by themselves, notice a
-dead peer, speak UTC, never wait longer than a fraction of the lease, and do not let a plan made while the tables were
-empty live on when they are not.
+dead peer, have adapters of the engine's own, never wait longer than a fraction of the lease, and speak and plan the same
+whatever environment, role and database are set to (`settings.py`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +23,8 @@ from psycopg.rows import TupleRow
 
 from pgflow import faults
 from pgflow.errors import LeaseLost
-from pgflow.store import pooling
+from pgflow.store import encodings, pooling, settings
+from pgflow.store.adapting import ADAPTERS, OwnAsyncCursor, OwnCursor
 
 AsyncConnection = psycopg.AsyncConnection[TupleRow]
 Connection = psycopg.Connection[TupleRow]
@@ -133,52 +134,30 @@ class Database:
         """The SQL of one file in `store/sql`, for this schema."""
         return statement(name, self.schema)
 
-    def _settings(self) -> dict[str, str]:
-        """Those of the engine's sessions."""
-        return {
-            "statement_timeout": str(self.statement_timeout),
-            "idle_in_transaction_session_timeout": str(self.statement_timeout),
-            "timezone": "UTC",
-            "datestyle": "ISO",
-            "jit": "off",
-            # Every statement reaches its rows by an index. A plan that was made while the tables were empty would
-            # otherwise scan them, and in a serializable transaction lock them whole.
-            "enable_seqscan": "off",
-            "plan_cache_mode": "force_generic_plan",
-        }
+    def _conninfo(self, purpose: str) -> str:
+        """The connection string with what the engine adds to the caller's. Settings are made later: see `settings.py`."""
+        return _conninfo(self.dsn, application_name=f"{self.application} {purpose}")
 
-    def _conninfo(self, purpose: str, settings: Mapping[str, str]) -> str:
-        """The connection string with what the engine adds to the caller's."""
-        given = psycopg.conninfo.conninfo_to_dict(self.dsn)
-        options = " ".join(f"-c {key}={value}" for key, value in settings.items())
-        extra: dict[str, Any] = {
-            key: value for key, value in _KEEPALIVE.items() if key not in given
-        }
-        if settings:
-            extra["options"] = f"{given.get('options') or ''} {options}".strip()
-        extra["client_encoding"] = "UTF8"  # what is sent past psycopg's own conversions is UTF-8
-        extra["application_name"] = f"{self.application} {purpose}"
-        return make_conninfo(self.dsn, **extra)
+    def _settings(self, connection: AsyncConnection | Connection, plain: bool) -> dict[str, str]:
+        return {} if plain else settings.session(self.statement_timeout, connection.info.server_version)
 
     async def connect(self, purpose: str, *, plain: bool = False) -> AsyncConnection:
         """Open one asynchronous connection, and see whether there is a pooler in between.
 
         Args:
             purpose: What it is for: a word that `pg_stat_activity` shows.
-            plain: For other statements than the engine's: without its timeouts and its say in their plans.
+            plain: For other statements than the engine's: as the application's own connections are.
 
         Raises:
             psycopg.OperationalError: The server cannot be reached or refuses.
+            PgflowError: There is a pooler in between, and a setting of the role with which the engine cannot work.
         """
-        settings = {} if plain else self._settings()
+        context = None if plain else ADAPTERS
+        connection = await psycopg.AsyncConnection.connect(self._conninfo(purpose), autocommit=True, context=context)
         try:
-            connection = await psycopg.AsyncConnection.connect(self._conninfo(purpose, settings), autocommit=True)
-        except psycopg.OperationalError as error:
-            if not pooling.refuses_settings(error):
-                raise
-            connection = await psycopg.AsyncConnection.connect(self._conninfo(purpose, {}), autocommit=True)
-        try:
-            await pooling.look(connection, settings)
+            await pooling.begin(connection, self._settings(connection, plain))
+            if (encodings.note(connection) or pooling.is_shared(connection)) and not plain:
+                connection.cursor_factory = OwnAsyncCursor
         except BaseException:
             await connection.close()
             raise
@@ -186,15 +165,12 @@ class Database:
 
     def connect_blocking(self, purpose: str, *, plain: bool = False) -> Connection:
         """As `connect`, a synchronous connection, for a thread of its own."""
-        settings = {} if plain else self._settings()
+        context = None if plain else ADAPTERS
+        connection = psycopg.Connection.connect(self._conninfo(purpose), autocommit=True, context=context)
         try:
-            connection = psycopg.Connection.connect(self._conninfo(purpose, settings), autocommit=True)
-        except psycopg.OperationalError as error:
-            if not pooling.refuses_settings(error):
-                raise
-            connection = psycopg.Connection.connect(self._conninfo(purpose, {}), autocommit=True)
-        try:
-            pooling.look_blocking(connection, settings)
+            pooling.begin_blocking(connection, self._settings(connection, plain))
+            if (encodings.note(connection) or pooling.is_shared(connection)) and not plain:
+                connection.cursor_factory = OwnCursor
         except BaseException:
             connection.close()
             raise
@@ -214,6 +190,21 @@ class Fencing(Protocol):
     async def admit(self, connection: AsyncConnection, under: int | None) -> None:
         """Take a new connection into use, which may replace one on which something was sent under a number."""
         ...
+
+
+def connect_to_migrate(dsn: str) -> Connection:
+    """A synchronous connection for migrations, of which each statement is in a transaction."""
+    connection = psycopg.Connection.connect(_conninfo(dsn, application_name="pgflow migration"), context=ADAPTERS)
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    connection.read_only = False
+    return connection
+
+
+def _conninfo(dsn: str, **extra: str) -> str:
+    given = psycopg.conninfo.conninfo_to_dict(dsn)
+    extra |= {key: value for key, value in _KEEPALIVE.items() if key not in given}
+    extra["client_encoding"] = "UTF8"  # what is sent past psycopg's own conversions is UTF-8
+    return make_conninfo(dsn, **extra)
 
 
 class Line:

@@ -15,6 +15,7 @@ from pgflow.commands import Dispatch, Dispatched, Standing
 from pgflow.store.arrays import literal
 from pgflow.store.channels import done_channel, done_payloads, wake_channel, wake_payload
 from pgflow.store.connections import statement
+from pgflow.store.encodings import ArrayText
 from pgflow.store.query import Query
 
 
@@ -54,7 +55,7 @@ def dispatch_fresh(schema: str, workflows: Sequence[Dispatch]) -> Query[list[Dis
     first = workflows[0]
     params = {
         "ids": literal([workflow.id for workflow in workflows]),
-        "inputs": literal([workflow.input for workflow in workflows]),
+        "inputs": ArrayText(literal([workflow.input for workflow in workflows])),
         "name": first.name,
         "tags": first.tags,
         "queue": first.queue,
@@ -74,7 +75,9 @@ def columns_of(workflows: Sequence[Dispatch]) -> dict[str, str]:
         list(zip(*workflows, strict=True)) if workflows else [()] * len(Dispatch._fields)
     )
     names = ("ids", "names", "inputs", "tags", "uniques", "run_ats", "priorities", "queues", "detached")
-    return dict(zip(names, map(literal, columns), strict=True))
+    found = dict(zip(names, map(literal, columns), strict=True))
+    found["inputs"] = ArrayText(found["inputs"])
+    return found
 
 
 def _dispatched(rows: Sequence[tuple[Any, ...]]) -> list[Dispatched]:

@@ -29,7 +29,8 @@ from psycopg.pq.abc import PGconn, PGresult
 from psycopg.waiting import Ready, Wait
 
 from pgflow import faults
-from pgflow.store import pooling
+from pgflow.store import encodings, pooling
+from pgflow.store.adapting import ADAPTERS
 from pgflow.store.arrays import text_of
 from pgflow.store.connections import AsyncConnection, Connection
 
@@ -98,7 +99,7 @@ async def flush(connection: AsyncConnection, *statements: Statement) -> list[Ans
 
     Raises:
         psycopg.OperationalError: The connection broke, and is closed: what became of the statements is not known.
-        psycopg.DataError: A text holds a NUL character; nothing was sent.
+        psycopg.DataError: A text holds a character that cannot be stored; nothing was sent.
 
     Example:
         rows, _ = await flush(connection, (write, parameters), (notify, {"channel": "done", "payloads": ["7"]}))
@@ -112,7 +113,7 @@ async def flush(connection: AsyncConnection, *statements: Statement) -> list[Ans
         except BaseException:
             await connection.close()  # answers may be on their way that nobody waits for any more
             raise
-    return _read(connection, results)
+    return _read(results)
 
 
 def flush_blocking(connection: Connection, *statements: Statement) -> list[Answer]:
@@ -126,7 +127,7 @@ def flush_blocking(connection: Connection, *statements: Statement) -> list[Answe
         except BaseException:
             connection.close()
             raise
-    return _read(connection, results)
+    return _read(results)
 
 
 async def transact(connection: AsyncConnection, timeout: int, *statements: Statement | Bulk | Point) -> list[Rows]:
@@ -144,7 +145,7 @@ async def transact(connection: AsyncConnection, timeout: int, *statements: State
     Raises:
         psycopg.Error: A statement failed, and nothing has come of any. If the connection broke, it is closed, and what became of
             the transaction is not known.
-        psycopg.DataError: A text holds a NUL character; nothing was sent.
+        psycopg.DataError: A text holds a character that cannot be stored; nothing was sent.
 
     Example:
         taken, read = await transact(connection, 10_000, (claim, parameters), Point("claims.before_read"), (held, parameters))
@@ -156,7 +157,7 @@ async def transact(connection: AsyncConnection, timeout: int, *statements: State
             parts[-1][1].append(each)
         elif faults.watched():
             parts.append((each.name, []))
-    bound = [_bound(part) for _, part in parts]
+    bound = [_bound(connection, part) for _, part in parts]
     results: list[PGresult] = []
     async with connection.lock:
         try:
@@ -171,7 +172,7 @@ async def transact(connection: AsyncConnection, timeout: int, *statements: State
         except BaseException:
             await connection.close()
             raise
-    transformer = Transformer(connection)
+    transformer = Transformer(ADAPTERS)
     found: list[Rows] = []
     for statement, result in zip((each for _, part in parts for each in part), results, strict=True):
         if result.status not in _FINE:
@@ -214,19 +215,20 @@ def _apart(connection: AsyncConnection | Connection, statements: Sequence[Statem
 
     Through a pooler each has its own: when the answer to one comes while the next is on its way, that one may be torn between sessions.
     """
-    bound = _bound(statements)
+    bound = _bound(connection, statements)
     settings = pooling.settings_of(connection)
     if settings is None:
         return [[[each] for each in bound]]
-    (before,) = _bound([(settings, {})])
+    (before,) = _bound(connection, [(settings, {})])
     return [[[before, each]] for each in bound]
 
 
-def _bound(statements: Iterable[Statement | Bulk]) -> list[_Bound]:
+def _bound(connection: AsyncConnection | Connection, statements: Iterable[Statement | Bulk]) -> list[_Bound]:
     bound: list[_Bound] = []
+    lacking = encodings.noted(connection)
     for statement in statements:
         text, digest, order = _numbered(statement[0])
-        parameters = statement[1]
+        parameters = statement[1] if lacking is None else encodings.in_encoding(lacking, statement[1])
         form = Format.BINARY if isinstance(statement, Bulk) else Format.TEXT
         bound.append(_Bound(text, digest, [text_of(parameters[name]) for name in order], form))
     return bound
@@ -359,9 +361,9 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T]) -> T:
         del go_on  # it and what it calls know each other, and the answers with them
 
 
-def _read(connection: AsyncConnection | Connection, results: Sequence[Sequence[PGresult]]) -> list[Answer]:
+def _read(results: Sequence[Sequence[PGresult]]) -> list[Answer]:
     """The answer to the last statement of each transaction."""
-    transformer = Transformer(connection)
+    transformer = Transformer(ADAPTERS)
     answers: list[Answer] = []
     for *_, result in results:
         if result.status in _FINE:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.rows import tuple_row
 
+from pgflow.store.adapting import OwnAsyncCursor, OwnCursor
 from pgflow.store.dispatching import may_notify, wake
 from pgflow.store.query import Query
 from pgflow.store.signalling import mail
@@ -53,8 +54,8 @@ async def execute_async(connection: Any, query: Query[T]) -> T:
             await connection.begin()  # else its commit() would not know that there is something to commit
         connection = (await connection.get_raw_connection()).driver_connection
     if isinstance(connection, psycopg.AsyncConnection):
-        # Not connection.cursor(): the caller may have cursors of a kind that reads other placeholders.
-        async with psycopg.AsyncCursor(connection, row_factory=tuple_row) as cursor:
+        # Not connection.cursor(): the caller may have cursors of a kind that reads other placeholders, and adapters of its own.
+        async with OwnAsyncCursor(connection, row_factory=tuple_row) as cursor:
             await cursor.execute(query.sql, query.params)
             return query.read(await cursor.fetchall())
     return execute_blocking(connection, query)
@@ -78,7 +79,7 @@ def execute_blocking(connection: Any, query: Query[T]) -> T:
             f"connection={connection!r}: expected a psycopg connection, or a SQLAlchemy connection or session whose driver is "
             "psycopg 3 (postgresql+psycopg://); asynchronous ones go with the asynchronous client"
         )
-    with psycopg.Cursor(found, row_factory=tuple_row) as cursor:
+    with OwnCursor(found, row_factory=tuple_row) as cursor:
         cursor.execute(query.sql, query.params)
         return query.read(cursor.fetchall())
 

@@ -17,7 +17,7 @@ import psycopg
 
 from pgflow.errors import MigrationFailed
 from pgflow.store import version_table
-from pgflow.store.connections import check_dsn
+from pgflow.store.connections import check_dsn, connect_to_migrate
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -84,7 +84,7 @@ def offline_sql(schema: str = "pgflow", revision: str = "head") -> str:
 def current(dsn: str, schema: str = "pgflow") -> str | None:
     """The revision that the database's schema is at; None when it was never migrated."""
     check_dsn(dsn)
-    with psycopg.connect(dsn) as connection:
+    with connect_to_migrate(dsn) as connection:
         return version_table.look(connection, schema).revision
 
 

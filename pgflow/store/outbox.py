@@ -17,6 +17,7 @@ from pgflow import faults
 from pgflow.execution.ports import Message
 from pgflow.store.channels import Notice
 from pgflow.store.connections import AsyncConnection
+from pgflow.store.encodings import escaped_json, noted
 from pgflow.store.messages import announce, store
 from pgflow.store.query import Query
 from pgflow.store.retrying import is_passing
@@ -103,8 +104,9 @@ class Outbox:
                 raise
             self._failed = 0
             if tell:
+                lacking = noted(connection)
                 notices = [
-                    Notice(number, message.name, message.tags, message.body)
+                    Notice(number, message.name, message.tags, escaped_json(lacking, message.body))
                     for number, message in zip(numbers, part, strict=True)
                 ]
                 await _execute(connection, announce(self._schema, notices))

@@ -2,7 +2,8 @@
 
 A pooler in transaction mode gives its clients keys of its own to cancel by, so a connection whose session names another process than the
 server had told at first is one through a pooler. Nothing may be kept in such a session: no prepared statement (somebody else's has the same
-name), no setting, no lock, nobody who listens. What a session of our own is given when it begins, each transaction is given there.
+name), no setting, no lock, nobody who listens. What a session of our own is given when it begins, each transaction is given there
+(`settings.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-import psycopg
+from pgflow.errors import PgflowError
+from pgflow.store.settings import KEPT, setting
 
 if TYPE_CHECKING:
     from pgflow.store.connections import AsyncConnection, Connection
@@ -19,7 +21,12 @@ if TYPE_CHECKING:
 _shared: WeakKeyDictionary[AsyncConnection | Connection, bytes | None] = WeakKeyDictionary()
 """Connections through a pooler, and what sets the engine's settings within a transaction; None: there are none to set."""
 
-_WHOSE = b"SELECT pg_backend_pid()"
+_WHOSE = (
+    b"SELECT pg_backend_pid() = %d, current_setting('default_transaction_isolation'), current_setting('default_transaction_read_only')"
+)
+
+_PLAIN = ("read committed", "off")
+"""How a transaction begins that nobody has said anything of."""
 
 _TIMEOUTS = (
     b"SELECT set_config('statement_timeout', %(timeout)s::text, true), "
@@ -27,35 +34,48 @@ _TIMEOUTS = (
 )
 
 
-def refuses_settings(error: psycopg.OperationalError) -> bool:
-    """Whether a connection failed since a pooler does not take settings for a session."""
-    return "unsupported startup parameter" in str(error)
-
-
-async def look(connection: AsyncConnection, settings: Mapping[str, str]) -> None:
-    """See whether the session is the connection's own, once, when it has been opened.
+async def begin(connection: AsyncConnection, settings: Mapping[str, str]) -> None:
+    """See whether the session is the connection's own, once, when it has been opened, and set it if it is.
 
     Args:
         connection: One that commits by itself.
-        settings: What the session was given, or was to be given.
+        settings: The engine's; none: the session stays as it is.
 
     Raises:
         psycopg.OperationalError: The connection broke.
+        PgflowError: Transactions of this role begin so that the engine cannot work, and it cannot be set otherwise.
     """
-    cursor = await connection.execute(_WHOSE)
+    cursor = await connection.execute(_beginning(connection, settings))
     _judge(connection, settings, await cursor.fetchone())
 
 
-def look_blocking(connection: Connection, settings: Mapping[str, str]) -> None:
-    """As `look`, on a synchronous connection."""
-    _judge(connection, settings, connection.execute(_WHOSE).fetchone())
+def begin_blocking(connection: Connection, settings: Mapping[str, str]) -> None:
+    """As `begin`, on a synchronous connection."""
+    _judge(connection, settings, connection.execute(_beginning(connection, settings)).fetchone())
+
+
+def _beginning(connection: AsyncConnection | Connection, settings: Mapping[str, str]) -> bytes:
+    """One statement, which leaves nothing in a session that is somebody else's a moment later."""
+    pid = connection.info.backend_pid
+    items = setting(settings, local=f"pg_backend_pid() <> {pid}")
+    return _WHOSE % pid + (b", " + items if items else b"")
 
 
 def _judge(connection: AsyncConnection | Connection, settings: Mapping[str, str], found: tuple[Any, ...] | None) -> None:
-    if found is None or found[0] != connection.info.backend_pid:
-        connection.prepare_threshold = None  # psycopg prepares nothing then, not even where it is asked to
-        values = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
-        _shared[connection] = f"SELECT {values}".encode() if settings else None
+    if found is not None and found[0]:
+        return
+    connection.prepare_threshold = None  # psycopg prepares nothing then, not even where it is asked to
+    if not settings:
+        _shared[connection] = None
+        return
+    if found is not None and tuple(found[1:3]) != _PLAIN:
+        raise PgflowError(
+            "there is a pooler in between, and transactions of this role begin with "
+            f"default_transaction_isolation={found[1]!r} and default_transaction_read_only={found[2]!r}. Expected: {_PLAIN[0]!r} and "
+            f"{_PLAIN[1]!r}. Reset them for the role and the database (ALTER ROLE ... RESET), or let pgflow connect directly."
+        )
+    lasting = {name: value for name, value in settings.items() if name not in KEPT}
+    _shared[connection] = b"SELECT " + setting(lasting)
 
 
 def is_shared(connection: AsyncConnection | Connection) -> bool:

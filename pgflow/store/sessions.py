@@ -18,6 +18,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
+from pgflow.store.adapting import OwnAsyncCursor, OwnCursor
 from pgflow.store.connections import AsyncConnection, Connection, Database
 
 T = TypeVar("T")
@@ -88,7 +89,7 @@ class AsyncSession:
 
     async def execute(self, statement: bytes, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """A statement's rows."""
-        async with psycopg.AsyncCursor(self.connection, row_factory=tuple_row) as cursor:
+        async with OwnAsyncCursor(self.connection, row_factory=tuple_row) as cursor:
             if parameters is None:
                 await cursor.execute(statement)
                 return []
@@ -150,7 +151,7 @@ class ThreadSession:
     async def execute(self, statement: bytes, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """A statement's rows."""
         def work() -> list[tuple[Any, ...]]:
-            with psycopg.Cursor(self.connection, row_factory=tuple_row) as cursor:
+            with OwnCursor(self.connection, row_factory=tuple_row) as cursor:
                 if parameters is None:
                     cursor.execute(statement)
                     return []

@@ -32,6 +32,7 @@ from pgflow.store.fencing import Fence, fence_of
 from pgflow.store.incarnation import LOOK, Incarnation
 from pgflow.store.pooling import is_shared
 from pgflow.store.sessions import AsyncSession, Session, ThreadSession, status_of
+from pgflow.store.settings import HELD, setting
 
 _log = logging.getLogger("pgflow.store")
 
@@ -221,8 +222,9 @@ class Transaction:
         session, database = self._session, self._pool.database
         self._check_status()
         wait = {"wait": f"{database.statement_timeout}ms"}
-        ((*left, _, _, _, _, _, _, _, _),) = await session.execute(database.statement("transaction_check"), wait)
-        self._check_settings(tuple(left))
+        check = database.statement("transaction_check").replace(b"{settings}", setting(HELD))
+        (left,) = await session.execute(check, wait)
+        self._check_settings(left[:5])
         await faults.reach("transactions.before_fence")
         fence = self._pool.fence
         while True:

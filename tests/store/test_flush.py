@@ -19,8 +19,8 @@ from pgflow.store.connections import AsyncConnection, Connection, Database
 from pgflow.store.flush import Bulk, Point, flush, flush_blocking, rows_of, transact
 from pgflow.store.hints import Listener
 
-INSERT = b"INSERT INTO flushed (number) VALUES (%(number)s::int) RETURNING number"
-COUNT = b"SELECT count(*) FROM flushed"
+INSERT = b"INSERT INTO public.flushed (number) VALUES (%(number)s::int) RETURNING number"
+COUNT = b"SELECT count(*) FROM public.flushed"
 ID = UUID("00000000-0000-7000-8000-000000000001")
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -28,7 +28,7 @@ NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 @pytest.fixture
 async def connection(dsn: str) -> AsyncConnection:
     with psycopg.connect(dsn, autocommit=True) as made:
-        made.execute("CREATE TABLE flushed (number int PRIMARY KEY)")
+        made.execute("CREATE TABLE public.flushed (number int PRIMARY KEY)")
     return await Database(dsn).connect("test")
 
 
@@ -67,7 +67,7 @@ async def test_statements_of_one_transaction(connection: AsyncConnection, monkey
     async with connection, await Database(connection.info.dsn).connect("other") as other:
 
         async def commit() -> None:
-            await other.execute("INSERT INTO flushed VALUES (7)")
+            await other.execute("INSERT INTO public.flushed VALUES (7)")
 
         def numbers(number: int) -> tuple[list[tuple[object, ...]], ...]:
             return [(number,)], [(1,)], [(2,)], []
@@ -81,7 +81,7 @@ async def test_statements_of_one_transaction(connection: AsyncConnection, monkey
                 (COUNT, {}),
                 Point("between"),
                 (COUNT, {}),
-                Bulk(b"SELECT number, now() FROM flushed ORDER BY number", {}, taken.append),
+                Bulk(b"SELECT number, now() FROM public.flushed ORDER BY number", {}, taken.append),
                 (xid, {}),
             )
         assert tuple(found) == numbers(1) and [[number for number, _ in rows] for rows in taken] == [[1], [7]]
@@ -151,9 +151,9 @@ async def test_whoever_stops_waiting_leaves_no_connection_with_answers_on_their_
 
 
 async def test_a_statement_that_the_server_has_forgotten_is_prepared_again(connection: AsyncConnection) -> None:
-    every = b"SELECT * FROM flushed"
+    every = b"SELECT * FROM public.flushed"
     async with connection:
-        for spoil in ("DEALLOCATE ALL", "ALTER TABLE flushed ADD COLUMN more int"):
+        for spoil in ("DEALLOCATE ALL", "ALTER TABLE public.flushed ADD COLUMN more int"):
             assert isinstance((await flush(connection, (every, {})))[0], list)
             await connection.execute(spoil)
             (refused,) = await flush(connection, (every, {}))
@@ -227,7 +227,7 @@ async def heard_by_new_sockets() -> list[bytes]:
 def test_the_same_without_a_loop(dsn: str) -> None:
     with Database(dsn).connect_blocking("test") as connection:
         made: Connection = connection
-        made.execute("CREATE TABLE flushed (number int PRIMARY KEY)")
+        made.execute("CREATE TABLE public.flushed (number int PRIMARY KEY)")
         first, twin, count = flush_blocking(made, (INSERT, {"number": 1}), (INSERT, {"number": 1}), (COUNT, {}))
         assert first == [(1,)] and isinstance(twin, psycopg.errors.UniqueViolation) and count == [(1,)]
 

@@ -9,8 +9,4 @@ SELECT
     set_config('lock_timeout', %(wait)s::text, true),
     set_config('statement_timeout', %(wait)s::text, true),
     set_config('idle_in_transaction_session_timeout', %(wait)s::text, true),
-    set_config('timezone', 'UTC', true),
-    set_config('datestyle', 'ISO', true),
-    set_config('jit', 'off', true),
-    set_config('enable_seqscan', 'off', true),
-    set_config('plan_cache_mode', 'force_generic_plan', true)
+    {settings}

@@ -1,6 +1,7 @@
 -- Leaves nothing of an activity in the session for the next one, but for statements that are prepared.
 CLOSE ALL;
 RESET SESSION AUTHORIZATION;
+RESET ROLE;
 RESET ALL;
 UNLISTEN *;
 DISCARD TEMP;
