@@ -58,8 +58,8 @@ class Heartbeat(threading.Thread):
         """Where the worker is registered, as far as that server tells, or why it is not."""
         self.deadline = 0.0
         """The monotonic time until which the lease can be trusted: counted from before the heartbeat was sent."""
-        self.locks = False
-        """Whether the database lets this role hold session locks, and look for those of others."""
+        self.lock_key: int | None = None
+        """The session lock that the connection holds; None: the database does not let this role hold any."""
         self._database = database
         self._row = row
         self._lost = lost
@@ -68,7 +68,6 @@ class Heartbeat(threading.Thread):
         self.incarnation: Incarnation | None = None
         """The server that the last connection led to, as far as it tells."""
         self._connection: Connection | None = None
-        self._lock_key: int | None = None
         self._stopping = threading.Event()
         self._woken, self._waker = socket.socketpair()
 
@@ -113,7 +112,7 @@ class Heartbeat(threading.Thread):
         (number,) = self._numbers()
         connection.execute(
             statement,
-            {**self._row, "number": number, "lock_key": self._lock_key, "lease": self._database.lease},
+            {**self._row, "number": number, "lock_key": self.lock_key, "lease": self._database.lease},
         )
         self.deadline = sent + self._database.lease
 
@@ -154,7 +153,7 @@ class Heartbeat(threading.Thread):
             sent = time.monotonic()
             found = connection.execute(
                 self._database.statement("leases_extend"),
-                {"numbers": list(self._numbers()), "lock_key": self._lock_key, "lease": self._database.lease},
+                {"numbers": list(self._numbers()), "lock_key": self.lock_key, "lease": self._database.lease},
             ).fetchone()
             if found is not None:
                 self.deadline = sent + self._database.lease
@@ -173,8 +172,7 @@ class Heartbeat(threading.Thread):
     def _connect(self) -> Connection:
         """Open the session and take its lock, under a key of its own: the last one may not have ended on the server."""
         connection = self._connection = self._database.connect_blocking("heartbeat")
-        self._lock_key = self._take_lock(connection)
-        self.locks = self._lock_key is not None
+        self.lock_key = self._take_lock(connection)
         self.incarnation = read_incarnation_blocking(connection)
         return connection
 

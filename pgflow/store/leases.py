@@ -128,9 +128,9 @@ class Lease:
         return time.monotonic() < self.deadline
 
     @property
-    def locks(self) -> bool:
-        """Whether the database lets this worker hold session locks, and look for those of others."""
-        return self._heartbeat.locks
+    def lock_key(self) -> int | None:
+        """The session lock that the heartbeat holds at the moment, as far as it knows; None: there are none to be had here."""
+        return self._heartbeat.lock_key
 
     async def _watched(self, seconds: float, lost: Callable[[str], None]) -> None:
         """Notice the lease's end even if the thread hangs in a server that does not answer."""
@@ -164,18 +164,19 @@ class Recovery:
     """
 
     def __init__(
-        self, database: Database, worker: int | Fence, *, locks: bool = True, line: Line | None = None
+        self, database: Database, worker: int | Fence, *, own_key: Callable[[], int | None] = lambda: None, line: Line | None = None
     ) -> None:
         """
         Args:
             database: Where to look.
             worker: The worker that looks; it never takes itself for dead.
-            locks: Whether session locks mean anything here (`Lease.locks`).
+            own_key: The session lock that the worker itself holds (`Lease.lock_key`). Whoever does not see its own takes nobody for dead
+                whose lock it does not see.
             line: Where to ask, if not on a connection of its own; closed with the recovery.
         """
         self._database = database
         self._fence = fence_of(worker)
-        self._locks = locks
+        self._own_key = own_key
         self._line = Line(database, "recovery") if line is None else line
         self._suspects: dict[tuple[int, int], float] = {}
         self._next_strays = 0.0
@@ -201,7 +202,7 @@ class Recovery:
         strays = clock >= self._next_strays
         if strays:
             self._next_strays = clock + STRAYS_EVERY
-        asked = {"worker": self._fence.id, "locks": self._locks, "strays": strays}
+        asked = {"worker": self._fence.id, "own_key": self._own_key(), "strays": strays}
         cursor = await connection.execute(
             self._database.statement("leases_look"), asked, prepare=True
         )

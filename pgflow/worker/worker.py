@@ -239,7 +239,7 @@ class Worker:
         """Look for dead workers and take over what they held."""
         pause = self._settings.recovery
         failed = 0
-        async with Recovery(self._database, lease.fence, locks=lease.locks, line=line) as recovery:
+        async with Recovery(self._database, lease.fence, own_key=lambda: lease.lock_key, line=line) as recovery:
             while True:
                 try:
                     recovered = await recovery.look()

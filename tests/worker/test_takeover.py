@@ -14,6 +14,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 import pgflow
+from pgflow.store.leases import recover
 from pgflow.store.uuid7 import uuid7
 from tests.store.scene import Scene, until
 from tests.worker import flows
@@ -87,6 +88,19 @@ async def test_where_locks_are_forbidden_the_lease_decides(
             await marked(scene, "work begins", times=2)
             let_go_on(scene, "work")
             assert await handle.output(20) == "work of attempt 1"
+
+
+async def test_nobody_is_dead_by_a_missing_lock_for_whoever_does_not_see_its_own(scene: Scene) -> None:
+    """Behind some routers no lock is seen, not even one's own."""
+    looker, other = scene.worker(), scene.worker(lock_key=7)
+    run = scene.run(other)
+    assert await recover(scene.database, looker, own_key=lambda: 8) == 0
+    assert await recover(scene.database, looker) == 0
+    assert run_of(scene, run)[:2] == ("running", other)
+    with scene.other() as connection:
+        connection.execute("SELECT pg_advisory_lock(8)")
+        assert await recover(scene.database, looker, own_key=lambda: 8) == 1
+    assert run_of(scene, run)[:2] == ("pending", None)
 
 
 async def test_without_notifications_everything_is_found_by_polling(

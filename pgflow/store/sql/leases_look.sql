@@ -1,5 +1,6 @@
 -- Workers that may be dead: their lease has expired, or nobody holds the lock that their heartbeat session took
--- (the session ended, and with it most probably the process). And owners of runs that are no workers at all.
+-- (the session ended, and with it most probably the process). That means something only if whoever looks sees its own lock in the same
+-- look: behind some routers, and on a server that has just taken over, nobody's is seen. And owners of runs that are no workers at all.
 WITH RECURSIVE owners AS (
     (
         SELECT r.worker_id FROM {schema}.runs AS r
@@ -17,13 +18,14 @@ WITH RECURSIVE owners AS (
 locks AS MATERIALIZED (
     SELECT (l.classid::bigint << 32) | l.objid::bigint AS key
     FROM pg_catalog.pg_locks AS l
-    WHERE %(locks)s::boolean AND l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+    WHERE %(own_key)s::bigint IS NOT NULL AND l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 )
 SELECT w.id, w.lock_key, w.expires_at < now()
 FROM {schema}.workers AS w
 WHERE w.id <> %(worker)s::bigint
   AND (w.expires_at < now()
-       OR (%(locks)s::boolean AND w.lock_key IS NOT NULL AND w.lock_key NOT IN (SELECT locks.key FROM locks)))
+       OR (%(own_key)s::bigint IN (SELECT locks.key FROM locks)
+           AND w.lock_key IS NOT NULL AND w.lock_key NOT IN (SELECT locks.key FROM locks)))
 UNION ALL
 SELECT owners.worker_id, NULL, true
 FROM owners
