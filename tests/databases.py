@@ -60,13 +60,15 @@ def _embedded(stack: ExitStack) -> str:
 
 
 @contextmanager
-def database(server_dsn: str, template: str | None = None) -> Iterator[str]:
-    """A database of its own, dropped at the end."""
+def database(server_dsn: str, template: str | None = None, encoding: str | None = None) -> Iterator[str]:
+    """A database of its own, of the server's encoding unless told otherwise, dropped at the end."""
     name = f"pgflow_test_{uuid.uuid4().hex[:16]}"
     with psycopg.connect(server_dsn, autocommit=True) as connection:
         made = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         if template is not None:
             made += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
+        if encoding is not None:
+            made += sql.SQL(" ENCODING {} LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0").format(encoding)
         connection.execute(made)
     try:
         yield make_conninfo(server_dsn, dbname=name)
