@@ -13,12 +13,13 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
 
 from pgflow.codec import PAYLOAD_LIMIT
-from pgflow.commands import Dispatched, Options, input_of, output_of, sending_of, sent_of, uuid_of
+from pgflow.commands import Dispatched, Options, input_of, output_of, sending_of, sent_of
 from pgflow.definitions import Workflow
 from pgflow.errors import WorkflowNotFound
 from pgflow.handle import WorkflowHandle
 from pgflow.info import HistoryEvent, WorkflowInfo
 from pgflow.operations import Operations
+from pgflow.options import MANY, ONE, UNSET, given_options, merged_options, uuid_of
 from pgflow.packets import message_name
 from pgflow.requests import Filter, inputs_of, parts_of, seconds_of
 from pgflow.store import dispatching, histories, inspection, signalling
@@ -134,13 +135,13 @@ class Client(Operations):
         workflow: Workflow[Any, Any] | str,
         /,
         *args: Any,
-        id: UUID | str | None = None,
-        tags: Mapping[str, Any] | None = None,
-        unique: bool = False,
-        run_at: datetime | None = None,
-        priority: int = 0,
-        queue: str = "default",
-        connection: Any = None,
+        id: UUID | str | None = UNSET,
+        tags: Mapping[str, Any] | None = UNSET,
+        unique: bool = UNSET,
+        run_at: datetime | None = UNSET,
+        priority: int = UNSET,
+        queue: str = UNSET,
+        connection: Any = UNSET,
         **kwargs: Any,
     ) -> WorkflowHandle[Any]:
         """Start a workflow.
@@ -151,18 +152,60 @@ class Client(Operations):
             tags: a flat object by which the workflow can be found.
             unique: one live workflow, of those dispatched so, for this name and exactly these tags; it comes back.
             run_at: not before this moment (with a time zone).
-            priority: higher goes first.
-            queue: the queue that workers serve.
+            priority: higher goes first; 0 if not given.
+            queue: the queue that workers serve; "default" if not given.
             connection: a connection or session of psycopg's or SQLAlchemy's whose transaction this joins.
 
         Raises:
-            TypeError: the arguments do not fit the workflow's signature.
+            TypeError: the arguments do not fit the workflow's signature, or an option may be meant for its parameter of that name.
             SerializationError: an argument cannot be stored, or is too large.
             ValueError: an option out of its range, or an id that belongs to a workflow of another name.
 
         Example:
             handle = await client.dispatch(checkout, order, id=order.id, tags={"customer": 7})
         """
+        given = given_options(
+            id=id, tags=tags, unique=unique, run_at=run_at, priority=priority, queue=queue, connection=connection
+        )
+        if isinstance(workflow, Workflow):
+            given = {**workflow.start_options(given, ONE, len(args), "client.dispatch")}
+        return await self._start(workflow, args, kwargs, **given)
+
+    @overload
+    async def start(self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[R]: ...
+    @overload
+    async def start(self, workflow: str, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]: ...
+    async def start(self, workflow: Workflow[Any, Any] | str, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
+        """Start a workflow, all arguments being its own, whatever its parameters are called; type checkers compare them.
+
+        Parameters:
+            workflow: the workflow, with options if there are any: `checkout.options(queue="slow", tags={...})`; or its name.
+
+        Raises:
+            TypeError: the arguments do not fit the workflow's signature.
+            SerializationError: an argument cannot be stored, or is too large.
+            ValueError: an id that belongs to a workflow of another name.
+
+        Example:
+            handle = await client.start(checkout.options(id=order.id, tags={"customer": 7}), order)
+        """
+        given = {**workflow.start_options({}, ONE, 0, "client.start")} if isinstance(workflow, Workflow) else {}
+        return await self._start(workflow, args, kwargs, **given)
+
+    async def _start(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        id: UUID | str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        unique: bool = False,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        queue: str = "default",
+        connection: Any = None,
+    ) -> WorkflowHandle[Any]:
         options = Options(tags, unique, run_at, priority, queue)
         name, text = input_of(workflow, args, kwargs, self._limit)
         request = options.dispatch(uuid7() if id is None else uuid_of(id), name, text)
@@ -202,11 +245,11 @@ class Client(Operations):
         workflow: Workflow[Any, Any] | str,
         arguments: Iterable[Mapping[str, Any]],
         *,
-        tags: Mapping[str, Any] | None = None,
-        run_at: datetime | None = None,
-        priority: int = 0,
-        queue: str = "default",
-        connection: Any = None,
+        tags: Mapping[str, Any] | None = UNSET,
+        run_at: datetime | None = UNSET,
+        priority: int = UNSET,
+        queue: str = UNSET,
+        connection: Any = UNSET,
     ) -> builtins.list[WorkflowHandle[Any]]:
         """Start many workflows in a few round trips.
 
@@ -225,6 +268,22 @@ class Client(Operations):
         Example:
             handles = await client.dispatch_many(checkout, [{"order": order} for order in orders])
         """
+        given = given_options(tags=tags, run_at=run_at, priority=priority, queue=queue, connection=connection)
+        if isinstance(workflow, Workflow):
+            given = {**merged_options(workflow.chosen, given, MANY, "client.dispatch_many")}
+        return await self._start_many(workflow, arguments, **given)
+
+    async def _start_many(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        arguments: Iterable[Mapping[str, Any]],
+        *,
+        tags: Mapping[str, Any] | None = None,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        queue: str = "default",
+        connection: Any = None,
+    ) -> builtins.list[WorkflowHandle[Any]]:
         options = Options(tags, False, run_at, priority, queue)
         name, inputs = inputs_of(workflow, arguments, self._limit)
         ids = uuid7s(len(inputs))

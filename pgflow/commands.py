@@ -6,16 +6,17 @@ They are checked and encoded here, and the answers read, the same for both sides
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from pgflow.codec import decode_error, encode
-from pgflow.definitions import Workflow, not_a_workflow
+from pgflow.decorated import not_a_workflow
+from pgflow.definitions import Workflow
 from pgflow.errors import PgflowError, WorkflowCancelled, WorkflowFailed, WorkflowNotFound
 from pgflow.moments import in_utc
+from pgflow.options import check_priority, check_queue, uuid_of
 from pgflow.packets import signal_name
 from pgflow.tags import tags_text
 
@@ -71,10 +72,8 @@ class Options:
     ) -> None:
         if run_at is not None:
             run_at = in_utc(run_at, "run_at")
-        if isinstance(priority, bool) or not isinstance(priority, int) or not -(2**31) <= priority < 2**31:
-            raise ValueError(f"priority={priority!r}: expected a whole number of 32 bits")
-        if not isinstance(queue, str) or not queue or len(queue) > 200 or not queue.isprintable():
-            raise ValueError(f"queue={queue!r}: expected a name of 1 to 200 printable characters")
+        check_priority(priority)
+        check_queue(queue)
         self.tags_text = tags_text(tags)
         self.unique = bool(unique)
         self.run_at = run_at
@@ -267,16 +266,3 @@ def sent_of(sending: Sending, sent: Sent, missing_ok: bool) -> UUID | None:
     raise WorkflowNotFound(
         f'signal "{sending.name}": no live workflow "{sending.workflow_name}" has the tags {sending.tags}, nothing was sent'
     )
-
-
-def uuid_of(id: UUID | str) -> UUID:
-    """An id as a UUID.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if isinstance(id, UUID):
-        return id
-    if isinstance(id, str) and re.fullmatch(r"[0-9a-fA-F-]{32,36}", id):
-        return UUID(id)
-    raise ValueError(f"id={id!r}: expected a UUID")

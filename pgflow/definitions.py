@@ -7,14 +7,12 @@ activity wants the context of one; a workflow is never called, since what it doe
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import (
     TYPE_CHECKING,
     Any,
-    ClassVar,
     Concatenate,
     Generic,
     NoReturn,
@@ -22,10 +20,13 @@ from typing import (
     TypeVar,
     overload,
 )
+from uuid import UUID
 
 from pgflow.codec import PAYLOAD_LIMIT, decode, encode
+from pgflow.decorated import Decorated, name_for, not_a_workflow, unawaited
 from pgflow.errors import SerializationError
-from pgflow.functions import check_function, checked_name, is_async, layers, place
+from pgflow.functions import checked_name, is_async
+from pgflow.options import UNSET, check_options, given_options, merged_options
 from pgflow.retry import RetryPolicy, seconds
 from pgflow.signature import Parameters, Returned, parameters_of
 
@@ -41,26 +42,6 @@ DEFAULT_TIMEOUT = 30.0
 """Seconds that an attempt of an activity may take unless it says otherwise."""
 
 _UNCHANGED: Any = object()
-_TOLD = ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__", "__type_params__")
-
-
-class Decorated:
-    """A function that has become a workflow or an activity."""
-
-    sort: ClassVar[str]
-    fn: Callable[..., Any]
-    name: str
-
-    def __post_init__(self) -> None:
-        # As functools.update_wrapper has it, which a frozen class does not let in.
-        fn = self.fn
-        self.__dict__.update(getattr(fn, "__dict__", {}), __wrapped__=fn)
-        self.__dict__.update({name: getattr(fn, name) for name in _TOLD if hasattr(fn, name)})
-
-    @property
-    def where(self) -> str:
-        """Where the function stands: its module and qualified name."""
-        return place(self.fn)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +58,8 @@ class Workflow(Decorated, Generic[P, R]):
     name: str
     _parameters: Parameters = field(repr=False)
     _returned: Returned = field(repr=False)
+    chosen: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What `options` has chosen for a start."""
 
     if not TYPE_CHECKING:  # for a type checker it cannot be called at all
 
@@ -92,13 +75,74 @@ class Workflow(Decorated, Generic[P, R]):
                 "`pgflow.testing.run` executes it. Its plain function is its `__wrapped__`."
             )
 
-    def options(self, *, name: str | None = None) -> Workflow[P, R]:
-        """This workflow under another name.
+    def options(
+        self,
+        *,
+        name: str | None = None,
+        id: UUID | str | None = UNSET,
+        tags: Mapping[str, Any] | None = UNSET,
+        unique: bool = UNSET,
+        detached: bool = UNSET,
+        run_at: datetime | None = UNSET,
+        priority: int = UNSET,
+        queue: str = UNSET,
+        connection: Any = UNSET,
+    ) -> Workflow[P, R]:
+        """This workflow with options for its start, or under another name.
+
+        Parameters:
+            name: another name in the database.
+            id, tags, unique, run_at, priority, queue, connection: as for `client.dispatch`.
+            detached: as for `ctx.dispatch`.
+
+        Raises:
+            ValueError: a value out of its range.
 
         Example:
             nightly = report.options(name="nightly_report")
+            handle = await client.start(report.options(queue="slow", tags={"region": "eu"}), queue="an argument of the report")
         """
-        return self if name is None else dataclasses.replace(self, name=checked_name(name, "workflow"))
+        given = given_options(
+            id=id, tags=tags, unique=unique, detached=detached, run_at=run_at, priority=priority, queue=queue, connection=connection
+        )
+        if name is None and not given:
+            return self
+        check_options(given)
+        called = self.name if name is None else checked_name(name, "workflow")
+        return dataclasses.replace(self, name=called, chosen={**self.chosen, **given})
+
+    def may_mean(self, keyword: str, positional: int) -> bool:
+        """Whether a keyword may be meant for the function, which has a parameter of that name that is not given by position.
+
+        Parameters:
+            positional: how many arguments are.
+        """
+        parameters = self._parameters
+        return keyword in parameters.names and keyword not in parameters.positional[:positional]
+
+    def start_options(
+        self, given: Mapping[str, Any], allowed: Collection[str], positional: int, where: str
+    ) -> Mapping[str, Any]:
+        """The options of a start.
+
+        Parameters:
+            given: those given by keyword, beside the workflow's arguments.
+            allowed: those that have a meaning there.
+            positional: how many of the arguments are given by position.
+            where: who asks, for messages.
+
+        Raises:
+            TypeError: one that has no meaning there, or that may be meant for the workflow, which has a parameter of that name.
+        """
+        for name in given:
+            if self.may_mean(name, positional):
+                start = where.replace("dispatch", "start")
+                raise TypeError(
+                    f'{where}({name}=...): the workflow "{self.name}" has a parameter "{name}", and {where} takes it for an option of its '
+                    f"own. Write `{start}({self.fn.__name__}.options(...), ...)`, which passes all its arguments to the workflow; options go "
+                    "into `.options(...)`."
+                )
+        return merged_options(self.chosen, given, allowed, where)
 
     def encode_arguments(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int = PAYLOAD_LIMIT
@@ -137,7 +181,7 @@ class Workflow(Decorated, Generic[P, R]):
         try:
             return encode(value, self._returned(), what=f'output of workflow "{self.name}"', limit=limit)
         except SerializationError as error:
-            raise _unawaited(value, f'the workflow "{self.name}"', "Is an `await` missing?") or error from None
+            raise unawaited(value, f'the workflow "{self.name}"', "Is an `await` missing?") or error from None
 
     def decode_result(self, text: str) -> Any:
         """The output from its stored form."""
@@ -244,7 +288,7 @@ class Activity(Decorated, Generic[P, R]):
             return encode(value, annotation, what=self._result, limit=limit)
         except SerializationError as error:
             advice = "Declare it `async def`, let a decorator beneath use functools.wraps, or await it in there."
-            raise _unawaited(value, f"the {self._label}", advice) or error from None
+            raise unawaited(value, f"the {self._label}", advice) or error from None
 
     def decode_result(self, text: str) -> Any:
         """The result from its stored form."""
@@ -275,7 +319,7 @@ def workflow(fn: Callable[..., Any] | None = None, /, *, name: str | None = None
     """
 
     def decorate(function: Callable[..., Any]) -> Workflow[Any, Any]:
-        chosen = _name_for(function, "workflow", name)
+        chosen = name_for(function, "workflow", name)
         return Workflow(function, chosen, *parameters_of(function))
 
     return decorate if fn is None else decorate(fn)
@@ -324,7 +368,7 @@ def activity(
     policy = RetryPolicy() if retry is None else _checked_retry(retry)
 
     def decorate(function: Callable[..., Any]) -> Activity[Any, Any]:
-        chosen = _name_for(function, "activity", name)
+        chosen = name_for(function, "activity", name)
         return Activity(function, chosen, limit, policy, transactional, is_async(function), *parameters_of(function))
 
     return decorate if fn is None else decorate(fn)
@@ -396,69 +440,3 @@ def _checked_retry(policy: RetryPolicy) -> RetryPolicy:
     if not isinstance(policy, RetryPolicy):
         raise TypeError(f"retry: expected a pgflow.RetryPolicy, found {policy!r}")
     return policy
-
-
-def not_a_workflow(found: Any, where: str) -> TypeError:
-    """The error for what is given in place of a workflow.
-
-    Args:
-        where: who asks for one.
-    """
-    if isinstance(found, Activity):
-        advice = f'"{found.name}" is an activity, which a workflow runs: `await ctx.activity({found.fn.__name__}, ...)`'
-    else:
-        advice = _undecorated(found, "workflow")
-    return TypeError(f"{where}: expected workflows (functions decorated with @pgflow.workflow), found {found!r:.200}; {advice}")
-
-
-def not_an_activity(found: Any, where: str) -> TypeError:
-    """The error for what is given in place of an activity.
-
-    Args:
-        where: who asks for one.
-    """
-    if isinstance(found, Workflow):
-        called = found.fn.__name__
-        advice = (
-            f'"{found.name}" is a workflow: run it as a branch, `await ctx.inline({called}, ...)`, or as a child, '
-            f"`await ctx.dispatch({called}, ...)`"
-        )
-    else:
-        advice = _undecorated(found, "activity")
-    return TypeError(f"{where} takes a function decorated with @pgflow.activity, not {found!r:.200}; {advice}")
-
-
-def _undecorated(found: Any, sort: str) -> str:
-    beneath = next((layer for layer in layers(found) if isinstance(layer, Decorated)), None)
-    if beneath is not None and beneath.sort == sort:
-        return f"@pgflow.{sort} stands beneath another decorator, which would be left out: put it on top"
-    if inspect.iscoroutine(found):
-        return "it has been called already: give the function, and its arguments after it"
-    return f"put @pgflow.{sort} on the function"
-
-
-def _name_for(found: Any, sort: str, name: str | None) -> str:
-    """The name under which something is registered.
-
-    Raises:
-        TypeError: it can be no workflow, or no activity, or is one already.
-        ValueError: the name cannot be one.
-    """
-    if name is not None:
-        checked_name(name, sort)
-    beneath = next((layer for layer in layers(found) if isinstance(layer, Decorated)), None)
-    if beneath is not None:
-        raise TypeError(
-            f'@pgflow.{sort} on {place(found)}: it is decorated already, as the {beneath.sort} "{beneath.name}". Decorate it once, on '
-            "top of its other decorators; `.options(name=...)` gives it another name."
-        )
-    check_function(found, sort, name)
-    return checked_name(found.__name__ if name is None else name, sort)
-
-
-def _unawaited(value: Any, owner: str, advice: str) -> SerializationError | None:
-    """The error for a coroutine that was returned in place of a value; None for other values."""
-    if not inspect.iscoroutine(value):
-        return None
-    value.close()
-    return SerializationError(f"{owner} returned a coroutine, which nobody has awaited. {advice}")

@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from pgflow.commands import Dispatch, encode_named, uuid_of, workflow_name
+from pgflow.commands import Dispatch, encode_named, workflow_name
 from pgflow.definitions import Workflow
 from pgflow.history import location
 from pgflow.info import WorkflowInfo
+from pgflow.options import uuid_of
 from pgflow.retry import seconds
 from pgflow.store import inspection
 from pgflow.store.query import Query

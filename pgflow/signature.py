@@ -34,6 +34,8 @@ class Parameters:
     """The names, when every parameter is positional or keyword and has no default: the fast way."""
     names: frozenset[str]
     """Names that can be given by keyword."""
+    positional: tuple[str, ...]
+    """Names that can be given by position, in order."""
     _context: str | None
     """The name of the context's own parameter, if it could be given by keyword."""
     _many: str | None
@@ -229,6 +231,7 @@ def parameters_of(fn: Callable[..., Any]) -> tuple[Parameters, Returned]:
         signature.replace(parameters=rest),
         tuple(parameter.name for parameter in rest) if simple else None,
         frozenset(parameter.name for parameter in rest if parameter.kind in (_POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)),
+        tuple(parameter.name for parameter in rest if parameter.kind in (_POSITIONAL_ONLY, _POSITIONAL_OR_KEYWORD)),
         context.name if context.kind is _POSITIONAL_OR_KEYWORD else None,
         _of_kind(rest, _VAR_POSITIONAL),
         _of_kind(rest, _VAR_KEYWORD),

@@ -7,8 +7,8 @@ from uuid import UUID
 
 import psycopg
 
-from pgflow.commands import uuid_of
 from pgflow.sync_handle import SyncWorkflowHandle
+from pgflow.options import uuid_of
 from pgflow.requests import location_of
 from pgflow.store import operating
 from pgflow.store.client_sync import Connections, execute_on

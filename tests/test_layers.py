@@ -23,8 +23,8 @@ LONGEST = 500
 FLOORS = (
     ("errors", "faults", "groups", "moments", "version"),
     ("codec", "functions", "history", "info", "retry"),
-    ("annotations", "packets", "tags"),
-    ("signature",),
+    ("annotations", "decorated", "packets", "tags"),
+    ("options", "signature"),
     ("definitions",),
     ("commands",),
     ("execution",),

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
+from datetime import datetime
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 from pgflow.codec import decode_error, encode_error
@@ -34,11 +35,14 @@ from pgflow.history.events import (
     STATUS_FAILED,
 )
 from pgflow.history.location import display
+from pgflow.options import CHILD, UNSET, given_options
 
 if TYPE_CHECKING:
     from pgflow.execution.context import WorkflowContext
 
+P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
+S = TypeVar("S")
 
 
 class ChildHandle(Generic[R]):
@@ -204,3 +208,130 @@ class OutputStep(AwaitingStep):
                 f'the child "{self.name}" {self.child_id} awaited at {display(self.location)} is no longer there: it was removed'
             )
         return found[0]
+
+
+class StartsChildren:
+    """The part of a context that starts children."""
+
+    __slots__ = ()
+    _scope: Scope
+    _version: int
+
+    @overload
+    def dispatch(
+        self,
+        workflow: Workflow[Any, S],
+        /,
+        *args: Any,
+        tags: Mapping[str, Any] | None = None,
+        unique: bool = False,
+        detached: bool = False,
+        run_at: datetime | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, ChildHandle[S]]: ...
+    @overload
+    def dispatch(
+        self,
+        workflow: str,
+        /,
+        *args: Any,
+        tags: Mapping[str, Any] | None = None,
+        unique: bool = False,
+        detached: bool = False,
+        run_at: datetime | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, ChildHandle[Any]]: ...
+    def dispatch(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        /,
+        *args: Any,
+        tags: Mapping[str, Any] | None = UNSET,
+        unique: bool = UNSET,
+        detached: bool = UNSET,
+        run_at: datetime | None = UNSET,
+        priority: int | None = UNSET,
+        queue: str | None = UNSET,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, ChildHandle[Any]]:
+        """Start a child: a workflow of its own, with a history of its own, which any worker may run.
+
+        Parameters:
+            workflow: the workflow, or its name (then arguments are given by name).
+            tags: a flat object by which it can be found.
+            unique: one live workflow, of those dispatched so, for this name and exactly these tags; its handle comes back.
+            detached: cancelling this workflow does not reach it.
+            run_at: not before this moment (with a time zone).
+            priority, queue: those of this workflow if not given.
+
+        Returns:
+            The child's handle; `await handle.output()` waits for what it comes to.
+
+        Raises:
+            TypeError: the arguments do not fit the workflow's signature, or an option may be meant for its parameter of that name.
+            SerializationError: an argument cannot be stored, or is too large.
+            ValueError: an option out of its range.
+
+        Example:
+            children = [await ctx.dispatch(checkout, order) for order in orders]
+            receipts = await asyncio.gather(*[child.output() for child in children])
+        """
+        given = given_options(
+            tags=tags, unique=unique, detached=detached, run_at=run_at, priority=priority, queue=queue
+        )
+        if isinstance(workflow, Workflow):
+            given = {**workflow.start_options(given, CHILD, len(args), "ctx.dispatch")}
+        return self._start(workflow, args, kwargs, **given)
+
+    @overload
+    def start(
+        self, workflow: Workflow[P, S], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, ChildHandle[S]]: ...
+    @overload
+    def start(
+        self, workflow: str, /, *args: Any, **kwargs: Any
+    ) -> Coroutine[Any, Any, ChildHandle[Any]]: ...
+    def start(
+        self, workflow: Workflow[Any, Any] | str, /, *args: Any, **kwargs: Any
+    ) -> Coroutine[Any, Any, ChildHandle[Any]]:
+        """Start a child, all arguments being its own, whatever its parameters are called; type checkers compare them.
+
+        Parameters:
+            workflow: the workflow, with options if there are any: `checkout.options(queue="slow", detached=True)`; or its name.
+
+        Returns, Raises:
+            As `dispatch`.
+
+        Example:
+            child = await ctx.start(checkout.options(tags={"customer": 7}), order)
+        """
+        given = {**workflow.start_options({}, CHILD, 0, "ctx.start")} if isinstance(workflow, Workflow) else {}
+        return self._start(workflow, args, kwargs, **given)
+
+    def _start(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        tags: Mapping[str, Any] | None = None,
+        unique: bool = False,
+        detached: bool = False,
+        run_at: datetime | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+    ) -> Coroutine[Any, Any, ChildHandle[Any]]:
+        options = Options(
+            tags,
+            unique,
+            run_at,
+            0 if priority is None else priority,
+            "default" if queue is None else queue,
+        )
+        return DispatchStep(
+            self._scope, self._version, workflow, args, kwargs, options, priority, queue, detached
+        ).run()

@@ -11,13 +11,13 @@ import random
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, TypeVar, cast, overload
+from typing import Any, ParamSpec, TypeVar, cast
 
-from pgflow.commands import Options
-from pgflow.definitions import Activity, Workflow, not_a_workflow, not_an_activity
+from pgflow.decorated import not_a_workflow, not_an_activity
+from pgflow.definitions import Activity, Workflow
 from pgflow.execution.activities import ActivityStep
 from pgflow.execution.branch import BranchStep
-from pgflow.execution.children import ChildHandle, DispatchStep
+from pgflow.execution.children import StartsChildren
 from pgflow.execution.failure import together
 from pgflow.execution.listen import ListenStep
 from pgflow.execution.loop import Break, Continue, LoopPlan, LoopStep
@@ -37,7 +37,7 @@ S = TypeVar("S")
 V = TypeVar("V")
 
 
-class WorkflowContext(StepContext):
+class WorkflowContext(StartsChildren, StepContext):
     """The durable steps of a workflow, a branch or a loop's turn.
 
     One context belongs to one task: code that runs concurrently takes a branch of its own (`join`, `branch`).
@@ -239,80 +239,6 @@ class WorkflowContext(StepContext):
         name = message_name(type(message), "ctx.publish")
         return PublishStep(self._scope, self._version, name, message, tags).run()
 
-    @overload
-    def dispatch(
-        self,
-        workflow: Workflow[Any, R],
-        /,
-        *args: Any,
-        tags: Mapping[str, Any] | None = None,
-        unique: bool = False,
-        detached: bool = False,
-        run_at: datetime | None = None,
-        priority: int | None = None,
-        queue: str | None = None,
-        **kwargs: Any,
-    ) -> Coroutine[Any, Any, ChildHandle[R]]: ...
-    @overload
-    def dispatch(
-        self,
-        workflow: str,
-        /,
-        *args: Any,
-        tags: Mapping[str, Any] | None = None,
-        unique: bool = False,
-        detached: bool = False,
-        run_at: datetime | None = None,
-        priority: int | None = None,
-        queue: str | None = None,
-        **kwargs: Any,
-    ) -> Coroutine[Any, Any, ChildHandle[Any]]: ...
-    def dispatch(
-        self,
-        workflow: Workflow[Any, Any] | str,
-        /,
-        *args: Any,
-        tags: Mapping[str, Any] | None = None,
-        unique: bool = False,
-        detached: bool = False,
-        run_at: datetime | None = None,
-        priority: int | None = None,
-        queue: str | None = None,
-        **kwargs: Any,
-    ) -> Coroutine[Any, Any, ChildHandle[Any]]:
-        """Start a child: a workflow of its own, with a history of its own, which any worker may run.
-
-        Parameters:
-            workflow: the workflow, or its name (then arguments are given by name).
-            tags: a flat object by which it can be found.
-            unique: one live workflow, of those dispatched so, for this name and exactly these tags; its handle comes back.
-            detached: cancelling this workflow does not reach it.
-            run_at: not before this moment (with a time zone).
-            priority, queue: those of this workflow if not given.
-
-        Returns:
-            The child's handle; `await handle.output()` waits for what it comes to.
-
-        Raises:
-            TypeError: the arguments do not fit the workflow's signature.
-            SerializationError: an argument cannot be stored, or is too large.
-            ValueError: an option out of its range.
-
-        Example:
-            children = [await ctx.dispatch(checkout, order) for order in orders]
-            receipts = await asyncio.gather(*[child.output() for child in children])
-        """
-        options = Options(
-            tags,
-            unique,
-            run_at,
-            0 if priority is None else priority,
-            "default" if queue is None else queue,
-        )
-        return DispatchStep(
-            self._scope, self._version, workflow, args, kwargs, options, priority, queue, detached
-        ).run()
-
     def loop(
         self,
         body: Callable[[WorkflowContext, S], Awaitable[Continue[S] | Break[V]]],
@@ -384,6 +310,7 @@ class WorkflowContext(StepContext):
         """
         if not isinstance(workflow, Workflow):
             raise not_a_workflow(workflow, "ctx.inline(...)")
+        workflow.start_options({}, (), 0, "ctx.inline")
         given, named = workflow.decode_arguments(workflow.encode_arguments(args, kwargs, self._scope.run.limits.payload))
         return BranchStep(
             self._scope,

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from pgflow.definitions import Workflow, not_a_workflow
+from pgflow.decorated import not_a_workflow
+from pgflow.definitions import Workflow
 from pgflow.errors import LatentHistory
 from pgflow.execution.attempts import ActivityCall
 from pgflow.execution.host import Limits

@@ -18,7 +18,8 @@ from uuid import UUID
 
 from pgflow.codec import PAYLOAD_LIMIT, encode
 from pgflow.commands import Sending, Sent
-from pgflow.definitions import Activity, Workflow, not_a_workflow
+from pgflow.decorated import not_a_workflow
+from pgflow.definitions import Activity, Workflow
 from pgflow.errors import PgflowError
 from pgflow.execution.attempts import ActivityCall, awaited
 from pgflow.execution.host import Limits
@@ -27,6 +28,7 @@ from pgflow.execution.run import Run
 from pgflow.execution.run_loop import stage
 from pgflow.execution.starting import execute
 from pgflow.history.stored import StoredHistory
+from pgflow.options import UNSET, given_options
 from pgflow.packets import signal_name
 from pgflow.testing.apart import outside_of_tasks
 from pgflow.testing.memory import Memory
@@ -81,12 +83,14 @@ class Ran(Generic[R]):
 
 def run(
     workflow: Workflow[P, R],
+    /,
     *args: Any,
-    activities: Fakes | None = None,
-    signals: Sequence[Any] = (),
-    tags: Mapping[str, Any] | None = None,
-    now: datetime = START,
-    limit: int = 100_000,
+    activities: Fakes | None = UNSET,
+    signals: Sequence[Any] = UNSET,
+    tags: Mapping[str, Any] | None = UNSET,
+    now: datetime = UNSET,
+    limit: int = UNSET,
+    arguments: Mapping[str, Any] | None = UNSET,
     **kwargs: Any,
 ) -> Ran[R]:
     """Run a workflow to its end, in memory, in no time.
@@ -98,9 +102,10 @@ def run(
         activities: what is called in place of activities, given as themselves or by name: functions of the same parameters,
             the `ActivityContext` first. Activities that are not named here are executed as they are.
         signals: what waits in the workflow's mailbox, in order; a `listen` that finds nothing there times out, if it can.
-        tags: given at dispatch.
-        now: when it is dispatched.
-        limit: transactions and turns of its code after which it is left where it is, for workflows that never end.
+        tags: given at dispatch; those of `workflow.options(tags=...)` if not given.
+        now: when it is dispatched; 2030 if not given.
+        limit: transactions and turns of its code after which it is left where it is, for workflows that never end; 100,000 if not given.
+        arguments: arguments of the workflow by name, where its parameters have the names of those here.
 
     Raises:
         TypeError: it is no workflow, the arguments do not fit it, something among the signals is none, a fake that cannot be called.
@@ -112,6 +117,28 @@ def run(
     """
     if not isinstance(workflow, Workflow):
         raise not_a_workflow(workflow, "pgflow.testing.run")
+    given = given_options(activities=activities, signals=signals, tags=tags, now=now, limit=limit, arguments=arguments)
+    named = given.pop("arguments", None) or {}
+    for name in (*given, *(() if arguments is UNSET or "arguments" in named else ("arguments",))):
+        if workflow.may_mean(name, len(args)):
+            raise TypeError(
+                f'pgflow.testing.run({name}=...): the workflow "{workflow.name}" has a parameter "{name}", and so has `run`. Give the '
+                f"workflow's as run(..., arguments={{\"{name}\": ...}})."
+            )
+    return _run(workflow, args, {**kwargs, **named}, **given)
+
+
+def _run(
+    workflow: Workflow[Any, R],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    activities: Fakes | None = None,
+    signals: Sequence[Any] = (),
+    tags: Mapping[str, Any] | None = None,
+    now: datetime = START,
+    limit: int = 100_000,
+) -> Ran[R]:
+    tags = workflow.chosen.get("tags") if tags is None else tags
     fakes = {name.name if isinstance(name, Activity) else name: fake for name, fake in (activities or {}).items()}
     for name, fake in fakes.items():
         if not callable(fake):
