@@ -118,7 +118,11 @@ def test_annotations_behind_decorators_of_another_module(beneath: Callable[[Any]
     async def next_one(ctx: Imported, item: Item, *more: Item) -> list[Item]:
         return [Item(one.n + 1) for one in (item, *more)]
 
-    assert [type(one) for one in calling(next_one, Item(1), Item(2))] == [dict, dict], "plain JSON for who has no annotation"
+    @pgflow.workflow
+    async def call(ctx: pgflow.WorkflowContext) -> list[Item]:
+        return await ctx.activity(next_one, Item(1), Item(2))
+
+    assert run(call).output == [Item(2), Item(3)]
     arguments = next_one.decode_arguments('{"item":{"n":1},"more":[{"n":2}]}')
     assert arguments == ((Item(1), Item(2)), {})
     assert next_one.decode_result('[{"n":3}]') == [Item(3)]
