@@ -358,7 +358,7 @@ def quiet() -> Iterator[None]:
     import warnings
 
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", RuntimeWarning)
         yield
 
 
