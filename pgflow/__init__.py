@@ -28,7 +28,7 @@ from pgflow.execution.children import ChildHandle
 from pgflow.execution.context import WorkflowContext
 from pgflow.execution.loop import Break, Continue
 from pgflow.handle import WorkflowHandle
-from pgflow.info import HistoryEvent, WorkflowInfo
+from pgflow.info import DeadSignal, HistoryEvent, WorkflowInfo
 from pgflow.packets import message, signal
 from pgflow.retry import RetryPolicy
 from pgflow.store.migrations import migrate
@@ -47,6 +47,7 @@ __all__ = [
     "ChildHandle",
     "Client",
     "Continue",
+    "DeadSignal",
     "HistoryDiverged",
     "HistoryEvent",
     "LatentHistory",

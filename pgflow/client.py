@@ -14,6 +14,7 @@ from uuid import UUID
 
 from pgflow.codec import PAYLOAD_LIMIT
 from pgflow.commands import Dispatched, Options, input_of, output_of, sending_of, sent_of
+from pgflow.dead_letters import DeadLetters
 from pgflow.definitions import Workflow
 from pgflow.errors import WorkflowNotFound
 from pgflow.handle import WorkflowHandle
@@ -45,7 +46,7 @@ HISTORY_LIMIT = 1_000_000
 """Rows of history that are read at once, at most."""
 
 
-class Client(Operations):
+class Client(Operations, DeadLetters):
     """Talks to the database that the workers work on.
 
     Parameters:
@@ -306,6 +307,7 @@ class Client(Operations):
         workflow: Workflow[Any, Any] | str | None = None,
         tags: Mapping[str, Any] | None = None,
         missing_ok: bool = False,
+        id: UUID | str | None = None,
         connection: Any = None,
     ) -> UUID | None:
         """Send a signal to a workflow; its `listen` takes it once.
@@ -315,6 +317,8 @@ class Client(Operations):
             to: the receiver's id; or else:
             workflow, tags: the oldest live workflow of this name whose tags contain these (else a failed one) receives it.
             missing_ok: when nobody does, None comes back instead of an error.
+            id: an id of the caller's, so that sending it again is harmless: for as long as the signal is retained (a day after it was
+                taken, unless the workers' `signal_keep` says otherwise) the same id is sent once, to the receiver that was found first.
             connection: a connection or session of psycopg's or SQLAlchemy's whose transaction this joins.
 
         Returns:
@@ -323,20 +327,21 @@ class Client(Operations):
         Raises:
             WorkflowNotFound: nothing matches, or it is completed or cancelled.
             TypeError: the body is no signal, or it is said neither or both to whom it goes.
+            ValueError: the id is none, or belongs to another signal: of another type, or to another workflow.
             SerializationError: the body cannot be stored, or is too large.
 
         Example:
             await client.signal(Approved(by="eva"), to=handle.id)
         """
-        sending = sending_of(uuid7(), body, to, workflow, tags, self._limit)
+        sending = sending_of(uuid7() if id is None else uuid_of(id), body, to, workflow, tags, self._limit)
         if connection is None:
             sent = await self._connections.send(sending)
         else:
             (sent,) = await execute_on(connection, signalling.send(self._schema, [sending]))
-        id = sent_of(sending, sent, missing_ok)
-        if id is not None and connection is not None:
+        accepted = sent_of(sending, sent, missing_ok)
+        if accepted is not None and connection is not None:
             await mail_on(connection, self._schema, sent.worker)
-        return id
+        return accepted
 
     def subscribe(
         self,

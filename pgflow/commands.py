@@ -209,6 +209,8 @@ class Sent(NamedTuple):
     """How the receiver has ended, if it has; a failed one keeps the signal for when it goes on."""
     worker: int
     """The worker that has the receiver, or had it last; 0: any."""
+    other: str | None = None
+    """Where the id is known already as that of another signal: its type."""
 
     @property
     def accepted(self) -> bool:
@@ -250,7 +252,13 @@ def sent_of(sending: Sending, sent: Sent, missing_ok: bool) -> UUID | None:
 
     Raises:
         WorkflowNotFound: nobody receives it.
+        ValueError: the id belongs to another signal.
     """
+    if sent.other is not None:
+        raise ValueError(
+            f'id={sending.id}: this id belongs to a signal "{sent.other}" to the workflow {sent.receiver}, expected a signal '
+            f'"{sending.name}" to {sending.workflow_id or "one found by its tags"}. Nothing was sent; choose another id.'
+        )
     if sent.accepted:
         return sending.id
     if missing_ok:

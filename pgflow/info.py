@@ -64,3 +64,28 @@ class HistoryEvent:
     completed_at: datetime | None
     wake_at: datetime | None
     forgotten: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeadSignal:
+    """A signal that was set aside, since its body did not fit the type that was listened for.
+
+    Attributes:
+        workflow_id: the workflow that it was sent to, and workflow_name its name.
+        name: the signal's type.
+        body: its fields, as JSON values.
+        problem: why they do not fit.
+        created_at: when it was sent.
+        set_aside_at: when it was set aside.
+        sender_id: the workflow that sent it, if one did.
+    """
+
+    id: UUID
+    workflow_id: UUID
+    workflow_name: str | None
+    name: str
+    body: Any
+    problem: str
+    created_at: datetime
+    set_aside_at: datetime
+    sender_id: UUID | None

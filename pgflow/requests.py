@@ -8,13 +8,15 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from pgflow.codec import encode
 from pgflow.commands import Dispatch, encode_named, workflow_name
 from pgflow.definitions import Workflow
 from pgflow.history import location
-from pgflow.info import WorkflowInfo
+from pgflow.info import DeadSignal, WorkflowInfo
 from pgflow.options import uuid_of
+from pgflow.packets import signal_name
 from pgflow.retry import seconds
-from pgflow.store import inspection
+from pgflow.store import dead_letters, inspection
 from pgflow.store.query import Query
 from pgflow.tags import tags_text
 
@@ -40,11 +42,8 @@ class Filter:
     ) -> None:
         if status is not None and status not in STATUSES:
             raise ValueError(f"status={status!r}: expected one of {', '.join(STATUSES)}")
-        if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit < 2**31:
-            raise ValueError(f"limit={limit!r}: expected a whole number, 0 or more")
-        for what, text in (("name", name), ("queue", queue)):
-            if text is not None and (not isinstance(text, str) or "\0" in text):
-                raise ValueError(f"{what}={text!r}: expected a text")
+        _check_limit(limit)
+        _check_texts(name=name, queue=queue)
         self._asked = {
             "name": name,
             "status": status,
@@ -58,6 +57,49 @@ class Filter:
     def query(self, schema: str) -> Query[list[WorkflowInfo]]:
         """The statement that lists them."""
         return inspection.find(schema, limit=self._limit, **self._asked)  # type: ignore[arg-type]
+
+
+class DeadFilter:
+    """What a list of signals that were set aside is asked for, checked.
+
+    Raises:
+        ValueError: a limit below 0, an id that is none.
+    """
+
+    def __init__(self, workflow_id: UUID | str | None, name: str | None, limit: int, after: UUID | str | None) -> None:
+        _check_limit(limit)
+        _check_texts(name=name)
+        self._workflow_id = None if workflow_id is None else uuid_of(workflow_id)
+        self._after = None if after is None else uuid_of(after)
+        self._name = name
+        self._limit = limit
+
+    def query(self, schema: str) -> Query[list[DeadSignal]]:
+        """The statement that lists them."""
+        return dead_letters.find(schema, workflow_id=self._workflow_id, name=self._name, after=self._after, limit=self._limit)
+
+
+def _check_limit(limit: int) -> None:
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit < 2**31:
+        raise ValueError(f"limit={limit!r}: expected a whole number, 0 or more")
+
+
+def _check_texts(**texts: str | None) -> None:
+    for what, text in texts.items():
+        if text is not None and (not isinstance(text, str) or "\0" in text):
+            raise ValueError(f"{what}={text!r}: expected a text")
+
+
+def fields_of(body: Any, limit: int) -> str:
+    """The fields of a signal, given as an instance of its class or as a mapping, as JSON.
+
+    Raises:
+        TypeError: it is neither.
+        SerializationError: it cannot be stored, or is too large.
+    """
+    if isinstance(body, Mapping):
+        return encode(dict(body), what="body of the signal", limit=limit)
+    return encode(body, type(body), what=f'signal "{signal_name(type(body), "redeliver")}"', limit=limit)
 
 
 def inputs_of(

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from pgflow.codec import PAYLOAD_LIMIT
 from pgflow.commands import Dispatched, Options, input_of, output_of, sending_of, sent_of
+from pgflow.sync_dead_letters import SyncDeadLetters
 from pgflow.definitions import Workflow
 from pgflow.errors import WorkflowNotFound
 from pgflow.sync_handle import SyncWorkflowHandle
@@ -42,7 +43,7 @@ HISTORY_LIMIT = 1_000_000
 """Rows of history that are read at once, at most."""
 
 
-class SyncClient(SyncOperations):
+class SyncClient(SyncOperations, SyncDeadLetters):
     """Talks to the database that the workers work on.
 
     Parameters:
@@ -303,6 +304,7 @@ class SyncClient(SyncOperations):
         workflow: Workflow[Any, Any] | str | None = None,
         tags: Mapping[str, Any] | None = None,
         missing_ok: bool = False,
+        id: UUID | str | None = None,
         connection: Any = None,
     ) -> UUID | None:
         """Send a signal to a workflow; its `listen` takes it once.
@@ -312,6 +314,8 @@ class SyncClient(SyncOperations):
             to: the receiver's id; or else:
             workflow, tags: the oldest live workflow of this name whose tags contain these (else a failed one) receives it.
             missing_ok: when nobody does, None comes back instead of an error.
+            id: an id of the caller's, so that sending it again is harmless: for as long as the signal is retained (a day after it was
+                taken, unless the workers' `signal_keep` says otherwise) the same id is sent once, to the receiver that was found first.
             connection: a connection or session of psycopg's or SQLAlchemy's whose transaction this joins.
 
         Returns:
@@ -320,20 +324,21 @@ class SyncClient(SyncOperations):
         Raises:
             WorkflowNotFound: nothing matches, or it is completed or cancelled.
             TypeError: the body is no signal, or it is said neither or both to whom it goes.
+            ValueError: the id is none, or belongs to another signal: of another type, or to another workflow.
             SerializationError: the body cannot be stored, or is too large.
 
         Example:
             client.signal(Approved(by="eva"), to=handle.id)
         """
-        sending = sending_of(uuid7(), body, to, workflow, tags, self._limit)
+        sending = sending_of(uuid7() if id is None else uuid_of(id), body, to, workflow, tags, self._limit)
         if connection is None:
             sent = self._connections.send(sending)
         else:
             (sent,) = execute_on(connection, signalling.send(self._schema, [sending]))
-        id = sent_of(sending, sent, missing_ok)
-        if id is not None and connection is not None:
+        accepted = sent_of(sending, sent, missing_ok)
+        if accepted is not None and connection is not None:
             mail_on(connection, self._schema, sent.worker)
-        return id
+        return accepted
 
     def subscribe(
         self,

@@ -31,7 +31,7 @@ FLOORS = (
     ("store",),
     ("embedded", "requests", "testing", "worker"),
     ("handle", "subscription", "sync_handle", "sync_subscription"),
-    ("operations", "sync_operations"),
+    ("dead_letters", "operations", "sync_dead_letters", "sync_operations"),
     ("client", "sync_client"),
     ("cli",),
 )

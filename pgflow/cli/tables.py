@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pgflow.info import HistoryEvent, WorkflowInfo
+from pgflow.info import DeadSignal, HistoryEvent, WorkflowInfo
 
 _COLOURS = {
     "pending": "cyan",
@@ -46,7 +46,7 @@ def document(found: Any, **more: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, WorkflowInfo | HistoryEvent):
+    if isinstance(value, WorkflowInfo | HistoryEvent | DeadSignal):
         return {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, list):
         return [_plain(each) for each in value]
@@ -116,6 +116,17 @@ def history(found: Sequence[HistoryEvent], title: str | None = None) -> None:
             _when(one.completed_at, one.wake_at),
             _error(one.error) if one.error is not None else _short(one.output),
         )
+    _print(table)
+
+
+def dead_signals(found: Sequence[DeadSignal]) -> None:
+    """One line a signal."""
+    table = Table(box=None, pad_edge=False)
+    for name, wraps in (("id", False), ("name", True), ("to", True), ("sent", False), ("body", True), ("problem", True)):
+        table.add_column(name, no_wrap=not wraps, overflow="fold")
+    for one in found:
+        receiver = Text(" ").join([safe(one.workflow_name or "?"), Text(str(one.workflow_id))])
+        table.add_row(str(one.id), safe(one.name), receiver, _time(one.created_at), _short(one.body), _bounded(one.problem))
     _print(table)
 
 

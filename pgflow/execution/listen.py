@@ -1,28 +1,37 @@
 """Steps that wait for signals: `ctx.listen` and `ctx.listen_many`.
 
     called -> a signal of its types waits in the mailbox? -- taken, with the step's row, in one transaction
-                    | no
+                    | no                                 '-- its body does not fit: set aside, and the next one is looked at
                     '--> parked: the workflow sleeps on its types; a signal that arrives is offered to the lowest location
 
-What a listen takes is consumed in the transaction that records it, so that it is taken once whatever crashes.
+What a listen takes is consumed in the transaction that records it, so that it is taken once whatever crashes. What does not fit is
+marked in the next transaction of the run: the code sees nothing of it, so a replay that meets it again first does the same again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from pgflow.codec import decode
-from pgflow.errors import HistoryDiverged
+from pgflow.errors import HistoryDiverged, SerializationError
 from pgflow.execution.ports import Signal
+from pgflow.execution.run_loop import offstage
 from pgflow.execution.scope import Scope
 from pgflow.execution.step import Step
 from pgflow.execution.timers import park_until
 from pgflow.history.events import KIND_LISTEN, STATUS_COMPLETED
 from pgflow.history.location import display
 from pgflow.moments import after
+
+log = logging.getLogger("pgflow.execution")
+
+_PROBLEM_LIMIT = 2_000
+"""Characters of what is said about a body that does not fit."""
 
 
 class ListenStep(Step):
@@ -35,7 +44,7 @@ class ListenStep(Step):
     """
 
     kind = KIND_LISTEN
-    __slots__ = ("_limit", "_timeout", "types")
+    __slots__ = ("_limit", "_taken", "_timeout", "types")
 
     def __init__(
         self,
@@ -48,6 +57,8 @@ class ListenStep(Step):
         self.types = types
         self._limit = limit
         self._timeout = timeout
+        self._taken: list[Any] | None = None
+        """What it has taken live, converted from the text that is recorded."""
         super().__init__(scope, ", ".join(types), version)
         asked: dict[str, Any] = {"signals": list(types)}
         if limit is not None:
@@ -68,13 +79,41 @@ class ListenStep(Step):
     def offer(self) -> bool:
         """Take what the mailbox holds for this step; whether there was anything."""
         run = self.scope.run
-        taken = run.mailbox.take(self.types, self._limit or 1)
+        values: list[Any] = []
+
+        def fits(signal: Signal) -> bool:
+            try:
+                values.append(self._signal(json.loads(_recorded(signal))))
+            except (Exception, SystemExit, asyncio.CancelledError, GeneratorExit) as error:  # a class's own conversion may raise anything
+                self._set_aside(signal, error)
+                return False
+            return True
+
+        taken = run.mailbox.take(self.types, self._limit or 1, fits)
         if not taken:
             return False
+        self._taken = values
         run.outgoing.consume([signal.id for signal in taken], self.location)
         texts = [_recorded(signal) for signal in taken]
         run.finish(self, STATUS_COMPLETED, texts[0] if self._limit is None else f"[{','.join(texts)}]")
         return True
+
+    def _set_aside(self, signal: Signal, error: BaseException) -> None:
+        """Leave a signal that does not fit to people: the code never sees it."""
+        run = self.scope.run
+        problem = str(error) if isinstance(error, SerializationError) else f"{type(error).__name__}: {error}"
+        problem = problem[:_PROBLEM_LIMIT].rstrip(".")
+        run.outgoing.set_aside(signal.id, _printable(problem))
+        with offstage():  # it may be the run's own code that has called the step
+            log.warning(
+                '%s: the signal "%s" %s does not fit its type and was set aside at %s: %s. It is among `client.dead_signals()`; '
+                "`client.redeliver(id, body=...)` delivers it anew, `client.drop(id)` gives it up.",
+                run.label,
+                signal.name,
+                signal.id,
+                display(self.location),
+                problem,
+            )
 
     def due(self) -> None:
         if not self.offer():
@@ -88,6 +127,9 @@ class ListenStep(Step):
         return tuple(self.types)
 
     def result(self, status: str, output: str | None, error: str | None) -> Any:
+        if self._taken is not None:
+            taken, self._taken = self._taken, None
+            return taken[0] if self._limit is None else taken
         found = json.loads(output or "null")
         if self._limit is None:
             if isinstance(found, list):
@@ -119,3 +161,9 @@ def _recorded(signal: Signal) -> str:
     """A signal as a listen's row holds it; its body stays the text that was sent."""
     name = json.dumps(signal.name, ensure_ascii=False)
     return f'{{"id":"{signal.id}","name":{name},"body":{signal.body}}}'
+
+
+def _printable(text: str) -> str:
+    """A text that every column of every database can hold, whatever its encoding."""
+    text = "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
+    return text.encode("ascii", "backslashreplace").decode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from pgflow.execution.ports import Signal
 
@@ -26,15 +26,17 @@ class Mailbox:
         """More have been delivered."""
         self._signals.extend(signals)
 
-    def take(self, names: Container[str], limit: int) -> list[Signal]:
-        """Take out the first signals of these names, so many at most."""
+    def take(self, names: Container[str], limit: int, fits: Callable[[Signal], bool]) -> list[Signal]:
+        """Take out the first signals of these names that fit, so many at most. Those before them that do not are taken out as well."""
         places: list[int] = []
+        taken: list[Signal] = []
         for place, signal in enumerate(self._signals):
             if signal.name in names:
                 places.append(place)
-                if len(places) == limit:
-                    break
-        taken = [self._signals[place] for place in places]
+                if fits(signal):
+                    taken.append(signal)
+                    if len(taken) == limit:
+                        break
         for place in reversed(places):
             del self._signals[place]
         return taken

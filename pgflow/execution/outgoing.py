@@ -93,6 +93,10 @@ class Outgoing:
         """Record with the next write that signals were taken by the listen at a location."""
         self._to_change().consumed.extend((id, location) for id in ids)
 
+    def set_aside(self, id: UUID, problem: str) -> None:
+        """Record with the next write that a signal does not fit the type that is listened for."""
+        self._to_change().aside.append((id, problem))
+
     def cancel(self, seq: int) -> None:
         """Record with the next write that the request to cancel is delivered, at this place in the order of completion."""
         self._to_change().cancels = seq
@@ -137,12 +141,12 @@ class Outgoing:
         if self._run.fatal is not None:
             self.drop()  # the code is not to be trusted: whatever ends from now on is not written
         rows = self._rows
-        if not rows and outcome is None and not self._calls:
+        if not rows and outcome is None and not self._calls and self._beside is None:
             return
         if self._writing_alone or self._next is not None:
             self._outcome = outcome or self._outcome
             return
-        if not rows and outcome is None:
+        if not rows and outcome is None and self._beside is None:
             calls, self._calls, self._advances = self._calls, [], 0
             if self._in_flight:
                 # Everything gathered is in flight already: wait for the last write.

@@ -133,6 +133,8 @@ class Beside:
 
     consumed: list[tuple[UUID, str]] = field(default_factory=list)
     """Signals that listens have taken: their ids, and where the listens stand."""
+    aside: list[tuple[UUID, str]] = field(default_factory=list)
+    """Signals whose bodies do not fit the types that are listened for: their ids, and why. The texts are ASCII."""
     state: str | None = None
     """What activities keep in `ActivityContext.state`, all of it, if it changes: a JSON object."""
     tags: str | None = None

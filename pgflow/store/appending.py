@@ -1,6 +1,6 @@
 """The journal's statement, its pieces put together for what a batch holds, and the batch's parameters.
 
-It fences each run by its own epoch, appends rows, consumes signals and decides outcomes, all in one statement. The
+It fences each run by its own epoch, appends rows, consumes signals, or sets them aside, and decides outcomes, all in one statement. The
 journal sends it for many runs at once; a transactional activity sends it for its own run within its own transaction.
 """
 
@@ -14,6 +14,7 @@ from pgflow.errors import LeaseLost
 from pgflow.execution.ports import Cancelled, Completed, RunKey
 from pgflow.store.batch import (
     Part,
+    aside_parameters,
     outcome_parameters,
     row_parameters,
     run_parameters,
@@ -39,18 +40,19 @@ def append(
         Unwritable: A text holds a character that cannot travel.
     """
     rows, outcomes = row_parameters(parts), outcome_parameters(parts)
-    signals = signal_parameters(parts)
+    signals, aside = signal_parameters(parts), aside_parameters(parts)
     parameters = {
         "worker": worker,
         **run_parameters(parts),
         **({"careful": careful, **rows} if rows is not None else {}),
         **(signals or {"consumed": None}),
+        **(aside or {"aside": None}),
         **(outcomes or {}),
     }
     stays = outcomes is not None and any(
         [part.changes and not isinstance(part.outcome, Completed | Cancelled) for part in parts]
     )
-    text = _text(schema, rows is not None, signals is not None, outcomes is not None, stays)
+    text = _text(schema, rows is not None, signals is not None, aside is not None, outcomes is not None, stays)
     return _with_own_time(text) if begun_before else text, parameters
 
 
@@ -63,11 +65,12 @@ def lost(key: RunKey) -> LeaseLost:
 
 
 @cache
-def _text(schema: str, rows: bool, signals: bool, outcomes: bool, stays: bool) -> bytes:
+def _text(schema: str, rows: bool, signals: bool, aside: bool, outcomes: bool, stays: bool) -> bytes:
     names = [
         "journal_fence",
         *["journal_rows"] * rows,
         *["journal_consumed"] * signals,
+        *["journal_aside"] * aside,
         *["journal_outcomes"] * outcomes,
         *["journal_stopped"] * stays,
         "journal_result",

@@ -21,6 +21,7 @@ from pgflow.execution.ports import (
     Suspended,
     Write,
 )
+from pgflow.store.arrays import literal
 
 SEPARATOR = "\x1f"
 """Stands between the values of a column. JSON text cannot hold it: control characters are escaped there."""
@@ -82,6 +83,7 @@ def _together(earlier: Beside, later: Beside) -> Beside:
     """What two writes of one run change beside history, the one after the other."""
     return Beside(
         [*earlier.consumed, *later.consumed],
+        [*earlier.aside, *later.aside],
         earlier.state if later.state is None else later.state,
         earlier.tags if later.tags is None else later.tags,
         earlier.cancels if later.cancels is None else later.cancels,
@@ -149,6 +151,7 @@ def size_of(write: Write) -> int:
     beside = write.beside
     if beside is not None:
         size += len(beside.state or "") + len(beside.tags or "") + 64 * len(beside.consumed)
+        size += sum([64 + len(problem) for _, problem in beside.aside])
     return size
 
 
@@ -219,6 +222,20 @@ def signal_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
         "consumed": "{" + ",".join(ids) + "}",
         "consumed_at": _texts(locations),
     }
+
+
+def aside_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
+    """The parameters that name the signals set aside, and say why; None if there are none."""
+    aside = [
+        (number, id, problem)
+        for number, part in enumerate(parts, 1)
+        if part.beside is not None
+        for id, problem in part.beside.aside
+    ]
+    if not aside:
+        return None
+    runs, ids, problems = map(literal, zip(*aside, strict=True))
+    return {"aside_run": runs, "aside": ids, "problems": problems}
 
 
 def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:

@@ -100,15 +100,16 @@ def _infos(rows: Sequence[tuple[Any, ...]]) -> list[WorkflowInfo]:
     infos = []
     for row in rows:
         values = list(row)
-        values[6:9] = map(_json, row[6:9])
+        values[6:9] = map(json_of, row[6:9])
         values[12] = list(row[12] or ())
         infos.append(WorkflowInfo(*values))
     return infos
 
 
 def _events(rows: Sequence[tuple[Any, ...]]) -> list[HistoryEvent]:
-    return [HistoryEvent(*row[:7], *map(_json, row[7:10]), *row[10:]) for row in rows]
+    return [HistoryEvent(*row[:7], *map(json_of, row[7:10]), *row[10:]) for row in rows]
 
 
-def _json(text: str | None) -> Any:
+def json_of(text: str | None) -> Any:
+    """The value of a JSON text, if there is one."""
     return None if text is None else json.loads(text)

@@ -329,9 +329,15 @@ def make_metadata(schema: str | None = None) -> MetaData:
         _column("created_at", _TIME, "When it was sent.", null=False, default="now()"),
         _column("consumed_at", _TIME, "When a listen took it."),
         _column("location", Text(collation="C"), "Where that listen stands."),
-        _column("dropped_at", _TIME, "When the receiver had ended without taking it."),
+        _column(
+            "dropped_at",
+            _TIME,
+            "When the receiver had ended without taking it, when it was dropped by a person, or (see problem) set aside.",
+        ),
         _column("sender_id", UUID(), "The workflow that sent it, if one did."),
         _column("encoding", Text(), "Reserved for payload codecs; null: plain JSON."),
+        _column("problem", Text(), "Why it was set aside: its body does not fit the type."),
+        Index("signals_dead", "id", postgresql_where=text("problem IS NOT NULL")),
         Index(
             "signals_undelivered",
             "arrival",

@@ -19,7 +19,7 @@ FORMER = "alembic_version"
 _FORMER_REVISIONS = {"0001": 1, "0002": 2, "0003": 3}
 """Revisions that may stand in a table of the former name, and the version that `schema_info` has beside each."""
 
-_VIEWS = {"history", "workflow_overview"}
+_VIEWS = {"dead_signals", "history", "workflow_overview"}
 _DEFAULT_SCHEMA = "pgflow"
 _SHOWN = 8
 

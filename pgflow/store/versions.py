@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """The version of the schema that this code was written for; each migration that changes something adds one."""
 
-NEEDS = 3
+NEEDS = 6
 """The oldest version of the schema that this code can work on."""

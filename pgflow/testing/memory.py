@@ -101,7 +101,7 @@ class Memory:
         )
 
     def _change(self, beside: Beside) -> None:
-        consumed = {id for id, _ in beside.consumed}
+        consumed = {id for id, _ in [*beside.consumed, *beside.aside]}
         self._signals = [signal for signal in self._signals if signal.id not in consumed]
         if beside.state is not None:
             self._state = beside.state

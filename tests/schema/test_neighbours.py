@@ -225,6 +225,12 @@ def test_a_table_that_only_looks_like_the_one_of_before(database_dsn: str, tmp_p
             "CREATE TABLE pgflow.workflows (); CREATE TABLE pgflow.runs (); CREATE TABLE pgflow.events ()",
             "it holds table alembic_version, table events, table runs, table schema_info, table workflows",
         ),
+        (
+            "pgflow",
+            "CREATE TABLE pgflow.alembic_version AS SELECT '0003' AS version_num; CREATE TABLE pgflow.schema_info AS SELECT 7 AS version; "
+            "CREATE TABLE pgflow.workflows (); CREATE TABLE pgflow.runs (); CREATE TABLE pgflow.events ()",
+            "it holds table alembic_version, table events, table runs, table schema_info, table workflows",
+        ),
         ("public", "CREATE TABLE mine (); CREATE TABLE events (); CREATE VIEW history AS SELECT 1", "it holds table events, view history"),
         ("public", "CREATE TABLE mine (runs_pkey int UNIQUE); CREATE SEQUENCE workflows", "it holds sequence workflows"),
         ("pgflow", " ".join(f"CREATE TABLE pgflow.t{n} ();" for n in range(10, 22)), "t17 and 4 more"),

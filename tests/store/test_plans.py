@@ -15,7 +15,7 @@ import pytest
 from tests.store.scene import Scene
 
 STATEMENTS = {
-    "journal": ["journal_fence", "journal_rows", "journal_consumed", "journal_outcomes", "journal_stopped", "journal_result"],
+    "journal": ["journal_fence", "journal_rows", "journal_consumed", "journal_aside", "journal_outcomes", "journal_stopped", "journal_result"],
     "journal of ends": ["journal_fence", "journal_outcomes", "journal_result"],
     "signals of workflows": ["crossing_fence", "signal_crossing", "signal_send"],
     "children": ["crossing_fence", "dispatch_crossing", "dispatch"],

@@ -64,5 +64,5 @@ dropped AS (
             OFFSET 0
         ) AS left_over
         WHERE changed.ends AND changed.arrived > 0))
-      AND s.id <> ALL (coalesce(%(consumed)s::uuid[], '{}'))
+      AND s.id <> ALL (coalesce(%(consumed)s::uuid[] || %(aside)s::uuid[], '{}'))
 )

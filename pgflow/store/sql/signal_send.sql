@@ -1,9 +1,10 @@
 -- Sends the signals `given` before it, under ids that their senders made: sent twice is sent once, to the same receiver. Those
 -- that name no workflow go to the oldest live one of a name whose tags contain the given ones, else to a failed one.
 -- No lock is taken on a receiver. Answers who receives each (null: nobody), how the receiver has ended if it has, and
--- which worker has it or had it last.
+-- which worker has it or had it last; and, for an id that is that of another signal, the other's name.
 , addressed AS MATERIALIZED (
     SELECT given.*, earlier.id IS NOT NULL AS sent,
+           CASE WHEN earlier.name <> given.name OR earlier.workflow_id <> given.workflow_id THEN earlier.name END AS other,
            CASE
                WHEN earlier.id IS NOT NULL THEN earlier.workflow_id
                WHEN given.workflow_id IS NOT NULL THEN given.workflow_id
@@ -25,6 +26,6 @@ inserted AS (
     ORDER BY number
     ON CONFLICT (id) DO NOTHING
 )
-SELECT number::int - 1, CASE WHEN known OR sent THEN receiver END, CASE WHEN NOT sent THEN final END, worker
+SELECT number::int - 1, CASE WHEN known OR sent THEN receiver END, CASE WHEN NOT sent THEN final END, worker, other
 FROM found
 ORDER BY number

@@ -1,0 +1,93 @@
+"""Signals that nobody could read: the part of the client that lists them, delivers them anew and drops them."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any, TypeVar
+from uuid import UUID
+
+import psycopg
+
+from pgflow.info import DeadSignal
+from pgflow.options import uuid_of
+from pgflow.requests import DeadFilter, fields_of
+from pgflow.store import dead_letters, operating
+from pgflow.store.client_async import Connections
+from pgflow.store.query import Query
+
+T = TypeVar("T")
+
+
+class DeadLetters:
+    """The methods of a client for signals that were set aside, since their bodies do not fit the type that was listened for."""
+
+    _schema: str
+    _limit: int
+    _connections: Connections
+
+    async def dead_signals(
+        self,
+        workflow_id: UUID | str | None = None,
+        name: str | None = None,
+        limit: int = 100,
+        *,
+        after: UUID | str | None = None,
+    ) -> builtins.list[DeadSignal]:
+        """Signals that were set aside, by their ids.
+
+        Args:
+            workflow_id: Only those that were sent to this workflow.
+            name: Only those of this type.
+            limit: How many, at most.
+            after: Only those with a larger id (give the last one's to go on with a list).
+
+        Raises:
+            ValueError: An id that is none, a limit below 0.
+
+        Example:
+            for signal in await client.dead_signals(name="deposit"):
+                print(signal.id, signal.body, signal.problem)
+        """
+        asked = DeadFilter(workflow_id, name, limit, after)
+        return await self._connections.execute(asked.query(self._schema))
+
+    async def redeliver(self, signal_id: UUID | str, body: Any = None) -> UUID:
+        """Deliver a signal that was set aside anew, at the end of the mailbox.
+
+        Args:
+            signal_id: Its id, which it keeps.
+            body: What it says instead: an instance of its class, or a mapping of its fields. None: the same again, for code that has
+                learned to read it.
+
+        Raises:
+            WorkflowNotFound: There is no such signal.
+            PgflowError: It is not set aside, or its receiver has ended.
+            TypeError: The body is neither a signal nor a mapping.
+            SerializationError: The body cannot be stored, or is too large.
+
+        Example:
+            await client.redeliver(signal.id, Deposit(cents=700))
+        """
+        text = None if body is None else fields_of(body, self._limit)
+        return await self._on_dead_letter(dead_letters.redeliver(self._schema, uuid_of(signal_id), text, self._limit))
+
+    async def drop(self, signal_id: UUID | str) -> UUID:
+        """Give up a signal that was set aside. For as long as it is retained the same id is not accepted anew.
+
+        Raises:
+            WorkflowNotFound: There is no such signal.
+            PgflowError: It is not set aside.
+
+        Example:
+            await client.drop(signal.id)
+        """
+        return await self._on_dead_letter(dead_letters.drop(self._schema, uuid_of(signal_id)))
+
+    async def _on_dead_letter(self, query: Query[T]) -> T:
+        try:
+            return await self._connections.execute(query)
+        except psycopg.Error as error:
+            refused = operating.refusal(error)
+            if refused is None:
+                raise
+            raise refused from None
