@@ -107,6 +107,7 @@ class LoopStep(Step):
         except GeneratorExit:
             raise  # the run leaves memory
         except BaseException as error:
+            await self.advance_done()  # whose transaction has the loop's row, which says how it ends
             self._left(error)
             raise
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from pgflow.errors import LeaseLost
 from pgflow.execution.ports import Cancelled, Completed, RunKey
+from pgflow.history.events import KIND_LOOP, STATUS_PENDING
 from pgflow.store.batch import (
     Part,
     aside_parameters,
@@ -19,12 +20,13 @@ from pgflow.store.batch import (
     row_parameters,
     run_parameters,
     signal_parameters,
+    wary_parameters,
 )
 from pgflow.store.connections import statement
 
 
 def append(
-    schema: str, worker: str, parts: Sequence[Part], *, careful: bool = True, begun_before: bool = False
+    schema: str, worker: str, parts: Sequence[Part], *, careful: bool = True, wary: bool = False, begun_before: bool = False
 ) -> tuple[bytes, dict[str, Any]]:
     """The statement that writes a batch, and its parameters.
 
@@ -34,6 +36,8 @@ def append(
         parts: What each run has in it.
         careful: Whether a row may be there already without being seen, such as one of a batch whose fate is unknown. If this is
             False and one is, the statement fails with a unique violation.
+        wary: Whether a row that is there already may be locked by somebody else: then its run is passed over as one whose own row is
+            locked. Otherwise the statement waits for it. A loop that ends is always met with caution: it may just be advancing.
         begun_before: Whether the transaction was begun by other statements, perhaps long ago: its `now()` is then not the time.
 
     Raises:
@@ -41,6 +45,7 @@ def append(
     """
     rows, outcomes = row_parameters(parts), outcome_parameters(parts)
     signals, aside = signal_parameters(parts), aside_parameters(parts)
+    wary = wary or (rows is not None and KIND_LOOP in rows["kind"] and any(map(_ends_a_loop, parts)) and not begun_before)
     parameters = {
         "worker": worker,
         **run_parameters(parts),
@@ -48,11 +53,12 @@ def append(
         **(signals or {"consumed": None}),
         **(aside or {"aside": None}),
         **(outcomes or {}),
+        **(wary_parameters(parts) if wary else {}),
     }
     stays = outcomes is not None and any(
         [part.changes and not isinstance(part.outcome, Completed | Cancelled) for part in parts]
     )
-    text = _text(schema, rows is not None, signals is not None, aside is not None, outcomes is not None, stays)
+    text = _text(schema, wary, rows is not None, signals is not None, aside is not None, outcomes is not None, stays)
     return _with_own_time(text) if begun_before else text, parameters
 
 
@@ -65,9 +71,11 @@ def lost(key: RunKey) -> LeaseLost:
 
 
 @cache
-def _text(schema: str, rows: bool, signals: bool, aside: bool, outcomes: bool, stays: bool) -> bytes:
+def _text(schema: str, wary: bool, rows: bool, signals: bool, aside: bool, outcomes: bool, stays: bool) -> bytes:
+    fence = statement("journal_fence", schema)
+    if wary:  # what holds its own row is not fenced yet
+        fence = fence.replace(b"fenced AS", b"held AS") + statement("journal_wary", schema)
     names = [
-        "journal_fence",
         *["journal_rows"] * rows,
         *["journal_consumed"] * signals,
         *["journal_aside"] * aside,
@@ -75,7 +83,11 @@ def _text(schema: str, rows: bool, signals: bool, aside: bool, outcomes: bool, s
         *["journal_stopped"] * stays,
         "journal_result",
     ]
-    return b"".join(statement(name, schema) for name in names)
+    return fence + b"".join(statement(name, schema) for name in names)
+
+
+def _ends_a_loop(part: Part) -> bool:
+    return any([row.kind == KIND_LOOP and row.status != STATUS_PENDING for row in part.rows])
 
 
 @cache

@@ -299,6 +299,28 @@ def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
     }
 
 
+def wary_parameters(parts: Sequence[Part]) -> dict[str, Any]:
+    """The parameters that name what may be there already and will be changed: rows of history, signals, workflows.
+
+    Raises:
+        Unwritable: A text holds the character that separates values.
+    """
+    known = [(number, row.location) for number, part in enumerate(parts, 1) for row in part.rows]
+    taken = [
+        (number, id.hex)
+        for number, part in enumerate(parts, 1)
+        if part.beside is not None
+        for id, _ in part.beside.consumed
+    ]
+    return {
+        "known_runs": _numbers([number for number, _ in known]) or "{}",
+        "known_rows": _texts([location for _, location in known]) or "",
+        "taken_runs": _numbers([number for number, _ in taken]) or "{}",
+        "taken_ids": "{" + ",".join([id for _, id in taken]) + "}",
+        "altered_runs": _numbers([number for number, part in enumerate(parts, 1) if part.changes]) or "{}",
+    }
+
+
 _NOTHING = Beside()
 
 _WORDS: dict[type, str] = {

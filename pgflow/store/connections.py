@@ -141,12 +141,15 @@ class Database:
     def _settings(self, connection: AsyncConnection | Connection, plain: bool) -> dict[str, str]:
         return {} if plain else settings.session(self.statement_timeout, connection.info.server_version)
 
-    async def connect(self, purpose: str, *, plain: bool = False) -> AsyncConnection:
+    async def connect(
+        self, purpose: str, *, plain: bool = False, lock_timeout: int | None = None
+    ) -> AsyncConnection:
         """Open one asynchronous connection, and see whether there is a pooler in between.
 
         Args:
             purpose: What it is for: a word that `pg_stat_activity` shows.
             plain: For other statements than the engine's: as the application's own connections are.
+            lock_timeout: Milliseconds that its statements wait for a lock, if not as long as they may take.
 
         Raises:
             psycopg.OperationalError: The server cannot be reached or refuses.
@@ -155,7 +158,10 @@ class Database:
         context = None if plain else ADAPTERS
         connection = await psycopg.AsyncConnection.connect(self._conninfo(purpose), autocommit=True, context=context)
         try:
-            await pooling.begin(connection, self._settings(connection, plain))
+            made = self._settings(connection, plain)
+            if lock_timeout is not None:
+                made["lock_timeout"] = str(lock_timeout)
+            await pooling.begin(connection, made)
             if (encodings.note(connection) or pooling.is_shared(connection)) and not plain:
                 connection.cursor_factory = OwnAsyncCursor
         except BaseException:
@@ -222,9 +228,13 @@ class Line:
         connection = await line.get()
     """
 
-    def __init__(self, database: Database, purpose: str, fence: Fencing | None = None) -> None:
+    def __init__(
+        self, database: Database, purpose: str, fence: Fencing | None = None, *, lock_timeout: int | None = None
+    ) -> None:
         self.database = database
         self.purpose = purpose
+        self.lock_timeout = lock_timeout
+        """Milliseconds that statements wait for a lock, if not as long as they may take."""
         self.under = 0 if fence is None else fence.id
         """The number to write under what is sent next: the fence's, at the last `get`."""
         self._fence = fence
@@ -276,7 +286,7 @@ class Line:
         while True:
             connection: AsyncConnection | None = None
             try:
-                connection = await self.database.connect(self.purpose)
+                connection = await self.database.connect(self.purpose, lock_timeout=self.lock_timeout)
                 if self._fence is not None:
                     await self._fence.admit(connection, self.under if self.opened else None)
                 if self.on_open is not None:
@@ -348,6 +358,11 @@ def still_open(connection: AsyncConnection) -> bool:
     except psycopg.OperationalError:
         return False
     return not connection.closed
+
+
+def is_locked_out(error: BaseException) -> bool:
+    """Whether a statement has waited for somebody else's lock for as long as it may, and has done nothing."""
+    return isinstance(error, psycopg.errors.LockNotAvailable)
 
 
 def is_lost(error: BaseException, connection: AsyncConnection | Connection) -> bool:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 import psycopg
@@ -32,9 +32,17 @@ import psycopg
 from pgflow import faults
 from pgflow.errors import LeaseLost
 from pgflow.execution.ports import Cancelled, Completed, EventRow, Failed, RunKey, Suspended, Write
-from pgflow.store.appending import append, lost
+from pgflow.store.answers import Answer, Verdict, read
+from pgflow.store.appending import append
 from pgflow.store.batch import SEPARATOR, Part, parts_of, size_of
-from pgflow.store.connections import AsyncConnection, Database, Line, is_lost, tell_of_death
+from pgflow.store.connections import (
+    AsyncConnection,
+    Database,
+    Line,
+    is_locked_out,
+    is_lost,
+    tell_of_death,
+)
 from pgflow.store.fencing import Fence, fence_of
 from pgflow.store.flush import Statement, flush, rows_of, tell_of_lost_hints
 
@@ -55,30 +63,16 @@ BUSY_WAIT = 0.005
 LONGEST_WAIT = 0.5
 """Seconds between two attempts of the same batch, at most."""
 
+LOCK_WAIT = 50
+"""Milliseconds that a batch waits for a row that somebody else has locked: longer than locks among workers last, and less than it takes
+the server to look for deadlocks. Then it is sent again, and passes over whatever is locked."""
+
 _POISON = ("22", "23", "54")
 """SQLSTATE classes that speak of the data itself: data exception, integrity violation, limit exceeded."""
 
 
 _ENDS = (Completed, Failed, Cancelled)
 """Outcomes that others may wait for."""
-
-Verdict = tuple[Sequence[Write], datetime | BaseException]
-"""When writes were committed, or why they were refused."""
-
-
-class _Answer(NamedTuple):
-    """What one batch came to: verdicts on its writes, those of one run in order, the parts whose runs were busy, and poisoned runs."""
-
-    settled: list[Verdict]
-    busy: list[Part]
-    poisoned: dict[RunKey, BaseException]
-
-    def __add__(self, other: object) -> _Answer:
-        assert isinstance(other, _Answer)
-        return _Answer(
-            self.settled + other.settled, self.busy + other.busy, self.poisoned | other.poisoned
-        )
-
 
 class Hints(Protocol):
     """How it is told that workflows have ended."""
@@ -133,7 +127,7 @@ class Journal:
         self._on_batch = on_batch
         self._on_told = on_told
         self._on_death = on_death
-        self._line = Line(database, "journal", self._fence)
+        self._line = Line(database, "journal", self._fence, lock_timeout=LOCK_WAIT)
         self._waiting: deque[Write] = deque()
         self._weight = self._size = 0
         """Of what waits, all together: rows and outcomes; bytes."""
@@ -153,6 +147,8 @@ class Journal:
         """Rows and outcomes that wait, at most, if callers heed `room`."""
         self.batches = 0
         """Batches committed so far."""
+        self.held_up = 0
+        """Batches that gave up since somebody else had locked a row."""
 
     @property
     def worker_id(self) -> int:
@@ -214,8 +210,9 @@ class Journal:
                 self._arrived.clear()
                 self._awaiting = True
                 await self._arrived.wait()
+            wary = bool(self._busy)  # what a run was busy with may be another row than its own
             self._sent = self._next_writes()
-            answer = await self._write(parts_of(self._sent))
+            answer = await self._write(parts_of(self._sent), wary)
             self._sent = []
             for part in answer.busy:
                 self._busy[part.key] = part.writes
@@ -236,7 +233,7 @@ class Journal:
         connection = await self._line.get()
         row = EventRow("1", 0, 1, 1, "activity", "", "completed", 1, "{}", "1", *[None] * 6)
         nobody = [
-            Write(RunKey(str(UUID(int=0)), 0), rows, outcome, _ignore, _ignore)
+            Write(RunKey(str(UUID(int=0)), 0), rows, outcome, lambda *_: None, lambda *_: None)
             for rows, outcome in (([row], None), ([], Completed("1")), ([], Suspended(None)))
         ]
         batches = [append(self._database.schema, "0", parts_of([write]), careful=False) for write in nobody]
@@ -246,7 +243,7 @@ class Journal:
         except psycopg.Error as error:
             _log.debug("the first batch will meet this again: %s", error)
 
-    def _with_later_writes(self, answer: _Answer) -> list[Verdict]:
+    def _with_later_writes(self, answer: Answer) -> list[Verdict]:
         """The verdicts, and the same one for writes of a poisoned run that were handed over after it."""
         settled = list(answer.settled)
         kept: deque[Write] = deque()
@@ -320,20 +317,26 @@ class Journal:
                     # One run's callback must not keep the others from hearing of theirs.
                     _log.exception("a journal callback of workflow %s failed", write.run.workflow)
 
-    async def _write(self, parts: list[Part]) -> _Answer:
+    async def _write(self, parts: list[Part], wary: bool) -> Answer:
         """Write a batch until the database has said what it thinks of each of its runs."""
         pause = BUSY_WAIT
         careful = False
         while True:
             connection = await self._line.get()
             try:
-                answer = await self._send(connection, parts, careful)
+                answer = await self._send(connection, parts, careful, wary)
             except Exception as error:
                 if isinstance(error, psycopg.errors.UniqueViolation) and not careful:
                     careful = True  # a row is there that the statement could not see
                     continue
+                if is_locked_out(error):
+                    self.held_up += 1
+                    if wary:
+                        return await self._write_apart(parts, wary, error)
+                    wary = True
+                    continue
                 if not isinstance(error, psycopg.Error) or _is_poison(error):
-                    return await self._write_apart(parts, error)
+                    return await self._write_apart(parts, wary, error)
                 if is_lost(error, connection):
                     _log.warning(
                         "the journal's connection broke, its last batch is in doubt: %s", error
@@ -350,31 +353,33 @@ class Journal:
                     self._on_batch(len(parts), sum([len(part.rows) for part in parts]))
                 return answer
 
-    async def _write_apart(self, parts: list[Part], error: Exception) -> _Answer:
-        """Something in the batch cannot be written: find it by halves; its run alone is refused, from there on."""
+    async def _write_apart(self, parts: list[Part], wary: bool, error: Exception) -> Answer:
+        """Something in the batch cannot be written: find it by halves; its run alone is refused, from there on, or busy."""
         if len(parts) > 1:
             half = len(parts) // 2
-            return await self._write(parts[:half]) + await self._write(parts[half:])
+            return await self._write(parts[:half], wary) + await self._write(parts[half:], wary)
         (part,) = parts
+        if is_locked_out(error):
+            return Answer([], [part], {})
         if len(part.writes) == 1:
-            return _Answer([(part.writes, error)], [], {part.key: error})
+            return Answer([(part.writes, error)], [], {part.key: error})
         half = len(part.writes) // 2
-        first = await self._write(parts_of(part.writes[:half]))
+        first = await self._write(parts_of(part.writes[:half]), wary)
         rest = part.writes[half:]
         if first.busy:
-            return _Answer([], [part], {})
+            return Answer([], [part], {})
         refused = first.settled[-1][1]
         if isinstance(refused, BaseException):
-            return first + _Answer([(rest, refused)], [], {})
-        return first + await self._write(parts_of(rest))
+            return first + Answer([(rest, refused)], [], {})
+        return first + await self._write(parts_of(rest), wary)
 
     async def _send(
-        self, connection: AsyncConnection, parts: list[Part], careful: bool
-    ) -> _Answer:
+        self, connection: AsyncConnection, parts: list[Part], careful: bool, wary: bool
+    ) -> Answer:
         await faults.reach("journal.before")
         careful = careful or bool(self._doubtful)
         statement, parameters = append(
-            self._database.schema, str(self._line.under), parts, careful=careful
+            self._database.schema, str(self._line.under), parts, careful=careful, wary=wary
         )
         ended = [part.key.workflow for part in parts if part.outcome is not None and isinstance(part.outcome, _ENDS)]
         if self._doubtful:
@@ -395,37 +400,15 @@ class Journal:
             self._hints.done(*ended)
         return self._read(parts, ended, *found)
 
-    def _read(
-        self,
-        parts: Sequence[Part],
-        ended: Sequence[str],
-        at: datetime,
-        fenced: int,
-        fenced_runs: list[int] | None,
-        busy_runs: list[int] | None,
-        awaited: bool,
-    ) -> _Answer:
-        """What the statement's answer means for each run of the batch."""
+    def _read(self, parts: Sequence[Part], ended: Sequence[str], *found: Any) -> Answer:
+        *fenced, awaited = found
         if awaited and ended and self._on_told is not None:
             self._on_told()
-        if fenced_runs is None:
-            return _Answer([([write for part in parts for write in part.writes], at)], [], {})
-        final = self._fence.refused(self._line.under)
-        written, busy = set(fenced_runs), set(busy_runs or ())
-        settled: list[Verdict] = []
-        waiting: list[Part] = []
-        for number, part in enumerate(parts, 1):
-            if number in written:
-                settled.append((part.writes, at))
-            elif number in busy or not final:
-                waiting.append(part)
-            else:
-                settled.append((part.writes, lost(part.key)))
-        return _Answer(settled, waiting, {})
+        return read(parts, partial(self._fence.refused, self._line.under), *fenced)
 
     async def _send_again(
         self, parts: list[Part], ended: Sequence[str], statement: bytes, parameters: dict[str, Any]
-    ) -> _Answer:
+    ) -> Answer:
         """Write a batch of which some may be durable already, and tell when it became so."""
         writes = [write for part in parts for write in part.writes]
         keyed = [(number, write, row) for number, write in enumerate(writes) for row in write.rows]
@@ -455,10 +438,6 @@ class Journal:
                 verdict = moments.get(numbers[id(write)], verdict)
             settled.append(([write], verdict))
         return answer._replace(settled=settled)
-
-
-def _ignore(write: Write, verdict: Any) -> None:
-    """Nobody waits for it."""
 
 
 def _ended(

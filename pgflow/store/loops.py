@@ -6,6 +6,9 @@ The turn that follows is running and writing meanwhile, through the journal's RE
 SERIALIZABLE protects nothing. What protects its rows: the bounds of what moves are stored locations, computed from the
 progress that the loop's own row holds. What keeps out a worker that has lost its lease: the fence, which locks the
 runs' rows last, so that they are locked for a moment only, and undoes everything when one is not this worker's.
+
+No loop waits for another's lock: a transaction that has met one gives up in a moment, those whose rows are locked are set aside, and
+the others advance. What was set aside is looked at again, without waiting, until its rows are free.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,7 +31,7 @@ from pgflow import faults
 from pgflow.errors import LeaseLost, PgflowError
 from pgflow.execution.ports import Advance
 from pgflow.history.location import display
-from pgflow.store.connections import Database, Line, is_lost, tell_of_death
+from pgflow.store.connections import Database, Line, is_locked_out, is_lost, tell_of_death
 from pgflow.store.fencing import Fence, fence_of
 
 _log = logging.getLogger("pgflow.store")
@@ -43,6 +47,10 @@ LONGEST_PAUSE = 0.5
 
 KNOWN_LOOPS = 50_000
 """Loops of which this process remembers that it has swept their archive."""
+
+LOCK_WAIT = 50
+"""Milliseconds that a transaction waits for a row that somebody else has locked: longer than the journal has one, and less than it takes the
+server to look for deadlocks."""
 
 _CONFLICT = ("40001", "40P01")
 _FENCED_OUT = "22012"
@@ -73,14 +81,20 @@ class LoopAdvancer:
         self._database = database
         self._fence = fence_of(worker)
         self._on_death = on_death
-        self._line = Line(database, "loops", self._fence)
+        self._line = Line(database, "loops", self._fence, lock_timeout=LOCK_WAIT)
         self._waiting: deque[Advance] = deque()
         self._sent: list[Advance] = []
+        self._aside: deque[Advance] = deque()
+        """Those that somebody else's lock keeps from advancing."""
+        self._aside_pause = FIRST_PAUSE
+        self._aside_until = 0.0
         self._arrived = asyncio.Event()
         self._swept: OrderedDict[tuple[UUID, str], int] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
         self.retries = 0
         """Transactions that were repeated after a serialization failure or a deadlock."""
+        self.held_up = 0
+        """Transactions that gave up since somebody else had locked a row."""
 
     def start(self) -> None:
         """Begin to advance; call it on the event loop that the callbacks belong to."""
@@ -101,8 +115,9 @@ class LoopAdvancer:
             with suppress(asyncio.CancelledError):
                 await task
         await self._line.drop()
-        left = [*self._sent, *self._waiting]
+        left = [*{id(advance): advance for advance in (*self._sent, *self._aside, *self._waiting)}.values()]
         self._sent = []
+        self._aside.clear()
         self._waiting.clear()
         for advance in left:
             self._settle(
@@ -112,15 +127,49 @@ class LoopAdvancer:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            while not self._waiting:
-                self._arrived.clear()
-                await self._arrived.wait()
-            count = min(GROUP, len(self._waiting))
-            self._sent = [self._waiting.popleft() for _ in range(count)]
-            verdicts = await self._advance(self._sent)
+            self._sent, looked_at = await self._next()
+            verdicts = await self._advance(self._sent, look=looked_at)
             self._sent = []
+            if not self._aside:
+                self._aside_pause = FIRST_PAUSE
             loop.call_soon(self._deliver, verdicts)
             del verdicts  # they would keep the last runs in memory until the next ones come
+
+    async def _next(self) -> tuple[list[Advance], bool]:
+        """The next group, and whether it was set aside before: then it is to be looked at first."""
+        while True:
+            seconds = self._aside_until - time.monotonic() if self._aside else None
+            if seconds is not None and seconds <= 0:
+                self._aside_until = time.monotonic() + self._aside_pause * random.uniform(0.5, 1.0)
+                self._aside_pause = min(self._aside_pause * 2, LONGEST_PAUSE)
+                return [self._aside.popleft() for _ in range(min(GROUP, len(self._aside)))], True
+            if self._waiting:
+                return [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))], False
+            self._arrived.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._arrived.wait()
+
+    def _set_aside(self, group: Sequence[Advance]) -> None:
+        """Try these again later."""
+        if not self._aside:
+            self._aside_until = max(self._aside_until, time.monotonic() + FIRST_PAUSE)
+        self._aside.extend(group)
+
+    async def _without_busy(self, group: Sequence[Advance]) -> list[Advance]:
+        """Set those aside whose rows somebody else has locked; the others."""
+        cursor = await (await self._line.get()).execute(
+            self._database.statement("loops_busy"),
+            {
+                "workflow_ids": [advance.workflow_id for advance in group],
+                "locations": [advance.location for advance in group],
+            },
+            prepare=True,
+        )
+        busy = {number for (number,) in await cursor.fetchall()}
+        if busy:
+            self._set_aside([group[number] for number in sorted(busy)])
+        return [advance for number, advance in enumerate(group) if number not in busy]
 
     def _deliver(self, verdicts: list[Verdict]) -> None:
         for advance, verdict in verdicts:
@@ -136,14 +185,32 @@ class LoopAdvancer:
             # One run's callback must not keep the others from hearing of theirs.
             _log.exception("a loop's callback of workflow %s failed", advance.workflow_id)
 
-    async def _advance(self, group: Sequence[Advance]) -> list[Verdict]:
-        """Advance a group, as often as it takes; apart when one of them keeps the others from it."""
+    async def _advance(self, group: Sequence[Advance], *, look: bool = False) -> list[Verdict]:
+        """Advance a group, as often as it takes; apart when one of them keeps the others from it.
+
+        Args:
+            look: Whether to set those aside first whose rows are locked.
+        """
         pause = FIRST_PAUSE
-        while True:
+        met_locks = 0
+        while group:
             try:
+                if look:
+                    look, group = False, await self._without_busy(group)
+                    continue
                 return await self._transact(group)
             except psycopg.Error as error:
                 state = error.sqlstate or ""
+                if is_locked_out(error):
+                    self.held_up += 1
+                    met_locks += 1
+                    look = True
+                    if met_locks == 1:
+                        continue
+                    if len(group) == 1:  # it is another row than those that are looked at
+                        self._set_aside(group)
+                        return []
+                    return await self._apart(group)
                 if state in _CONFLICT:
                     self.retries += 1
                 elif state == _FENCED_OUT and not self._fence.refused(self._line.under):
@@ -167,6 +234,7 @@ class LoopAdvancer:
             pause = min(pause * 2, LONGEST_PAUSE)
             if pause > FIRST_PAUSE * 8 and len(group) > 1:
                 return await self._apart(group)  # smaller groups conflict less
+        return []
 
     async def _apart(self, group: Sequence[Advance]) -> list[Verdict]:
         half = len(group) // 2
