@@ -172,6 +172,10 @@ class Workflow(Decorated, Generic[P, R]):
         """
         return self._parameters.decode(text, f'workflow "{self.name}"')
 
+    def meaning_of(self, text: str) -> dict[str, Any]:
+        """A stored input as values by name, those that it leaves out included: two texts of the same meaning are the same input."""
+        return self._parameters.meaning_of(text, f'workflow "{self.name}"')
+
     def encode_result(self, value: Any, limit: int = PAYLOAD_LIMIT) -> str:
         """The output as JSON.
 
@@ -275,6 +279,10 @@ class Activity(Decorated, Generic[P, R]):
     def decode_arguments(self, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments from a stored input."""
         return self._parameters.decode(text, self._label)
+
+    def meaning_of(self, text: str) -> dict[str, Any]:
+        """A stored input as values by name, those that it leaves out included: two texts of the same meaning are the same input."""
+        return self._parameters.meaning_of(text, self._label)
 
     def encode_result(self, value: Any, limit: int = PAYLOAD_LIMIT) -> str:
         """The result as JSON.

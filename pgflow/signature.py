@@ -108,6 +108,17 @@ class Parameters:
         except TypeError as error:
             raise SerializationError(f"the input of {owner} does not fit: {error}") from None
 
+    def meaning_of(self, text: str, owner: str) -> dict[str, Any]:
+        """The values of all parameters by name, with the defaults of those that a stored input leaves out.
+
+        Raises:
+            SerializationError: as `decode`.
+        """
+        args, kwargs = self.decode(text, owner)
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
     def _value(self, value: Any, hint: Any, name: str, owner: str) -> Any:
         # A scalar of exactly the type that is asked for needs no conversion.
         if hint is Any or (type(value) is hint and hint in OWN_TYPE):

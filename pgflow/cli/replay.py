@@ -1,7 +1,8 @@
 """`pgflow replay module[:name] ...`: does today's code fit the histories that are stored? Made for a deployment pipeline.
 
     exit code 0: every history that was looked at fits
-              1: some do not; each is told with its place, what was expected and what was found
+              1: some do not; each is told with its place, what was expected and what was found. Arguments that are not the recorded
+                 ones count, unless they are ignored
               2: they could not be checked (wrong arguments, a module that cannot be imported, no database)
 """
 
@@ -23,6 +24,7 @@ from pgflow.cli.worker import workflows_of
 from pgflow.codec import class_name, message_of
 from pgflow.definitions import Registry, Workflow
 from pgflow.errors import PgflowError
+from pgflow.execution.arguments import OtherArguments
 from pgflow.history.stored import StoredHistory
 from pgflow.requests import STATUSES
 from pgflow.store.compatibility import check_blocking
@@ -63,6 +65,7 @@ class Report:
     checked: int = 0
     partly: int = 0
     other_output: int = 0
+    ignored_arguments: int = 0
     more: bool = False
     divergences: list[Divergence] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
@@ -81,6 +84,9 @@ class Report:
     show_default=True,
     help="How many histories, at most: those that may go on first, then the youngest.",
 )
+@click.option(
+    "--ignore-arguments", is_flag=True, help="Do not mind steps that are called with other arguments than the recorded ones."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 def replay(
     targets: tuple[str, ...],
@@ -90,6 +96,7 @@ def replay(
     statuses: tuple[str, ...],
     live: bool,
     limit: int,
+    ignore_arguments: bool,
     as_json: bool,
 ) -> None:
     """Run the code of MODULE's workflows, or of those called NAME in it, over their stored histories.
@@ -113,7 +120,7 @@ def replay(
         with told(), Database(dsn, schema, application="pgflow replay").connect_blocking("cli") as connection:
             check_blocking(connection, schema)
             histories = Histories(connection, schema)
-            report = check(histories, chosen, wanted, limit)
+            report = check(histories, chosen, wanted, limit, ignore_arguments)
             report.unknown = {} if names else histories.others(registry.names)
     if as_json:
         click.echo(tables.document(asdict(report)))
@@ -123,7 +130,11 @@ def replay(
 
 
 def check(
-    histories: Histories, workflows: Mapping[str, Workflow[Any, Any]], statuses: Sequence[str], limit: int
+    histories: Histories,
+    workflows: Mapping[str, Workflow[Any, Any]],
+    statuses: Sequence[str],
+    limit: int,
+    ignore_arguments: bool = False,
 ) -> Report:
     """Replay histories.
 
@@ -132,6 +143,7 @@ def check(
         workflows: today's code, by name.
         statuses: only workflows in one of these.
         limit: so many at most.
+        ignore_arguments: whether steps may have other arguments than the recorded ones.
     """
     report = Report()
     again: list[UUID] = []
@@ -139,7 +151,7 @@ def check(
         if report.checked == limit:
             report.more = True
             break
-        divergence = _replay(workflows[history.name], history, report)
+        divergence = _replay(workflows[history.name], history, report, ignore_arguments)
         report.checked += 1
         if divergence is None:
             continue
@@ -149,13 +161,15 @@ def check(
             report.divergences.append(divergence)
     # One that is about to fail by itself has recorded why and not yet that it failed, for a moment.
     for history in histories.read(again):
-        divergence = _replay(workflows[history.name], history, report)
+        divergence = _replay(workflows[history.name], history, report, ignore_arguments)
         if divergence is not None:
             report.divergences.append(divergence)
     return report
 
 
-def _replay(workflow: Workflow[Any, Any], history: StoredHistory, report: Report) -> Divergence | None:
+def _replay(
+    workflow: Workflow[Any, Any], history: StoredHistory, report: Report, ignore_arguments: bool
+) -> Divergence | None:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what the code prints is not part of the answer
             found = replay_one(workflow, history)
@@ -165,7 +179,25 @@ def _replay(workflow: Workflow[Any, Any], history: StoredHistory, report: Report
         return _divergence(history, error)
     report.partly += found.unreached > 0
     report.other_output += found.same_output is False
+    if found.other_arguments and not ignore_arguments:
+        return _of_arguments(history, found.other_arguments)
+    report.ignored_arguments += bool(found.other_arguments)
     return None
+
+
+def _of_arguments(history: StoredHistory, others: Sequence[OtherArguments]) -> Divergence:
+    first = others[0]
+    more = f", and so have {len(others) - 1} further steps" if len(others) > 1 else ""
+    return Divergence(
+        history.id,
+        history.name,
+        history.status,
+        "OtherArguments",
+        first.location,
+        f"{first.step} with the recorded arguments {first.recorded:.200}",
+        f"the arguments {first.given:.200}{more}",
+        f"{first}{more}",
+    )
 
 
 def _divergence(history: StoredHistory, error: BaseException) -> Divergence:
@@ -198,6 +230,8 @@ def _tell(report: Report, limit: int) -> None:
         click.echo(f"{report.partly} of these could be checked only as far as a step that is new in the code")
     if report.other_output:
         click.echo(f"{report.other_output} of the completed ones would return something else now")
+    if report.ignored_arguments:
+        click.echo(f"{report.ignored_arguments} of these call recorded steps with other arguments, which were ignored")
     if report.more:
         click.echo(f"there are more than {limit}: --limit checks more of them")
     for name, count in report.unknown.items():

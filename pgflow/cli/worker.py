@@ -38,6 +38,7 @@ log = logging.getLogger("pgflow.worker")
 @click.option("--lease", default=15.0, show_default=True, help="Seconds until a silent worker's workflows are taken over.")
 @click.option("--grace", default=10.0, show_default=True, help="Seconds that running activities may go on after SIGTERM.")
 @click.option("--payload-limit", default=1 << 20, show_default=True, help="The largest payload, in bytes of JSON.")
+@click.option("--strict", is_flag=True, help="Fail workflows that call a recorded step with other arguments than it was.")
 @click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
 @click.option("--log-format", default="human", show_default=True, help="human or json.")
 def worker(
@@ -52,6 +53,7 @@ def worker(
     lease: float,
     grace: float,
     payload_limit: int,
+    strict: bool,
     log_level: str,
     log_format: str,
 ) -> None:
@@ -78,6 +80,7 @@ def worker(
             transactions=transactions,
             grace=grace,
             payload_limit=payload_limit,
+            strict=strict,
         )
     except (ValueError, TypeError) as error:
         raise click.ClickException(str(error)) from error

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pgflow.codec import decode_error, encode_error
 from pgflow.errors import ActivityFailed, LeaseLost
 from pgflow.execution.activity_context import ActivityContext
+from pgflow.execution.arguments import compare
 from pgflow.execution.attempts import ActivityCall
 from pgflow.execution.kept import Changes
 from pgflow.execution.ports import Beside, EventRow, Write
@@ -58,6 +59,12 @@ class ActivityStep(Step):
             given, met = activity.encode_arguments(args, kwargs, scope.run.limits.payload), None
         super().__init__(scope, activity.name, version, met)
         self.input = given
+        if self.event is not None and scope.run.limits.other_arguments is not None:
+            compare(
+                self,
+                lambda: given if given is not None else activity.encode_arguments(args, kwargs, scope.run.limits.payload),
+                activity.meaning_of,
+            )
 
     def start(self) -> None:
         event = self.event

@@ -26,6 +26,7 @@ from pgflow.commands import (
 )
 from pgflow.definitions import Workflow
 from pgflow.errors import PgflowError, WorkflowNotFound
+from pgflow.execution.arguments import compare
 from pgflow.execution.crossing import AwaitingStep, CrossingStep
 from pgflow.execution.scope import Scope
 from pgflow.history.events import (
@@ -129,6 +130,9 @@ class DispatchStep(CrossingStep):
         text = None if ended else input_of(workflow, args, kwargs, limit)[1]
         super().__init__(scope, name, version)
         self.input = text
+        if self.event is not None:
+            meaning = None if self._workflow is None else self._workflow.meaning_of
+            compare(self, lambda: text if text is not None else input_of(workflow, args, kwargs, limit)[1], meaning)
         self._request = Dispatch(
             UUID(int=0),
             name,
@@ -185,7 +189,9 @@ class OutputStep(AwaitingStep):
         self.child_id = child_id
         self._workflow = workflow
         super().__init__(scope, name, version)
-        self.input = f'{{"id":"{child_id}"}}'
+        text = self.input = f'{{"id":"{child_id}"}}'
+        if self.event is not None:
+            compare(self, lambda: text)
 
     def answered(self, standing: Standing | None) -> None:
         run = self.scope.run

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 from pgflow.execution.ports import Crossings, Journal, Loops, Message, Outcome
 
 if TYPE_CHECKING:
+    from pgflow.execution.arguments import OtherArguments
     from pgflow.execution.attempts import ActivityCall
     from pgflow.execution.run import Run
+    from pgflow.execution.step import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +24,13 @@ class Limits:
         payload: the largest payload, in bytes of JSON.
         warn_rows: active history rows at which a warning names `ctx.loop`.
         max_rows: active history rows at which the workflow is stopped with an error.
+        other_arguments: told of steps that a replay calls with other arguments than the recorded ones; None: they are not compared.
     """
 
     payload: int = 1 << 20
     warn_rows: int = 10_000
     max_rows: int = 100_000
+    other_arguments: Callable[[Step, OtherArguments], None] | None = None
 
 
 class Timer(Protocol):

@@ -19,6 +19,7 @@ from typing import Any
 
 from pgflow.codec import decode
 from pgflow.errors import HistoryDiverged, SerializationError
+from pgflow.execution.arguments import compare
 from pgflow.execution.ports import Signal
 from pgflow.execution.run_loop import offstage
 from pgflow.execution.scope import Scope
@@ -65,7 +66,9 @@ class ListenStep(Step):
             asked["limit"] = limit
         if timeout is not None:
             asked["timeout"] = timeout.total_seconds()
-        self.input = json.dumps(asked, ensure_ascii=False, separators=(",", ":"))
+        text = self.input = json.dumps(asked, ensure_ascii=False, separators=(",", ":"))
+        if self.event is not None:
+            compare(self, lambda: text, _types)
 
     def start(self) -> None:
         if self.offer():
@@ -155,6 +158,11 @@ class ListenStep(Step):
             )
         body = json.dumps(recorded["body"], ensure_ascii=False)
         return decode(body, kind, what=f'signal "{name}" taken at {display(self.location)}')
+
+
+def _types(asked: str) -> set[str]:
+    """What a listen waits for; how long, and for how many, may change."""
+    return set(json.loads(asked)["signals"])
 
 
 def _recorded(signal: Signal) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pgflow.codec import encode
+from pgflow.codec import decode, encode
+from pgflow.execution.arguments import body_of, compare
 from pgflow.execution.ports import Message
 from pgflow.execution.scope import Scope
 from pgflow.execution.step import Step
@@ -41,13 +42,19 @@ class PublishStep(Step):
             self._message = _encoded(scope, name, message, tags)
         super().__init__(scope, name, version)
         if self._message is not None:
-            self.input = f'{{"tags":{self._message.tags},"body":{self._message.body}}}'
+            self.input = _described(self._message)
+        if self.event is not None:
+            compare(self, lambda: _described(self._message or _encoded(scope, name, message, tags)), body_of(type(message), decode))
 
     def start(self) -> None:
         assert self._message is not None
         run = self.scope.run
         run.outgoing.send(self._message)
         run.finish(self, STATUS_COMPLETED)
+
+
+def _described(message: Message) -> str:
+    return f'{{"tags":{message.tags},"body":{message.body}}}'
 
 
 def _encoded(scope: Scope, name: str, message: Any, tags: Mapping[str, Any] | None) -> Message:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from pgflow.codec import decode_error, encode_error
+from pgflow.codec import decode, decode_error, encode_error
 from pgflow.commands import Sending, Sent, sending_of, sent_of
 from pgflow.definitions import Workflow
 from pgflow.errors import PgflowError, WorkflowNotFound
+from pgflow.execution.arguments import body_of, compare
 from pgflow.execution.crossing import CrossingStep
 from pgflow.execution.scope import Scope
 from pgflow.history.events import KIND_SIGNAL_SEND, STATUS_COMPLETED, STATUS_FAILED
@@ -45,7 +46,9 @@ class SignalStep(CrossingStep):
         self._sending = sending_of(UUID(int=0), body, to, workflow, tags, scope.run.limits.payload)
         self._missing_ok = missing_ok
         super().__init__(scope, name, version)
-        self.input = _described(self._sending)
+        text = self.input = _described(self._sending)
+        if self.event is not None:
+            compare(self, lambda: text, body_of(type(body), decode))
 
     def command(self, id: UUID) -> Sending:
         self._sending = self._sending._replace(id=id)

@@ -98,13 +98,17 @@ class _Round:
 class Claims:
     """Takes runs for one worker.
 
+    Parameters:
+        inputs: whether to read the arguments of steps as well, which a replay compares with today's if it is strict.
+
     Example:
         claims = Claims(database, worker_id)
         batch = await claims.claim(500, ["default"], ["checkout"])
     """
 
-    def __init__(self, database: Database, worker: int | Fence) -> None:
+    def __init__(self, database: Database, worker: int | Fence, inputs: bool = False) -> None:
         self._database = database
+        self._inputs = inputs
         self._fence = fence_of(worker)
         self._line = Line(database, "claims", self._fence)
         self._claims = 0
@@ -199,13 +203,13 @@ class Claims:
             psycopg.Error: The database refused.
         """
         by_key = {claimed.run.workflow: claimed for claimed in runs}
-        asked = {"ids": list(by_key)}
+        asked = {"ids": list(by_key), "inputs": self._inputs}
         text = self._database.statement
         history = _History()
         inputs, _ = await transact(
             await self._line.get(),
             self._database.statement_timeout,
-            (text("claim_inputs"), asked),
+            (text("claim_inputs"), {"ids": asked["ids"]}),
             Bulk(text("claim_again"), asked, history.take),
         )
         for key, input_ in inputs:
@@ -249,7 +253,8 @@ class Claims:
     async def _exchange(self, connection: AsyncConnection, around: _Round, limit: int) -> tuple[Batch, list[tuple[Scope, int]]]:
         """Send everything in one flush, then read the answers."""
         text = self._database.statement
-        mine = _Reading(text, self._line.under, around.claim, beyond=1)  # those at their first epoch come with the claim itself
+        # Those at their first epoch come with the claim itself.
+        mine = _Reading(text, self._line.under, around.claim, 1, self._inputs)
         lines, *answers = await transact(
             connection,
             self._database.statement_timeout,
@@ -289,12 +294,12 @@ class Claims:
 class _Reading:
     """What the runs of one claim need, those at a higher epoch than `beyond`: themselves, their history, their mailboxes."""
 
-    def __init__(self, text: Callable[[str], bytes], worker: int, claim: int, beyond: int) -> None:
+    def __init__(self, text: Callable[[str], bytes], worker: int, claim: int, beyond: int, inputs: bool) -> None:
         taken = {"worker": worker, "claim": claim}
         self._history = _History()
         self.statements: tuple[Statement, Bulk, Statement] = (
             (text("claim_runs"), {**taken, "beyond": beyond}),
-            Bulk(text("claim_history"), taken, self._history.take),
+            Bulk(text("claim_history"), {**taken, "inputs": inputs}, self._history.take),
             (text("claim_signals"), {**taken, "signals": SIGNALS}),
         )
 

@@ -18,6 +18,7 @@ from uuid import UUID
 from pgflow.decorated import not_a_workflow
 from pgflow.definitions import Workflow
 from pgflow.errors import LatentHistory
+from pgflow.execution.arguments import OtherArguments
 from pgflow.execution.attempts import ActivityCall
 from pgflow.execution.host import Limits
 from pgflow.execution.ports import (
@@ -44,10 +45,6 @@ from pgflow.testing.watching import told, watched
 _MOST_TURNS = 10_000
 """Pumps after which code that goes on without a step is left: turns of a loop that call none, for example."""
 
-_LIMITS = Limits(payload=1 << 62, warn_rows=1 << 62, max_rows=1 << 62)
-"""None: a worker's limits are its own, and what is recorded has passed them."""
-
-
 @dataclass(frozen=True, slots=True)
 class Replayed:
     """What a replay came to, when code and history fit.
@@ -61,6 +58,8 @@ class Replayed:
         next_steps: the steps at which the code waits for more than history holds, such as 'sleep at {3}'.
         events: rows of history that it was compared with.
         unreached: rows that the code has not come to, since they stand behind a step that is new.
+        other_arguments: steps that the code calls with other arguments than the recorded ones. That is no error of its own: the
+            code may have been changed so on purpose. If it has not, its arguments depend on what no replay repeats.
     """
 
     id: UUID
@@ -71,6 +70,7 @@ class Replayed:
     next_steps: tuple[str, ...]
     events: int
     unreached: int
+    other_arguments: tuple[OtherArguments, ...] = ()
 
 
 def replay(
@@ -116,7 +116,9 @@ class _Replay:
         self.journal = self
         self.loops = self
         self.crossings = self
-        self.limits = _LIMITS
+        # None: a worker's limits are its own, and what is recorded has passed them.
+        self.limits = Limits(1 << 62, 1 << 62, 1 << 62, lambda step, other: self._others.append(other))
+        self._others: list[OtherArguments] = []
         self._workflow = workflow
         self._stored = stored
         self._scheduled: deque[Run] = deque()
@@ -189,7 +191,7 @@ class _Replay:
     ) -> Replayed:
         stored = self._stored
         return Replayed(
-            stored.id, status, output, same_output, error, next_steps, len(stored.events), unreached
+            stored.id, status, output, same_output, error, next_steps, len(stored.events), unreached, tuple(self._others)
         )
 
     # Host: time stands still, and nothing that is asked for happens.

@@ -21,6 +21,7 @@ from pgflow.commands import Sending, Sent
 from pgflow.decorated import not_a_workflow
 from pgflow.definitions import Activity, Workflow
 from pgflow.errors import PgflowError
+from pgflow.execution.arguments import refuse
 from pgflow.execution.attempts import ActivityCall, awaited
 from pgflow.execution.host import Limits
 from pgflow.execution.ports import Advance, Crossing, Inquiry, Message, Outcome, Signal, Write
@@ -179,7 +180,7 @@ class _Runner(Generic[R]):
         self.journal = self
         self.loops = self
         self.crossings = self
-        self.limits = Limits()
+        self.limits = Limits(other_arguments=refuse)
         self._workflow = workflow
         self._memory = memory
         self._fakes = fakes

@@ -113,7 +113,7 @@ class Tenure:
         """Where runs hand over the forgetting of turns."""
         self.crossings = Crossings(database, fence, self._started, self._sent, on_death=on_death)
         """Where runs hand over what they do to other workflows."""
-        self._claims = Claims(database, fence)
+        self._claims = Claims(database, fence, settings.limits.other_arguments is not None)
         self._cache = Cache(settings.cached)
         self._mail = Mail(
             Mailbox(database, fence), notifier, settings.poll, self._seen, self._pausing, self._arrive, self.look, on_death

@@ -16,6 +16,7 @@ from uuid import UUID
 import psycopg
 
 from pgflow.definitions import Registry, Workflow
+from pgflow.execution.arguments import refuse
 from pgflow.execution.host import Limits
 from pgflow.retry import seconds
 from pgflow.store.compatibility import check_async
@@ -25,6 +26,7 @@ from pgflow.store.leases import BETWEEN_LOOKS, Lease, Recovery
 from pgflow.version import VERSION
 from pgflow.worker.settings import Settings
 from pgflow.worker.tenure import Tenure
+from pgflow.worker.unrepeatable import tell_of_unrepeatable
 from pgflow.worker.warming import warm_up
 from pgflow.worker.watchdog import Watchdog
 
@@ -49,6 +51,7 @@ class Worker:
         poll: the longest pause, in seconds, between two looks for work that no notification announced.
         payload_limit: the largest payload in bytes of JSON.
         max_active_rows: active history rows at which a workflow is stopped with an error.
+        strict: whether to fail a workflow whose code, on replay, calls a step with other arguments than the recorded ones.
 
     Raises:
         ValueError: a setting out of its range, two workflows of one name.
@@ -76,6 +79,7 @@ class Worker:
         poll: float = 1.0,
         payload_limit: int = 1 << 20,
         max_active_rows: int = 100_000,
+        strict: bool = False,
     ) -> None:
         self._registry = Registry(workflows)
         if not self._registry.names:
@@ -90,7 +94,12 @@ class Worker:
             lease=seconds(lease, "lease"),
             grace=seconds(grace, "grace"),
             poll=poll,
-            limits=Limits(payload=payload_limit, warn_rows=max(1, max_active_rows // 10), max_rows=max_active_rows),
+            limits=Limits(
+                payload=payload_limit,
+                warn_rows=max(1, max_active_rows // 10),
+                max_rows=max_active_rows,
+                other_arguments=refuse if strict else None,
+            ),
         )
         warm_up()
         self._database = Database(dsn, schema, self._settings.lease)
@@ -132,6 +141,7 @@ class Worker:
         except BaseException:
             await connection.close()
             raise
+        tell_of_unrepeatable(self._registry)
         recovery = Line(database, "recovery")
         recovery.adopt(connection)
         notifier = Notifier(database, trims=True)

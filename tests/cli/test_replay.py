@@ -66,6 +66,8 @@ INSERTED = """
 
 RETURNS_ANOTHER = AS_BEFORE.replace("return await", "return 1 + await")
 
+OTHER_ARGUMENTS = AS_BEFORE.replace("reserve, order", "reserve, order + 1").replace("reserve, seats", "reserve, seats + 1")
+
 BREAKS = """
     raise KeyError(await ctx.activity(reserve, order))
 """
@@ -196,6 +198,18 @@ def test_insertions_and_other_outputs_are_told(shop: Shop) -> None:
     module = shop.module(RETURNS_ANOTHER)
     assert shop.replayed(0, module)["other_output"] == 1
     assert "1 of the completed ones would return something else" in shop.pgflow("replay", module).stdout
+
+
+def test_other_arguments_are_told_unless_they_are_ignored(shop: Shop) -> None:
+    module = shop.module(OTHER_ARGUMENTS)
+    told = shop.replayed(1, module)["divergences"]
+    assert {(one["workflow_id"], one["error"], one["location"]) for one in told} == {
+        (str(id), "OtherArguments", "{1}") for id in (shop.sleeping, shop.completed)
+    }
+    assert 'recorded arguments {"order":2}' in {one["workflow_id"]: one["expected"] for one in told}[str(shop.completed)]
+    assert 'the arguments {"order":3}, and so have 1 further steps' in shop.pgflow("replay", module, code=1).stdout
+    assert shop.replayed(0, module, "--ignore-arguments")["ignored_arguments"] == 2
+    assert "2 of these call recorded steps with other arguments" in shop.pgflow("replay", module, "--ignore-arguments").stdout
 
 
 def test_a_workflow_about_to_fail_is_looked_at_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

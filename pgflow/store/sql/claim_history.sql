@@ -11,7 +11,7 @@ FROM (
 CROSS JOIN LATERAL (
     SELECT
         e.location, e.iteration, e.seq, e.version, e.kind, e.name, e.status, e.attempts,
-        coalesce(e.completed_at, e.created_at), CASE WHEN e.kind = 'removed' THEN e.input::text END,
+        coalesce(e.completed_at, e.created_at), CASE WHEN %(inputs)s::boolean OR e.kind = 'removed' THEN e.input::text END,
         e.output::text, e.error::text, e.wake_at, e.turn_state::text, e.turn_now, e.loop_progress, e.loop_state::text,
         e.turn_seq, e.loop_seq
     FROM {schema}.events AS e

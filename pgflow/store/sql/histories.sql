@@ -2,7 +2,7 @@
 -- is long and the workflow's own stands in its first row alone. One statement, so that all of it is of one moment.
 SELECT
     w.id, e.location, e.iteration, e.seq, e.version, e.kind, e.name, e.status, e.attempts,
-    coalesce(e.completed_at, e.created_at), CASE WHEN e.kind = 'removed' THEN e.input::text END,
+    coalesce(e.completed_at, e.created_at), e.input::text,
     e.output::text, e.error::text, e.wake_at, e.turn_state::text, e.turn_now, e.loop_progress, e.loop_state::text,
     e.turn_seq, e.loop_seq,
     w.name, coalesce(w.status, r.status), coalesce(w.tags_given, w.tags), coalesce(w.seed, w.id), w.created_at, w.parent_id, now(), w.cancellations,
