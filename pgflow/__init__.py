@@ -28,7 +28,7 @@ from pgflow.execution.children import ChildHandle
 from pgflow.execution.context import WorkflowContext
 from pgflow.execution.loop import Break, Continue
 from pgflow.handle import WorkflowHandle
-from pgflow.info import DeadSignal, HistoryEvent, WorkflowInfo
+from pgflow.info import DeadSignal, HistoryEvent, Page, WorkflowInfo
 from pgflow.packets import message, signal
 from pgflow.retry import RetryPolicy
 from pgflow.store.migrations import migrate
@@ -55,6 +55,7 @@ __all__ = [
     "MigrationFailed",
     "NonRetryable",
     "NondeterminismError",
+    "Page",
     "PgflowError",
     "Registry",
     "RetryPolicy",

@@ -18,7 +18,7 @@ from pgflow.dead_letters import DeadLetters
 from pgflow.definitions import Workflow
 from pgflow.errors import WorkflowNotFound
 from pgflow.handle import WorkflowHandle
-from pgflow.info import HistoryEvent, WorkflowInfo
+from pgflow.info import HistoryEvent, Page, WorkflowInfo
 from pgflow.operations import Operations
 from pgflow.options import MANY, ONE, UNSET, given_options, merged_options, uuid_of
 from pgflow.packets import message_name
@@ -404,24 +404,33 @@ class Client(Operations, DeadLetters):
         *,
         queue: str | None = None,
         parent_id: UUID | str | None = None,
+        after: UUID | str | None = None,
         before: UUID | str | None = None,
-    ) -> builtins.list[WorkflowInfo]:
-        """Workflows, the youngest first.
+    ) -> Page:
+        """Workflows, the youngest first: by `created_at`, whatever their ids are.
 
         Parameters:
             name, status, queue, parent_id: only those.
             tags: only those whose tags contain these.
             limit: how many, at most.
-            before: only those with a smaller id (give the last one's to go on with a list).
+            after: go on with a list: the `cursor` of the page before, or the id of its last workflow.
+            before: only those dispatched before this workflow: the same as its id for `after`.
+
+        Returns:
+            A list with a `cursor`, None when nothing comes after it.
 
         Raises:
+            WorkflowNotFound: the workflow to go on after is no longer there (a cursor goes on all the same).
             ValueError: a status that there is not, tags that are not flat, a limit below 0, an id that is none.
 
         Example:
             stuck = await client.list(status="failed", tags={"customer": 7})
         """
-        asked = Filter(name, status, tags, limit, queue, parent_id, before)
-        return await self._connections.execute(asked.query(self._schema))
+        asked = Filter(name, status, tags, limit, queue, parent_id, before if after is None else after)
+        found = await self._connections.execute(asked.query(self._schema))
+        if not found and asked.last is not None:
+            await self.get(asked.last)
+        return found
 
     async def history(self, id: UUID | str, forgotten: bool = False) -> builtins.list[HistoryEvent]:
         """A workflow's history in order.

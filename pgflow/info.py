@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -89,3 +90,16 @@ class DeadSignal:
     created_at: datetime
     set_aside_at: datetime
     sender_id: UUID | None
+
+
+class Page(list[WorkflowInfo]):
+    """A list of workflows, which may go on.
+
+    Attributes:
+        cursor: to be given as `after` for the rest; None: there is none.
+    """
+
+    def __init__(self, workflows: Iterable[WorkflowInfo] = (), limit: int = 0) -> None:
+        super().__init__(workflows)
+        last = self[-1] if self and len(self) >= limit else None
+        self.cursor = None if last is None else f"{last.created_at.isoformat()}/{last.id}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -12,7 +12,7 @@ from pgflow.codec import encode
 from pgflow.commands import Dispatch, encode_named, workflow_name
 from pgflow.definitions import Workflow
 from pgflow.history import location
-from pgflow.info import DeadSignal, WorkflowInfo
+from pgflow.info import DeadSignal, Page
 from pgflow.options import uuid_of
 from pgflow.packets import signal_name
 from pgflow.retry import seconds
@@ -38,25 +38,42 @@ class Filter:
         limit: int,
         queue: str | None,
         parent_id: UUID | str | None,
-        before: UUID | str | None,
+        after: UUID | str | None,
     ) -> None:
         if status is not None and status not in STATUSES:
             raise ValueError(f"status={status!r}: expected one of {', '.join(STATUSES)}")
         _check_limit(limit)
         _check_texts(name=name, queue=queue)
-        self._asked = {
+        self._asked: dict[str, Any] = {
             "name": name,
             "status": status,
             "tags": None if tags is None else tags_text(tags),
             "queue": queue,
             "parent_id": None if parent_id is None else uuid_of(parent_id),
-            "before": None if before is None else uuid_of(before),
+            "after": None if after is None else _place(after),
         }
         self._limit = limit
 
-    def query(self, schema: str) -> Query[list[WorkflowInfo]]:
+    @property
+    def last(self) -> UUID | None:
+        """The workflow after which the list is to go on, where only its id is given."""
+        at, id = self._asked["after"] or (None, None)
+        return id if at is None else None
+
+    def query(self, schema: str) -> Query[Page]:
         """The statement that lists them."""
-        return inspection.find(schema, limit=self._limit, **self._asked)  # type: ignore[arg-type]
+        return inspection.find(schema, limit=self._limit, **self._asked)
+
+
+def _place(after: UUID | str) -> tuple[datetime | None, UUID]:
+    """A place in a list: a page's cursor, or the id of its last workflow."""
+    try:
+        if isinstance(after, str) and "/" in after:
+            moment, _, id = after.partition("/")
+            return datetime.fromisoformat(moment), UUID(id)
+        return None, uuid_of(after)
+    except ValueError:
+        raise ValueError(f"after={after!r}: expected the cursor of a page, or a workflow's UUID") from None
 
 
 class DeadFilter:

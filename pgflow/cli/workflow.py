@@ -51,7 +51,7 @@ for _command in COMMANDS:
 )
 @click.option("--queue", help="Only those of this queue that may go on.")
 @click.option("--parent", "parent_id", type=click.UUID, help="Only children of this workflow.")
-@click.option("--before", type=click.UUID, help="Only those before this id: the last one's, to go on with a list.")
+@click.option("--before", "--after", "after", metavar="CURSOR", help="Go on with a list after its last one: its id, or a cursor.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many, at most.")
 @_json
 def list_(
@@ -62,21 +62,21 @@ def list_(
     tags: tuple[str, ...],
     queue: str | None,
     parent_id: UUID | None,
-    before: UUID | None,
+    after: str | None,
     limit: int,
     as_json: bool,
 ) -> None:
     """List workflows, the youngest first."""
     wanted = dict(map(_tag, tags)) or None
     with told():
-        asked = Filter(name, status, wanted, limit, queue, parent_id, before)
+        asked = Filter(name, status, wanted, limit, queue, parent_id, after)
         with _asking(dsn, schema) as ask:
             found = ask(asked.query(schema))
     if as_json:
         click.echo(tables.document(found))
         return
     tables.workflows(found)
-    if len(found) == limit:
+    if found.cursor is not None:
         click.echo(f"The first {limit}; go on with --before {found[-1].id}")
 
 

@@ -6,6 +6,7 @@ Many are read in batches bounded by bytes, each in a short read-only transaction
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -92,17 +93,18 @@ class Histories:
         self, file: str, names: Sequence[str], statuses: Sequence[str], limit: int
     ) -> Iterator[list[UUID]]:
         before: UUID | None = None
+        at: datetime | None = None
         while statuses and limit > 0:
             size = min(PAGE, limit)
-            asked = {"names": list(names), "statuses": statuses, "before": before, "limit": size}
+            asked = {"names": list(names), "statuses": statuses, "before": before, "at": at, "limit": size}
             with self._connection.transaction():
                 cursor = self._connection.execute(statement(file, self._schema), asked)
-                ids = [id for (id,) in cursor.fetchall()]
-            if ids:
-                yield ids
-            if len(ids) < size:
+                found = cursor.fetchall()
+            if found:
+                yield [id for id, _ in found]
+            if len(found) < size:
                 return
-            before = ids[-1]
+            before, at = found[-1]
             limit -= size
 
     def _batch(self, ids: list[UUID]) -> list[StoredHistory]:

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pgflow.info import HistoryEvent, WorkflowInfo
+from pgflow.info import HistoryEvent, Page, WorkflowInfo
 from pgflow.store.connections import quoted, statement
 from pgflow.store.query import Query
 
 _CONDITIONS = {
-    "name": b"o.name = %(name)s::text",
-    "status": b"o.status = %(status)s::text",
+    "name": b"w.name = %(name)s::text",
+    "ended": b"w.status = %(ended)s::text",
+    "live": b"r.status = %(live)s::text",
     # As an array, so that the index on tags is taken; it leaves out workflows without tags, and so must this.
-    "tags": b"o.id = ANY (ARRAY(SELECT w.id FROM {schema}.workflows AS w "
-    b"WHERE w.tags @> %(tags)s::jsonb AND w.tags <> '{}'::jsonb))",
-    "queue": b"o.queue = %(queue)s::text",
-    "parent_id": b"o.parent_id = %(parent_id)s::uuid",
-    "before": b"o.id < %(before)s::uuid",
-}
-
-_RUN_CONDITIONS = {
-    "name": b"r.name = %(name)s::text",
-    "status": b"r.status = %(status)s::text",
+    "tags": b"w.id = ANY (ARRAY(SELECT t.id FROM {schema}.workflows AS t "
+    b"WHERE t.tags @> %(tags)s::jsonb AND t.tags <> '{}'::jsonb))",
     "queue": b"r.queue = %(queue)s::text",
-    "before": b"r.workflow_id < %(before)s::uuid",
+    "parent_id": b"w.parent_id = %(parent_id)s::uuid",
+    "at": b"(w.created_at, w.id) < (%(at)s::timestamptz, %(id)s::uuid)",
+    "id": b"(w.created_at, w.id) < ((SELECT l.created_at FROM {schema}.workflows AS l WHERE l.id = %(id)s::uuid), %(id)s::uuid)",
 }
 
+_OF_RUNS = {"live", "queue"}
 _WITHOUT_RUN = ("completed", "cancelled")
 
 
@@ -45,44 +42,40 @@ def find(
     tags: str | None,
     queue: str | None,
     parent_id: UUID | None,
-    before: UUID | None,
+    after: tuple[datetime | None, UUID] | None,
     limit: int,
-) -> Query[list[WorkflowInfo]]:
+) -> Query[Page]:
     """The statement that lists workflows, the youngest first.
 
     Args:
         tags: JSON of an object that the workflow's tags contain.
-        before: only those dispatched before this one (to go on with a list).
+        after: only those after this place in the list: the last workflow's time of dispatch, if known, and its id.
         limit: how many, at most.
     """
+    at, id = after or (None, None)
     asked = {
         "name": name,
-        "status": status,
+        "ended": status if status in _WITHOUT_RUN else None,
+        "live": None if status in _WITHOUT_RUN else status,
         "tags": None if tags == "{}" else tags,
         "queue": queue,
         "parent_id": parent_id,
-        "before": before,
+        "at": at,
+        "id": id,
     }
     given = {key: value for key, value in asked.items() if value is not None}
-    conditions = [_CONDITIONS[key] for key in given]
-    if queue is not None or (status is not None and status not in _WITHOUT_RUN):
-        conditions.append(_among_runs(given))
+    conditions = [_CONDITIONS[key] for key in given if key != "id" or at is None]
+    runs = b"JOIN {schema}.runs AS r ON r.workflow_id = w.id" if _OF_RUNS & given.keys() else b""
     parts = {
         b"{conditions}": b" AND ".join(conditions) or b"true",
+        b"{runs}": runs,
         b"{limit}": str(int(limit)).encode(),
         b"{schema}": quoted(schema).encode(),
     }
     text = statement("inspect_list", schema)
     for mark, part in parts.items():
         text = text.replace(mark, part)
-    return Query(text, given, _infos)
-
-
-def _among_runs(given: Mapping[str, Any]) -> bytes:
-    """Those that may go on are few beside those that have ended: they are found from their runs."""
-    known = b" AND ".join(_RUN_CONDITIONS[key] for key in given if key in _RUN_CONDITIONS)
-    enough = b" ORDER BY r.workflow_id DESC LIMIT {limit}" if _RUN_CONDITIONS.keys() >= given.keys() else b""
-    return b"o.id = ANY (ARRAY(SELECT r.workflow_id FROM {schema}.runs AS r WHERE " + known + enough + b"))"
+    return Query(text, given, lambda rows: Page(_infos(rows), limit))
 
 
 def history(schema: str, workflow_id: UUID, forgotten: bool, limit: int) -> Query[list[HistoryEvent]]:

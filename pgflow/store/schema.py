@@ -208,7 +208,8 @@ def make_metadata(schema: str | None = None) -> MetaData:
             postgresql_ops={"tags": "jsonb_path_ops"},
             postgresql_where=text("tags <> '{}'::jsonb"),
         ),
-        Index("workflows_name", "name", "id"),
+        Index("workflows_created", "created_at", "id"),
+        Index("workflows_name", "name", "created_at", "id"),
         Index("workflows_parent", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
         comment="Every workflow that is retained: wide and rarely changed. No foreign keys point here: each would cost a row "
         "lock and its WAL for every step.",
