@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import IO, Self
 from urllib.parse import quote
 
+from pgflow import forking
 from pgflow.embedded.binaries import find, reachable, server_user
 from pgflow.errors import PgflowError
 
@@ -65,6 +66,22 @@ class Postgres:
         self._lock: IO[bytes] | None = None
         self._temporary: list[Path] = []
         self._socket: Path | None = None
+        forking.watch(self)
+
+    def after_fork(self) -> None:
+        """The server is the parent's: in a child it goes on being reachable, is not stopped, and does not outlive the parent."""
+        guard, self._guard, self._temporary = self._guard, None, []
+        if guard is not None:
+            assert guard.stdin is not None and guard.stdout is not None
+            dead_end = os.open(os.devnull, os.O_RDWR)
+            for pipe in (guard.stdin, guard.stdout):
+                if not pipe.closed:
+                    os.dup2(dead_end, pipe.fileno(), inheritable=False)
+            os.close(dead_end)
+        if self._lock is not None:
+            self._lock.close()  # the guard has it as well, and the parent
+            self._lock = None
+        forking.leave(guard)
 
     @property
     def dsn(self) -> str:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import psycopg
 
+from pgflow import forking
 from pgflow.commands import Sending, Sent, Standing
 from pgflow.store.channels import Recent
 from pgflow.store.compatibility import check_async as check
@@ -55,13 +56,23 @@ class Connections:
 
     def __init__(self, database: Database, limit: int) -> None:
         self._database = database
-        self._free: list[AsyncConnection] = []
-        self._places = asyncio.Semaphore(limit)
-        self._notifier = Notifier(database)
-        self._signals = Gathering(self._send_signals, lambda sending: len(sending.body), SIGNAL_BYTES)
+        self._limit = limit
         self._may_notify = False
         self._hint_at = 0.0
         self._closed = False
+        self._begin()
+        forking.watch(self)
+
+    def _begin(self) -> None:
+        self._free: list[AsyncConnection] = []
+        self._places = asyncio.Semaphore(self._limit)
+        self._notifier = Notifier(self._database)
+        self._signals = Gathering(self._send_signals, lambda sending: len(sending.body), SIGNAL_BYTES)
+
+    def after_fork(self) -> None:
+        """Connections and tasks are the parent's."""
+        forking.leave(self._free, self._places, self._notifier, self._signals)
+        self._begin()
 
     async def check(self) -> None:
         """Connect, and see that server and schema fit; raises as `pgflow.store.compatibility.check` does."""
@@ -192,14 +203,24 @@ class Endings:
     """
 
     def __init__(self, database: Database, connections: Connections) -> None:
+        self._database = database
         self._schema = database.schema
         self._connections = connections
-        self._listener = Listener(database, done=self._hear, reconnected=self._hint_all)
+        self._begin()
+        forking.watch(self)
+
+    def _begin(self) -> None:
+        self._listener = Listener(self._database, done=self._hear, reconnected=self._hint_all)
         self._waiting: dict[UUID, set[_Waiter]] = {}
         self._due: dict[UUID, None] = {}
         self._ended = Recent()
         self._wanted = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
+
+    def after_fork(self) -> None:
+        """Those who wait, and the tasks, are the parent's."""
+        forking.leave(self._listener, self._waiting, self._looking)
+        self._begin()
 
     async def outcome(self, workflow_id: UUID, seconds: float | None) -> Standing | None:
         """How a workflow stands once it has ended, or after so many seconds; None: there is no such workflow.

@@ -16,6 +16,7 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
+from pgflow import forking
 from pgflow.commands import Sending, Sent, Standing
 from pgflow.store.channels import Recent, done_channel, parse_done
 from pgflow.store.compatibility import check_blocking as check
@@ -54,10 +55,20 @@ class Connections:
 
     def __init__(self, database: Database, limit: int) -> None:
         self._database = database
-        self._free: list[Connection] = []
-        self._places = threading.Semaphore(limit)
+        self._limit = limit
         self._may_notify = False
         self._closed = False
+        self._begin()
+        forking.watch(self)
+
+    def _begin(self) -> None:
+        self._free: list[Connection] = []
+        self._places = threading.Semaphore(self._limit)
+
+    def after_fork(self) -> None:
+        """Connections are the parent's, and so are the places that its threads have taken."""
+        forking.leave(self._free)
+        self._begin()
 
     def check(self) -> None:
         """Connect, and see that server and schema fit; raises as `pgflow.store.compatibility.check` does."""
@@ -166,6 +177,11 @@ class Endings:
     def __init__(self, database: Database, connections: Connections) -> None:
         self._database = database
         self._connections = connections
+        self._closed = threading.Event()
+        self._begin()
+        forking.watch(self)
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[UUID, set[_Waiter]] = {}
         self._ended = Recent()
@@ -175,7 +191,12 @@ class Endings:
         """Held by whoever uses the connection that listens."""
         self._waited_at = 0.0
         self._stirred = threading.Event()
-        self._closed = threading.Event()
+
+    def after_fork(self) -> None:
+        """Those who wait, the thread and its connection are the parent's."""
+        forking.leave(self._waiting, self._thread, self._listening)
+        self._closed = _same(self._closed)
+        self._begin()
 
     def outcome(self, workflow_id: UUID, seconds: float | None) -> Standing | None:
         """How a workflow stands once it has ended, or after so many seconds; None: there is no such workflow."""
@@ -344,6 +365,14 @@ class Endings:
             hang_up(connection)
         if thread is not None:
             thread.join(1.0)
+
+
+def _same(event: threading.Event) -> threading.Event:
+    """An event like one whose lock may be held by a thread that is not there."""
+    made = threading.Event()
+    if event.is_set():
+        made.set()
+    return made
 
 
 def hang_up(connection: Connection) -> None:

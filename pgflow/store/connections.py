@@ -21,7 +21,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
-from pgflow import faults
+from pgflow import faults, forking
 from pgflow.errors import LeaseLost
 from pgflow.store import encodings, pooling, settings
 from pgflow.store.adapting import ADAPTERS, OwnAsyncCursor, OwnCursor
@@ -157,6 +157,7 @@ class Database:
         """
         context = None if plain else ADAPTERS
         connection = await psycopg.AsyncConnection.connect(self._conninfo(purpose), autocommit=True, context=context)
+        forking.watch_socket(connection)
         try:
             made = self._settings(connection, plain)
             if lock_timeout is not None:
@@ -173,6 +174,7 @@ class Database:
         """As `connect`, a synchronous connection, for a thread of its own."""
         context = None if plain else ADAPTERS
         connection = psycopg.Connection.connect(self._conninfo(purpose), autocommit=True, context=context)
+        forking.watch_socket(connection)
         try:
             pooling.begin_blocking(connection, self._settings(connection, plain))
             if (encodings.note(connection) or pooling.is_shared(connection)) and not plain:

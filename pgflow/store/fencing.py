@@ -27,7 +27,7 @@ from uuid import UUID
 
 import psycopg
 
-from pgflow import faults
+from pgflow import faults, forking
 from pgflow.errors import LeaseLost
 from pgflow.store import pooling
 from pgflow.store.connections import AsyncConnection, Database, Fencing, Line
@@ -160,7 +160,14 @@ class MovingFence(Fence):
         self._settled = asyncio.Event()
         self._settled.set()
         self._line: Line | None = None
+        forking.watch(self)
         self._resolving: asyncio.Task[None] | None = None
+
+    def after_fork(self) -> None:
+        """The number is the parent's: a child that goes on in the middle of the parent's code writes nothing."""
+        self._dead = self.in_doubt = True
+        self._settled = asyncio.Event()
+        self._settled.set()
 
     async def settle(self) -> None:
         """Wait until nothing is in doubt.

@@ -12,6 +12,7 @@ import time
 
 import psycopg
 
+from pgflow import forking
 from pgflow.store import topics
 from pgflow.store.channels import Notice
 from pgflow.store.client_async import POLL, POLL_BLIND, Connections
@@ -35,12 +36,25 @@ class Subscriptions:
     def __init__(self, database: Database, connections: Connections) -> None:
         self._schema = database.schema
         self._connections = connections
+        self._database = database
+        self._closed = False
+        self._begin()
+        forking.watch(self)
+
+    def _begin(self) -> None:
         self._topics = topics.Topics()
-        self._listener = Listener(database, message=self._topics.hear, reconnected=self._look_now)
+        self._listener = Listener(self._database, message=self._topics.hear, reconnected=self._look_now)
         self._due = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
         self._reading: dict[int, asyncio.Task[str | None]] = {}
-        self._closed = False
+
+    def after_fork(self) -> None:
+        """What is subscribed to is the parent's; others may be subscribed to."""
+        for inbox in self._topics.inboxes():
+            inbox.arrived = asyncio.Event()
+            inbox.close(RuntimeError(topics.FORKED))
+        forking.leave(self._topics, self._listener, self._looking, self._reading)
+        self._begin()
 
     def inbox(self, name: str, tags: str, limit: int, last: bool) -> Inbox:
         """An inbox, into which nothing goes yet."""

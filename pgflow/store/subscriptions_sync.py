@@ -10,6 +10,7 @@ import time
 import psycopg
 from psycopg import sql
 
+from pgflow import forking
 from pgflow.store import topics
 from pgflow.store.channels import Notice, message_channel, parse_message
 from pgflow.store.client_sync import POLL, POLL_BLIND, Connections, hang_up
@@ -33,13 +34,28 @@ class Subscriptions:
     def __init__(self, database: Database, connections: Connections) -> None:
         self._database = database
         self._connections = connections
+        self._closed = threading.Event()
+        self._begin()
+        forking.watch(self)
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._topics = topics.Topics()
         self._thread: threading.Thread | None = None
         self._listening: Connection | None = None
         self._blind = False
         self._decided = threading.Event()
-        self._closed = threading.Event()
+
+    def after_fork(self) -> None:
+        """What is subscribed to is the parent's; others may be subscribed to."""
+        for inbox in self._topics.inboxes():
+            inbox.arrived = threading.Event()
+            inbox.close(RuntimeError(topics.FORKED))
+        forking.leave(self._thread, self._listening)
+        closed, self._closed = self._closed, threading.Event()
+        if closed.is_set():
+            self._closed.set()
+        self._begin()
 
     def inbox(self, name: str, tags: str, limit: int, last: bool) -> Inbox:
         """An inbox, into which nothing goes yet."""

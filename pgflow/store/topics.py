@@ -27,6 +27,10 @@ MOST_KNOWN = 10_000
 """Numbers that are remembered, at most."""
 
 
+FORKED = "this was subscribed to before a fork, in the parent process: subscribe anew in each"
+"""What is said in a child of a fork to whoever reads on."""
+
+
 class Flag(Protocol):
     """What a waiting task or thread waits for: an `Event` of `asyncio` or `threading`."""
 

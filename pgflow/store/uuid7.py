@@ -11,6 +11,7 @@ import threading
 import time
 from uuid import UUID
 
+from pgflow import forking
 from pgflow.history.identity import shaped
 
 FRESH = 100
@@ -23,6 +24,15 @@ word of its end comes first."""
 _lock = threading.Lock()
 _last_ms = 0
 _last_random = 0
+
+
+def _begin_anew() -> None:
+    """In a forked child: its ids are not to follow closely upon the last one of its parent, as those of its siblings would."""
+    global _lock, _last_ms, _last_random
+    _lock, _last_ms, _last_random = threading.Lock(), 0, 0
+
+
+forking.at_fork(_begin_anew)
 
 
 def uuid7() -> UUID:

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import psycopg
 
+from pgflow import forking
 from pgflow.definitions import Registry, Workflow
 from pgflow.execution.arguments import refuse
 from pgflow.execution.host import Limits
@@ -103,6 +104,12 @@ class Worker:
         )
         warm_up()
         self._database = Database(dsn, schema, self._settings.lease)
+        self._begin()
+        forking.watch(self)
+        self.when_hopeless: Callable[[], None] = lambda: None
+        """Called in a thread when a workflow's code blocks the event loop for good; `pgflow worker` ends its process then."""
+
+    def _begin(self) -> None:
         self._tenure: Tenure | None = None
         self._ended = asyncio.Event()
         self._stopping = False
@@ -110,8 +117,11 @@ class Worker:
         self._running: asyncio.Task[None] | None = None
         self.ready = asyncio.Event()
         """Set once the worker is registered and claims."""
-        self.when_hopeless: Callable[[], None] = lambda: None
-        """Called in a thread when a workflow's code blocks the event loop for good; `pgflow worker` ends its process then."""
+
+    def after_fork(self) -> None:
+        """The worker that runs is the parent's; this one has not been started."""
+        forking.leave(self._tenure, self._ended, self._running, self.ready)
+        self._begin()
 
     @property
     def id(self) -> int | None:
