@@ -5,13 +5,12 @@ They are checked and encoded here, and the answers read, the same for both sides
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from pgflow.codec import decode_error, encode
+from pgflow.codec import decode, decode_error, encode
 from pgflow.decorated import not_a_workflow
 from pgflow.definitions import Workflow
 from pgflow.errors import PgflowError, WorkflowCancelled, WorkflowFailed, WorkflowNotFound
@@ -172,7 +171,7 @@ def output_of(outcome: Standing, workflow: Workflow[Any, Any] | None) -> tuple[A
     """
     if outcome.status == "completed":
         text = outcome.output or "null"
-        return (json.loads(text) if workflow is None else workflow.decode_result(text),)
+        return (decode(text, what=f'output of workflow "{outcome.name}"') if workflow is None else workflow.decode_result(text),)
     if outcome.status == "failed":
         told = decode_error(outcome.error or "{}")
         kind, message = str(told.get("type")), str(told.get("message"))

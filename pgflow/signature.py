@@ -15,7 +15,7 @@ from types import GenericAlias
 from typing import Any
 
 from pgflow.annotations import Annotations, annotations_of
-from pgflow.codec import OWN_TYPE, check_size, decode, encode, loads
+from pgflow.codec import OWN_TYPE, check_size, decode, encode
 from pgflow.errors import SerializationError
 
 _POSITIONAL_ONLY = inspect.Parameter.POSITIONAL_ONLY
@@ -91,7 +91,7 @@ class Parameters:
         """
         if text == "{}" and self.simple == ():
             return (), {}
-        stored = loads(text)
+        stored = decode(text, what=f"the input of {owner}")
         if not isinstance(stored, dict):
             raise SerializationError(
                 f"the input of {owner} is {text[:80]}; expected a JSON object of its arguments by name"
@@ -123,8 +123,12 @@ class Parameters:
         # A scalar of exactly the type that is asked for needs no conversion.
         if hint is Any or (type(value) is hint and hint in OWN_TYPE):
             return value
-        text = json.dumps(value, ensure_ascii=False)
-        return decode(text, hint, what=f'argument "{name}" of {owner}')
+        what = f'argument "{name}" of {owner}'
+        try:
+            text = json.dumps(value, ensure_ascii=False)
+        except RecursionError as error:
+            raise SerializationError(f"{what} cannot be read: {error}") from error
+        return decode(text, hint, what=what)
 
     def _check_names(self, stored: dict[str, Any], owner: str) -> None:
         parameters = self.signature.parameters

@@ -21,7 +21,7 @@ LONGEST = 500
 """Lines of a file, at most."""
 
 FLOORS = (
-    ("errors", "faults", "forking", "groups", "moments", "version"),
+    ("errors", "faults", "forking", "groups", "moments", "unreadable", "version"),
     ("codec", "functions", "history", "info", "retry"),
     ("annotations", "decorated", "packets", "tags"),
     ("options", "signature"),

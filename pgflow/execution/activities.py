@@ -148,7 +148,7 @@ class ActivityStep(Step):
         if error is None:
             try:
                 changes = self._changes(call)
-            except Exception as refused:
+            except BaseException as refused:  # keys and values are the application's: whatever they raise
                 error = refused
             else:
                 if changes is not None:
@@ -237,7 +237,7 @@ class ActivityStep(Step):
         run = self.scope.run
         try:
             delay = self._delay(error)
-        except Exception as refused:  # a policy's class may be the application's, and so may what compares its classes
+        except BaseException as refused:  # a policy's class may be the application's, and so may what compares its classes
             error, delay = refused, None
         self._failure = encode_error(error)
         if delay is None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pgflow.codec import PAYLOAD_LIMIT, encode
-from pgflow.errors import ActivityCancelled, PgflowError
+from pgflow.codec import PAYLOAD_LIMIT, decode, encode
+from pgflow.errors import ActivityCancelled, PgflowError, SerializationError
 from pgflow.execution.heartbeats import Heartbeats
 from pgflow.execution.kept import Changes, changes_between
 from pgflow.functions import StepContext
@@ -99,7 +98,10 @@ class ActivityContext(StepContext):
             ctx.state["pages"] = ctx.state.get("pages", 0) + 1
         """
         if self._state is None:
-            self._state = {} if self._state_given is None else json.loads(self._state_given)
+            found = {} if self._state_given is None else decode(self._state_given, what="the workflow's state")
+            if not isinstance(found, dict):
+                raise SerializationError(f"the workflow's state is {found!r:.200}; expected a JSON object. Was it written by SQL?")
+            self._state = found
         return self._state
 
     def update_tags(self, tags: Mapping[str, Any]) -> None:
@@ -126,7 +128,7 @@ class ActivityContext(StepContext):
 
         After a crash, and after a failure, an activity can go on from there.
         """
-        return None if self._before is None else json.loads(self._before)
+        return None if self._before is None else decode(self._before, what=f'heartbeat of activity "{self.name}"')
 
     def heartbeat(self, details: Any = None) -> None:
         """Tell how far this attempt has come; call it as often as is convenient, from any thread.

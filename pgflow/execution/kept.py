@@ -6,13 +6,13 @@ changed joins the next write, in the same transaction as its result. Changes of 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pgflow.codec import encode
 from pgflow.errors import SerializationError
 from pgflow.tags import tags_text
+from pgflow.unreadable import parsed
 
 
 class Changes(NamedTuple):
@@ -112,7 +112,10 @@ def members(text: str | None) -> dict[str, str]:
     """The members of a JSON object, each value as JSON text."""
     if text is None:
         return {}
-    return {key: _encoded(key, value) for key, value in json.loads(text).items()}
+    found = parsed(text)
+    if not isinstance(found, dict):
+        raise SerializationError(f"the workflow's state is no JSON object that can be read: {text[:200]}. Was it written by SQL?")
+    return {key: _encoded(key, value) for key, value in found.items()}
 
 
 def changes_between(before: str | None, after: Mapping[Any, Any], tags: Mapping[str, Any]) -> Changes | None:

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from pgflow.codec import decode
+from pgflow.codec import decode, described, message_of
 from pgflow.errors import HistoryDiverged, SerializationError
 from pgflow.execution.arguments import compare
 from pgflow.execution.ports import Signal
@@ -104,7 +104,7 @@ class ListenStep(Step):
     def _set_aside(self, signal: Signal, error: BaseException) -> None:
         """Leave a signal that does not fit to people: the code never sees it."""
         run = self.scope.run
-        problem = str(error) if isinstance(error, SerializationError) else f"{type(error).__name__}: {error}"
+        problem = message_of(error) if isinstance(error, SerializationError) else described(error)
         problem = problem[:_PROBLEM_LIMIT].rstrip(".")
         run.outgoing.set_aside(signal.id, _printable(problem))
         with offstage():  # it may be the run's own code that has called the step
@@ -133,7 +133,7 @@ class ListenStep(Step):
         if self._taken is not None:
             taken, self._taken = self._taken, None
             return taken[0] if self._limit is None else taken
-        found = json.loads(output or "null")
+        found = decode(output or "null", what=f"what was taken at {display(self.location)}")
         if self._limit is None:
             if isinstance(found, list):
                 found = found[0] if found else None

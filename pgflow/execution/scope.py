@@ -15,8 +15,14 @@ from datetime import datetime
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pgflow.codec import class_name, message_of
-from pgflow.errors import LatentHistory, NondeterminismError, PgflowError
+from pgflow.codec import class_name, described, message_of
+from pgflow.errors import (
+    EngineError,
+    HistoryDiverged,
+    LatentHistory,
+    NondeterminismError,
+    PgflowError,
+)
 from pgflow.execution.abandoning import abandon
 from pgflow.execution.failure import leaves_behind
 from pgflow.execution.generators import left_generator
@@ -181,8 +187,18 @@ class Scope:
         else:
             try:
                 step.location, event = self.cursor.step(step.kind, step.name, step.version)
-            except Exception as error:
+            except EngineError as error:
                 run.end_with(error)
+            except Exception as error:
+                run.end_with(
+                    HistoryDiverged(
+                        f"{run.label}: history of {self.describe()} cannot be read: {described(error)}. Were rows of it written by "
+                        "SQL? Mend them, then retry the workflow.",
+                        location=display(self.location),
+                        expected="rows at locations",
+                        found=described(error),
+                    )
+                )
         step.event = event
         step.covering = self.covering
         if event is None:

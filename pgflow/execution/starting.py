@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pgflow.codec import described
 from pgflow.definitions import Workflow
+from pgflow.errors import SerializationError
 from pgflow.execution.context import WorkflowContext
 from pgflow.execution.host import Host
 from pgflow.execution.ports import Claimed
@@ -15,13 +17,28 @@ from pgflow.execution.scope import Scope
 def execute(claimed: Claimed, workflow: Workflow[Any, Any], host: Host) -> Run:
     """Begin, or go on with, a workflow; `host` pumps the run from here on.
 
-    An input that does not fit the code is the workflow's failure, not the worker's.
+    An input that does not fit the code, and rows that nobody can read, are the workflow's failure, not the worker's.
     """
+    unread = ", ".join(name for name in ("tags", "tags_now") if not isinstance(getattr(claimed, name), dict | None))
+    run: Run | None = None
+    if not unread:
+        try:
+            run = Run(claimed, workflow, host)
+        except Exception as error:
+            unread = f"history ({described(error)})"
+    if run is None:
+        claimed.tags, claimed.tags_now, claimed.state, claimed.cancellations = {}, None, None, ()
+        claimed.events, claimed.signals = [], []
+        run = Run(claimed, workflow, host)
+        refusal = SerializationError(
+            f"{run.label} holds rows that cannot be read: its {unread}. Were they written by SQL? Mend them, then retry it."
+        )
 
     async def body(scope: Scope) -> Any:
+        if unread:
+            raise refusal
         args, kwargs = workflow.decode_arguments(claimed.input)
         return await workflow.fn(WorkflowContext(scope), *args, **kwargs)
 
-    run = Run(claimed, workflow, host)
     run.start(body)
     return run

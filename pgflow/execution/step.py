@@ -16,9 +16,11 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pgflow.errors import HistoryDiverged
 from pgflow.execution.failure import mark
 from pgflow.execution.ports import EventRow
 from pgflow.history.events import (
+    STATUS_ABANDONED,
     STATUS_CANCELLED,
     STATUS_COMPLETED,
     STATUS_FAILED,
@@ -34,6 +36,7 @@ _new_row: Callable[[type[EventRow], tuple[Any, ...]], EventRow] = tuple.__new__
 """`EventRow(...)` without the call in between: every step makes one."""
 
 _ENDED_WITH_RESULT = (STATUS_COMPLETED, STATUS_FAILED)
+_ENDED_WITHOUT = (STATUS_CANCELLED, STATUS_ABANDONED)
 
 
 class Step:
@@ -118,6 +121,16 @@ class Step:
             self.start()
         elif event.status in _ENDED_WITH_RESULT:
             run.order.replay(event.seq, self)
+        elif event.status not in _ENDED_WITHOUT:
+            run.end_with(
+                HistoryDiverged(
+                    f'{run.label}: the row of {self} has the status "{event.status}", which there is not. Was it written by SQL? '
+                    "Mend it, then retry the workflow.",
+                    location=display(self.location),
+                    expected="completed, failed, cancelled, abandoned or pending",
+                    found=event.status,
+                )
+            )
         # A cancelled or abandoned one waits for whatever cancelled it then, and never starts again.
         try:
             return await future

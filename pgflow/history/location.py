@@ -76,8 +76,11 @@ def decode(stored: str) -> Location:
 
 
 def display(location: str | Location) -> str:
-    """A location for people, e.g. `{2, 10.1}`."""
-    where = decode(location) if isinstance(location, str) else location
+    """A location for people, e.g. `{2, 10.1}`; a text that is none, as it is."""
+    try:
+        where = decode(location) if isinstance(location, str) else location
+    except ValueError:
+        return f"{{{location}}}"
     return "{" + ", ".join(".".join(map(str, coordinate)) for coordinate in where) + "}"
 
 

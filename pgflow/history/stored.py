@@ -11,10 +11,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from pgflow.history.events import Event
+from pgflow.unreadable import Unreadable
 
 FORMAT = 1
 """Grows when a document can no longer be read as those before it."""
@@ -59,7 +60,7 @@ class StoredHistory:
             "id": str(self.id),
             "name": self.name,
             "status": self.status,
-            "tags": self.tags,
+            **({"tags_text": str(self.tags)} if isinstance(self.tags, Unreadable) else {"tags": self.tags}),
             "seed": str(self.seed),
             "created_at": self.created_at.isoformat(),
             "now": self.now.isoformat(),
@@ -83,7 +84,7 @@ class StoredHistory:
         """
         try:
             given = json.loads(document) if isinstance(document, str | bytes) else document
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"this is no history: {_EXPECTED}; found no JSON: {error}") from error
         found = given.get("pgflow_history") if isinstance(given, Mapping) else None
         if found != FORMAT:
@@ -114,8 +115,8 @@ def _put(document: dict[str, Any], name: str, text: str | None) -> None:
     try:
         value = json.loads(text)
         unchanged = _dumps(value) == text
-    except ValueError:
-        unchanged = False  # a number of more digits than Python reads
+    except (ValueError, RecursionError):
+        unchanged = False  # more digits or brackets than Python reads
     if unchanged:
         document[name] = value
     else:
@@ -169,7 +170,7 @@ def _read(workflow: Mapping[str, Any], events: list[Mapping[str, Any]]) -> Store
         name=workflow["name"],
         status=workflow["status"],
         input=_payload(workflow, "input") or "{}",
-        tags=dict(workflow.get("tags", {})),
+        tags=cast("dict[str, Any]", Unreadable(workflow["tags_text"])) if "tags_text" in workflow else dict(workflow.get("tags", {})),
         seed=UUID(workflow["seed"]) if "seed" in workflow else id,
         created_at=_needed(workflow, "created_at"),
         parent_id=None if parent_id is None else UUID(parent_id),

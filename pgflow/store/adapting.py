@@ -12,15 +12,16 @@ from typing import Any
 
 import psycopg
 from psycopg import postgres
-from psycopg.abc import AdaptContext
-from psycopg.adapt import AdaptersMap, Buffer
+from psycopg.adapt import AdaptersMap, Buffer, Transformer
+from psycopg.pq.abc import PGresult
 from psycopg.rows import TupleRow
 from psycopg.types.array import register_all_arrays
-from psycopg.types.datetime import TimestamptzBinaryLoader, TimestamptzLoader
 from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg.types.string import TextLoader
 
 from pgflow.store.encodings import storable
+from pgflow.store.reading import BinaryMoments, Moments
+from pgflow.unreadable import parsed
 
 
 def _pristine() -> AdaptersMap:
@@ -30,7 +31,7 @@ def _pristine() -> AdaptersMap:
     made = AdaptersMap(types=types)
     postgres.register_default_adapters(made)
     register_all_arrays(made)
-    set_json_loads(json.loads, made)  # else what was set for all contexts holds here as well
+    set_json_loads(parsed, made)  # else what was set for all contexts holds here as well
     set_json_dumps(json.dumps, made)
     return made
 
@@ -43,28 +44,38 @@ class _Text(TextLoader):
         return found if isinstance(found, str) else bytes(data).decode(errors="replace")
 
 
-class _Moment(TimestamptzLoader):
-    """Reads what the server has been told to write, ISO and UTC, whatever a pooler has said of the session."""
-
-    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
-        super().__init__(oid, None)
-
-
-class _MomentBinary(TimestamptzBinaryLoader):
-    """As `_Moment`."""
-
-    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
-        super().__init__(oid, None)
-
-
 ADAPTERS = _pristine()
-"""For the engine's connections. As a context of psycopg's it stands for UTF-8, ISO and UTC: what their sessions are set to."""
+"""As a context of psycopg's it stands for UTF-8, ISO and UTC: what the sessions of the engine's connections are set to. JSON that Python
+does not read is given as its text, marked as such (`pgflow.unreadable`)."""
 
-_ANYWHERE = AdaptersMap(ADAPTERS)
+CAREFUL = AdaptersMap(ADAPTERS)
+"""For the engine's connections: reads any moment (`reading.py`), which takes longer."""
+CAREFUL.register_loader("timestamptz", BinaryMoments)
+CAREFUL.register_loader("timestamptz", Moments)
+
+_ANYWHERE = AdaptersMap(CAREFUL)
 for _name in ("text", "varchar", "bpchar", "name", '"char"'):
     _ANYWHERE.register_loader(_name, _Text)
-_ANYWHERE.register_loader("timestamptz", _MomentBinary)
-_ANYWHERE.register_loader("timestamptz", _Moment)
+
+
+class Reader:
+    """Reads answers past cursors in the shortest way, and where that fails with care."""
+
+    __slots__ = ("_transformer",)
+
+    def __init__(self) -> None:
+        self._transformer = Transformer(ADAPTERS)
+
+    def rows(self, result: PGresult, first: int = 0, last: int | None = None) -> list[tuple[Any, ...]]:
+        """Rows of an answer, from the first to, not including, the last of these numbers."""
+        end = result.ntuples if last is None else last
+        self._transformer.set_pgresult(result)
+        try:
+            return self._transformer.load_rows(first, end, tuple)
+        except psycopg.DataError:
+            careful = Transformer(CAREFUL)
+            careful.set_pgresult(result)
+            return careful.load_rows(first, end, tuple)
 
 
 class OwnCursor(psycopg.Cursor[TupleRow]):

@@ -272,7 +272,8 @@ class Claims:
         clock = time.monotonic()
         for number, wake_at, *_ in taken:
             level = around.levels[number - 1][2]
-            level.since = max(level.since, wake_at - OVERLAP)
+            if wake_at > level.since + OVERLAP:
+                level.since = wake_at - OVERLAP
             level.used = clock
         if len(taken) < limit:
             # Nothing due was left over, but for what others hold: they take it, or the next sweep finds it again.

@@ -24,7 +24,7 @@ from psycopg.rows import TupleRow
 from pgflow import faults, forking
 from pgflow.errors import LeaseLost
 from pgflow.store import encodings, pooling, settings
-from pgflow.store.adapting import ADAPTERS, OwnAsyncCursor, OwnCursor
+from pgflow.store.adapting import CAREFUL, OwnAsyncCursor, OwnCursor
 
 AsyncConnection = psycopg.AsyncConnection[TupleRow]
 Connection = psycopg.Connection[TupleRow]
@@ -155,7 +155,7 @@ class Database:
             psycopg.OperationalError: The server cannot be reached or refuses.
             PgflowError: There is a pooler in between, and a setting of the role with which the engine cannot work.
         """
-        context = None if plain else ADAPTERS
+        context = None if plain else CAREFUL
         connection = await psycopg.AsyncConnection.connect(self._conninfo(purpose), autocommit=True, context=context)
         forking.watch_socket(connection)
         try:
@@ -172,7 +172,7 @@ class Database:
 
     def connect_blocking(self, purpose: str, *, plain: bool = False) -> Connection:
         """As `connect`, a synchronous connection, for a thread of its own."""
-        context = None if plain else ADAPTERS
+        context = None if plain else CAREFUL
         connection = psycopg.Connection.connect(self._conninfo(purpose), autocommit=True, context=context)
         forking.watch_socket(connection)
         try:
@@ -202,7 +202,7 @@ class Fencing(Protocol):
 
 def connect_to_migrate(dsn: str) -> Connection:
     """A synchronous connection for migrations, of which each statement is in a transaction."""
-    connection = psycopg.Connection.connect(_conninfo(dsn, application_name="pgflow migration"), context=ADAPTERS)
+    connection = psycopg.Connection.connect(_conninfo(dsn, application_name="pgflow migration"), context=CAREFUL)
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     connection.read_only = False
     return connection

@@ -23,14 +23,13 @@ from weakref import WeakKeyDictionary
 import psycopg
 from psycopg import errors, generators
 from psycopg.abc import PQGen
-from psycopg.adapt import Transformer
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, Format
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.waiting import Ready, Wait
 
 from pgflow import faults
 from pgflow.store import encodings, pooling
-from pgflow.store.adapting import ADAPTERS
+from pgflow.store.adapting import Reader
 from pgflow.store.arrays import text_of
 from pgflow.store.connections import AsyncConnection, Connection
 
@@ -172,18 +171,17 @@ async def transact(connection: AsyncConnection, timeout: int, *statements: State
         except BaseException:
             await connection.close()
             raise
-    transformer = Transformer(ADAPTERS)
+    reader = Reader()
     found: list[Rows] = []
     for statement, result in zip((each for _, part in parts for each in part), results, strict=True):
         if result.status not in _FINE:
             raise errors.error_from_result(result)
-        transformer.set_pgresult(result)
         if isinstance(statement, Bulk):
             for first_row in range(0, result.ntuples, ROWS_AT_ONCE):
-                statement.take(transformer.load_rows(first_row, min(first_row + ROWS_AT_ONCE, result.ntuples), tuple))
+                statement.take(reader.rows(result, first_row, min(first_row + ROWS_AT_ONCE, result.ntuples)))
             found.append([])
         else:
-            found.append(transformer.load_rows(0, result.ntuples, tuple))
+            found.append(reader.rows(result))
     return found[1:]
 
 
@@ -363,12 +361,11 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T]) -> T:
 
 def _read(results: Sequence[Sequence[PGresult]]) -> list[Answer]:
     """The answer to the last statement of each transaction."""
-    transformer = Transformer(ADAPTERS)
+    reader = Reader()
     answers: list[Answer] = []
     for *_, result in results:
         if result.status in _FINE:
-            transformer.set_pgresult(result)
-            answers.append(transformer.load_rows(0, result.ntuples, tuple))
+            answers.append(reader.rows(result))
         else:
             answers.append(errors.error_from_result(result))
     return answers

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from pgflow.codec import decode_error
 from pgflow.info import HistoryEvent, Page, WorkflowInfo
 from pgflow.store.connections import quoted, statement
 from pgflow.store.query import Query
+from pgflow.unreadable import parsed, shown, shown_object
 
 _CONDITIONS = {
     "name": b"w.name = %(name)s::text",
@@ -93,16 +94,25 @@ def _infos(rows: Sequence[tuple[Any, ...]]) -> list[WorkflowInfo]:
     infos = []
     for row in rows:
         values = list(row)
-        values[6:9] = map(json_of, row[6:9])
+        values[5:9] = shown_object(row[5]), shown_object(json_of(row[6])), json_of(row[7]), _error(row[8])
         values[12] = list(row[12] or ())
         infos.append(WorkflowInfo(*values))
     return infos
 
 
 def _events(rows: Sequence[tuple[Any, ...]]) -> list[HistoryEvent]:
-    return [HistoryEvent(*row[:7], *map(json_of, row[7:10]), *row[10:]) for row in rows]
+    events = []
+    for row in rows:
+        values = list(row)
+        values[7:10] = json_of(row[7]), json_of(row[8]), _error(row[9])
+        events.append(HistoryEvent(*values))
+    return events
 
 
 def json_of(text: str | None) -> Any:
-    """The value of a JSON text, if there is one."""
-    return None if text is None else json.loads(text)
+    """The value of a JSON text, if there is one, as far as it can be read."""
+    return None if text is None else shown(parsed(text))
+
+
+def _error(text: str | None) -> dict[str, Any] | None:
+    return None if text is None else decode_error(text)

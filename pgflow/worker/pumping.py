@@ -8,11 +8,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import FrameType
+from typing import TypeVar
 
 from pgflow.codec import traceback_of
 from pgflow.execution.run import Run
 from pgflow.execution.run_loop import offstage, stage
 from pgflow.execution.spinning import blocking, interrupt, line_of
+
+T = TypeVar("T")
 
 log = logging.getLogger("pgflow.worker")
 
@@ -98,6 +101,14 @@ class Pump:
                 self._loop.call_soon(self._turn)
             else:
                 self._armed = False
+
+    def guarded(self, run: Run, call: Callable[[], T]) -> T | None:
+        """Let a run hear something: an error of the engine's own in it fails that run, and not the part of the worker that calls."""
+        try:
+            return call()
+        except Exception as error:
+            self._fail(run, error)
+            return None
 
     def _fail(self, run: Run, error: BaseException) -> None:
         log.critical("%s: pgflow's own code failed\n%s", run.label, traceback_of(error))

@@ -347,7 +347,7 @@ class Tenure:
             run = self._cache.take(claimed)
             if run is not None:
                 self.runs[claimed.workflow_id] = run
-                run.resume(claimed)
+                self._pump.guarded(run, lambda run=run, claimed=claimed: run.resume(claimed))  # type: ignore[misc]
             elif claimed.warm:
                 cold.append(claimed)
             else:
@@ -387,7 +387,7 @@ class Tenure:
         run = self.runs.get(arrived.workflow_id)
         if run is None:
             self._unheard = True  # it is being claimed, or has just been given up
-        elif not run.receive(arrived):
+        elif self._pump.guarded(run, lambda: run.receive(arrived)) is False:
             self._mail.look()
 
     # The fence

@@ -58,7 +58,9 @@ picked AS MATERIALIZED (
 ),
 taken AS (
     UPDATE {schema}.runs AS r SET
-        status = 'running', worker_id = %(worker)s::bigint, claim = %(claim)s::bigint, epoch = r.epoch + 1,
+        status = 'running', worker_id = %(worker)s::bigint, claim = %(claim)s::bigint,
+        -- Whatever was written there by hand.
+        epoch = CASE WHEN r.epoch < 2147483647 THEN r.epoch + 1 ELSE 2 END,
         wake_at = NULL, waiting_for = NULL, awaits_children = false
     WHERE r.workflow_id = ANY (ARRAY(SELECT picked.workflow_id FROM picked))
     RETURNING r.workflow_id, r.name, r.queue, r.epoch, r.mailbox, r.cancel_requested

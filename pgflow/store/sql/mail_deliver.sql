@@ -32,6 +32,8 @@ locked AS MATERIALIZED (
     SELECT r.workflow_id, r.mailbox
     FROM {schema}.runs AS r
     WHERE r.workflow_id = ANY ((SELECT ids FROM receivers)::uuid[])
+      -- One whose numbers have come to an end is left like one that is locked: it must not stop all deliveries.
+      AND r.mailbox < 9e18::bigint
     ORDER BY r.workflow_id
     FOR NO KEY UPDATE SKIP LOCKED
 ),
