@@ -257,7 +257,6 @@ class LoopAdvancer:
             moved = await transaction.execute(text("loops_move"), prepare=True)
             await self._line.reached("loops.after_move")
             await transaction.execute(text("loops_trim"), prepare=True)
-            await transaction.execute(text("loops_signals"), prepare=True)
             await self._line.reached("loops.after_trim")
             await transaction.execute(text("loops_fence"), fence, prepare=True)
             await self._line.reached("loops.before_commit")

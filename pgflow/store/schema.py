@@ -374,6 +374,16 @@ def make_metadata(schema: str | None = None) -> MetaData:
         comment="What is asked of workflows but for signals: inserted without a lock on them, removed when delivered.",
     )
     Table(
+        "chores",
+        metadata,
+        _column("name", Text(), "signals: remove those that were taken or dropped some time ago.", key=True),
+        _column("holder", UUID(), "Who does it, or did it last: a number that a worker draws at its start."),
+        _column("held_until", _TIME, "Until when nobody else does it; null: anybody may."),
+        _column("next_at", _TIME, "When it is due.", null=False, default="now()"),
+        _column("place", BigInteger(), "How far it has got.", null=False, default="0"),
+        comment="What one worker at a time does for all, by a lease on the database's clock.",
+    )
+    Table(
         "messages",
         metadata,
         Column(

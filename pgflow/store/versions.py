@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """The version of the schema that this code was written for; each migration that changes something adds one."""
 
-NEEDS = 6
+NEEDS = 8
 """The oldest version of the schema that this code can work on."""

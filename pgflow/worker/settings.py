@@ -27,6 +27,7 @@ class Settings:
         grace: how long running activities may go on after a stop.
         poll: the longest pause between two looks for work that no hint announced.
         recovery: the pause between two looks for dead workers.
+        signal_keep: how long a signal is kept after it was taken, or dropped.
         limits: bounds of one workflow.
         max_backlog: rows waiting for their commit at which no more activities begin.
 
@@ -44,6 +45,7 @@ class Settings:
     grace: float = 10.0
     poll: float = 1.0
     recovery: float = 0.5
+    signal_keep: float = 86_400.0
     limits: Limits = field(default_factory=Limits)
     max_backlog: int = 20_000
 
@@ -56,7 +58,7 @@ class Settings:
                 raise ValueError(f"{name}={value!r}: expected a whole number, at least 1")
         if not isinstance(self.cached, int) or isinstance(self.cached, bool) or self.cached < 0:
             raise ValueError(f"cached={self.cached!r}: expected a whole number, at least 0")
-        bounds = (("lease", 1.0, LONGEST_LEASE), ("poll", 0.01, LONGEST), ("recovery", 0.05, LONGEST), ("grace", 0.0, LONGEST))
+        bounds = (("lease", 1.0, LONGEST_LEASE), ("poll", 0.01, LONGEST), ("recovery", 0.05, LONGEST), ("grace", 0.0, LONGEST), ("signal_keep", 0.0, LONGEST))
         for name, least, most in bounds:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not value >= least:

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, Self
 from uuid import UUID
@@ -21,9 +22,10 @@ from pgflow.execution.arguments import refuse
 from pgflow.execution.host import Limits
 from pgflow.retry import seconds
 from pgflow.store.compatibility import check_async
-from pgflow.store.connections import Database, Line
+from pgflow.store.connections import Database, Line, tell_of_death
 from pgflow.store.hints import Listener, Notifier
 from pgflow.store.leases import BETWEEN_LOOKS, Lease, Recovery
+from pgflow.store.sweeping import Sweeper
 from pgflow.version import VERSION
 from pgflow.worker.settings import Settings
 from pgflow.worker.tenure import Tenure
@@ -53,6 +55,8 @@ class Worker:
         payload_limit: the largest payload in bytes of JSON.
         max_active_rows: active history rows at which a workflow is stopped with an error.
         strict: whether to fail a workflow whose code, on replay, calls a step with other arguments than the recorded ones.
+        signal_keep: seconds (or a timedelta) that a signal is kept after it was taken, or dropped, so that one sent again under the same id is
+            known; workers remove it after that, whether its workflow lives or not.
 
     Raises:
         ValueError: a setting out of its range, two workflows of one name.
@@ -81,6 +85,7 @@ class Worker:
         payload_limit: int = 1 << 20,
         max_active_rows: int = 100_000,
         strict: bool = False,
+        signal_keep: timedelta | float = 86_400.0,
     ) -> None:
         self._registry = Registry(workflows)
         if not self._registry.names:
@@ -101,6 +106,7 @@ class Worker:
                 max_rows=max_active_rows,
                 other_arguments=refuse if strict else None,
             ),
+            signal_keep=seconds(signal_keep, "signal_keep"),
         )
         warm_up()
         self._database = Database(dsn, schema, self._settings.lease)
@@ -160,6 +166,8 @@ class Worker:
         listener.start()
         watchdog = Watchdog(self._describe, self._interrupt, lambda: self.when_hopeless())
         watchdog.start()
+        sweeper = asyncio.get_running_loop().create_task(Sweeper(database, self._settings.signal_keep).run(), name="pgflow sweeper")
+        sweeper.add_done_callback(partial(tell_of_death, then=self._fail))
         try:
             while not self._stopping:
                 await self._tenure_of(notifier, recovery)
@@ -167,6 +175,8 @@ class Worker:
                 raise self._failure
         finally:
             watchdog.stop()
+            sweeper.cancel()
+            await asyncio.wait([sweeper])
             await recovery.drop()
             await listener.close()
             await notifier.close()
@@ -181,9 +191,8 @@ class Worker:
             loop.call_soon_threadsafe(self._lost, lost, reason)
 
         def note_death(error: BaseException) -> None:
-            self._failure, self._stopping = error, True
             lost.set()
-            self._ended.set()
+            self._fail(error)
 
         lease = await self._register(note_loss)
         if lease is None:
@@ -249,6 +258,11 @@ class Worker:
             if self._stopping:
                 return None
             pause = min(pause * 2, 5.0)
+
+    def _fail(self, error: BaseException) -> None:
+        """A part of this worker that should never end has ended by an error of its own: stop."""
+        self._failure, self._stopping = error, True
+        self._ended.set()
 
     def _lost(self, lost: asyncio.Event, reason: str) -> None:
         log.error("the lease is lost, everything in memory is dropped: %s", reason)

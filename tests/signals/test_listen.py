@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -254,37 +253,6 @@ def test_the_sync_client_signals(dsn: str) -> None:
         assert client.signal(Approved("eva"), to=uuid4(), missing_ok=True) is None
 
 
-
-
-async def test_consumed_signals_go_with_the_turns_after_a_day(dsn: str) -> None:
-    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=WORKFLOWS):
-        handle = await client.dispatch(collect)
-        for value in range(4):
-            await client.signal(Reading(value=value), to=handle.id)
-        await status(client, handle, "sleeping")
-        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-
-            async def left() -> list[tuple[int]]:
-                cursor = await connection.execute("SELECT (body->>'value')::int FROM pgflow.signals ORDER BY arrival")
-                return await cursor.fetchall()
-
-            async def taken() -> bool:
-                cursor = await connection.execute("SELECT count(*) FROM pgflow.signals WHERE consumed_at IS NOT NULL")
-                return await cursor.fetchone() == (4,)
-
-            await until(taken)
-            await connection.execute(
-                "UPDATE pgflow.signals SET consumed_at = consumed_at - interval '25 hours' WHERE (body->>'value')::int < 2"
-            )
-            for value in range(4, 7):
-                await client.signal(Reading(value=value), to=handle.id)
-            await until(lambda: _equals(left, [(2,), (3,), (4,), (5,), (6,)]))
-        await client.signal(Stop(), to=handle.id)
-        assert await handle.output(timeout=20) == list(range(7))
-
-
-async def _equals(ask: Callable[[], Awaitable[object]], wanted: object) -> bool:
-    return await ask() == wanted
 
 
 async def test_no_signal_overtakes_an_earlier_one_whose_receiver_was_locked(dsn: str) -> None:

@@ -1,0 +1,31 @@
+-- Removes the signals of some pages that were taken, or dropped, long enough ago, and keeps the lease of whoever does it: no row comes back
+-- when that is lost. What somebody else has locked is left for the next time.
+-- A moment after it was sent a signal stays in any case: whoever did not get the answer may be about to send it again.
+-- So does what a workflow sent that may not have recorded it yet, and would send it again: one that somebody runs, or that waits to be run; a failed one
+-- may be retried. One that has slept since has recorded it. Of those that run and never sleep, a worker that has had its time to replay them is
+-- trusted after a day.
+WITH held AS (
+    UPDATE {schema}.chores AS c SET place = %(until)s::bigint, held_until = now() + make_interval(secs => %(lease)s::float8)
+    WHERE c.name = 'signals' AND c.holder = %(holder)s::uuid AND c.held_until > now()
+    RETURNING c.place
+),
+old AS MATERIALIZED (
+    SELECT s.ctid AS at
+    FROM {schema}.signals AS s
+    WHERE s.ctid >= %(first)s::tid AND s.ctid < %(behind)s::tid
+      AND coalesce(s.consumed_at, s.dropped_at) <= now() - make_interval(secs => %(keep)s::float8)
+      AND s.created_at <= now() - make_interval(secs => %(moment)s::float8)
+      AND (s.problem IS NULL OR NOT EXISTS (SELECT FROM {schema}.runs AS r WHERE r.workflow_id = s.workflow_id))
+      AND (s.sender_id IS NULL OR NOT EXISTS (
+          SELECT FROM {schema}.runs AS r
+          LEFT JOIN {schema}.workers AS k ON k.id = r.worker_id
+          WHERE r.workflow_id = s.sender_id AND r.status IN ('pending', 'running', 'failed')
+            AND NOT coalesce(
+                r.status = 'running' AND s.created_at < now() - interval '1 day' AND k.expires_at > now()
+                AND k.started_at < now() - interval '1 hour', false)))
+    FOR UPDATE OF s SKIP LOCKED
+),
+gone AS (
+    DELETE FROM {schema}.signals AS s WHERE s.ctid = ANY (ARRAY(SELECT old.at FROM old)) RETURNING s.id
+)
+SELECT held.place, (SELECT count(*)::int FROM gone) FROM held
