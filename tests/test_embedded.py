@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,11 +117,14 @@ def test_as_root_the_server_runs_unprivileged_and_refuses_what_it_cannot_reach(t
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming an ordinary user takes root")
-def test_an_ordinary_user_just_runs_it() -> None:
+def test_an_ordinary_user_just_runs_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever this checkout is: what that user executes stands where everybody can read it."""
     import pwd
 
-    from pgflow.embedded import binaries
+    from pgflow.embedded import binaries, server
 
+    monkeypatch.setattr(server, "GUARD", Path(shutil.copy(server.GUARD, place / "guard.py")))
+    server.GUARD.chmod(0o644)
     user, programs = pwd.getpwnam("nobody"), binaries.reachable(binaries.find())
     python = next((path for path in ("/usr/bin/python3", sys.executable) if Path(path).exists()), sys.executable)
     read, write = os.pipe()
@@ -129,6 +133,7 @@ def test_an_ordinary_user_just_runs_it() -> None:
         # What this process has imported is usable without the right to read it again; its interpreter may not be.
         status = 1
         try:
+            os.chdir("/")
             os.setgroups([])
             os.setgid(user.pw_gid)
             os.setuid(user.pw_uid)

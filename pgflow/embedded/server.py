@@ -25,6 +25,9 @@ _DEFAULTS = {
     "log_min_messages": "warning",
     "logging_collector": "off",
 }
+GUARD = Path(__file__).with_name("guard.py")
+"""The program that keeps the server: whoever runs it has to be able to read it."""
+
 _LOOK = 0.01
 """Seconds between two looks at a starting server."""
 
@@ -157,9 +160,8 @@ class Postgres:
         settings = {**self._settings, "unix_socket_directories": str(socket)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         identity = [str(user.pw_uid), str(user.pw_gid)] if user is not None else ["-1", "-1"]
-        guard = Path(__file__).with_name("guard.py")
         self._guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(guard), *identity, str(log), str(programs / "postgres"), "-D", str(data), *options],
+            [sys.executable, "-I", "-S", str(GUARD), *identity, str(log), str(programs / "postgres"), "-D", str(data), *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[self._lock.fileno()],
