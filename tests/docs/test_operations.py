@@ -34,8 +34,10 @@ def test_the_table_of_settings_is_complete() -> None:
         if default.startswith("as "):
             assert parameters[name].default is None
         else:
-            values = [parameters[name].default] + ([options[option].default] if option else [])
-            assert {str(value[0] if isinstance(value, tuple) else value).removesuffix(".0") for value in values} == {default.strip("`")}
+            values = [parameters[name].default] + ([options[option].default] if option and not options[option].is_flag else [])
+            words = {False: "off", True: "on"}
+            shown = [words[value] if isinstance(value, bool) else value[0] if isinstance(value, tuple) else value for value in values]
+            assert {str(value).removesuffix(".0") for value in shown} == {default.strip("`")}
 
 
 @pytest.fixture
