@@ -25,6 +25,7 @@ from pgflow import faults, forking
 from pgflow.errors import LeaseLost
 from pgflow.store import encodings, pooling, settings
 from pgflow.store.adapting import CAREFUL, OwnAsyncCursor, OwnCursor
+from pgflow.store.replication import OwnAsyncConnection, OwnConnection, believe
 
 AsyncConnection = psycopg.AsyncConnection[TupleRow]
 Connection = psycopg.Connection[TupleRow]
@@ -156,7 +157,8 @@ class Database:
             PgflowError: There is a pooler in between, and a setting of the role with which the engine cannot work.
         """
         context = None if plain else CAREFUL
-        connection = await psycopg.AsyncConnection.connect(self._conninfo(purpose), autocommit=True, context=context)
+        connection = await OwnAsyncConnection.connect(self._conninfo(purpose), autocommit=True, context=context)
+        connection.steadfast = not plain
         forking.watch_socket(connection)
         try:
             made = self._settings(connection, plain)
@@ -173,7 +175,7 @@ class Database:
     def connect_blocking(self, purpose: str, *, plain: bool = False) -> Connection:
         """As `connect`, a synchronous connection, for a thread of its own."""
         context = None if plain else CAREFUL
-        connection = psycopg.Connection.connect(self._conninfo(purpose), autocommit=True, context=context)
+        connection = OwnConnection.connect(self._conninfo(purpose), autocommit=True, context=context)
         forking.watch_socket(connection)
         try:
             pooling.begin_blocking(connection, self._settings(connection, plain))
@@ -342,6 +344,7 @@ class Line:
                 await connection.execute(*pooling.opening(connection, self.database.statement_timeout), prepare=True)
                 yield connection
                 await connection.execute(b"COMMIT")
+            believe(connection)
         except psycopg.Error:
             if not connection.closed:
                 await connection.rollback()

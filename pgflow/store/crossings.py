@@ -33,6 +33,7 @@ from pgflow.execution.ports import Crossing, Inquiry
 from pgflow.store import dispatching, signalling
 from pgflow.store.connections import Database, Line, is_lost, tell_of_death
 from pgflow.store.fencing import Fence, fence_of
+from pgflow.store.flush import flush, rows_of
 from pgflow.store.inquiries import Inquiries
 from pgflow.store.retrying import is_meeting, is_refusal
 
@@ -373,8 +374,8 @@ class Crossings:
 
 async def _rows(line: Line, text: bytes, parameters: dict[str, Any]) -> Sequence[tuple[Any, ...]]:
     connection = await line.get()
-    cursor = await connection.execute(text, {**parameters, "worker": line.under}, prepare=True)
-    return await cursor.fetchall()
+    (answer,) = await flush(connection, (text, {**parameters, "worker": line.under}))
+    return rows_of(answer)
 
 
 def _started(rows: Sequence[tuple[Any, ...]], commands: list[Dispatch]) -> Answers:

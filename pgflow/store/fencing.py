@@ -32,6 +32,7 @@ from pgflow.errors import LeaseLost
 from pgflow.store import pooling
 from pgflow.store.connections import AsyncConnection, Database, Fencing, Line
 from pgflow.store.incarnation import Incarnation, read_incarnation
+from pgflow.store.replication import believe
 
 _log = logging.getLogger("pgflow.store")
 
@@ -289,6 +290,7 @@ class MovingFence(Fence):
                 text("fence_move"), {**ids, "number": number, "kept": list(kept_ids), "unknown": unknown}
             )
             await faults.reach("fence.before_commit")
+        believe(connection)
         return kept, len(unknown)
 
     async def _owned(self, connection: AsyncConnection, ids: dict[str, Any]) -> list[tuple[UUID, int]]:

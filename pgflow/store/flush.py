@@ -32,6 +32,7 @@ from pgflow.store import encodings, pooling
 from pgflow.store.adapting import Reader
 from pgflow.store.arrays import text_of
 from pgflow.store.connections import AsyncConnection, Connection
+from pgflow.store.replication import believe
 
 _log = logging.getLogger("pgflow.store")
 
@@ -109,6 +110,7 @@ async def flush(connection: AsyncConnection, *statements: Statement) -> list[Ans
         try:
             for transactions in flushes:
                 results += await _wait(connection, _exchange(connection.pgconn, prepared, transactions))
+            believe(connection)
         except BaseException:
             await connection.close()  # answers may be on their way that nobody waits for any more
             raise
@@ -123,6 +125,7 @@ def flush_blocking(connection: Connection, *statements: Statement) -> list[Answe
         try:
             for transactions in flushes:
                 results += connection.wait(_exchange(connection.pgconn, prepared, transactions))
+            believe(connection)
         except BaseException:
             connection.close()
             raise
@@ -168,6 +171,7 @@ async def transact(connection: AsyncConnection, timeout: int, *statements: State
                     connection, _exchange(connection.pgconn, prepared, [bound[number]], begins=first, ends=last)
                 )
                 results += answers[0]
+            believe(connection)
         except BaseException:
             await connection.close()
             raise
@@ -344,11 +348,11 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T]) -> T:
     except asyncio.CancelledError:
         if not ended.cancelled():
             raise  # the answers had come already
-        # Whoever gave it up may go on to free what it has locked: the server has to be rid of it first.
+        # Whoever gave it up may go on to free what it has locked: the server has a moment to end it. To cancel it would be sooner, but
+        # not safe: a commit that waits for a standby is reported as done then.
         ended = loop.create_future()
         try:
             with suppress(psycopg.Error, OSError):
-                await connection.cancel_safe(timeout=GIVE_UP)
                 async with asyncio.timeout(GIVE_UP):
                     await ended
         finally:

@@ -19,6 +19,7 @@ from pgflow import faults
 from pgflow.execution.ports import Arrived, Signal
 from pgflow.store.connections import Database, Line
 from pgflow.store.fencing import Fence, fence_of
+from pgflow.store.flush import flush, rows_of
 
 AT_ONCE = 1_000
 """Signals, and requests, that one statement delivers, at most."""
@@ -70,18 +71,15 @@ class Mailbox:
             connection = await self._line.get()
             await faults.reach("mailbox.before_deliver")
             looked_at = time.monotonic()
-            cursor = await connection.execute(
-                self._database.statement("mail_deliver"),
-                {
-                    "worker": self._fence.id,
-                    "after_signal": after_signal,
-                    "after_request": after_request,
-                    "passed_over": delivery.passed_over,
-                    "limit": AT_ONCE,
-                },
-                prepare=True,
-            )
-            rows = await cursor.fetchall()
+            asked = {
+                "worker": self._fence.id,
+                "after_signal": after_signal,
+                "after_request": after_request,
+                "passed_over": delivery.passed_over,
+                "limit": AT_ONCE,
+            }
+            (answer,) = await flush(connection, (self._database.statement("mail_deliver"), asked))
+            rows = rows_of(answer)
             self._add(delivery, rows, looked_at)
             signals, last_signal, requests, last_request, passed_over = rows[0][:5]
             delivery.passed_over += passed_over

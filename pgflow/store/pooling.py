@@ -8,7 +8,9 @@ name), no setting, no lock, nobody who listens. What a session of our own is giv
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -18,11 +20,14 @@ from pgflow.store.settings import KEPT, setting
 if TYPE_CHECKING:
     from pgflow.store.connections import AsyncConnection, Connection
 
+_log = logging.getLogger("pgflow.store")
+
 _shared: WeakKeyDictionary[AsyncConnection | Connection, bytes | None] = WeakKeyDictionary()
 """Connections through a pooler, and what sets the engine's settings within a transaction; None: there are none to set."""
 
 _WHOSE = (
-    b"SELECT pg_backend_pid() = %d, current_setting('default_transaction_isolation'), current_setting('default_transaction_read_only')"
+    b"SELECT pg_backend_pid() = %d, current_setting('default_transaction_isolation'), current_setting('default_transaction_read_only'), "
+    b"current_setting('synchronous_commit')"
 )
 
 _PLAIN = ("read committed", "off")
@@ -62,6 +67,8 @@ def _beginning(connection: AsyncConnection | Connection, settings: Mapping[str, 
 
 
 def _judge(connection: AsyncConnection | Connection, settings: Mapping[str, str], found: tuple[Any, ...] | None) -> None:
+    if found is not None and settings and found[3] == "off":
+        _tell_of_durability(connection.info.dbname, connection.info.user)
     if found is not None and found[0]:
         return
     connection.prepare_threshold = None  # psycopg prepares nothing then, not even where it is asked to
@@ -76,6 +83,17 @@ def _judge(connection: AsyncConnection | Connection, settings: Mapping[str, str]
         )
     lasting = {name: value for name, value in settings.items() if name not in KEPT}
     _shared[connection] = b"SELECT " + setting(lasting)
+
+
+@cache
+def _tell_of_durability(database: str, user: str) -> None:
+    """Say it once in a process."""
+    _log.warning(
+        "synchronous_commit is off for the database %s and the role %s: a crash of the server would lose workflows and results that were "
+        "acknowledged. The sessions of pgflow set it to on",
+        database,
+        user,
+    )
 
 
 def is_shared(connection: AsyncConnection | Connection) -> bool:

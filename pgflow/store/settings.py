@@ -20,6 +20,7 @@ HELD = {
     "search_path": "pg_catalog, pg_temp",
     "array_nulls": "on",
     "standard_conforming_strings": "on",
+    "synchronous_commit": "on",
     "transform_null_equals": "off",
     "gin_fuzzy_search_limit": "0",
     # How statements are planned: every one reaches its rows by an index. A plan that was made while the tables were empty would
@@ -40,6 +41,9 @@ KEPT = {
     "idle_session_timeout": "0",
 }
 """What holds besides in a session of its own; another's is refused where these would change what a transaction sees."""
+
+DURABILITY = "synchronous_commit"
+"""The setting by which an acknowledged commit may be lost in a crash: it is changed only where it is off."""
 
 TRANSACTION_TIMEOUT = 170000
 """The first server that ends transactions by their length."""
@@ -66,4 +70,11 @@ def setting(settings: Mapping[str, str], *, local: str = "true") -> bytes:
         settings: Names and values, none of them from outside.
         local: SQL that says whether they are for the transaction alone.
     """
-    return ", ".join(f"set_config('{name}', '{value}', {local})" for name, value in settings.items()).encode()
+    return ", ".join(f"set_config('{name}', {_value(name, value)}, {local})" for name, value in settings.items()).encode()
+
+
+def _value(name: str, value: str) -> str:
+    if name != DURABILITY:
+        return f"'{value}'"
+    # Stricter and laxer ways to wait for standbys are the operator's choice.
+    return f"CASE current_setting('{name}') WHEN 'off' THEN '{value}' ELSE current_setting('{name}') END"

@@ -31,6 +31,7 @@ from pgflow.store.connections import FIRST_BACKOFF, LONGEST_BACKOFF, Database, L
 from pgflow.store.fencing import Fence, fence_of
 from pgflow.store.incarnation import LOOK, Incarnation
 from pgflow.store.pooling import is_shared
+from pgflow.store.replication import believe
 from pgflow.store.sessions import AsyncSession, Session, ThreadSession, status_of
 from pgflow.store.settings import HELD, setting
 
@@ -242,11 +243,13 @@ class Transaction:
         self._active = False
         try:
             await session.end(commit=True)
+            believe(session.connection)
         except OutOfOrderTransactionNesting as error:
             raise _misused("left a block `connection.transaction()` open") from error
         except psycopg.Error as error:
             if not is_lost(error, session.connection):
                 raise
+            self._usable = False
             _log.warning("the connection broke at the commit of a transactional activity: %s", error)
             found = await self._fate(write)
             if found is None:

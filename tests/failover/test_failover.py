@@ -14,7 +14,7 @@ from tests.failover.servers import Place, Server, place
 from tests.store.scene import until
 
 STEPS = 60
-PATIENCE = 120.0
+PATIENCE = 60.0
 ROWS = "SELECT count(*) FROM pgflow.events"
 
 

@@ -147,7 +147,7 @@ async def test_whoever_stops_waiting_leaves_no_connection_with_answers_on_their_
         with pytest.raises(asyncio.CancelledError):
             await stuck
         assert connection.closed
-        assert not await at_it(), "the server has given it up as well, with all its locks"
+        assert await at_it(), "nobody cancels it: it might be a commit that waits for a standby"
 
 
 async def test_a_statement_that_the_server_has_forgotten_is_prepared_again(connection: AsyncConnection) -> None:

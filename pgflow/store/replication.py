@@ -1,0 +1,72 @@
+"""Commits that wait for a standby: nobody cancels them, and one that somebody else has cancelled is no commit yet.
+
+Where standbys are synchronous a commit waits for them. Cancelled meanwhile, the server gives the wait up and reports the commit as done, with a
+warning that it might not have been replicated: whoever believes that goes on from what a failover loses. So the engine's
+connections cancel nothing when nobody waits for their answer any more: they wait a moment, and are closed. And that warning makes
+a connection a broken one, whose last commit has an unknown fate: it is made again, and waits again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg.errors import Diagnostic
+from psycopg.rows import TupleRow
+
+_SOURCE = "SyncRepWaitForLSN"
+"""The function of the server that warns so, in whatever language."""
+
+
+def said_so(told: Diagnostic) -> bool:
+    """Whether the server warns that a commit might not have been replicated."""
+    return told.source_function == _SOURCE
+
+
+class OwnConnection(psycopg.Connection[TupleRow]):
+    """A synchronous connection of the engine's."""
+
+    unreplicated = False
+    """Whether a commit on it has been reported as done that might not have been replicated."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_notice_handler(self._heed)
+
+    def _heed(self, told: Diagnostic) -> None:
+        if said_so(told):
+            self.unreplicated = True
+
+
+class OwnAsyncConnection(psycopg.AsyncConnection[TupleRow]):
+    """An asynchronous connection of the engine's."""
+
+    unreplicated = False
+    """Whether a commit on it has been reported as done that might not have been replicated."""
+    steadfast = False
+    """Whether what it executes is the engine's own, which is never cancelled."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_notice_handler(self._heed)
+
+    def _heed(self, told: Diagnostic) -> None:
+        if said_so(told):
+            self.unreplicated = True
+
+    async def cancel_safe(self, *, timeout: float = 30.0) -> None:
+        """Cancel what is being executed, unless it is the engine's: that may be a commit, and psycopg waits a moment for it."""
+        if not self.steadfast:
+            await super().cancel_safe(timeout=timeout)
+
+
+def believe(connection: object) -> None:
+    """See whether what a connection has just told can be believed.
+
+    Raises:
+        psycopg.OperationalError: a commit might not have been replicated. Close the connection: what has come of it is not known.
+    """
+    if getattr(connection, "unreplicated", False):
+        raise psycopg.OperationalError(
+            "somebody has cancelled a commit that was waiting for a standby: it might not have been replicated, and does not count as done"
+        )
