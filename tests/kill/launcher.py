@@ -19,6 +19,7 @@ import selectors
 import signal
 import sys
 import time
+import traceback
 import uuid
 from dataclasses import dataclass
 
@@ -94,6 +95,9 @@ class Launcher:
         if pid == 0:
             try:
                 work(token, point, passing, says_ready)
+            except BaseException:
+                traceback.print_exc()
+                sys.stderr.flush()
             finally:
                 os._exit(3)
         os.close(says_ready)
