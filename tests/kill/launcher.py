@@ -23,6 +23,8 @@ import traceback
 import uuid
 from dataclasses import dataclass
 
+import psycopg
+
 import pgflow
 from pgflow import faults
 from pgflow.worker.logs import configure
@@ -51,6 +53,9 @@ POINTS = {
 
 YOUNG = 0.1
 """The share of workers that are killed while they start."""
+
+UNREACHABLE = 4
+"""The exit code of a worker that was cut off before it had begun: a supervisor would start another one."""
 
 LATEST = 4.0
 """Mean lives after which a worker is killed that has not come to the point of its death."""
@@ -197,7 +202,12 @@ async def _serve(ready: int) -> None:
     begun = asyncio.create_task(worker.ready.wait())
     await asyncio.wait([running, begun], return_when=asyncio.FIRST_COMPLETED)
     os.write(ready, b"x")
-    await running
+    try:
+        await running
+    except psycopg.OperationalError:
+        if worker.ready.is_set() or load.THROUGH not in os.environ:
+            raise
+        os._exit(UNREACHABLE)
 
 
 def tell(**what: object) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ CREATE TABLE attempts (
     key uuid NOT NULL,
     name text NOT NULL,
     attempt int NOT NULL,
-    begun_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    begun_at timestamptz NOT NULL
 );
 CREATE TABLE effects (key uuid NOT NULL, workflow_id uuid NOT NULL);
 CREATE TABLE kills (
@@ -41,7 +42,7 @@ CREATE TABLE kills (
 QUICKLY = pgflow.RetryPolicy(max_attempts=4, initial=0.02, maximum=0.1)
 AS_OFTEN_AS_IT_TAKES = pgflow.RetryPolicy(max_attempts=100, initial=0.02, maximum=0.1)
 """For activities that fail when their connection is cut."""
-_NOTE = "INSERT INTO attempts (token, workflow_id, key, name, attempt) VALUES (%s, %s, %s, %s, %s)"
+_NOTE = "INSERT INTO attempts (token, workflow_id, key, name, attempt, begun_at) VALUES (%s, %s, %s, %s, %s, to_timestamp(%s))"
 
 _ENTER = "INSERT INTO public.effects (key, workflow_id) VALUES (%s, %s)"
 
@@ -53,17 +54,19 @@ _opening = asyncio.Lock()
 async def note(ctx: pgflow.ActivityContext) -> None:
     """Write down that an attempt begins."""
     global _shared
+    begun_at = time.time()  # the server's clock is this machine's, and the way to it may be long
     async with _opening:
         if _shared is None or _shared.closed:
             _shared = await psycopg.AsyncConnection.connect(os.environ[VARIABLE], autocommit=True)
-    await _shared.execute(_NOTE, [TOKEN, ctx.workflow_id, ctx.id, ctx.name, ctx.attempt])
+    await _shared.execute(_NOTE, [TOKEN, ctx.workflow_id, ctx.id, ctx.name, ctx.attempt, begun_at])
 
 
 def note_blocking(ctx: pgflow.ActivityContext) -> None:
     """Write down, from a thread, that an attempt begins."""
+    begun_at = time.time()
     if not hasattr(_local, "connection"):
         _local.connection = psycopg.connect(os.environ[VARIABLE], autocommit=True)
-    _local.connection.execute(_NOTE, [TOKEN, ctx.workflow_id, ctx.id, ctx.name, ctx.attempt])
+    _local.connection.execute(_NOTE, [TOKEN, ctx.workflow_id, ctx.id, ctx.name, ctx.attempt, begun_at])
 
 
 @pgflow.activity
