@@ -368,17 +368,21 @@ class ActivityRunner:
         context = contextvars.copy_context()
         args, kwargs = call.activity.decode_arguments(call.input)
         call.work = self._executor.submit(
-            context.run, _without_stop_iteration, call.activity.fn, call.context, *args, **kwargs
+            context.run, _in_a_future, call.activity.fn, call.context, *args, **kwargs
         )
         return await asyncio.wrap_future(call.work)
 
 
-def _without_stop_iteration(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """What a plain function returns; no future can hold a `StopIteration`, so it is raised as a coroutine would raise it."""
+def _in_a_future(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """What a plain function returns.
+
+    No future can hold a `StopIteration`, so it is raised as a coroutine would raise it. A `GeneratorExit` out of a future would close
+    the frames that wait for it, as if the event loop were being taken apart.
+    """
     try:
         return fn(*args, **kwargs)
-    except StopIteration as error:
-        raise RuntimeError("the activity raised StopIteration") from error
+    except (StopIteration, GeneratorExit) as error:
+        raise RuntimeError(f"the activity raised {type(error).__name__}") from error
 
 
 async def awaited(code: Any, activity: Activity[Any, Any]) -> Any:
