@@ -21,6 +21,7 @@ from typing import (
     overload,
 )
 from uuid import UUID
+from weakref import WeakSet
 
 from pgflow.codec import PAYLOAD_LIMIT, decode, encode
 from pgflow.decorated import Decorated, name_for, not_a_workflow, unawaited
@@ -42,6 +43,9 @@ DEFAULT_TIMEOUT = 30.0
 """Seconds that an attempt of an activity may take unless it says otherwise."""
 
 _UNCHANGED: Any = object()
+
+_named: WeakSet[Activity[Any, Any]] = WeakSet()
+"""Activities that are in use, under all of their names."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,12 +262,15 @@ class Activity(Decorated, Generic[P, R]):
         Example:
             await ctx.activity(charge.options(timeout=5), order)
         """
-        return dataclasses.replace(
+        changed = dataclasses.replace(
             self,
             timeout=self.timeout if timeout is _UNCHANGED else _timeout(timeout),
             retry=self.retry if retry is None else _checked_retry(retry),
             name=self.name if name is None else checked_name(name, "activity"),
         )
+        if name is not None:
+            _named.add(changed)
+        return changed
 
     def encode_arguments(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int = PAYLOAD_LIMIT
@@ -377,9 +384,18 @@ def activity(
 
     def decorate(function: Callable[..., Any]) -> Activity[Any, Any]:
         chosen = name_for(function, "activity", name)
-        return Activity(function, chosen, limit, policy, transactional, is_async(function), *parameters_of(function))
+        made: Activity[Any, Any] = Activity(
+            function, chosen, limit, policy, transactional, is_async(function), *parameters_of(function)
+        )
+        _named.add(made)
+        return made
 
     return decorate if fn is None else decorate(fn)
+
+
+def activity_names() -> set[str]:
+    """The names of all activities that are in use in this process."""
+    return {found.name for found in _named}
 
 
 class _ActivityDecorator:

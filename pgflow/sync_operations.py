@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg
 
 from pgflow.sync_handle import SyncWorkflowHandle
-from pgflow.options import uuid_of
+from pgflow.options import check_queue, uuid_of
 from pgflow.requests import location_of
 from pgflow.store import operating
 from pgflow.store.client_sync import Connections, execute_on
@@ -91,11 +91,13 @@ class SyncOperations:
         Raises:
             WorkflowNotFound: there is no such workflow, or no such step in its history.
             PgflowError: the turn of a loop has been trimmed; a child was dispatched before it whose output is not recorded.
-            ValueError: `before` is no location.
+            ValueError: `before` is no location, or the queue no name.
 
         Example:
             handle = client.fork(failed.id, before="{2, 5, 1}")
         """
+        if queue is not None:
+            check_queue(queue)
         query = operating.fork(self._schema, uuid_of(id), location_of(before), uuid7(), queue)
         return SyncWorkflowHandle(cast("SyncClient", self), self._operate(query), None)
 

@@ -17,6 +17,13 @@ from pgflow.decorated import not_a_workflow, not_an_activity
 from pgflow.definitions import Activity, Workflow
 from pgflow.execution.activities import ActivityStep
 from pgflow.execution.branch import BranchStep
+from pgflow.execution.checks import (
+    check_closure,
+    check_number,
+    check_removed,
+    check_version_number,
+    named_signals,
+)
 from pgflow.execution.children import StartsChildren
 from pgflow.execution.failure import together
 from pgflow.execution.listen import ListenStep
@@ -29,7 +36,7 @@ from pgflow.execution.signalling import SignalStep
 from pgflow.execution.timers import SleepStep, TimeoutStep
 from pgflow.functions import StepContext
 from pgflow.moments import LAST, in_utc
-from pgflow.packets import message_name, signal_name
+from pgflow.packets import message_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -176,17 +183,14 @@ class WorkflowContext(StartsChildren, StepContext):
         Example:
             batch = await ctx.listen_many(Reading, limit=500, timeout=60)
         """
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise ValueError(f"ctx.listen_many(limit={limit!r}): expected a whole number, at least 1")
+        check_number(limit, "ctx.listen_many: limit", 1)
         return self._listen(types, limit, timeout)
 
     def _listen(
         self, types: tuple[type, ...], limit: int | None, timeout: timedelta | float | None
     ) -> Coroutine[Any, Any, Any]:
         method = "listen" if limit is None else "listen_many"
-        if not types:
-            raise TypeError(f"ctx.{method}(): expected at least one signal class")
-        named = {signal_name(kind, f"ctx.{method}"): kind for kind in types}
+        named = named_signals(types, method)
         wait = None if timeout is None else self._duration(timeout, method)
         return ListenStep(self._scope, self._version, named, limit, wait).run()
 
@@ -260,12 +264,9 @@ class WorkflowContext(StartsChildren, StepContext):
         Example:
             total = await ctx.loop(page, state=0)
         """
-        _check_closure(body, "loop")
-        if commit_interval < 1 or keep_iterations < 0:
-            raise ValueError(
-                f"ctx.loop: commit_interval is {commit_interval} and keep_iterations {keep_iterations}; expected at least 1 "
-                "and at least 0"
-            )
+        check_closure(body, "loop")
+        check_number(commit_interval, "ctx.loop: commit_interval", 1)
+        check_number(keep_iterations, "ctx.loop: keep_iterations", 0)
         version = self._version
         state_type, value_type = loop_types(body)
         plan = LoopPlan(
@@ -286,7 +287,7 @@ class WorkflowContext(StartsChildren, StepContext):
         Example:
             await asyncio.gather(ctx.branch(first), ctx.branch(second))
         """
-        _check_closure(closure, "branch")
+        check_closure(closure, "branch")
         version = self._version
         name = getattr(closure, "__name__", type(closure).__name__)
         return BranchStep(
@@ -332,7 +333,7 @@ class WorkflowContext(StartsChildren, StepContext):
         """
         for step in steps:
             if not inspect.isawaitable(step):
-                _check_closure(step, "join")
+                check_closure(step, "join")
         awaitables = [step if inspect.isawaitable(step) else self.branch(step) for step in steps]
         return _join(awaitables)
 
@@ -342,6 +343,8 @@ class WorkflowContext(StartsChildren, StepContext):
         By the body's own time, whether the calendar holds its end is the same on every replay.
         """
         try:
+            if isinstance(value, bool):
+                raise TypeError("a truth value")
             duration = value if isinstance(value, timedelta) else timedelta(seconds=value)
         except (TypeError, ValueError) as error:
             raise ValueError(f"ctx.{step}({value!r}): expected a timedelta or a number of seconds") from error
@@ -361,25 +364,34 @@ class WorkflowContext(StartsChildren, StepContext):
         Example:
             await ctx.v(2).activity(fraud_check, order)
         """
-        if version < 1:
-            raise ValueError(f"ctx.v({version}): versions count from 1")
-        return WorkflowContext(self._scope, version)
+        return WorkflowContext(self._scope, check_version_number(version, "v"))
 
-    async def check_version(self, version: int) -> int:
+    def check_version(self, version: int) -> Coroutine[Any, Any, int]:
         """`version` for new history, the recorded version for old.
+
+        Raises:
+            ValueError: it is no version.
 
         Example:
             if await ctx.check_version(2) >= 2: ...
         """
-        return check_version(self._scope, version)
+        return _now(check_version, self._scope, check_version_number(version, "check_version"))
 
-    async def removed(self, kind: str, name: str = "") -> None:
+    def removed(self, kind: str, name: str = "") -> Coroutine[Any, Any, None]:
         """Stand where a step used to be.
+
+        Parameters:
+            kind: what it was, as history shows it.
+            name: its name, of kinds that have one.
+
+        Raises:
+            ValueError: there is no such kind, or its steps have names.
 
         Example:
             await ctx.removed("activity", "send_fax")
         """
-        removed(self._scope, self._version, kind, name)
+        check_removed(kind, name)
+        return _now(removed, self._scope, self._version, kind, name)
 
 
 async def _join(awaitables: list[Any]) -> list[Any]:
@@ -390,20 +402,11 @@ async def _join(awaitables: list[Any]) -> list[Any]:
     return list(results)
 
 
+async def _now(call: Callable[..., R], *args: Any) -> R:
+    """Call it when it is awaited."""
+    return call(*args)
+
+
 async def _called(closure: Callable[..., Awaitable[R]], /, *args: Any, **kwargs: Any) -> R:
     """Call what may be a plain function that returns an awaitable, within the body that it is."""
     return await closure(*args, **kwargs)
-
-
-def _check_closure(closure: Any, method: str) -> None:
-    """Refuse what is no function of a context.
-
-    Raises:
-        TypeError: so it is; what has a step of its own names it.
-    """
-    if isinstance(closure, Activity):
-        raise not_a_workflow(closure, f"ctx.{method}(...)")
-    if isinstance(closure, Workflow):
-        raise not_an_activity(closure, f"ctx.{method}(...)")
-    if not callable(closure):
-        raise TypeError(f"ctx.{method}(...): expected a function of a context, found {closure!r:.80}")

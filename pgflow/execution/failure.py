@@ -51,9 +51,13 @@ class _Abandoned(_OfRun):
         self.steps = steps
 
 
-def mark(failure: BaseException, step: Step) -> BaseException:
-    """Let a failure remember the step that it is delivered by."""
-    _remember(failure, _MARK, _Mark(step, step.scope.run.calls, ()))
+def mark(failure: BaseException, step: Step, calls: int | None = None) -> BaseException:
+    """Let a failure remember the step that it is delivered by.
+
+    Args:
+        calls: how many steps had been called when the code first heard of it, if that was before now.
+    """
+    _remember(failure, _MARK, _Mark(step, step.scope.run.calls if calls is None else calls, ()))
     return failure
 
 

@@ -21,6 +21,7 @@ from pgflow.history.events import (
 def check_version(scope: Scope, version: int) -> int:
     """`version` at the end of history, which is recorded; else what history says."""
     scope.check_usable()
+    _count(scope)
     try:
         answer, location = scope.cursor.check_version(version)
     except Exception as error:
@@ -33,6 +34,7 @@ def check_version(scope: Scope, version: int) -> int:
 def removed(scope: Scope, version: int, kind: str, name: str) -> None:
     """Pass the step that used to stand here, or record that it no longer does."""
     scope.check_usable()
+    _count(scope)
     try:
         step = scope.cursor.removed(kind, name, version)
     except Exception as error:
@@ -47,6 +49,12 @@ def removed(scope: Scope, version: int, kind: str, name: str) -> None:
         # Nobody waits for it any more, and history tells what is awaited.
         row = _mark(scope, event.location, event.version, event.kind, event.name, None)
         scope.record_mark(row._replace(status=STATUS_CANCELLED, attempts=event.attempts, error=event.error))
+
+
+def _count(scope: Scope) -> None:
+    """Code that stands at a mark goes on, as it does at a step: from a failure that it has caught, say."""
+    scope.run.calls += 1
+    scope.run.aftermath = None
 
 
 def _mark(

@@ -315,7 +315,7 @@ class Scope:
             LatentHistory(
                 f"{self.run.label}: {self.describe()} has ended{by}, but history goes on with {len(left)} more "
                 f'step{"s" if len(left) > 1 else ""}, the first {found} at {where}. Expected: the code calls every step '
-                f"that history holds. {advice} the step back, or stand `await ctx.removed(...)` in its place.",
+                f"that history holds. {advice} the step back, or stand `await ctx.removed(...)` in its place, then retry the workflow, or fork it before {where}.",
                 location=where,
                 expected=f"the end of {self.describe()}",
                 found=found,

@@ -68,11 +68,12 @@ class TimeoutStep(Step):
 
     kind = KIND_TIMEOUT
     is_container = True
-    __slots__ = ("_cancelling", "_duration", "_fired", "_open", "_task")
+    __slots__ = ("_calls", "_cancelling", "_duration", "_fired", "_open", "_task")
 
     def __init__(self, scope: Scope, version: int, duration: timedelta) -> None:
         self._duration = duration
         self._fired = False
+        self._calls: int | None = None
         self._open = False
         self._task: asyncio.Task[Any] | None = None
         self._cancelling = 0
@@ -114,7 +115,7 @@ class TimeoutStep(Step):
                 passed = TimeoutError(
                     f"{self} passed after {self._duration.total_seconds():g} s with its steps unfinished"
                 )
-                raise mark(passed, self) from error
+                raise mark(passed, self, self._calls) from error
             return
         if self.settled:
             return
@@ -170,6 +171,7 @@ class TimeoutStep(Step):
         self.settle()
         if self._open:
             self._fired = True
+            self._calls = self.scope.run.calls  # what the block calls from here on is its cleanup
             assert self._task is not None
             self._task.cancel()
         for step in covered:

@@ -162,7 +162,7 @@ class Cursor:
             f"history diverged at {where}: the code expected {expected}, history holds {found}. Nothing was written. "
             + ("It was recorded by newer code: deploy that again. Or put " if newer else "Put ")
             + "the recorded step back, stand `ctx.removed(...)` in its place, insert new steps with `ctx.v(n)`, or decide "
-            "with `ctx.check_version(n)`; then retry the workflow.",
+            f"with `ctx.check_version(n)`; then retry the workflow, or fork it before {where}.",
             location=where,
             expected=expected,
             found=found,

@@ -25,6 +25,14 @@ KIND_BRANCH = "branch"
 KIND_REMOVED = "removed"
 KIND_VERSION_CHECK = "version_check"
 
+KINDS = frozenset(
+    {
+        KIND_ACTIVITY, KIND_SLEEP, KIND_TIMEOUT, KIND_LISTEN, KIND_SIGNAL_SEND, KIND_MESSAGE_SEND, KIND_CHILD_WORKFLOW,
+        KIND_CHILD_OUTPUT, KIND_LOOP, KIND_BRANCH,
+    }
+)  # fmt: skip
+"""Kinds of steps; the others are marks in history."""
+
 STATUS_PENDING = "pending"
 STATUS_COMPLETED = "completed"
 STATUS_FAILED = "failed"

@@ -85,11 +85,24 @@ def display(location: str | Location) -> str:
 
 
 def parse_displayed(text: str) -> Location:
-    """The location that `display` shows as `text`."""
-    inside = text.strip().removeprefix("{").removesuffix("}").strip()
+    """The location that `display` shows as `text`.
+
+    Raises:
+        ValueError: it shows none so.
+    """
+    inside = text.strip()
+    if not (inside.startswith("{") and inside.endswith("}")):
+        raise ValueError(f"{text!r} is no displayed location: expected e.g. '{{2, 10.1}}'")
+    inside = inside[1:-1].strip()
     if not inside:
         return ()
-    return tuple(tuple(int(n) for n in part.strip().split(".")) for part in inside.split(","))
+    return tuple(tuple(map(_ordinate, part.strip().split("."))) for part in inside.split(","))
+
+
+def _ordinate(digits: str) -> int:
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 20):
+        raise ValueError(f"{digits!r} is no ordinate: expected a whole number")
+    return int(digits)
 
 
 def subtree(stored: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ its unit test.
 from __future__ import annotations
 
 import asyncio
+import difflib
 import inspect
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -18,11 +19,12 @@ from uuid import UUID
 
 from pgflow.codec import PAYLOAD_LIMIT, encode
 from pgflow.commands import Sending, Sent
-from pgflow.decorated import not_a_workflow
-from pgflow.definitions import Activity, Workflow
+from pgflow.decorated import not_a_workflow, not_an_activity
+from pgflow.definitions import Activity, Workflow, activity_names
 from pgflow.errors import PgflowError
 from pgflow.execution.arguments import refuse
 from pgflow.execution.attempts import ActivityCall, awaited
+from pgflow.execution.checks import check_number
 from pgflow.execution.host import Limits
 from pgflow.execution.ports import Advance, Crossing, Inquiry, Message, Outcome, Signal, Write
 from pgflow.execution.run import Run
@@ -31,6 +33,7 @@ from pgflow.execution.starting import execute
 from pgflow.history.stored import StoredHistory
 from pgflow.options import UNSET, given_options
 from pgflow.packets import signal_name
+from pgflow.tags import tags_text
 from pgflow.testing.apart import outside_of_tasks
 from pgflow.testing.memory import Memory
 from pgflow.testing.watching import told, watched
@@ -101,7 +104,8 @@ def run(
     Parameters:
         args, kwargs: the workflow's arguments.
         activities: what is called in place of activities, given as themselves or by name: functions of the same parameters,
-            the `ActivityContext` first. Activities that are not named here are executed as they are.
+            the `ActivityContext` first. Activities that are not named here are executed as they are. A fake that is not used is none
+            too many; one for a name that no activity has is an error.
         signals: what waits in the workflow's mailbox, in order; a `listen` that finds nothing there times out, if it can.
         tags: given at dispatch; those of `workflow.options(tags=...)` if not given.
         now: when it is dispatched; 2030 if not given.
@@ -109,6 +113,7 @@ def run(
         arguments: arguments of the workflow by name, where its parameters have the names of those here.
 
     Raises:
+        ValueError: a fake for a name that no activity has.
         TypeError: it is no workflow, the arguments do not fit it, something among the signals is none, a fake that cannot be called.
         PgflowError: the workflow starts another one: that needs a database.
 
@@ -140,15 +145,45 @@ def _run(
     limit: int = 100_000,
 ) -> Ran[R]:
     tags = workflow.chosen.get("tags") if tags is None else tags
-    fakes = {name.name if isinstance(name, Activity) else name: fake for name, fake in (activities or {}).items()}
-    for name, fake in fakes.items():
-        if not callable(fake):
-            raise TypeError(f'activities: expected a function in place of "{name}", found {fake!r}')
+    fakes = _fakes(activities or {})
+    check_number(limit, "limit", 1)
+    tags_text(tags)
     mailbox = [_signal(number, body) for number, body in enumerate(signals, 1)]
     memory = Memory(
         _ID, workflow.name, workflow.encode_arguments(args, kwargs), dict(tags or {}), mailbox, now
     )
     return outside_of_tasks(lambda: _Runner(workflow, memory, fakes, limit).result())
+
+
+def _fakes(activities: Fakes) -> dict[str, Callable[..., Any]]:
+    """Fakes by the names of what they replace.
+
+    Raises:
+        TypeError: one cannot be called, or stands for something that is no activity.
+        ValueError: one stands for a name that no activity has, so that the real one would be executed; or two for the same.
+    """
+    fakes: dict[str, Callable[..., Any]] = {}
+    for replaced, fake in activities.items():
+        if isinstance(replaced, Activity):
+            name = replaced.name
+        elif isinstance(replaced, str):
+            name = replaced
+            known = activity_names()
+            if name not in known:
+                close = difflib.get_close_matches(name, known, 1)
+                raise ValueError(
+                    f'activities: no activity is called "{name}"{f"; is it meant to be {close[0]!r}?" if close else ""} The real one would be '
+                    "executed. Give the activity itself, which cannot be misspelt: activities={charge: fake}, or charge.options(name=...) "
+                    "where it is called by another name."
+                )
+        else:
+            raise not_an_activity(replaced, "pgflow.testing.run(activities={...: fake})")
+        if not callable(fake):
+            raise TypeError(f'activities: expected a function in place of "{name}", found {fake!r}')
+        if name in fakes:
+            raise ValueError(f'activities: there are two fakes for "{name}"')
+        fakes[name] = fake
+    return fakes
 
 
 def _signal(number: int, body: Any) -> Signal:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pgflow.execution.host import Limits
+from pgflow.options import check_queue
 from pgflow.retry import LONGEST, seconds
 
 LONGEST_LEASE = 30 * 86_400.0
@@ -50,8 +51,10 @@ class Settings:
     max_backlog: int = 20_000
 
     def __post_init__(self) -> None:
-        if not self.queues or not all(isinstance(queue, str) and queue for queue in self.queues):
+        if not self.queues:
             raise ValueError(f"queues={self.queues!r}: expected at least one name")
+        for queue in self.queues:
+            check_queue(queue)
         for name in ("concurrency", "activities", "threads", "transactions", "max_backlog"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:

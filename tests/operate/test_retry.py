@@ -148,6 +148,84 @@ async def test_a_failure_that_was_compensated_is_refused_and_fork_is_named(dsn: 
         assert await forked.output(timeout=20) == "a"
 
 
+@pgflow.workflow
+async def compensating_in_time(ctx: pgflow.WorkflowContext) -> str:
+    """The block hears of its deadline as of a cancellation, and cleans up before the `TimeoutError` leaves it."""
+    async with ctx.timeout(0.1):
+        try:
+            await ctx.sleep(60 if "slow" in BROKEN else 0.01)
+        except asyncio.CancelledError:
+            await ctx.activity(work, "undo")
+            raise
+    return "in time"
+
+
+@pgflow.workflow
+async def compensating_by_version(ctx: pgflow.WorkflowContext) -> str:
+    try:
+        return await ctx.activity(work, "a")
+    except pgflow.ActivityFailed:
+        await ctx.check_version(2)
+        raise
+
+
+@pgflow.workflow
+async def compensating_no_more(ctx: pgflow.WorkflowContext) -> str:
+    try:
+        return await ctx.activity(work, "a")
+    except pgflow.ActivityFailed:
+        await ctx.removed("activity", "undo")
+        raise
+
+
+@pytest.mark.parametrize("workflow", [compensating_in_time, compensating_by_version, compensating_no_more])
+async def test_whatever_the_code_goes_on_with_is_a_compensation(dsn: str, workflow: Any) -> None:
+    """A retry that was taken would meet its rows, and be refused by the replay."""
+    BROKEN.update({"a", "slow"})
+    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[workflow]):
+        handle = await client.dispatch(workflow)
+        await fails(handle, "a is broken|passed after")
+        with pytest.raises(pgflow.PgflowError, match=r"had gone on from the failure of the step at \{1\}.*fork\("):
+            await client.retry(handle.id)
+        BROKEN.clear()
+        forked = await client.fork(handle.id, before="{1}")
+        assert await forked.output(timeout=20) in ("a", "in time")
+
+
+async def test_a_retry_that_the_replay_refuses_names_fork(dsn: str) -> None:
+    """What only the worker can find, since it takes the code: here another edition of it."""
+
+    @pgflow.workflow(name="compensating")
+    async def without(ctx: pgflow.WorkflowContext) -> str:
+        return await ctx.activity(work, "a")
+
+    @pgflow.workflow(name="compensating")
+    async def wrapping(ctx: pgflow.WorkflowContext) -> str:
+        try:
+            return await ctx.activity(work, "a")
+        except pgflow.ActivityFailed:
+            await ctx.activity(work, "undo")
+            raise RuntimeError("undone") from None
+
+    @pgflow.workflow(name="compensating")
+    async def otherwise(ctx: pgflow.WorkflowContext) -> str:
+        try:
+            return await ctx.activity(work, "a")
+        except pgflow.ActivityFailed:
+            await ctx.sleep(1)
+            raise
+
+    BROKEN.add("a")
+    async with pgflow.Client(dsn) as client:
+        async with pgflow.Worker(dsn, workflows=[wrapping]):
+            handle = await client.dispatch(wrapping)
+            await fails(handle, "undone")
+        for edition, said in ((otherwise, r"diverged at \{2\}.*or fork it before \{2\}"), (without, r"retry the workflow, or fork it before \{2\}|a is broken")):
+            await client.retry(handle.id)
+            async with pgflow.Worker(dsn, workflows=[edition]):
+                await fails(handle, said)
+
+
 async def test_within_a_loop(dsn: str) -> None:
     BROKEN.add("turn 5")
     async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=WORKFLOWS):

@@ -68,6 +68,45 @@ def test_fakes_by_themselves_and_by_name() -> None:
         run(checkout, 7, activities={charge: "receipt"})  # type: ignore[dict-item]
 
 
+def test_fakes_that_replace_nothing() -> None:
+    """The real activity would be executed; but not every fake has to be used."""
+
+    def fake(ctx: pgflow.ActivityContext, *args: Any) -> str:
+        return "fake"
+
+    executed: list[str] = []
+
+    @pgflow.activity
+    async def dun(ctx: pgflow.ActivityContext) -> str:
+        executed.append("dun")
+        return "real"
+
+    @pgflow.workflow
+    async def dunning(ctx: pgflow.WorkflowContext) -> str:
+        return await ctx.activity(dun.options(name="dun_again"))
+
+    with pytest.raises(ValueError, match='no activity is called "dun_agian".*The real one'):
+        run(dunning, activities={"dun_agian": fake})
+    with pytest.raises(ValueError, match="is it meant to be 'stumble'"):
+        run(dunning, activities={"stumbel": fake})
+    with pytest.raises(ValueError, match='two fakes for "dun"'):
+        run(dunning, activities={"dun": fake, dun: fake})
+    with pytest.raises(TypeError, match="@pgflow.activity, not <function.*put @pgflow.activity on the function"):
+        run(dunning, activities={fake: fake})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match=r'"checkout" is a workflow: run it as a branch'):
+        run(dunning, activities={checkout: fake})  # type: ignore[dict-item]
+    assert executed == []
+    assert run(dunning, activities={dun.options(name="dun_again"): fake, stumble: fake, "charge": fake}).output == "fake"
+    again = dun.options(name="dun_again")
+    assert run(dunning, activities={again.name: fake}).output == "fake", "known as long as it is in use"
+
+
+def test_what_else_cannot_be_given() -> None:
+    for given, said in (({"limit": 0}, "limit=0"), ({"limit": True}, "limit=True"), ({"tags": {"a": []}}, "not flat")):
+        with pytest.raises(ValueError, match=said):
+            run(checkout, 7, **given)  # type: ignore[arg-type]
+
+
 def test_a_fake_that_returns_another_type_is_noticed() -> None:
     ran = run(checkout, 7, signals=[Approved("eva")], activities={charge: lambda ctx, order: 7})
     assert ran.status == "failed"
