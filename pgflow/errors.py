@@ -15,6 +15,7 @@
            +- HistoryDiverged      the code asks for another step than history holds
            +- LatentHistory        the code has ended and history goes on
            +- NondeterminismError  the code does what a replay could not repeat
+           +- WorkerCrashed        the processes that ran the workflow died of it, again and again
            +- LeaseLost            another worker has taken the workflow over
 
 A message says what was expected, what was found, at which location, and what to do.
@@ -151,6 +152,10 @@ class LatentHistory(EngineError):
 
 class NondeterminismError(EngineError):
     """The code does what a replay could not repeat."""
+
+
+class WorkerCrashed(EngineError):
+    """The processes that ran the workflow died of it, again and again; of an activity's attempt: the process that ran it died."""
 
 
 class LeaseLost(EngineError):

@@ -39,6 +39,7 @@ log = logging.getLogger("pgflow.worker")
 @click.option("--grace", default=10.0, show_default=True, help="Seconds that running activities may go on after SIGTERM.")
 @click.option("--payload-limit", default=1 << 20, show_default=True, help="The largest payload, in bytes of JSON.")
 @click.option("--strict", is_flag=True, help="Fail workflows that call a recorded step with other arguments than it was.")
+@click.option("--max-crashes", default=5, show_default=True, help="Processes that one workflow's code may end before it fails.")
 @click.option("--signal-keep", default=86_400.0, show_default=True, help="Seconds that a signal is kept after it was taken.")
 @click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
 @click.option("--log-format", default="human", show_default=True, help="human or json.")
@@ -55,6 +56,7 @@ def worker(
     grace: float,
     payload_limit: int,
     strict: bool,
+    max_crashes: int,
     signal_keep: float,
     log_level: str,
     log_format: str,
@@ -83,6 +85,7 @@ def worker(
             grace=grace,
             payload_limit=payload_limit,
             strict=strict,
+            max_crashes=max_crashes,
             signal_keep=signal_keep,
         )
     except (ValueError, TypeError) as error:

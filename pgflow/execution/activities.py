@@ -157,6 +157,27 @@ class ActivityStep(Step):
                 return
         self._failed(error)
 
+    def may_have_run(self, at: datetime) -> bool:
+        """Whether an attempt may have been under way then: the last one had failed, and the next was due."""
+        due = self.wake_at or (self.event and self.event.wake_at)
+        return due is None or due <= at
+
+    def attempt_died(self, deaths: int, error: BaseException) -> None:
+        """So many earlier attempts, and not the one that is about to begin, have ended with their processes."""
+        self.attempts = max(self.attempts, min(self.attempts + deaths, self._activity.retry.max_attempts) - 1)
+        self.attempt_ended(None, error)
+
+    def attempt_is_last(self, error: BaseException) -> bool:
+        """Whether no attempt is left if one has ended with this error."""
+        policy = self._activity.retry
+        return self.attempts + 1 >= policy.max_attempts or not policy.retries(error)
+
+    def put_off(self, until: datetime) -> None:
+        """The attempt that is about to begin may begin only then."""
+        assert self._call is not None
+        self._end_call(self._call)
+        self.scope.run.park(self, until)
+
     def attempt_ready(self, output: str, go: Callable[[Write], None]) -> None:
         """A transactional attempt has returned: its write is next, alone, after all that comes before it.
 
@@ -196,6 +217,7 @@ class ActivityStep(Step):
                 return
             delivery.committed, delivery.at = True, at
             run.outgoing.witness = (row.location, True)
+            run.outgoing.suspected = False
             new = not self.recorded
             self.scope.recorded_alone(self)
             if changes is not None:
@@ -219,6 +241,9 @@ class ActivityStep(Step):
 
         claimed = run.claimed
         beside = None if changes is None else Beside(state=state, tags=tags)
+        if run.outgoing.suspected:
+            beside = beside or Beside()
+            beside.suspicion = "lifted"
         go(Write(claimed.run, [row], None, committed, refused, beside))
 
     def _changes(self, call: ActivityCall) -> Changes | None:

@@ -16,6 +16,7 @@ import types
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Executor, Future
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pgflow.codec import traceback_of
@@ -49,6 +50,22 @@ class Caller(Protocol):
 
     def attempt_told(self, details: str) -> None:
         """Its heartbeat has told this, as JSON. Called at most once a second."""
+        ...
+
+    def may_have_run(self, at: datetime) -> bool:
+        """Whether an attempt of the same step may have been under way then, of which nothing is recorded."""
+        ...
+
+    def attempt_died(self, deaths: int, error: BaseException) -> None:
+        """So many earlier attempts, and not the one that is about to begin, have ended with their processes."""
+        ...
+
+    def attempt_is_last(self, error: BaseException) -> bool:
+        """Whether no attempt is left if one has ended with this error."""
+        ...
+
+    def put_off(self, until: datetime) -> None:
+        """The attempt that is about to begin may begin only then."""
         ...
 
     def attempt_ready(self, output: str, go: Callable[[Write], None]) -> None:

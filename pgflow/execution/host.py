@@ -25,12 +25,14 @@ class Limits:
         warn_rows: active history rows at which a warning names `ctx.loop`.
         max_rows: active history rows at which the workflow is stopped with an error.
         other_arguments: told of steps that a replay calls with other arguments than the recorded ones; None: they are not compared.
+        crashes: deaths of processes that ran nothing but its code, without progress, after which it fails.
     """
 
     payload: int = 1 << 20
     warn_rows: int = 10_000
     max_rows: int = 100_000
     other_arguments: Callable[[Step, OtherArguments], None] | None = None
+    crashes: int = 5
 
 
 class Timer(Protocol):

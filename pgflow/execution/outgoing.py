@@ -39,7 +39,7 @@ class Outgoing:
 
     __slots__ = (
         "_active_rows", "_advances", "_beside", "_calls", "_in_flight", "_next",
-        "_outcome", "_queue", "_rows", "_run", "_unremarkable_rows", "_writing_alone", "deliveries", "kept", "witness",
+        "_outcome", "_queue", "_rows", "_run", "_unremarkable_rows", "_writing_alone", "deliveries", "kept", "suspected", "witness",
     )
 
     def __init__(self, run: Run) -> None:
@@ -58,6 +58,8 @@ class Outgoing:
         claimed = run.claimed
         self.kept = Kept(claimed.state, claimed.tags if claimed.tags_now is None else claimed.tags_now)
         """What activities keep with the workflow."""
+        self.suspected = claimed.suspicions > 0
+        """Whether the run is suspected of deaths of processes, and has made no progress since."""
         self._in_flight: deque[tuple[list[Delivery], list[Callable[[], None]]]] = deque()
         self._queue: deque[Callable[[], None]] = deque()
         self._next: Callable[[], None] | None = None
@@ -70,6 +72,11 @@ class Outgoing:
     def awaited(self) -> bool:
         """Whether a result or a call waits for what is gathered and not yet flushed."""
         return bool(self.deliveries or self._calls)
+
+    @property
+    def call_waits(self) -> bool:
+        """Whether a call waits for what is gathered, or for a write that is in flight."""
+        return bool(self._calls) or self.calls_in_flight
 
     @property
     def calls_in_flight(self) -> bool:
@@ -160,11 +167,23 @@ class Outgoing:
             beside = self._to_change()
             beside.state, beside.tags = self.kept.texts()
             self.kept.hand_over()
+        if self.suspected:
+            self._note_progress(rows)
         write = Write(run.claimed.run, rows, outcome, self._committed, self._refused, self._beside)
         self._beside = None
         self._in_flight.append((self.deliveries, self._calls))
         self._rows, self.deliveries, self._calls, self._advances = [], [], [], 0
         run.host.journal.write(write)
+
+    def count_crashes(self) -> None:
+        """Record with the next write that the deaths of processes that the run is to blame for have been counted as attempts."""
+        self._to_change().suspicion = "counted"
+
+    def _note_progress(self, rows: list[EventRow]) -> None:
+        """A step that has ended lifts what the run is suspected of; one that waits for another attempt may yet be the guilty one."""
+        if any(row.status != STATUS_PENDING for row in rows):
+            self.suspected = False
+            self._to_change().suspicion = "lifted"
 
     def write_alone(self, begin: Callable[[], None]) -> None:
         """Let another transaction write: call `begin` in its turn, and write nothing more until `written_alone`."""

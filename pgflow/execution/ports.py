@@ -10,12 +10,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from pgflow.commands import Dispatch, Sending, Standing
 from pgflow.history.events import Event
+
+CONFIRM = timedelta(seconds=1)
+"""How long after the death of a process was noticed it counts as certain: a process that lives, and has only lost its connections, has
+come back by then."""
 
 
 class EventRow(NamedTuple):
@@ -142,6 +146,8 @@ class Beside:
     cancels: int | None = None
     """The place in the order of completion at which the request to cancel is delivered, if it is, with this write; the request goes
     on to the children that are not detached."""
+    suspicion: str = ""
+    """What becomes of deaths that the run is suspected of: "lifted" by progress, "counted" as attempts, or nothing."""
     messages: list[Message] = field(default_factory=list)
     """Not for the journal: the run has them sent once this is committed."""
 
@@ -250,6 +256,12 @@ class Claimed:
     """The tags that it has now, if activities have changed them."""
     warm: bool = False
     """This worker had it last and gave it up by itself: history and input were not read again."""
+    suspicions: int = 0
+    """How many deaths of processes it is suspected of: they held it, and it has made no progress since."""
+    crashes: Sequence[int] = ()
+    """The workers among those that died while they held nothing else, and were not counted as attempts of activities."""
+    suspected_at: datetime | None = None
+    """When the last of these deaths was noticed."""
     cancellations: Sequence[int] = ()
     """Places in the order of completion at which requests to cancel were delivered."""
     run: RunKey = field(init=False)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pgflow.codec import encode_error
 from pgflow.errors import EngineError, LeaseLost
+from pgflow.execution.blame import blame
 from pgflow.execution.cancellation import deliver_cancellation, replay_cancellations
 from pgflow.execution.crossing import RunCrossings
 from pgflow.execution.ending import engine_failure, outcome_of, stuck
@@ -58,8 +59,8 @@ class Run:
     """
 
     __slots__ = (
-        "_at_once", "_cut_off", "_pumping", "_replaying", "_root", "_rounds", "_starting", "_until", "_waits", "_yielded", "advancing",
-        "aftermath", "attempts_running", "bodies", "calls", "cancel_taken_at", "cancelled", "claimed", "closed", "crossings",
+        "_at_once", "_cut_off", "_pumping", "_replaying", "_root", "_rounds", "_starting", "_until", "_waits", "_yielded",
+        "advancing", "aftermath", "attempts_running", "bodies", "calls", "cancel_taken_at", "cancelled", "claimed", "closed", "crossings",
         "fatal", "halted", "history", "host", "leaving", "limits", "loop", "mailbox", "order", "outcome", "outgoing", "pausing",
         "scheduled", "scope", "workflow",
     )
@@ -98,8 +99,7 @@ class Run:
         self._yielded: asyncio.Future[None] | None = None
         self.outcome: Outcome | None = None
         """How it leaves, once that has been handed over."""
-        self._pumping = False
-        self._replaying = False
+        self._pumping = self._replaying = False
         """Whether a pump has ended in the middle of recorded results: code that diverges later in them must have done nothing."""
         self._until = 0.0
         """When this pump lets other runs go on."""
@@ -169,7 +169,7 @@ class Run:
         waits, crossings = self._waits, self.crossings
         if self.attempts_running and not (
             self.halted or self._replaying or self._yielded is not None or self.claimed.cancel_requested
-            or waits.due_timeouts or waits.moments or waits.timer is not None or crossings.gathered or crossings.awaiting
+            or waits.due_timeouts or waits.moments or waits.timer is not None or crossings.gathered or crossings.awaiting or self.claimed.crashes
         ):  # nearly every rest: activities go on, and nothing else is to be seen to
             if self._starting:
                 starting, self._starting = self._starting, []
@@ -226,6 +226,7 @@ class Run:
         """Go on after a sleep that was spent in memory: nobody has had the workflow meanwhile."""
         claimed.input, claimed.events = self.claimed.input, self.claimed.events
         self.claimed = claimed
+        self.outgoing.suspected = claimed.suspicions > 0
         self.mailbox = Mailbox(claimed.signals)
         self.outcome = None
         self.pausing = self.halted = False
@@ -331,8 +332,10 @@ class Run:
 
     def start_attempt(self, call: ActivityCall) -> None:
         """Let an attempt begin, when the run is at rest."""
-        if self._pumping or self._replaying:
+        if self._pumping or self._replaying or self.claimed.crashes:
             self._starting.append(call)
+            if not self._pumping:
+                self.host.schedule(self)
         else:
             self.host.start_activity(call)
 
@@ -437,6 +440,8 @@ class Run:
             self.outgoing.drop()
         self._replaying = False
         starting, self._starting = self._starting, []
+        if self.claimed.crashes and (starting or not (self.loop.frozen or self.order.on_their_way or self.outgoing.call_waits)):
+            starting = blame(self, starting)
         for call in starting:
             self.host.start_activity(call)
         if self.halted:

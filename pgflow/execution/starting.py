@@ -7,6 +7,7 @@ from typing import Any
 from pgflow.codec import described
 from pgflow.definitions import Workflow
 from pgflow.errors import SerializationError
+from pgflow.execution.blame import too_many
 from pgflow.execution.context import WorkflowContext
 from pgflow.execution.host import Host
 from pgflow.execution.ports import Claimed
@@ -34,9 +35,13 @@ def execute(claimed: Claimed, workflow: Workflow[Any, Any], host: Host) -> Run:
             f"{run.label} holds rows that cannot be read: its {unread}. Were they written by SQL? Mend them, then retry it."
         )
 
+    crashed = too_many(claimed, host.limits.crashes) if claimed.crashes else None
+
     async def body(scope: Scope) -> Any:
         if unread:
             raise refusal
+        if crashed is not None:
+            scope.run.end_with(crashed)
         args, kwargs = workflow.decode_arguments(claimed.input)
         return await workflow.fn(WorkflowContext(scope), *args, **kwargs)
 

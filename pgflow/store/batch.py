@@ -65,7 +65,8 @@ class Part:
         """Whether it changes more than history: what becomes of the run, what is kept with the workflow."""
         beside = self.beside
         return self.outcome is not None or (
-            beside is not None and (beside.cancels is not None or beside.state is not None or beside.tags is not None)
+            beside is not None
+            and (beside.cancels is not None or beside.state is not None or beside.tags is not None or beside.suspicion != "")
         )
 
     def fold(self) -> None:
@@ -87,6 +88,7 @@ def _together(earlier: Beside, later: Beside) -> Beside:
         earlier.state if later.state is None else later.state,
         earlier.tags if later.tags is None else later.tags,
         earlier.cancels if later.cancels is None else later.cancels,
+        "lifted" if "lifted" in (earlier.suspicion, later.suspicion) else earlier.suspicion or later.suspicion,
     )
 
 
@@ -281,7 +283,7 @@ def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
         payloads.append(payload)
         resets.append(reset)
         forks.append(fork)
-        flags.append(("a" if awaits else "") + ("" if beside.cancels is None else f"c{beside.cancels}"))
+        flags.append(("a" if awaits else "") + ("" if beside.cancels is None else f"c{beside.cancels}") + _FLAGS[beside.suspicion])
         states.append(beside.state)
         tags.append(beside.tags)
     return {
@@ -322,6 +324,8 @@ def wary_parameters(parts: Sequence[Part]) -> dict[str, Any]:
 
 
 _NOTHING = Beside()
+
+_FLAGS = {"": "", "counted": "k", "lifted": "l"}
 
 _WORDS: dict[type, str] = {
     type(None): "kept",

@@ -75,6 +75,8 @@ class Batch:
     """When the next run of these queues and names is due, if that is known and near."""
     left: bool = False
     """Whether runs that are due were left: to the worker that had them last, for a moment, or to whoever had them locked."""
+    suspected: int = 0
+    """If runs are due that deaths of processes are suspected of: of how many the most suspected one is. `claim_suspected` takes them."""
 
 
 @dataclass(slots=True)
@@ -116,13 +118,16 @@ class Claims:
         self._levels: dict[Scope, dict[int, _Level]] = {}
         self._next_sweep = 0.0
 
-    async def warm_up(self, queues: Iterable[str], names: Iterable[str]) -> None:
+    async def warm_up(self, queues: Iterable[str], names: Iterable[str]) -> int:
         """Connect and have the server plan, before the first claim needs either: nothing is taken.
+
+        Returns:
+            Whether runs are due that deaths of processes are suspected of (`Batch.suspected`).
 
         Raises:
             psycopg.Error: The database refused; the first claim will say so again.
         """
-        await self.claim(0, queues, names)
+        return (await self.claim(0, queues, names)).suspected
 
     async def close(self) -> None:
         """Close the connection."""
@@ -196,6 +201,34 @@ class Claims:
         self._forget_freed(batch)
         return batch
 
+    async def claim_suspected(self, places: Sequence[int], queues: Iterable[str], names: Iterable[str]) -> Batch:
+        """Take due runs that deaths of processes are suspected of.
+
+        Args:
+            places: How many of those suspected once, twice, and more often, at most.
+            queues: The queues that the worker serves.
+            names: The names of the workflows that it knows.
+
+        Raises:
+            psycopg.Error: The database refused. After a lost connection what this one took is free again before the next one.
+        """
+        self._claims += 1
+        text = self._database.statement
+        connection = await self._line.get()
+        under = self._line.under
+        asked = {"worker": under, "claim": self._claims, "places": list(places), "queues": list(queues), "names": list(names)}
+        reading = _Reading(text, under, self._claims, 0, self._inputs)
+        try:
+            ((now, _),), *answers = await transact(
+                connection, self._database.statement_timeout, (text("claim_suspected"), asked), *reading.statements
+            )
+        except (psycopg.Error, asyncio.CancelledError) as error:
+            await self._drop_lost(error, connection)
+            raise
+        batch = Batch(reading.runs(answers, now, []), now, None)
+        self._forget_freed(batch)
+        return batch
+
     async def read_again(self, runs: list[Claimed]) -> None:
         """Fill in input and history of runs that were claimed as warm and are not in memory any more.
 
@@ -262,10 +295,10 @@ class Claims:
             Point("claims.before_read"),
             *mine.statements,
         )
-        (_, now, due, next_wake_at, new, *_), *taken = lines
-        claimed = mine.runs(answers, now, [_fresh(line, now) for line in taken if line[8] == 1])
+        (_, now, due, next_wake_at, new, suspected, *_), *taken = lines
+        claimed = mine.runs(answers, now, [_fresh(line, now) for line in taken if line[-8] == 1])
         left = self._remember(around, taken, due, now, limit)
-        return Batch(claimed, now, next_wake_at, left), [(around.gaps[gap - 1][0], priority) for gap, priority in new or ()]
+        return Batch(claimed, now, next_wake_at, left, suspected or 0), [(around.gaps[gap - 1][0], priority) for gap, priority in new or ()]
 
     def _remember(self, around: _Round, taken: Rows, due: int, now: datetime, limit: int) -> bool:
         """Move on the moments up to which everything is known to be taken; whether anything due was left."""
@@ -332,9 +365,12 @@ def _fresh(line: Sequence[Any], now: datetime) -> Claimed:
 
 def _read(row: Sequence[Any], now: datetime) -> Claimed:
     """A run as it was read after its claim."""
-    id, _, name, queue, epoch, input_, tags, created_at, parent_id, seed, mailbox, cancel, state, tags_now, warm, cancellations = row
+    id, _, name, queue, epoch, input_, tags, created_at, parent_id, seed, mailbox, cancel, state, tags_now, warm, cancellations, *deaths = row
     claimed = Claimed(id, name, queue, epoch, input_, tags, created_at, parent_id, seed, mailbox, cancel, now)
     claimed.state, claimed.tags_now, claimed.warm, claimed.cancellations = state, tags_now, warm, cancellations or ()
+    suspicions, crashes, claimed.suspected_at = deaths
+    if suspicions:
+        claimed.suspicions, claimed.crashes = suspicions, crashes or ()
     return claimed
 
 

@@ -33,16 +33,20 @@ LAST_LOCKS = "2s"
 RETRY = 0.1
 """Seconds between two attempts to connect again."""
 
+CLEARINGS = 10
+"""How often a worker that has come back tries to clear what was suspected of its death, at most."""
+
 
 class Heartbeat(threading.Thread):
     """Registers a worker, then extends its lease until it is stopped or the lease is lost.
 
     Args:
         database: Where the worker registers, and the lease's length.
-        row: Host, pid, version and queues of the worker, for people to read.
+        row: Host, pid, version, queues and process of the worker.
         lost: Called once, in any thread, with the reason, when the lease can no longer be trusted.
         numbers: Those of which one is the worker's in the database, once it is registered.
         doubt: Called in this thread when a new connection leads to another server, or to this one begun anew.
+        formerly: The numbers of its last registration, if that was lost.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Heartbeat(threading.Thread):
         lost: Callable[[str], None],
         numbers: Callable[[], Sequence[int]],
         doubt: Callable[[], None],
+        formerly: Sequence[int] = (),
     ) -> None:
         super().__init__(name="pgflow heartbeat", daemon=True)
         self.registered: Future[Incarnation | None] = Future()
@@ -67,6 +72,7 @@ class Heartbeat(threading.Thread):
         self._doubt = doubt
         self.incarnation: Incarnation | None = None
         """The server that the last connection led to, as far as it tells."""
+        self._formerly = formerly
         self._connection: Connection | None = None
         self._stopping = threading.Event()
         self._woken, self._waker = socket.socketpair()
@@ -115,6 +121,28 @@ class Heartbeat(threading.Thread):
             {**self._row, "number": number, "lock_key": self.lock_key, "lease": self._database.lease},
         )
         self.deadline = sent + self._database.lease
+        if self._formerly:
+            self._clear(connection, list(self._formerly))
+
+    def _clear(self, connection: Connection, formerly: list[int]) -> None:
+        """Say that the process lives: what its last registration held is handed back, and its seeming death is nobody's fault.
+
+        Rows that others have locked are tried again for a while.
+        """
+        statement = self._database.statement
+        ids = {"ids": formerly, "limit": 100_000, "gone": None, "confirm": None}
+        try:
+            with connection.transaction():
+                connection.execute(statement("lock_timeout"), {"lock_timeout": LAST_LOCKS})
+                for name in ("leases_close", "leases_free", "leases_bury"):
+                    connection.execute(statement(name), ids)
+        except psycopg.errors.LockNotAvailable as error:
+            _log.info("what worker %d held is left to the recovery: %s", formerly[0], error)
+        for _ in range(CLEARINGS):
+            found = connection.execute(statement("leases_return"), {"workers": formerly}).fetchone()
+            if found is None or not found[0]:
+                return
+            self._stopping.wait(RETRY)
 
     def _keep(self) -> str | None:
         """Beat until told to stop (None), or until the lease is lost (the reason)."""
@@ -202,7 +230,7 @@ class Heartbeat(threading.Thread):
         Its last transactions may still be under way though nobody waits for their answers: what a claim among them takes, and what
         they have locked, is handed back after them. A stranger who has locked it is not waited for.
         """
-        ids = {"ids": list(self._numbers()), "limit": 100_000}
+        ids = {"ids": list(self._numbers()), "limit": 100_000, "gone": None, "confirm": None}
         connection, statement = self._connection, self._database.statement
         if connection is None or connection.closed:
             return

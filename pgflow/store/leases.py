@@ -16,11 +16,13 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from pgflow import faults
+from pgflow.execution.ports import CONFIRM
 from pgflow.store.connections import AsyncConnection, Database, Line
 from pgflow.store.fencing import Fence, MovingFence, fence_of, fresh_number
 from pgflow.store.heartbeat import Heartbeat
@@ -38,6 +40,17 @@ FREED_AT_ONCE = 5_000
 
 SIGN_OFF = 5.0
 """Seconds that signing off may take."""
+
+
+_process = (0, uuid.UUID(int=0))
+
+
+def this_process() -> uuid.UUID:
+    """A name for this process that no other process ever has, not even one with the same pid, nor a fork of this one."""
+    global _process
+    if _process[0] != os.getpid():
+        _process = os.getpid(), uuid.uuid4()
+    return _process[1]
 
 
 class Lease:
@@ -70,6 +83,7 @@ class Lease:
         host: str | None = None,
         pid: int | None = None,
         version: str = "",
+        formerly: Sequence[int] = (),
     ) -> Lease:
         """Register a worker and begin to keep its lease of `database.lease` seconds.
 
@@ -81,6 +95,8 @@ class Lease:
             host: This machine's name, if not the default.
             pid: This process, if not the default.
             version: The code's version, for people to read.
+            formerly: The numbers of this worker's last registration, if it was lost: what it held is handed back, and nothing is
+                suspected of its seeming death.
 
         Raises:
             psycopg.OperationalError: The database cannot be reached.
@@ -90,6 +106,7 @@ class Lease:
             "pid": pid or os.getpid(),
             "version": version,
             "queues": list(queues),
+            "process": this_process(),
         }
         once = threading.Lock()
 
@@ -103,7 +120,7 @@ class Lease:
         def doubt() -> None:
             loop.call_soon_threadsafe(fence.doubt)
 
-        heartbeat = Heartbeat(database, row, lost, lambda: fence.numbers, doubt)
+        heartbeat = Heartbeat(database, row, lost, lambda: fence.numbers, doubt, formerly)
         heartbeat.start()
         fence.incarnation = await asyncio.wrap_future(heartbeat.registered)
         lease = cls(heartbeat, fence)
@@ -207,19 +224,22 @@ class Recovery:
             self._database.statement("leases_look"), asked, prepare=True
         )
         expired: dict[int, int | None] = {}
+        proven: dict[int, bool] = {}
         missing: dict[tuple[int, int], float] = {}
         for worker_id, lock_key, is_expired in await cursor.fetchall():
             if is_expired:
                 expired[worker_id] = None
+                proven[worker_id] = False
             else:
                 missing[worker_id, lock_key] = self._suspects.get((worker_id, lock_key), clock)
         dead = {key: since for key, since in missing.items() if clock - since >= BETWEEN_LOOKS}
         self._suspects = {key: since for key, since in missing.items() if key not in dead}
         self.queues = frozenset()
         expired.update(dead.keys())
-        return await self._recover(connection, expired) if expired else 0
+        proven.update((worker_id, True) for worker_id, _ in dead)
+        return await self._recover(connection, expired, proven) if expired else 0
 
-    async def _recover(self, connection: AsyncConnection, dead: dict[int, int | None]) -> int:
+    async def _recover(self, connection: AsyncConnection, dead: dict[int, int | None], proven: dict[int, bool]) -> int:
         statement = self._database.statement
         total: int = 0
         strays = {"ids": list(dead), "limit": FREED_AT_ONCE}
@@ -230,7 +250,9 @@ class Recovery:
                 mine = {row[0] for row in await locked.fetchall()}
                 known = await connection.execute(statement("leases_known"), strays)
                 mine |= set(dead) - {row[0] for row in await known.fetchall()}
-                ids = {"ids": sorted(mine), "limit": FREED_AT_ONCE}
+                found = sorted(mine)
+                ids = {"ids": found, "limit": FREED_AT_ONCE, "gone": [proven[id] for id in found], "confirm": CONFIRM}
+                await connection.execute(statement("leases_count"), ids)
                 await faults.reach("leases.before_free")
                 freed = await connection.execute(statement("leases_free"), ids)
                 ((count, queues),) = await freed.fetchall()

@@ -279,6 +279,23 @@ def make_metadata(schema: str | None = None) -> MetaData:
             "Failed after the code had gone on from the failure: it cannot be retried, only forked before this location.",
         ),
         _column("freed_key", LargeBinary(), "Failed: the unique key that it held, for its retry."),
+        _column(
+            "suspicions",
+            ARRAY(BigInteger()),
+            "Workers that died, or seemed to, while their process held this workflow, and it has recorded no progress since. "
+            "Null: none.",
+        ),
+        _column(
+            "crashes",
+            ARRAY(BigInteger()),
+            "Those of them whose process held nothing else, as far as they have not been counted as attempts of activities.",
+        ),
+        _column(
+            "presumed",
+            BigInteger(),
+            "A worker whose lease ran out while its process held nothing else: counted if another such death follows.",
+        ),
+        _column("suspected_at", _TIME, "When the last of these deaths was noticed."),
         Index(
             "runs_claimable",
             "queue",
@@ -287,6 +304,7 @@ def make_metadata(schema: str | None = None) -> MetaData:
             "wake_at",
             postgresql_where=text("status IN ('pending', 'sleeping') AND wake_at IS NOT NULL"),
         ),
+        Index("runs_suspected", "queue", "name", postgresql_where=text("suspicions IS NOT NULL")),
         Index("runs_owned", "worker_id", "claim", postgresql_where=text("status = 'running'")),
         Index(
             "runs_unique_key",
@@ -426,6 +444,8 @@ def make_metadata(schema: str | None = None) -> MetaData:
         _column(
             "expires_at", _TIME, "When its leases end unless another heartbeat comes.", null=False
         ),
+        _column("process", UUID(), "The process: several workers may be in one."),
+        _column("held", Integer(), "How many workflows its process held when it was found dead."),
         comment="One row for each worker process that is alive, or has died and not been buried yet.",
     )
     Table(

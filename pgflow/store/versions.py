@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """The version of the schema that this code was written for; each migration that changes something adds one."""
 
-NEEDS = 8
+NEEDS = 9
 """The oldest version of the schema that this code can work on."""

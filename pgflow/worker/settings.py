@@ -67,6 +67,7 @@ class Settings:
             if not isinstance(value, int | float) or not value >= least:
                 raise ValueError(f"{name}={value!r}: expected at least {least:g} seconds")
             seconds(value, name, most)
-        for name, number in (("payload_limit", self.limits.payload), ("max_active_rows", self.limits.max_rows)):
+        numbers = {"payload_limit": self.limits.payload, "max_active_rows": self.limits.max_rows, "max_crashes": self.limits.crashes}
+        for name, number in numbers.items():
             if not isinstance(number, int) or isinstance(number, bool) or number < 1:
                 raise ValueError(f"{name}={number!r}: expected a whole number, at least 1")

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from functools import partial
 from uuid import UUID
 
 import psycopg
@@ -34,7 +32,7 @@ from pgflow.execution.ports import (
 from pgflow.execution.run import Run
 from pgflow.execution.starting import execute
 from pgflow.store.claims import Claims
-from pgflow.store.connections import Database, tell_of_death
+from pgflow.store.connections import Database
 from pgflow.store.crossings import Crossings
 from pgflow.store.fencing import MovingFence
 from pgflow.store.hints import Notifier
@@ -43,6 +41,7 @@ from pgflow.store.loops import LoopAdvancer
 from pgflow.store.mailbox import Mailbox
 from pgflow.store.transactions import Transactions
 from pgflow.worker.cache import Cache
+from pgflow.worker.claiming import Claiming
 from pgflow.worker.clock import DatabaseClock
 from pgflow.worker.holding import held
 from pgflow.worker.mail import Mail
@@ -50,15 +49,6 @@ from pgflow.worker.pumping import Pump
 from pgflow.worker.settings import Settings
 
 log = logging.getLogger("pgflow.worker")
-
-MAX_CLAIM = 500
-"""Workflows that one claim takes, at most."""
-
-FULL = 0.05
-"""Seconds after which a worker that is nearly full takes even a few workflows, if more are waiting."""
-
-LEFT = timedelta(milliseconds=60)
-"""After this the worker looks again at due runs that a claim has left to the worker that had them last."""
 
 LAST_WRITES = 5.0
 """Seconds that the last writes of a stopping worker may take."""
@@ -114,6 +104,10 @@ class Tenure:
         self.crossings = Crossings(database, fence, self._started, self._sent, on_death=on_death)
         """Where runs hand over what they do to other workflows."""
         self._claims = Claims(database, fence, settings.limits.other_arguments is not None)
+        self._claiming = Claiming(
+            self._claims, registry.names, settings, self.runs, self._clock, lambda: self.journal.backlog, self._prepare, self._begin, on_death
+        )
+        self.look, self.hint = self._claiming.look, self._claiming.hint
         self._cache = Cache(settings.cached)
         self._mail = Mail(
             Mailbox(database, fence), notifier, settings.poll, self._seen, self._pausing, self._arrive, self.look, on_death
@@ -132,17 +126,10 @@ class Tenure:
             trusted_until,
             on_death,
         )
-        self._wanted = asyncio.Event()
         self._unheard = False
         """News came for a run that was not in memory yet."""
-        self._looking = False
-        self._hinted: dict[UUID, None] = {}
-        """New workflows that hints have named and no claim has looked for."""
-        self._hungry = False
-        self._due: datetime | None = None
         self._stopping = False
         self._empty = asyncio.Event()
-        self._claiming: asyncio.Task[None] | None = None
 
     # Life
 
@@ -151,21 +138,13 @@ class Tenure:
         self.loops.start()
         self.crossings.start()
         self._mail.start()
-        self._claiming = asyncio.get_running_loop().create_task(self._claim(), name="pgflow claims")
-        self._claiming.add_done_callback(partial(tell_of_death, then=self._on_death))
+        self._claiming.start()
 
-    def look(self) -> None:
-        """There may be work: claim now."""
-        self._looking = True
-        self._wanted.set()
-
-    def hint(self, id: UUID | None) -> None:
-        """There is work, one new workflow if its id is told: claim now."""
-        if id is None or len(self._hinted) >= MAX_CLAIM:
-            self.look()
-        else:
-            self._hinted[id] = None
-            self._wanted.set()
+    async def _prepare(self) -> None:
+        """Before the first claim: look at the mail."""
+        await self._mail.looked.wait()
+        if not self._stopping:
+            self.journal.start()  # not before: what the server plans for it keeps what has to come first waiting
 
     def mail(self, worker: int) -> None:
         """Something was sent to a workflow that `worker` has or had last; 0: any."""
@@ -174,7 +153,7 @@ class Tenure:
     async def hand_back(self, grace: float) -> None:
         """Claim no more, let running activities end for `grace` seconds, hand every workflow back."""
         self._stopping = True
-        await self._stop_claiming(LAST_WRITES)
+        await self._claiming.stop(LAST_WRITES)
         log.info("no more claims; %d workflows are handed back as soon as their activities end", len(self.runs))
         for run in list(self.runs.values()):
             run.stop()
@@ -199,7 +178,7 @@ class Tenure:
         self._stopping = True
         self._discard()
         await self.fence.close()
-        await self._stop_claiming(0.0)
+        await self._claiming.stop(0.0)
         self._discard()  # what the last claim brought
         await self._close()
 
@@ -219,15 +198,6 @@ class Tenure:
         await self._claims.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _stop_claiming(self, seconds: float) -> None:
-        """Let a claim that is under way come back, for so many seconds; what it takes after that goes with the lease."""
-        task, self._claiming = self._claiming, None
-        if task is not None:
-            self._wanted.set()
-            await asyncio.wait([task], timeout=seconds)
-            task.cancel()
-            await asyncio.wait([task])
-
     async def _until_empty(self, seconds: float) -> bool:
         """Wait until no run is left; whether that came true in time."""
         try:
@@ -239,103 +209,7 @@ class Tenure:
             return False
         return True
 
-    # Claiming
-
-    async def _claim(self) -> None:
-        settings = self._settings
-        names = self._registry.names
-        pause = 0.05
-        quiet = False  # whether nobody waits for this claim
-        try:
-            await self._claims.warm_up(settings.queues, names)  # while the mail is looked at
-        except psycopg.Error as error:
-            log.debug("the first claim will meet this again: %s", error)
-        await self._mail.looked.wait()
-        if not self._stopping:
-            self.journal.start()  # not before: what the server plans for it keeps what has to come first waiting
-        while not self._stopping:
-            room = settings.concurrency - len(self.runs)
-            more = False
-            next_due: datetime | None = None
-            if room > 0 and self.journal.backlog < settings.max_backlog:
-                asked = min(room, MAX_CLAIM)
-                self._hinted.clear()  # what hints have named is due and will be found
-                sweep = quiet and self._claims.sweep_is_due(busy=False) or self._claims.sweep_is_due(busy=True)
-                try:
-                    batch = await self._claims.claim(asked, settings.queues, names, sweep=sweep)
-                except psycopg.Error as error:
-                    log.warning("claiming failed and is tried again in %.2f s: %s", pause, error)
-                    self._wanted.clear()
-                    await self._wait(pause)
-                    pause = min(pause * 2, 5.0)
-                    continue
-                pause = 0.05
-                self._clock.observe(batch.now)
-                await self._begin(batch.runs)
-                more = len(batch.runs) >= asked
-                if not (more or sweep) and self._claims.sweep_is_due(busy=False):
-                    quiet = True
-                    continue
-                next_due = batch.next_wake_at
-                if batch.left and not more:
-                    next_due = _earlier(next_due, batch.now + LEFT)
-            else:
-                more = True
-            quiet = await self._rest(more, next_due)
-
-    async def _rest(self, more: bool, next_due: datetime | None) -> bool:
-        """Pause until there is reason to claim again: a hint, a deadline, room in memory, or (true) nothing but the poll."""
-        if more and self._roomy():
-            return False
-        until = time.monotonic() + (FULL if more else self._settings.poll)
-        self._hungry, self._due = more, _earlier(self._due, next_due)
-        while not self._stopping and not self._looking:
-            seconds = until - time.monotonic()
-            if self._due is not None and not more:
-                seconds = min(seconds, self._clock.seconds_until(self._due))
-            if seconds <= 0 or (more and self._roomy()):
-                break
-            self._wanted.clear()
-            if self._hinted and not more:
-                await self._claim_hinted()
-            else:
-                await self._wait(seconds)
-        unasked = not (more or self._looking) and time.monotonic() >= until
-        self._looking = self._hungry = False
-        self._due = None
-        return unasked
-
-    async def _claim_hinted(self) -> None:
-        """Take the new workflows that hints have named, as far as there is room: cheaper than to look for what is due."""
-        room = min(self._settings.concurrency - len(self.runs), MAX_CLAIM)
-        if len(self._hinted) > room or self.journal.backlog >= self._settings.max_backlog:
-            self.look()
-            return
-        hinted, self._hinted = self._hinted, {}
-        try:
-            batch = await self._claims.claim_hinted(list(hinted), self._settings.queues, self._registry.names)
-        except psycopg.Error as error:
-            log.warning("claiming what a hint has named failed, a look for all that is due follows: %s", error)
-            self.look()
-        else:
-            if batch is not None:
-                self._clock.observe(batch.now)
-                await self._begin(batch.runs)
-            if batch is None or len(batch.runs) < len(hinted):
-                # Somebody else has taken the others, or has them locked for a moment.
-                self._due = _earlier(self._due, self._clock.now() + LEFT)
-
-    def _roomy(self) -> bool:
-        """Whether a claim is worth its round trip: a tenth of the places is free."""
-        concurrency = self._settings.concurrency
-        return concurrency - len(self.runs) >= max(1, concurrency // 10)
-
-    async def _wait(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wanted.wait()
-        except TimeoutError:
-            pass
+    # What was claimed
 
     async def _begin(self, batch: list[Claimed]) -> None:
         """Execute what was claimed; go on, without a replay, with what is still in memory."""
@@ -449,20 +323,14 @@ class Tenure:
             if run.claimed.parent_id is not None:
                 self._mail.look()
         elif isinstance(outcome, Suspended):
-            self._note_due(outcome.wake_at)
+            self._claiming.note_due(outcome.wake_at)
             if run.claimed.mailbox > outcome.mailbox or run.claimed.cancel_requested:
                 self.look()  # something arrived while it went to sleep: it is pending again
         elif isinstance(outcome, Released):
             self._notifier.wake(run.claimed.queue)
         if not self.runs:
             self._empty.set()
-        if self._hungry and self._roomy():
-            self._wanted.set()
-
-    def _note_due(self, when: datetime | None) -> None:
-        if when is not None and (self._due is None or when < self._due):
-            self._due = when
-            self._wanted.set()
+        self._claiming.make_room()
 
     def _started(self, queues: Iterable[str]) -> None:
         """Children of workflows here have been started."""
@@ -483,9 +351,3 @@ class Tenure:
         self.steps += rows
         if self.journal.backlog < self._settings.max_backlog // 2:
             self._activities.resume()
-
-
-def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
-    if one is None or other is None:
-        return one or other
-    return min(one, other)

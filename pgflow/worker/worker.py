@@ -55,6 +55,7 @@ class Worker:
         payload_limit: the largest payload in bytes of JSON.
         max_active_rows: active history rows at which a workflow is stopped with an error.
         strict: whether to fail a workflow whose code, on replay, calls a step with other arguments than the recorded ones.
+        max_crashes: deaths of processes, while they ran nothing but one workflow's code and it made no progress, after which it fails.
         signal_keep: seconds (or a timedelta) that a signal is kept after it was taken, or dropped, so that one sent again under the same id is
             known; workers remove it after that, whether its workflow lives or not.
 
@@ -85,6 +86,7 @@ class Worker:
         payload_limit: int = 1 << 20,
         max_active_rows: int = 100_000,
         strict: bool = False,
+        max_crashes: int = 5,
         signal_keep: timedelta | float = 86_400.0,
     ) -> None:
         self._registry = Registry(workflows)
@@ -105,6 +107,7 @@ class Worker:
                 warn_rows=max(1, max_active_rows // 10),
                 max_rows=max_active_rows,
                 other_arguments=refuse if strict else None,
+                crashes=max_crashes,
             ),
             signal_keep=seconds(signal_keep, "signal_keep"),
         )
@@ -117,6 +120,8 @@ class Worker:
 
     def _begin(self) -> None:
         self._tenure: Tenure | None = None
+        self._formerly: tuple[int, ...] = ()
+        """The numbers of its last registration."""
         self._ended = asyncio.Event()
         self._stopping = False
         self._failure: BaseException | None = None
@@ -232,6 +237,7 @@ class Worker:
             self._tenure = None
             if not self._stopping:
                 self._ended.clear()
+            self._formerly = lease.fence.numbers
             await lease.release()
             log.info("worker %d ended after %d rows of history", lease.worker_id, tenure.steps)
 
@@ -247,6 +253,7 @@ class Worker:
                     version=VERSION,
                     queues=list(self._settings.queues),
                     on_lost=on_lost,
+                    formerly=self._formerly,
                 )
             except psycopg.OperationalError as error:
                 if not self.ready.is_set():

@@ -23,6 +23,7 @@ STATEMENTS = {
     "dispatches": ["dispatch_given", "dispatch"],
     "claim": ["claim"],
     "claim of what a hint names": ["claim_hinted"],
+    "claim of suspects": ["claim_suspected"],
     "runs claimed": ["claim_runs"],
     "history claimed": ["claim_history"],
     "delivery": ["mail_deliver"],

@@ -194,13 +194,15 @@ async def test_claims_and_recovery_pass_over_what_strangers_hold(scene: Scene, w
         claimed = {run.workflow_id for run in (await claims.claim(10, ["default"], ["flow"])).runs}
         assert claimed == {free}
         assert await recover(scene.database, worker) == 1
-        claimed = {run.workflow_id for run in (await claims.claim(10, ["default"], ["flow"])).runs}
+        claimed = {run.workflow_id for run in (await claims.claim_suspected((10, 10, 10), ["default"], ["flow"])).runs}
         assert claimed == {other}
         stranger.rollback()
         assert await recover(scene.database, worker) == 1
         claims._next_sweep = 0.0
         claimed = {run.workflow_id for run in (await claims.claim(10, ["default"], ["flow"])).runs}
-        assert claimed == {due, orphan}
+        assert claimed == {due}
+        claimed = {run.workflow_id for run in (await claims.claim_suspected((10, 10, 10), ["default"], ["flow"])).runs}
+        assert claimed == {orphan}
     stranger.close()
     assert scene.all("SELECT id FROM workers WHERE id = %s", dead) == []
 

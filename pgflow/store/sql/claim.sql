@@ -7,6 +7,8 @@
 -- The worker's own row is locked against removal: whoever recovers its runs has either seen this claim or prevents it.
 -- A run at its first epoch has never been anybody's: what its workflow holds is what it was given, whatever the snapshot's age, and
 -- comes at once. Of all others only later statements know what their last owners have left.
+-- Runs that deaths are suspected of are passed over (claim_suspected.sql takes them); whether there are any that are due is told: how often
+-- the most suspected one is.
 -- What lies ahead: when the next of the sleepers that this worker could take is due, as far as `horizon` seconds ahead (a timer of
 -- the worker's takes the place of polling for them); and priorities that it has not met, by one index probe between each two
 -- neighbours of those it knows, so that what it costs depends neither on how many runs there are nor on dead entries.
@@ -30,7 +32,7 @@ shares AS MATERIALIZED (
             FROM {schema}.runs AS r
             WHERE r.queue = levels.queue AND r.name = levels.name AND r.priority = levels.priority
               AND r.status IN ('pending', 'sleeping') AND r.wake_at IS NOT NULL
-              AND r.wake_at >= levels.since AND r.wake_at <= now()
+              AND r.wake_at >= levels.since AND r.wake_at <= now() AND r.suspicions IS NULL
             ORDER BY r.wake_at
             LIMIT %(limit)s::int
         ) AS first
@@ -48,7 +50,7 @@ picked AS MATERIALIZED (
         FROM {schema}.runs AS r
         WHERE r.queue = levels.queue AND r.name = levels.name AND r.priority = levels.priority
           AND r.status IN ('pending', 'sleeping') AND r.wake_at IS NOT NULL
-          AND r.wake_at >= levels.since AND r.wake_at <= now()
+          AND r.wake_at >= levels.since AND r.wake_at <= now() AND r.suspicions IS NULL
           AND (r.last_worker IS NULL OR r.last_worker = %(worker)s::bigint OR r.wake_at <= now() - %(patience)s::interval)
         ORDER BY r.wake_at
         LIMIT shares.share
@@ -95,11 +97,17 @@ SELECT
             LIMIT 1
         ) AS found
     ) AS new,
+    (
+        SELECT max(cardinality(r.suspicions))
+        FROM {schema}.runs AS r
+        WHERE r.suspicions IS NOT NULL AND r.queue = ANY (%(queues)s::text[]) AND r.name = ANY (%(names)s::text[])
+          AND r.status IN ('pending', 'sleeping') AND r.wake_at <= now()
+    ) AS suspected,
     NULL::uuid AS workflow_id, NULL AS name, NULL AS queue, NULL::int AS epoch, NULL::bigint AS mailbox, NULL::boolean AS cancel,
     NULL AS input, NULL::jsonb AS tags, NULL::timestamptz AS created_at, NULL::uuid AS parent_id, NULL::uuid AS seed
 UNION ALL
 SELECT
-    picked.level::int, picked.wake_at, NULL, NULL, NULL,
+    picked.level::int, picked.wake_at, NULL, NULL, NULL, NULL,
     taken.workflow_id, taken.name, taken.queue, taken.epoch, taken.mailbox, taken.cancel_requested,
     w.input::text, nullif(w.tags, '{}'), w.created_at, w.parent_id, coalesce(w.seed, w.id)
 FROM taken

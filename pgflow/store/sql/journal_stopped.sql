@@ -1,6 +1,7 @@
 -- Runs that stay: asleep, handed back, paused or failed. Left out where all have ended: it is the part that is dearest to begin.
 -- Going to sleep is decided here on the columns of the locked row: a signal, the end of a child or a request to cancel
 -- that came in meanwhile makes the run pending at once, so that no wake-up is lost.
+-- Progress (l) lifts what a run is suspected of; deaths that have been counted as attempts (k) are not counted again.
 , stopped AS (
     UPDATE {schema}.runs AS r SET
         status = CASE
@@ -25,11 +26,14 @@
         freed_key = CASE WHEN changed.outcome = 'failed' THEN r.unique_key END,
         reset = string_to_array(changed.reset, E'\x1e'),
         fork_before = changed.fork_before,
+        suspicions = CASE WHEN changed.outcome <> 'failed' AND changed.flags NOT LIKE '%%l%%' THEN r.suspicions END,
+        crashes = CASE WHEN changed.outcome <> 'failed' AND changed.flags !~ '[kl]' THEN r.crashes END,
+        presumed = CASE WHEN changed.outcome <> 'failed' AND changed.flags NOT LIKE '%%l%%' THEN r.presumed END,
         last_worker = CASE WHEN changed.outcome = 'sleeping' THEN r.worker_id END,
         worker_id = CASE WHEN changed.outcome = 'kept' THEN r.worker_id END,
         claim = CASE WHEN changed.outcome = 'kept' THEN r.claim END
     FROM changed
     WHERE r.workflow_id = changed.workflow_id AND NOT changed.ends
       AND EXISTS (SELECT FROM changed AS staying WHERE NOT staying.ends)
-      AND (changed.outcome <> 'kept' OR changed.flags LIKE '%%c%%')
+      AND (changed.outcome <> 'kept' OR changed.flags ~ '[ckl]')
 )

@@ -2,6 +2,7 @@
 UPDATE {schema}.workers SET
     heartbeat_at = now(),
     expires_at = now() + make_interval(secs => %(lease)s::double precision),
-    lock_key = %(lock_key)s::bigint
+    lock_key = %(lock_key)s::bigint,
+    held = NULL
 WHERE id = ANY(%(numbers)s::bigint[]) AND expires_at > now()
 RETURNING id

@@ -1,8 +1,9 @@
 -- A process begins to work: from here on, and until the lease expires, others leave alone what it claims. Its number is
 -- drawn by lot: the next ones in order would be given out again by a database that was restored.
-INSERT INTO {schema}.workers (id, host, pid, lock_key, version, queues, expires_at)
+INSERT INTO {schema}.workers (id, host, pid, lock_key, version, queues, process, expires_at)
 OVERRIDING SYSTEM VALUE
 VALUES (
     %(number)s::bigint, %(host)s::text, %(pid)s::int, %(lock_key)s::bigint, %(version)s::text, %(queues)s::text[],
+    %(process)s::uuid,
     now() + make_interval(secs => %(lease)s::double precision))
 RETURNING id

@@ -1,0 +1,122 @@
+"""What ends its process is found, and ends as a failure of its own; whoever shared the process completes."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+import pgflow
+from tests.store.scene import Scene
+from tests.worker import nursery as flows
+from tests.worker.nursery import nursery
+from tests.worker.processes import marks
+
+PATIENT = 100.0
+
+
+def epochs(scene: Scene, name: str) -> int:
+    """How many times more than once workflows of this name were claimed, as their worst: their runs are gone by then."""
+    return int(scene.one("SELECT coalesce(max(epoch), 0) FROM public.claimed WHERE name = %s", name))
+
+
+@pytest.fixture
+def claimed(scene: Scene) -> None:
+    """Keep the last epoch of each run, for when the run is gone."""
+    scene.do(
+        "CREATE TABLE public.claimed (id uuid PRIMARY KEY, name text, epoch int);"
+        "CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "INSERT INTO public.claimed VALUES (OLD.workflow_id, OLD.name, OLD.epoch) ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch;"
+        "RETURN OLD; END $$;"
+        "CREATE TRIGGER keep BEFORE DELETE ON runs FOR EACH ROW EXECUTE FUNCTION public.keep()"
+    )
+
+
+@pytest.mark.parametrize("kind", ["crash", "crash_in_thread", "crash_in_transaction", "tells_and_crashes"])
+async def test_each_death_is_an_attempt_of_the_activity_in_flight(scene: Scene, client: pgflow.Client, kind: str) -> None:
+    handle = await client.dispatch(flows.poison, kind, {})
+    with nursery(scene) as workers:
+        told = await handle.output(PATIENT)
+    assert told.startswith("3 attempts, WorkerCrashed: the process of worker"), told
+    assert "died while this attempt was under way" in told
+    assert len(marks(scene)) == workers.deaths == 3
+    (event,) = await client.history(handle.id)
+    assert (event.status, event.attempts) == ("failed", 3)
+
+
+async def test_an_activity_of_one_attempt_is_not_begun_again(scene: Scene, client: pgflow.Client) -> None:
+    handle = await client.dispatch(flows.poison, "crash_once", {})
+    with nursery(scene):
+        assert (await handle.output(PATIENT)).startswith("1 attempts, WorkerCrashed")
+    assert len(marks(scene)) == 1
+
+
+async def test_an_attempt_that_survives_completes(scene: Scene, client: pgflow.Client) -> None:
+    """The first death alone may be an accident: it is counted when a second follows."""
+    handle = await client.dispatch(flows.poison, "crash", {"survives": 3})
+    with nursery(scene) as workers:
+        assert await handle.output(PATIENT) == "attempt 3"
+    assert workers.deaths == 2
+
+
+@pytest.mark.usefixtures("claimed")
+async def test_neighbours_of_the_guilty_complete(scene: Scene, client: pgflow.Client) -> None:
+    """Their activities need longer than the guilty ones leave them: together they would never come to an end."""
+    guilty = 2
+    poisons = [await client.dispatch(flows.poison, "crash", {"after": 0.1}) for _ in range(guilty)]
+    innocents = await client.dispatch_many(flows.innocent, [{"seconds": 0.5}] * 30)
+    with nursery(scene) as workers:
+        for handle in poisons:
+            assert (await handle.output(PATIENT)).startswith("3 attempts, WorkerCrashed")
+        assert [await handle.output(PATIENT) for handle in innocents] == [1] * 30
+    assert workers.deaths <= 3 * guilty + 3
+    assert epochs(scene, "innocent") <= 3 * guilty + 4
+
+
+async def test_two_processes_and_work_that_keeps_coming(scene: Scene, client: pgflow.Client) -> None:
+    """Nobody is ever idle: the guilty one is taken all the same, and alone."""
+    guilty = await client.dispatch(flows.poison, "crash", {"after": 0.3})
+    with nursery(scene, 2) as workers:
+        for _ in range(400):
+            handles = await client.dispatch_many(flows.innocent, [{"seconds": 0.3}] * 10)
+            assert [await handle.output(PATIENT) for handle in handles] == [1] * 10
+            if (await guilty.info()).status == "completed":
+                break
+        assert (await guilty.output(PATIENT)).startswith("3 attempts, WorkerCrashed")
+    assert workers.deaths <= 9
+
+
+async def test_a_guilty_child_fails_and_its_parent_goes_on(scene: Scene, client: pgflow.Client) -> None:
+    handle = await client.dispatch(flows.family)
+    with nursery(scene):
+        assert (await handle.output(PATIENT)).startswith("child: 3 attempts, WorkerCrashed")
+
+
+async def test_what_has_ended_beside_the_guilty_activity_is_kept(scene: Scene, client: pgflow.Client) -> None:
+    handle = await client.dispatch(flows.gathers)
+    with nursery(scene):
+        assert await handle.output(PATIENT) == ["int", "ActivityFailed"]
+    assert [(e.name, e.attempts) for e in await client.history(handle.id)] == [("work", 1), ("crash", 3)]
+
+
+async def test_code_that_ends_its_process_fails_its_workflow(scene: Scene, client: pgflow.Client, tmp_path: Path) -> None:
+    handle = await client.dispatch(flows.crashing_code)
+    with nursery(scene, max_crashes=3) as workers:
+        with pytest.raises(pgflow.WorkflowFailed, match="WorkerCrashed: .*died 3 times") as caught:
+            await handle.output(PATIENT)
+        assert caught.value.error_type == "WorkerCrashed"
+        assert workers.deaths == 3
+        # A retry begins the count anew.
+        await client.retry(handle.id)
+        with pytest.raises(pgflow.WorkflowFailed, match="died 3 times"):
+            await handle.output(PATIENT)
+        assert workers.deaths == 6
+        (tmp_path / "mended").touch()
+        await client.retry(handle.id)
+        assert await handle.output(PATIENT) == "mended"
+
+
+def test_the_error_can_be_pickled() -> None:
+    error = pickle.loads(pickle.dumps(pgflow.WorkerCrashed("gone")))
+    assert isinstance(error, pgflow.PgflowError) and str(error) == "gone"
