@@ -12,7 +12,7 @@ import secrets
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -139,6 +139,25 @@ class Pooler:
         session = await Session.open(self._server)
         self.sessions.append(session)
         self.idle.put_nowait(session)
+
+    def redirect(self, dsn: str, between: Callable[[], None]) -> None:
+        """Go on with another server, when no transaction is under way. No client hears of it.
+
+        Parameters:
+            between: what happens when the sessions with the one have ended, and before those with the other are opened.
+        """
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(self._redirect(dsn, between), self._loop).result(120)
+
+    async def _redirect(self, dsn: str, between: Callable[[], None]) -> None:
+        for session in [await self.idle.get() for _ in range(self._number)]:
+            self.sessions.remove(session)
+            session.writer.close()
+            session.connection.close()
+        await asyncio.to_thread(between)
+        self._server = dsn
+        for _ in range(self._number):
+            await self._open()
 
     async def replace(self, session: Session) -> None:
         """End a session that is in the middle of something."""

@@ -372,7 +372,7 @@ def is_locked_out(error: BaseException) -> bool:
 
 def is_lost(error: BaseException, connection: AsyncConnection | Connection) -> bool:
     """Whether `error` means that the connection broke, so that the fate of what was sent is unknown."""
-    return connection.closed or (
+    return connection.closed or pooling.is_elsewhere(error) or (
         isinstance(error, psycopg.OperationalError) and error.sqlstate is None
     )
 

@@ -76,6 +76,8 @@ class Fence(Fencing):
         """What to write under."""
         self.former: set[int] = set()
         """Numbers that it had before."""
+        self.incarnation: Incarnation | None = None
+        """The server that it is registered at, as far as that can be told."""
         self.in_doubt = False
         """Whether something that was sent may still take effect, or memory be ahead of the database: nothing is to be begun."""
         self._done: dict[str, tuple[UUID, float]] = {}
@@ -148,8 +150,6 @@ class MovingFence(Fence):
         self.numbers: tuple[int, ...] = (worker_id,)
         """Numbers of which one is in the database: more than one while it is not known whether a move has been committed. Read by
         the thread of the heartbeat."""
-        self.incarnation: Incarnation | None = None
-        """The server that it is registered at, as far as that can be told."""
         self.held: Callable[[], Sequence[Held]] = list
         """The runs in memory."""
         self.moved: Callable[[Collection[tuple[UUID, int]], int], None] = lambda kept, freed: None
@@ -196,6 +196,8 @@ class MovingFence(Fence):
                 self._check()
                 if under == self.id or self.in_doubt or not (found is None or self.knows(found)):
                     await self._move(connection, found)
+        if found is not None and pooling.is_shared(connection):
+            pooling.pin(connection, found.timeline, found.started)
 
     def doubt(self) -> None:
         """A connection leads to another server, or to this one begun anew: see what it has. Called on the worker's event loop."""

@@ -14,6 +14,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import psycopg
+
 from pgflow.errors import PgflowError
 from pgflow.store.settings import KEPT, setting
 
@@ -29,6 +31,9 @@ _WHOSE = (
     b"SELECT pg_backend_pid() = %d, current_setting('default_transaction_isolation'), current_setting('default_transaction_read_only'), "
     b"current_setting('synchronous_commit')"
 )
+
+_ELSEWHERE = "pgflow.another_server"
+"""A setting that there is not: to ask for it is an error."""
 
 _PLAIN = ("read committed", "off")
 """How a transaction begins that nobody has said anything of."""
@@ -94,6 +99,32 @@ def _tell_of_durability(database: str, user: str) -> None:
         database,
         user,
     )
+
+
+def pin(connection: AsyncConnection | Connection, timeline: str, started: str) -> None:
+    """Let transactions on this connection be executed by this server alone: behind a pooler nobody hears that another has taken over.
+
+    Args:
+        connection: One through a pooler.
+        timeline: That of the server's log.
+        started: When it started.
+    """
+    opening = _shared[connection]
+    if opening is not None:
+        _shared[connection] = opening + b", " + elsewhere(timeline, started)
+
+
+def elsewhere(timeline: str, started: str) -> bytes:
+    """The item of a SELECT that fails on any other server than this one, and on this one after a restart."""
+    return (
+        f"CASE WHEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) = '{timeline}' "
+        f"AND pg_postmaster_start_time()::text = '{started}' THEN '' ELSE current_setting('{_ELSEWHERE}') END"
+    ).encode()
+
+
+def is_elsewhere(error: BaseException) -> bool:
+    """Whether a transaction was to be executed by another server than the one that is known."""
+    return isinstance(error, psycopg.errors.UndefinedObject) and _ELSEWHERE in str(error)
 
 
 def is_shared(connection: AsyncConnection | Connection) -> bool:

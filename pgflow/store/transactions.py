@@ -30,7 +30,7 @@ from pgflow.store.batch import SEPARATOR, parts_of
 from pgflow.store.connections import FIRST_BACKOFF, LONGEST_BACKOFF, Database, Line, is_lost
 from pgflow.store.fencing import Fence, fence_of
 from pgflow.store.incarnation import LOOK, Incarnation
-from pgflow.store.pooling import is_shared
+from pgflow.store.pooling import elsewhere, is_shared
 from pgflow.store.replication import believe
 from pgflow.store.sessions import AsyncSession, Session, ThreadSession, status_of
 from pgflow.store.settings import HELD, setting
@@ -224,6 +224,9 @@ class Transaction:
         self._check_status()
         wait = {"wait": f"{database.statement_timeout}ms"}
         check = database.statement("transaction_check").replace(b"{settings}", setting(HELD))
+        known = self._pool.fence.incarnation
+        if known is not None and is_shared(session.connection):
+            check = check.rstrip() + b", " + elsewhere(known.timeline, known.started)
         (left,) = await session.execute(check, wait)
         self._check_settings(left[:5])
         await faults.reach("transactions.before_fence")
@@ -235,6 +238,7 @@ class Transaction:
                 break
             if fence.refused(worker):
                 raise lost(write.run)
+        await faults.reach("transactions.fenced")
         statement, parameters = append(database.schema, str(worker), parts_of([write]), begun_before=True)
         ((at, fenced, *_),) = await session.execute(statement, parameters)
         if not fenced:

@@ -11,6 +11,7 @@ import pytest
 
 import pgflow
 from tests.failover.servers import Place, Server, place
+from tests.pooler import pooler
 from tests.store.scene import until
 
 STEPS = 60
@@ -132,6 +133,33 @@ async def test_failover(servers: Place, synchronous: bool) -> None:
         assert again[: len(range(again[0], STEPS))] == list(range(again[0], STEPS))
         assert again[0] == (40 if synchronous else 20), "what was acknowledged and is there does not run again"
         assert standby.all("SELECT count(*) FROM pgflow.workers") == [0]
+
+
+async def test_failover_behind_a_pooler(servers: Place) -> None:
+    """No connection breaks, and nobody hears of it: the next transaction is refused by the other server."""
+    with servers.server("pooled") as primary, servers.standby(primary) as standby:
+        await come_true(follows(primary), "replication")
+        with pooler(primary.dsn) as between:
+            async with pgflow.Client(between.dsn) as client, pgflow.Worker(between.dsn, workflows=[counting], lease=120):
+                handle = await client.dispatch(counting)
+                gate.open(20)
+                await come_true(lambda: standby.all(ROWS) == [20], "rows on the standby")
+                await come_true(follows(primary), "the claim")
+                standby.do("ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()")
+                await come_true(lambda: not standby.all("SELECT 1 FROM pg_stat_wal_receiver"), "the end of replication")
+                gate.open(40)
+                await come_true(lambda: 40 in gate.began, "the last step before the failover")
+                before = len(gate.began)
+
+                def fail_over() -> None:
+                    primary.die()
+                    standby.promote()
+
+                await asyncio.to_thread(between.redirect, standby.dsn, fail_over)
+                gate.open(STEPS)
+                assert await handle.output(PATIENCE) == sum(range(STEPS))
+        no_hole(standby)
+        assert gate.began[before : before + STEPS - 20] == list(range(20, STEPS))
 
 
 async def test_a_restart_costs_no_attempt(servers: Place) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pgflow.store.connections import Database, Line
 from pgflow.store.journal import Journal
 from pgflow.store.leases import recover
 from pgflow.store.mailbox import Mailbox
+from pgflow.store.transactions import Transactions
 from tests.client.fake import proxy
 from tests.store.scene import Scene, row
 
@@ -62,6 +64,38 @@ async def test_whoever_lost_the_lease_writes_nothing(
     assert scene.one(seen, lost) == before
     assert scene.locations(lost) == []
     assert scene.locations(kept) == ["1", "2"]
+
+
+@pytest.mark.parametrize("thread", [False, True])
+@pytest.mark.parametrize("how", ["another worker", "another epoch", "nobody"])
+async def test_a_transaction_without_the_lease_commits_nothing(scene: Scene, worker: int, how: str, thread: bool) -> None:
+    """Neither the result nor what the activity itself has written; and it gets no further than to the fence."""
+    scene.do("CREATE TABLE public.effects (what text)")
+    workflow = scene.run(worker)
+    change = {
+        "another worker": "UPDATE runs SET worker_id = 1 + worker_id",
+        "another epoch": "UPDATE runs SET epoch = 2",
+        "nobody": "UPDATE runs SET worker_id = NULL, status = 'pending', wake_at = now()",
+    }[how]
+    passed: list[str] = []
+    with ThreadPoolExecutor(2) as threads, faults.install({"transactions.fenced": lambda: passed.append("the fence")}):
+        transactions = Transactions(scene.database, worker, threads)
+        for lost in (False, True):
+            transaction = await transactions.begin(blocking=thread, timeout=None)
+            inserted = transaction.connection.execute("INSERT INTO public.effects VALUES (%s)", [str(lost)])
+            if not thread:
+                await inserted
+            if lost:
+                scene.do(change)
+                with pytest.raises(LeaseLost):
+                    await transaction.commit(scene.write(workflow, [row("2")]))
+            else:
+                await transaction.commit(scene.write(workflow, [row("1")]))
+            await transaction.close()
+        await transactions.close(5.0)
+    assert passed == ["the fence"]
+    assert scene.all("SELECT what FROM public.effects") == ["False"]
+    assert scene.locations(workflow) == ["1"]
 
 
 # 2. Lock order
