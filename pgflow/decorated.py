@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Any, ClassVar
 
 from pgflow.errors import SerializationError
@@ -91,7 +92,7 @@ def name_for(found: Any, sort: str, name: str | None) -> str:
 
 def unawaited(value: Any, owner: str, advice: str) -> SerializationError | None:
     """The error for a coroutine that was returned in place of a value; None for other values."""
-    if not inspect.iscoroutine(value):
+    if type(value) is not CoroutineType:  # an instance may say anything of its class
         return None
     value.close()
     return SerializationError(f"{owner} returned a coroutine, which nobody has awaited. {advice}")

@@ -32,7 +32,7 @@ def outcome_of(run: Run, root: asyncio.Task[Any]) -> Outcome:
             elif run.cancelled and root.cancelled():
                 _abandon_rest(run)
                 return Cancelled()
-        except Exception as failure:
+        except BaseException as failure:  # an output's own code may raise anything
             if error is not None:
                 failure.__cause__ = error
             error = failure
