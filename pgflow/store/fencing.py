@@ -28,7 +28,7 @@ from uuid import UUID
 import psycopg
 
 from pgflow import faults, forking
-from pgflow.errors import LeaseLost
+from pgflow.errors import LeaseLost, PgflowError
 from pgflow.store import pooling
 from pgflow.store.connections import AsyncConnection, Database, Fencing, Line
 from pgflow.store.incarnation import Incarnation, read_incarnation
@@ -41,9 +41,6 @@ LOCK_WAIT = "1s"
 
 RECENT = 60.0
 """Seconds after which what was done to another workflow is no longer looked for: its rows may have been removed by then."""
-
-AT_ONCE = 5_000
-"""Runs that are freed or given up without a name in the log, at most."""
 
 
 def fresh_number() -> int:
@@ -219,6 +216,10 @@ class MovingFence(Fence):
         line = Line(self._database, "fence", self)
         try:
             await line.get()
+        except (psycopg.Error, PgflowError) as error:
+            if not self._dead:
+                self._dead = True
+                self._lost(f"what the database has cannot be seen: {error}")
         finally:
             await line.drop()
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
+from pgflow.execution.ports import Claimed
 from pgflow.execution.run import Run
 from pgflow.store.fencing import Held
 
 
-def held(runs: Mapping[UUID, Run]) -> list[Held]:
+def held(runs: Mapping[UUID, Run], cold: Iterable[Claimed] = ()) -> list[Held]:
     """Of each run its claim, the news that it has seen, and the row that was committed last.
 
     Of a run that is forgetting turns at the moment no row: it may be gone already.
+
+    Parameters:
+        runs: those that are executed.
+        cold: those that have been claimed and will be.
     """
     found = []
     for id, run in runs.items():
         witness = run.outgoing.witness
         location, ended = (None, False) if witness is None or run.advancing else witness
         found.append(Held(id, run.claimed.epoch, run.claimed.mailbox, location, ended))
+    found += [Held(each.workflow_id, each.epoch, each.mailbox, None, False) for each in cold if each.workflow_id not in runs]
     return found

@@ -78,8 +78,10 @@ class Tenure:
         on_death: Callable[[BaseException], None],
     ) -> None:
         self.fence = fence
-        fence.held, fence.moved = lambda: held(self.runs), self._moved
+        fence.held, fence.moved = lambda: held(self.runs, self._cold), self._moved
         self.runs: dict[UUID, Run] = {}
+        self._cold: list[Claimed] = []
+        """Claimed, and their history is being read."""
         self.steps = 0
         """Rows of history committed so far."""
         self._registry = registry
@@ -228,7 +230,9 @@ class Tenure:
                 self._execute(claimed)
         self._cache.expire()
         if cold:
+            self._cold = cold
             await self._execute_cold(cold)
+            self._cold = []
         if self._unheard:
             self._unheard = False
             self._mail.look()

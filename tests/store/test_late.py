@@ -72,6 +72,8 @@ async def journal_of(registered: Registered, between: Late | Proxy | Database) -
 async def test_a_batch_of_the_journal(scene: Scene, registered: Registered, between: Late) -> None:
     """Its rows have been forgotten by the time that it arrives, as a finished turn's are."""
     workflow, before = registered.run(), registered.lease.worker_id
+    told = "SELECT to_jsonb(w) - '{id,heartbeat_at,expires_at}'::text[] FROM workers AS w"
+    as_registered = scene.one(told)
     async with journal_of(registered, between) as journal:
         between.hold("journal", "comes late")
         write = scene.write(workflow, [row("1", '"comes late"'), row("2")])
@@ -84,6 +86,7 @@ async def test_a_batch_of_the_journal(scene: Scene, registered: Registered, betw
         assert scene.locations(workflow) == []
         assert registered.moves == [({workflow}, 0)]
         assert scene.one(NAMES) == [registered.lease.worker_id] != [before]
+        assert scene.one(told) == as_registered, "its registration goes with it"
         after = scene.write(workflow, [row("3")])
         journal.write(after)
         assert await scene.fates(after) == ["committed"]

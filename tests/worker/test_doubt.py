@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 import pgflow
 from pgflow import faults
+from pgflow.execution.ports import Claimed
 from tests.store.scene import Scene, until
 
 began: list[str] = []
@@ -22,6 +25,36 @@ async def step(ctx: pgflow.ActivityContext, name: str) -> str:
 @pgflow.workflow
 async def single(ctx: pgflow.WorkflowContext, name: str) -> str:
     return await ctx.activity(step, name)
+
+
+@pgflow.workflow
+async def sleeper(ctx: pgflow.WorkflowContext, name: str) -> str:
+    await ctx.sleep(1.1)
+    return await ctx.activity(step, name)
+
+
+async def test_what_is_being_read_moves_as_well(scene: Scene, client: pgflow.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A workflow that has been claimed, and whose history this worker has to read, is this worker's."""
+    global go_on
+    go_on = asyncio.Event()
+    go_on.set()
+    began.clear()
+    async with pgflow.Worker(scene.database.dsn, workflows=[sleeper], cached=0) as worker:
+        assert worker._tenure is not None
+        fence, claims, number = worker._tenure.fence, worker._tenure._claims, worker.id
+        read = claims.read_again
+        owners: list[int | None] = []
+
+        async def slowly(runs: list[Claimed]) -> None:
+            fence.doubt()
+            await until(lambda: worker.id != number, "the move")
+            owners.append(scene.one("SELECT worker_id FROM runs"))
+            await read(runs)
+
+        monkeypatch.setattr(claims, "read_again", slowly)
+        assert await (await client.dispatch(sleeper, "once")).output(20) == "once"
+        assert owners == [worker.id] != [number]
+    assert began == ["once"]
 
 
 async def test_no_attempt_begins_while_the_fence_is_in_doubt(scene: Scene, client: pgflow.Client) -> None:
