@@ -29,6 +29,7 @@ from pgflow.errors import PgflowError, WorkflowNotFound
 from pgflow.execution.arguments import compare
 from pgflow.execution.crossing import AwaitingStep, CrossingStep
 from pgflow.execution.scope import Scope
+from pgflow.execution.unawaited import called
 from pgflow.history.events import (
     KIND_CHILD_OUTPUT,
     KIND_CHILD_WORKFLOW,
@@ -83,7 +84,7 @@ class ChildHandle(Generic[R]):
             scope, version = ctx._scope, ctx._version
         else:
             scope, version = self._body(), self._version
-        return OutputStep(scope, version, self.id, self._name, self._workflow).run()
+        return called(OutputStep(scope, version, self.id, self._name, self._workflow))
 
     def _body(self) -> Scope:
         """The innermost body that the current task runs; if it runs none, the one that a refusal will name."""
@@ -338,6 +339,7 @@ class StartsChildren:
             0 if priority is None else priority,
             "default" if queue is None else queue,
         )
-        return DispatchStep(
+        step = DispatchStep(
             self._scope, self._version, workflow, args, kwargs, options, priority, queue, detached
-        ).run()
+        )
+        return called(step)

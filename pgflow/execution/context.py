@@ -34,6 +34,7 @@ from pgflow.execution.messages import PublishStep
 from pgflow.execution.scope import Scope
 from pgflow.execution.signalling import SignalStep
 from pgflow.execution.timers import SleepStep, TimeoutStep
+from pgflow.execution.unawaited import aside, called
 from pgflow.functions import StepContext
 from pgflow.moments import LAST, in_utc
 from pgflow.packets import message_name
@@ -114,7 +115,9 @@ class WorkflowContext(StartsChildren, StepContext):
         """
         if not isinstance(fn, Activity):
             raise not_an_activity(fn, "ctx.activity(...)")
-        return ActivityStep(self._scope, self._version, fn, args, kwargs).run()
+        step = ActivityStep(self._scope, self._version, fn, args, kwargs)
+        coroutine = self._scope.unfinished[step] = step.run()  # as `called` has it, written out
+        return coroutine
 
     def sleep(self, duration: timedelta | float) -> Coroutine[Any, Any, None]:
         """Sleep durably, by the database's clock.
@@ -128,7 +131,7 @@ class WorkflowContext(StartsChildren, StepContext):
         Example:
             await ctx.sleep(timedelta(days=30))
         """
-        return SleepStep(self._scope, self._version, self._duration(duration, "sleep"), None).run()
+        return called(SleepStep(self._scope, self._version, self._duration(duration, "sleep"), None))
 
     def sleep_until(self, moment: datetime) -> Coroutine[Any, Any, None]:
         """Sleep durably until a moment of the database's clock.
@@ -139,7 +142,7 @@ class WorkflowContext(StartsChildren, StepContext):
         Example:
             await ctx.sleep_until(datetime(2030, 1, 1, tzinfo=UTC))
         """
-        return SleepStep(self._scope, self._version, None, in_utc(moment, "ctx.sleep_until: moment")).run()
+        return called(SleepStep(self._scope, self._version, None, in_utc(moment, "ctx.sleep_until: moment")))
 
     def timeout(self, duration: timedelta | float) -> TimeoutStep:
         """A durable deadline around steps.
@@ -192,7 +195,7 @@ class WorkflowContext(StartsChildren, StepContext):
         method = "listen" if limit is None else "listen_many"
         named = named_signals(types, method)
         wait = None if timeout is None else self._duration(timeout, method)
-        return ListenStep(self._scope, self._version, named, limit, wait).run()
+        return called(ListenStep(self._scope, self._version, named, limit, wait))
 
     def signal(
         self,
@@ -222,7 +225,7 @@ class WorkflowContext(StartsChildren, StepContext):
         Example:
             await ctx.signal(Approved(by="eva"), workflow=checkout, tags={"order": 7})
         """
-        return SignalStep(self._scope, self._version, body, to, workflow, tags, missing_ok).run()
+        return called(SignalStep(self._scope, self._version, body, to, workflow, tags, missing_ok))
 
     def publish(
         self, message: Any, tags: Mapping[str, Any] | None = None
@@ -241,7 +244,7 @@ class WorkflowContext(StartsChildren, StepContext):
             await ctx.publish(Progress(done=7), tags={"customer": 42})
         """
         name = message_name(type(message), "ctx.publish")
-        return PublishStep(self._scope, self._version, name, message, tags).run()
+        return called(PublishStep(self._scope, self._version, name, message, tags))
 
     def loop(
         self,
@@ -277,7 +280,7 @@ class WorkflowContext(StartsChildren, StepContext):
             keep_iterations,
         )
         name = getattr(body, "__name__", type(body).__name__)
-        return LoopStep(self._scope, name, version, plan, state).run()
+        return called(LoopStep(self._scope, name, version, plan, state))
 
     def branch(
         self, closure: Callable[[WorkflowContext], Awaitable[R]]
@@ -290,12 +293,13 @@ class WorkflowContext(StartsChildren, StepContext):
         check_closure(closure, "branch")
         version = self._version
         name = getattr(closure, "__name__", type(closure).__name__)
-        return BranchStep(
+        step = BranchStep(
             self._scope,
             name,
             version,
             lambda scope: _called(closure, WorkflowContext(scope, version)),
-        ).run()
+        )
+        return called(step)
 
     def inline(
         self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs
@@ -313,12 +317,13 @@ class WorkflowContext(StartsChildren, StepContext):
             raise not_a_workflow(workflow, "ctx.inline(...)")
         workflow.start_options({}, (), 0, "ctx.inline")
         given, named = workflow.decode_arguments(workflow.encode_arguments(args, kwargs, self._scope.run.limits.payload))
-        return BranchStep(
+        step = BranchStep(
             self._scope,
             workflow.name,
             self._version,
             lambda scope: _called(workflow.fn, WorkflowContext(scope), *given, **named),
-        ).run()
+        )
+        return called(step)
 
     def join(
         self, *steps: Awaitable[Any] | Callable[[WorkflowContext], Awaitable[Any]]
@@ -335,7 +340,7 @@ class WorkflowContext(StartsChildren, StepContext):
             if not inspect.isawaitable(step):
                 check_closure(step, "join")
         awaitables = [step if inspect.isawaitable(step) else self.branch(step) for step in steps]
-        return _join(awaitables)
+        return aside(self._scope, None, _join, awaitables)
 
     def _duration(self, value: timedelta | float, step: str) -> timedelta:
         """A duration that a step of this body was given.
@@ -375,7 +380,8 @@ class WorkflowContext(StartsChildren, StepContext):
         Example:
             if await ctx.check_version(2) >= 2: ...
         """
-        return _now(check_version, self._scope, check_version_number(version, "check_version"))
+        check_version_number(version, "check_version")
+        return aside(self._scope, f"ctx.check_version({version})", check_version, self._scope, version)
 
     def removed(self, kind: str, name: str = "") -> Coroutine[Any, Any, None]:
         """Stand where a step used to be.
@@ -391,7 +397,7 @@ class WorkflowContext(StartsChildren, StepContext):
             await ctx.removed("activity", "send_fax")
         """
         check_removed(kind, name)
-        return _now(removed, self._scope, self._version, kind, name)
+        return aside(self._scope, f"ctx.removed({kind!r}, {name!r})", removed, self._scope, self._version, kind, name)
 
 
 async def _join(awaitables: list[Any]) -> list[Any]:
@@ -400,11 +406,6 @@ async def _join(awaitables: list[Any]) -> list[Any]:
     if failures:
         raise together(failures[0], failures[1:])
     return list(results)
-
-
-async def _now(call: Callable[..., R], *args: Any) -> R:
-    """Call it when it is awaited."""
-    return call(*args)
 
 
 async def _called(closure: Callable[..., Awaitable[R]], /, *args: Any, **kwargs: Any) -> R:

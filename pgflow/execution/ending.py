@@ -10,6 +10,7 @@ from pgflow.errors import EngineError, PgflowError
 from pgflow.execution.failure import abandoned_by, steps_of
 from pgflow.execution.ports import Cancelled, Completed, Failed, Outcome
 from pgflow.execution.run_loop import stage
+from pgflow.execution.unawaited import settle_unawaited, unawaited
 
 if TYPE_CHECKING:
     from pgflow.execution.run import Run
@@ -40,7 +41,7 @@ def outcome_of(run: Run, root: asyncio.Task[Any]) -> Outcome:
         # Divergence and its like write no event: what this pump gathered is dropped.
         run.outgoing.drop()
         return Failed(encode_error(error))
-    unfinished = _abandon_rest(run)
+    unfinished = _abandon_rest(run, returned=error is None)
     if error is not None:
         return _failed(run, error, unfinished)
     return Completed(output)
@@ -71,9 +72,10 @@ def engine_failure(run: Run, error: BaseException) -> EngineError:
     return failure
 
 
-def _abandon_rest(run: Run) -> list[Step]:
-    """The body has ended: what it left unfinished, which comes back, is cancelled and recorded as abandoned."""
+def _abandon_rest(run: Run, returned: bool = False) -> list[Step]:
+    """The body has returned, or raised: what it left unfinished, which comes back, is cancelled and recorded as abandoned."""
     unfinished = run.scope.all_unfinished()
+    found = unawaited(run.scope)
     run.scope._close_below()
     run.scope.abandon_rows(unfinished, run.order.next_seq() if unfinished else None)
     for step in unfinished:
@@ -81,6 +83,7 @@ def _abandon_rest(run: Run) -> list[Step]:
     if not run.loop.at_rest:
         with stage():
             run.loop.drain()  # the tasks that the body left behind see their cancellation
+    settle_unawaited(run.scope, found, returned)
     return unfinished
 
 

@@ -250,8 +250,7 @@ class Run:
             return
         self.closed = True
         self._waits.cancel_timer()
-        for step in self.scope.all_unfinished():
-            step.stop()
+        self.scope.stop()
         self.loop.discard()
         if not (self.attempts_running or self.advancing or self.crossings.in_flight):
             self._come_apart()

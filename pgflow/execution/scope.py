@@ -27,6 +27,7 @@ from pgflow.execution.abandoning import abandon
 from pgflow.execution.failure import leaves_behind
 from pgflow.execution.generators import left_generator
 from pgflow.execution.ports import EventRow
+from pgflow.execution.unawaited import close_unawaited, settle_unawaited, unawaited
 from pgflow.history.cursor import Cursor, named
 from pgflow.history.events import STATUS_ABANDONED, STATUS_PENDING, Event
 from pgflow.history.location import display
@@ -54,6 +55,7 @@ class Scope:
     __slots__ = (
         "_random",
         "_turn_state",
+        "aside",
         "children",
         "closed",
         "covering",
@@ -65,6 +67,7 @@ class Scope:
         "owner",
         "parent",
         "run",
+        "told",
         "turn",
         "turn_now",
         "turn_seq",
@@ -98,7 +101,12 @@ class Scope:
         self.has_rows = bool(events)
         self._turn_state = turn_state if not events else None
         self.owner: asyncio.Task[Any] | None = None
-        self.unfinished: dict[Step, None] = {}
+        self.unfinished: dict[Step, Coroutine[Any, Any, Any] | None] = {}
+        """Steps that have been called and not delivered, and what the code is to await of each."""
+        self.aside: dict[Any, tuple[str | None, Coroutine[Any, Any, Any]]] | None = None
+        """Calls that are no steps and have not begun."""
+        self.told: set[tuple[str, ...]] | None = None
+        """Of the workflow: what it has been told of that was never awaited."""
         self.unrecorded: deque[Step] = deque()
         self.children: dict[Scope, None] = {}
         self.closed: bool = parent is not None and parent.closed
@@ -343,7 +351,7 @@ class Scope:
                 del bodies[task]
             else:
                 bodies[task] = outer
-        await self.close()
+        await self.close(returned=True)
         return value
 
     def record_mark(self, row: EventRow) -> None:
@@ -355,16 +363,19 @@ class Scope:
         self.unrecorded.clear()
         self._hand_over(row, True)
 
-    async def close(self) -> list[Step]:
-        """End the body: its unfinished steps, which come back, are cancelled and recorded as abandoned.
+    async def close(self, returned: bool = False) -> list[Step]:
+        """End the body, which has returned or raised: its unfinished steps, which come back, are cancelled and recorded as abandoned.
 
         Whether anything had to be abandoned is itself something that the code can observe by its timing, so the end of
         such a body has its place in the order of completion like any result.
         """
         unfinished = self.all_unfinished()
         self._close_below()
-        if unfinished:
-            await abandon(self, unfinished)
+        if unfinished or self.aside:
+            found = unawaited(self)
+            if unfinished:
+                await abandon(self, unfinished)
+            settle_unawaited(self, found, returned)
         if self.parent is not None:
             self.parent.children.pop(self, None)
             if self.turn is not self:  # the time that turns have passed is the loop's to tell: replay skips them
@@ -375,6 +386,12 @@ class Scope:
         self.closed = True
         for child in self.children:
             child._close_below()
+
+    def stop(self) -> None:
+        """End the work of all unfinished steps, and close what was never awaited: the run leaves memory."""
+        for step in self.all_unfinished():
+            step.stop()
+        close_unawaited(self)
 
     def come_apart(self) -> None:
         """Forget the steps of this body and of those below, which point back here: their run leaves memory."""

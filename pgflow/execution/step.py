@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pgflow.errors import HistoryDiverged
 from pgflow.execution.failure import mark
 from pgflow.execution.ports import EventRow
+from pgflow.execution.unawaited import keep_unawaited
 from pgflow.history.events import (
     STATUS_ABANDONED,
     STATUS_CANCELLED,
@@ -103,6 +104,11 @@ class Step:
     def __str__(self) -> str:
         name = f' "{self.name}"' if self.name else ""
         return f"{self.kind}{name} at {display(self.location)}"
+
+    @property
+    def never_entered(self) -> bool:
+        """Whether it is a block that the code has not entered."""
+        return False
 
     @property
     def has_ended_row(self) -> bool:
@@ -228,10 +234,13 @@ class Step:
         if self.settled:
             return
         self.dropped = True
+        coroutine = self.scope.unfinished.get(self)
         self.settle()
         self.stop()
         if self.future is not None:
             self.future.cancel()
+        elif coroutine is not None:
+            keep_unawaited(self.scope, coroutine)
 
     def row(
         self,

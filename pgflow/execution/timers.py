@@ -79,6 +79,10 @@ class TimeoutStep(Step):
         self._cancelling = 0
         super().__init__(scope, "", version)
 
+    @property
+    def never_entered(self) -> bool:
+        return self._task is None
+
     async def __aenter__(self) -> None:
         self.scope.check_usable()
         task = asyncio.current_task()

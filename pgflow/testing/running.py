@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import inspect
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from pgflow.execution.ports import Advance, Crossing, Inquiry, Message, Outcome,
 from pgflow.execution.run import Run
 from pgflow.execution.run_loop import stage
 from pgflow.execution.starting import execute
+from pgflow.execution.unawaited import ORIGIN_DEPTH
 from pgflow.history.stored import StoredHistory
 from pgflow.options import UNSET, given_options
 from pgflow.packets import signal_name
@@ -252,6 +254,8 @@ class _Runner(Generic[R]):
             waiting.clear()
         self._left = False
         self._error = None
+        depth = sys.get_coroutine_origin_tracking_depth()
+        sys.set_coroutine_origin_tracking_depth(max(depth, ORIGIN_DEPTH))  # so that a step that is never awaited is told with its line
         run = execute(self._memory.claim(), watched(self._workflow, self._note), self)
         try:
             while not self._left and self._limit > 0:
@@ -259,6 +263,7 @@ class _Runner(Generic[R]):
             self._error = run.fatal or self._error
         finally:
             run.discard()
+            sys.set_coroutine_origin_tracking_depth(depth)
 
     def _note(self, error: BaseException) -> None:
         self._error = error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ def watched(workflow: Workflow[Any, Any], note: Callable[[BaseException], None])
     """The same workflow; `note` is called with what leaves its code."""
     fn = workflow.fn
 
+    @functools.wraps(fn)
     async def watching(*args: Any, **kwargs: Any) -> Any:
         try:
             return await fn(*args, **kwargs)
