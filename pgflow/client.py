@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
 
+import psycopg
+
 from pgflow.codec import PAYLOAD_LIMIT
 from pgflow.commands import Dispatched, Options, input_of, output_of, sending_of, sent_of
 from pgflow.dead_letters import DeadLetters
@@ -213,7 +215,12 @@ class Client(Operations, DeadLetters):
         # An error would end a caller's transaction: there, and for ids that may be known, it is looked first.
         fresh = id is None and not unique and connection is None
         query = (dispatching.dispatch_fresh if fresh else dispatching.dispatch)(self._schema, [request])
-        (started,) = await self._send(query, connection, queue if run_at is None else None, request.id)
+        try:
+            (started,) = await self._send(query, connection, queue if run_at is None else None, request.id)
+        except psycopg.Error as error:
+            if (refused := dispatching.held_up(error, request)) is None:
+                raise
+            raise refused from error
         checked = options.check(request, started)
         return WorkflowHandle(self, checked, workflow if isinstance(workflow, Workflow) else None)
 

@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
 
+import psycopg
+
 from pgflow.codec import PAYLOAD_LIMIT
 from pgflow.commands import Dispatched, Options, input_of, output_of, sending_of, sent_of
 from pgflow.sync_dead_letters import SyncDeadLetters
@@ -210,7 +212,12 @@ class SyncClient(SyncOperations, SyncDeadLetters):
         # An error would end a caller's transaction: there, and for ids that may be known, it is looked first.
         fresh = id is None and not unique and connection is None
         query = (dispatching.dispatch_fresh if fresh else dispatching.dispatch)(self._schema, [request])
-        (started,) = self._send(query, connection, queue if run_at is None else None, request.id)
+        try:
+            (started,) = self._send(query, connection, queue if run_at is None else None, request.id)
+        except psycopg.Error as error:
+            if (refused := dispatching.held_up(error, request)) is None:
+                raise
+            raise refused from error
         checked = options.check(request, started)
         return SyncWorkflowHandle(self, checked, workflow if isinstance(workflow, Workflow) else None)
 

@@ -64,6 +64,7 @@ class Connections:
         forking.watch(self)
 
     def _begin(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._free: list[AsyncConnection] = []
         self._places = asyncio.Semaphore(self._limit)
         self._notifier = Notifier(self._database)
@@ -73,6 +74,21 @@ class Connections:
         """Connections and tasks are the parent's."""
         forking.leave(self._free, self._places, self._notifier, self._signals)
         self._begin()
+
+    def check_loop(self) -> None:
+        """See that the running event loop is the one that the connections, and all who wait, belong to.
+
+        Raises:
+            RuntimeError: it is another.
+        """
+        running = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = running
+        elif self._loop is not running:
+            raise RuntimeError(
+                "this client was opened on another event loop, to which its connections belong. Expected: a client for each loop "
+                "(each `asyncio.run`, each thread that runs one); `SyncClient` serves any number of threads"
+            )
 
     async def check(self) -> None:
         """Connect, and see that server and schema fit; raises as `pgflow.store.compatibility.check` does."""
@@ -104,6 +120,7 @@ class Connections:
         return found
 
     async def _exchange(self, query: Query[T], hints: Sequence[Statement]) -> T:
+        self.check_loop()
         tries = Tries()
         while True:
             try:
@@ -133,6 +150,7 @@ class Connections:
 
     async def send(self, sending: Sending) -> Sent:
         """Send a signal, together with those that others send at the same time; raises as `execute` does."""
+        self.check_loop()
         return await self._signals.ask(sending)
 
     async def _send_signals(self, sendings: Sequence[Sending]) -> Sequence[Sent]:
@@ -228,6 +246,7 @@ class Endings:
         Raises:
             TimeoutError: the database did not answer.
         """
+        self._connections.check_loop()
         waiter = _Waiter()
         self._waiting.setdefault(workflow_id, set()).add(waiter)
         if self._listener.listening.is_set() and is_fresh(workflow_id) and workflow_id not in self._ended:

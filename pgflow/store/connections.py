@@ -370,6 +370,11 @@ def is_locked_out(error: BaseException) -> bool:
     return isinstance(error, psycopg.errors.LockNotAvailable)
 
 
+def is_out_of_patience(error: BaseException) -> bool:
+    """Whether a statement was given up since it took too long, most likely for somebody else's lock; it has done nothing."""
+    return isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.QueryCanceled)
+
+
 def is_lost(error: BaseException, connection: AsyncConnection | Connection) -> bool:
     """Whether `error` means that the connection broke, so that the fate of what was sent is unknown."""
     return connection.closed or pooling.is_elsewhere(error) or (

@@ -11,10 +11,13 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+import psycopg
+
 from pgflow.commands import Dispatch, Dispatched, Standing
+from pgflow.errors import PgflowError
 from pgflow.store.arrays import literal
 from pgflow.store.channels import done_channel, done_payloads, wake_channel, wake_payload
-from pgflow.store.connections import statement
+from pgflow.store.connections import is_out_of_patience, statement
 from pgflow.store.encodings import ArrayText
 from pgflow.store.query import Query
 
@@ -82,6 +85,22 @@ def columns_of(workflows: Sequence[Dispatch]) -> dict[str, str]:
 
 def _dispatched(rows: Sequence[tuple[Any, ...]]) -> list[Dispatched]:
     return [Dispatched(*row[1:4]) for row in rows]
+
+
+def held_up(error: psycopg.Error, workflow: Dispatch) -> PgflowError | None:
+    """What is said when a unique dispatch has waited in vain; None: it is another error.
+
+    Example:
+        if (refused := held_up(error, workflow)) is not None:
+            raise refused from error
+    """
+    if not (workflow.unique and is_out_of_patience(error)):
+        return None
+    return PgflowError(
+        f'dispatch: expected to learn in time whether a live workflow "{workflow.name}" has the tags {workflow.tags}. Most likely '
+        "somebody's transaction that is still open starts or ends it, and only its end will tell. Nothing was started: try again "
+        "when it has ended (pg_stat_activity shows it, idle in transaction perhaps)"
+    )
 
 
 def outcomes(schema: str, ids: Iterable[UUID]) -> Query[dict[UUID, Standing]]:

@@ -12,7 +12,7 @@ from uuid import UUID
 import psycopg
 
 from pgflow.errors import PgflowError, WorkflowNotFound
-from pgflow.store.connections import quoted
+from pgflow.store.connections import is_out_of_patience, quoted
 from pgflow.store.query import Query
 
 _NOT_FOUND = "P0002"
@@ -57,6 +57,11 @@ def refusal(error: psycopg.Error) -> PgflowError | None:
         text = f"{text}. {diagnosis.message_hint}"
     if error.sqlstate == _NOT_FOUND:
         return WorkflowNotFound(text)
+    if is_out_of_patience(error):
+        return PgflowError(
+            f"expected to reach the workflow's row in time, but most likely somebody else's transaction has it locked: {text}. Nothing was "
+            "done: try again when that has ended (pg_blocking_pids tells whose it is)"
+        )
     return PgflowError(text) if error.sqlstate in _REFUSED else None
 
 

@@ -71,6 +71,7 @@ class Subscriptions:
             return
         if self._closed:
             raise RuntimeError("this client is closed")
+        self._connections.check_loop()
         self._topics.add(inbox)
         try:
             self._listener.start()
