@@ -8,6 +8,7 @@
       +- SerializationError      a value that cannot be stored, or a stored one that does not fit its type
       +- SchemaOutdated          the database's schema and this code do not go together
       +- MigrationFailed         the schema could not be changed; nothing was
+      +- WorkerMisused           a worker is run twice, or after it was stopped
       +- NonRetryable            raised by an activity: do not try again
       |    +- TransactionMisused   a transactional activity has ended or altered its transaction itself
       +- ActivityCancelled       raised in an activity by its heartbeat: nobody waits for it any more
@@ -105,6 +106,10 @@ class SchemaOutdated(PgflowError):
 
 class MigrationFailed(PgflowError):
     """The schema could not be changed; nothing was."""
+
+
+class WorkerMisused(PgflowError, RuntimeError):
+    """A worker is run twice, or after it was stopped."""
 
 
 class NonRetryable(PgflowError):

@@ -179,6 +179,7 @@ class ActivityRunner:
         self._lanes = {True: _Lane(tasks, brief=True), False: _Lane(threads), None: _Lane(places)}
         self._paused = False
         self._calls: dict[asyncio.Task[None], ActivityCall] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
     @property
@@ -209,7 +210,14 @@ class ActivityRunner:
         """Cancel what runs and begin nothing more."""
         self._closed = True
         for call in self._calls.values():
-            call.cancel()
+            if not call.cancelled:  # else it may be cleaning up
+                call.cancel()
+
+    async def ended(self, seconds: float) -> list[str]:
+        """After `close`: wait until the attempts have ended, so long at most. Those that have not, as text; threads are not waited for."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        return [call.label for call in self._calls.values()]
 
     def _next(self, lane: _Lane) -> None:
         """See to it that a task is about to take the next call, if there is one and a place for it."""
@@ -219,9 +227,11 @@ class ActivityRunner:
                 task = self._loop.create_task(
                     self._serve(lane), name="pgflow activities", context=self._context.copy()
                 )
+            self._tasks.add(task)
             task.add_done_callback(self._served)
 
     def _served(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.critical("the end of an attempt could not be told to its run\n%s", traceback_of(error))
             self._on_death(error)

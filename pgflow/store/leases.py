@@ -122,7 +122,14 @@ class Lease:
 
         heartbeat = Heartbeat(database, row, lost, lambda: fence.numbers, doubt, formerly)
         heartbeat.start()
-        fence.incarnation = await asyncio.wrap_future(heartbeat.registered)
+        try:
+            fence.incarnation = await asyncio.shield(asyncio.wrap_future(heartbeat.registered))
+        except asyncio.CancelledError:  # it may be registered all the same: then it signs off
+            heartbeat.stop()
+            await asyncio.to_thread(heartbeat.join, SIGN_OFF)
+            if heartbeat.is_alive():
+                heartbeat.abandon()
+            raise
         lease = cls(heartbeat, fence)
         lease._watch = asyncio.get_running_loop().create_task(
             lease._watched(database.lease, lost), name="pgflow lease"

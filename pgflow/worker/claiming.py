@@ -91,12 +91,13 @@ class Claiming:
     async def stop(self, seconds: float) -> None:
         """Claim no more. Let a claim that is under way come back, for so many seconds; what it takes after that goes with the lease."""
         self._stopping = True
-        task, self._task = self._task, None
+        task = self._task
         if task is not None:
             self._wanted.set()
             await asyncio.wait([task], timeout=seconds)
             task.cancel()
             await asyncio.wait([task])
+            self._task = None
 
     def look(self) -> None:
         """There may be work: claim now."""

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, ClassVar
 from uuid import UUID
 from weakref import WeakSet
 
+from pgflow import forking
+
 if TYPE_CHECKING:
     from pgflow.execution.run import Run
 
@@ -110,3 +112,12 @@ class Suspects:
         for run, (worker, _, _) in list(self._held.items()):
             if worker._runs.get(run.claimed.workflow_id) is not run or not run.outgoing.suspected:
                 self._held.pop(run, None)
+
+    @classmethod
+    def after_fork(cls) -> None:
+        """The workers of this process were the parent's."""
+        forking.leave(cls._workers, cls._held)
+        cls._workers, cls._held = WeakSet(), {}
+
+
+forking.at_fork(Suspects.after_fork)

@@ -152,9 +152,24 @@ class Tenure:
         """Something was sent to a workflow that `worker` has or had last; 0: any."""
         self._mail.look(mine=worker == 0 or self.fence.had(worker), hinted=True)
 
-    async def hand_back(self, grace: float) -> None:
-        """Claim no more, let running activities end for `grace` seconds, hand every workflow back."""
+    async def hand_back(self, grace: float, hurried: asyncio.Event) -> None:
+        """Claim no more, let running activities end for `grace` seconds, hand every workflow back; once it is `hurried`, drop them."""
         self._stopping = True
+        handing, hurry = self._loop.create_task(self._hand_back(grace)), self._loop.create_task(hurried.wait())
+        try:
+            await asyncio.wait([handing, hurry], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (handing, hurry):
+                task.cancel()
+            await asyncio.wait([handing, hurry])
+        if handing.cancelled():
+            log.warning("%d workflows are dropped at once, what they were doing will be repeated", len(self.runs))
+            await self.drop()
+        else:
+            handing.result()
+            await self._close()
+
+    async def _hand_back(self, grace: float) -> None:
         await self._claiming.stop(LAST_WRITES)
         log.info("no more claims; %d workflows are handed back as soon as their activities end", len(self.runs))
         for run in list(self.runs.values()):
@@ -173,7 +188,6 @@ class Tenure:
                 await self.journal.drain()
         except TimeoutError:
             log.warning("the last writes were not committed in time; another worker repeats what they held")
-        await self._close()
 
     async def drop(self) -> None:
         """Forget everything without a write: the lease is gone."""
@@ -192,6 +206,8 @@ class Tenure:
     async def _close(self) -> None:
         self._activities.close()
         await self._transactions.close(LAST_WRITES)
+        if left := await self._activities.ended(LAST_WRITES):
+            log.error("activities go on although they were cancelled, what they come to is dropped: %s", "; ".join(left))
         self._cache.clear()
         await self._mail.close()
         await self.loops.close()

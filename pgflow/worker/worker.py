@@ -6,23 +6,23 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 import psycopg
 
 from pgflow import forking
 from pgflow.definitions import Registry, Workflow
+from pgflow.errors import WorkerMisused
 from pgflow.execution.arguments import refuse
 from pgflow.execution.host import Limits
 from pgflow.retry import seconds
 from pgflow.store.compatibility import check_async
-from pgflow.store.connections import Database, Line, tell_of_death
+from pgflow.store.connections import AsyncConnection, Database, Line, tell_of_death
 from pgflow.store.hints import Listener, Notifier
 from pgflow.store.leases import BETWEEN_LOOKS, Lease, Recovery
 from pgflow.store.sweeping import Sweeper
@@ -32,6 +32,8 @@ from pgflow.worker.tenure import Tenure
 from pgflow.worker.unrepeatable import tell_of_unrepeatable
 from pgflow.worker.warming import warm_up
 from pgflow.worker.watchdog import Watchdog
+
+T = TypeVar("T")
 
 log = logging.getLogger("pgflow.worker")
 
@@ -123,7 +125,13 @@ class Worker:
         self._formerly: tuple[int, ...] = ()
         """The numbers of its last registration."""
         self._ended = asyncio.Event()
+        """Set when the tenure is to end: it is lost, or the worker stops."""
         self._stopping = False
+        self._stopped = asyncio.Event()
+        """Set with `_stopping`."""
+        self._hurried = asyncio.Event()
+        """Set when nothing is to be waited for any more: everything is dropped."""
+        self._life: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
         self._running: asyncio.Task[None] | None = None
         self.ready = asyncio.Event()
@@ -131,7 +139,7 @@ class Worker:
 
     def after_fork(self) -> None:
         """The worker that runs is the parent's; this one has not been started."""
-        forking.leave(self._tenure, self._ended, self._running, self.ready)
+        forking.leave(self._tenure, self._ended, self._stopped, self._hurried, self._life, self._running, self.ready)
         self._begin()
 
     @property
@@ -145,23 +153,52 @@ class Worker:
         Call it on the worker's event loop.
         """
         self._stopping = True
+        self._stopped.set()
         self._ended.set()
 
     async def run(self) -> None:
-        """Run until `stop()`.
+        """Run until `stop()`. A worker runs once: to go on after it was stopped, make another.
+
+        A cancellation is a stop: before it leaves this method, running activities end within the grace period and everything is handed back.
+        A cancellation of a worker that is stopping already drops everything at once; what it held is free for others all the same. In both
+        cases no task, connection or thread of the worker is left afterwards, but for threads in which plain functions are still running:
+        nothing can end those, and what comes of them is dropped.
 
         Raises:
+            WorkerMisused: it runs already, or has been stopped.
             SchemaOutdated: the database is not migrated, or its schema does not fit this code.
             psycopg.OperationalError: the database cannot be reached at the start.
             Exception: a part of the worker has stopped by an error of its own; all workflows are handed back first.
         """
+        self._check_unused()
+        life = self._life = asyncio.get_running_loop().create_task(self._live(), name="pgflow worker's life")
+        cancelled: asyncio.CancelledError | None = None
+        while not life.done():
+            try:
+                await asyncio.wait([life])
+            except asyncio.CancelledError as error:
+                cancelled = cancelled or error
+                if self._stopping:
+                    self._hurried.set()
+                self.stop()
+        if cancelled is None:
+            return life.result()
+        if not life.cancelled() and (failure := life.exception()) is not None:
+            log.error("the worker ended with an error while it was being cancelled", exc_info=failure)
+        raise cancelled
+
+    def _check_unused(self) -> None:
+        if self._stopping:
+            raise WorkerMisused("this worker has been stopped, and a worker runs once: make another `pgflow.Worker` to go on")
+        if self._life is not None and not self._life.done():
+            raise WorkerMisused("this worker runs already: `run()` was called twice, or within `async with worker`")
+
+    async def _live(self) -> None:
+        """All that `run` does, in a task that nobody cancels."""
         database = self._database
-        connection = await database.connect("recovery")
-        try:
-            await check_async(connection, database.schema)
-        except BaseException:
-            await connection.close()
-            raise
+        connection = await self._unless_stopped(self._connect())
+        if connection is None:
+            return
         tell_of_unrepeatable(self._registry)
         recovery = Line(database, "recovery")
         recovery.adopt(connection)
@@ -186,6 +223,28 @@ class Worker:
             await listener.close()
             await notifier.close()
 
+    async def _connect(self) -> AsyncConnection:
+        """A connection to a database that fits."""
+        connection = await self._database.connect("recovery")
+        try:
+            await check_async(connection, self._database.schema)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What some work comes to; it is cancelled (None) when the worker is stopped first."""
+        loop = asyncio.get_running_loop()
+        working, stopped = loop.create_task(work), loop.create_task(self._stopped.wait())
+        try:
+            await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (working, stopped):
+                task.cancel()
+            await asyncio.wait([working, stopped])
+        return None if working.cancelled() else working.result()
+
     async def _tenure_of(self, notifier: Notifier, line: Line) -> None:
         """Register, work until the lease is lost or the worker stopped, and end."""
         settings = self._settings
@@ -199,7 +258,7 @@ class Worker:
             lost.set()
             self._fail(error)
 
-        lease = await self._register(note_loss)
+        lease = await self._unless_stopped(self._register(note_loss))
         if lease is None:
             return
         tenure = Tenure(
@@ -227,7 +286,10 @@ class Worker:
             if lost.is_set():
                 await tenure.drop()
             else:
-                await tenure.hand_back(settings.grace)
+                await tenure.hand_back(settings.grace, self._hurried)
+        except asyncio.CancelledError:  # the event loop is being taken apart
+            await tenure.drop()
+            raise
         finally:
             recovery.cancel()
             try:
@@ -241,8 +303,8 @@ class Worker:
             await lease.release()
             log.info("worker %d ended after %d rows of history", lease.worker_id, tenure.steps)
 
-    async def _register(self, on_lost: Callable[[str], None]) -> Lease | None:
-        """A lease. After the first one, it goes on trying until the database answers, or (None) the worker is stopped."""
+    async def _register(self, on_lost: Callable[[str], None]) -> Lease:
+        """A lease. After the first one, it goes on trying until the database answers."""
         pause = 0.1
         while True:
             try:
@@ -259,17 +321,13 @@ class Worker:
                 if not self.ready.is_set():
                     raise
                 log.warning("registering anew failed and is tried again in %.1f s: %s", pause, error)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._ended.wait()
-            if self._stopping:
-                return None
+            await asyncio.sleep(pause)
             pause = min(pause * 2, 5.0)
 
     def _fail(self, error: BaseException) -> None:
         """A part of this worker that should never end has ended by an error of its own: stop."""
-        self._failure, self._stopping = error, True
-        self._ended.set()
+        self._failure = error
+        self.stop()
 
     def _lost(self, lost: asyncio.Event, reason: str) -> None:
         log.error("the lease is lost, everything in memory is dropped: %s", reason)
@@ -315,11 +373,27 @@ class Worker:
         return tenure is not None and tenure.interrupt(seconds, frame)
 
     async def __aenter__(self) -> Self:
-        """Run in the background until the end of the block."""
+        """Run in the background until the end of the block.
+
+        Raises:
+            WorkerMisused: it runs already, or has been stopped.
+            Exception: as `run`, before it is ready.
+        """
+        self._check_unused()
         self._running = asyncio.get_running_loop().create_task(self.run(), name="pgflow worker")
         ready = asyncio.ensure_future(self.ready.wait())
-        await asyncio.wait([self._running, ready], return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
+        try:
+            await asyncio.wait([self._running, ready], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._running.cancel()
+            while not self._running.done():
+                try:
+                    await asyncio.wait([self._running])
+                except asyncio.CancelledError:
+                    self._running.cancel()
+            raise
+        finally:
+            ready.cancel()
         if self._running.done():
             await self._running
         return self
