@@ -216,7 +216,7 @@ class ActivityStep(Step):
             if run.closed:  # whoever has the workflow now finds the row
                 return
             delivery.committed, delivery.at = True, at
-            run.outgoing.witness = (row.location, True)
+            run.outgoing.witness = (row.location, row.status)
             run.outgoing.suspected = False
             new = not self.recorded
             self.scope.recorded_alone(self)

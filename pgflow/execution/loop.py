@@ -223,7 +223,7 @@ class LoopStep(Step):
         self._advancing = False
         if run.closed:
             return
-        run.outgoing.witness = (self.location, advance.breaks)
+        run.outgoing.witness = (self.location, STATUS_COMPLETED if advance.breaks else STATUS_PENDING)
         if self._break is not None and advance.breaks:
             self._break.committed = True
             self._break.at = at

@@ -14,7 +14,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from pgflow.errors import EngineError, LeaseLost
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from pgflow.execution.run import Run
 
 log = logging.getLogger("pgflow.execution")
+
+_LOCATION_AND_STATUS = slice(0, EventRow._fields.index("status") + 1, EventRow._fields.index("status"))
+"""Of a row, in one step: every write passes here."""
 
 
 class Outgoing:
@@ -65,8 +68,8 @@ class Outgoing:
         self._next: Callable[[], None] | None = None
         self._writing_alone = False
         self._outcome: Outcome | None = None
-        self.witness: tuple[str, bool] | None = None
-        """Of the row that was committed last: where it stands, and whether it had ended. A database that lacks it is behind."""
+        self.witness: tuple[Any, ...] | None = None
+        """Of the row that was committed last: where it stands, and its status. A database that lacks it is behind."""
 
     @property
     def awaited(self) -> bool:
@@ -227,9 +230,8 @@ class Outgoing:
         for delivery in deliveries:
             delivery.at = at
             delivery.committed = True
-        if write.rows:
-            row = write.rows[-1]
-            self.witness = (row.location, row.status != STATUS_PENDING)
+        if rows := write.rows:
+            self.witness = rows[-1][_LOCATION_AND_STATUS]  # type: ignore[assignment]
         if write.outcome is not None:
             run.left(write.outcome)
             return

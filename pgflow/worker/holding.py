@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pgflow.execution.ports import Claimed
 from pgflow.execution.run import Run
+from pgflow.history.events import STATUS_PENDING
 from pgflow.store.fencing import Held
 
 
@@ -22,7 +23,7 @@ def held(runs: Mapping[UUID, Run], cold: Iterable[Claimed] = ()) -> list[Held]:
     found = []
     for id, run in runs.items():
         witness = run.outgoing.witness
-        location, ended = (None, False) if witness is None or run.advancing else witness
-        found.append(Held(id, run.claimed.epoch, run.claimed.mailbox, location, ended))
+        location, status = (None, STATUS_PENDING) if witness is None or run.advancing else witness
+        found.append(Held(id, run.claimed.epoch, run.claimed.mailbox, location, status != STATUS_PENDING))
     found += [Held(each.workflow_id, each.epoch, each.mailbox, None, False) for each in cold if each.workflow_id not in runs]
     return found
