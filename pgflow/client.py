@@ -56,6 +56,7 @@ class Client(Operations, DeadLetters):
         schema: the schema of pgflow's tables.
         connections: how many connections it may open.
         payload_limit: the largest input, in bytes of JSON.
+        hints: whether to notify workers; without, they poll, and a caller's transaction can be prepared for a two-phase commit.
 
     Example:
         async with pgflow.Client(dsn) as client:
@@ -70,6 +71,7 @@ class Client(Operations, DeadLetters):
         *,
         connections: int = 4,
         payload_limit: int = PAYLOAD_LIMIT,
+        hints: bool = True,
     ) -> None:
         if connections < 1:
             raise ValueError(f"connections={connections!r}: expected at least 1")
@@ -78,7 +80,7 @@ class Client(Operations, DeadLetters):
         self._schema = schema
         self._limit = payload_limit
         database = Database(dsn, schema, application="pgflow client")
-        self._connections = Connections(database, connections)
+        self._connections = Connections(database, connections, hints=bool(hints))
         self._endings = Endings(database, self._connections)
         self._subscriptions = Subscriptions(database, self._connections)
 
@@ -324,8 +326,7 @@ class Client(Operations, DeadLetters):
             to: the receiver's id; or else:
             workflow, tags: the oldest live workflow of this name whose tags contain these (else a failed one) receives it.
             missing_ok: when nobody does, None comes back instead of an error.
-            id: an id of the caller's, so that sending it again is harmless: for as long as the signal is retained (a day after it was
-                taken, unless the workers' `signal_keep` says otherwise) the same id is sent once, to the receiver that was found first.
+            id: an id of the caller's: while the signal is retained (see `signal_keep`) it is sent once, to the receiver that was found first.
             connection: a connection or session of psycopg's or SQLAlchemy's whose transaction this joins.
 
         Returns:
@@ -346,7 +347,7 @@ class Client(Operations, DeadLetters):
         else:
             (sent,) = await execute_on(connection, signalling.send(self._schema, [sending]))
         accepted = sent_of(sending, sent, missing_ok)
-        if accepted is not None and connection is not None:
+        if accepted is not None and connection is not None and self._connections.hints:
             await mail_on(connection, self._schema, sent.worker)
         return accepted
 
@@ -494,6 +495,6 @@ class Client(Operations, DeadLetters):
                 started = await execute_on(connection, query)
             if not any(one.unseen for one in started):
                 break
-        if connection is not None and wakes is not None and any(one.created for one in started):
+        if connection is not None and wakes is not None and self._connections.hints and any(one.created for one in started):
             await wake_on(connection, self._schema, wakes)
         return started

@@ -69,7 +69,8 @@ class DeadLetters:
             await client.redeliver(signal.id, Deposit(cents=700))
         """
         text = None if body is None else fields_of(body, self._limit)
-        return await self._on_dead_letter(dead_letters.redeliver(self._schema, uuid_of(signal_id), text, self._limit))
+        hints = self._connections.hints
+        return await self._on_dead_letter(dead_letters.redeliver(self._schema, uuid_of(signal_id), text, self._limit, hints))
 
     async def drop(self, signal_id: UUID | str) -> UUID:
         """Give up a signal that was set aside. For as long as it is retained the same id is not accepted anew.

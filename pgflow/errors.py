@@ -9,6 +9,7 @@
       +- SchemaOutdated          the database's schema and this code do not go together
       +- MigrationFailed         the schema could not be changed; nothing was
       +- WorkerMisused           a worker is run twice, or after it was stopped
+      +- ReadOnlyServer          something was to be written on a standby; nothing was
       +- NonRetryable            raised by an activity: do not try again
       |    +- TransactionMisused   a transactional activity has ended or altered its transaction itself
       +- ActivityCancelled       raised in an activity by its heartbeat: nobody waits for it any more
@@ -110,6 +111,10 @@ class MigrationFailed(PgflowError):
 
 class WorkerMisused(PgflowError, RuntimeError):
     """A worker is run twice, or after it was stopped."""
+
+
+class ReadOnlyServer(PgflowError):
+    """Something was to be written on a server that can only be read; nothing was."""
 
 
 class NonRetryable(PgflowError):

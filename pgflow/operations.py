@@ -102,6 +102,8 @@ class Operations:
         return WorkflowHandle(cast("Client", self), await self._operate(query), None)
 
     async def _operate(self, query: Query[T], connection: Any = None) -> T:
+        if not self._connections.hints:
+            query = operating.quietly(query)
         try:
             if connection is not None:
                 return await execute_on(connection, query)

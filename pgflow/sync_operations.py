@@ -102,6 +102,8 @@ class SyncOperations:
         return SyncWorkflowHandle(cast("SyncClient", self), self._operate(query), None)
 
     def _operate(self, query: Query[T], connection: Any = None) -> T:
+        if not self._connections.hints:
+            query = operating.quietly(query)
         try:
             if connection is not None:
                 return execute_on(connection, query)

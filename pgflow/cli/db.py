@@ -7,6 +7,10 @@ import click
 from pgflow.cli.database import database_options, schema_option, told
 from pgflow.store import migrations
 
+patience_option = click.option(
+    "--patience", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds to go on trying while others hold the tables."
+)
+
 
 @click.group()
 def db() -> None:
@@ -16,11 +20,12 @@ def db() -> None:
 @db.command()
 @database_options
 @click.option("--revision", default="head", show_default=True, help="How far to go.")
-def upgrade(dsn: str, schema: str, revision: str) -> None:
+@patience_option
+def upgrade(dsn: str, schema: str, revision: str, patience: float) -> None:
     """Create the schema or bring it up to date. Two at once are safe."""
     with told():
         before = migrations.current(dsn, schema)
-        migrations.upgrade(dsn, schema, revision)
+        migrations.upgrade(dsn, schema, revision, patience=patience)
         after = migrations.current(dsn, schema)
     click.echo(f'schema "{schema}" is at {after}' + (" already" if before == after else f", it was at {before or 'nothing'}"))
 
@@ -29,10 +34,11 @@ def upgrade(dsn: str, schema: str, revision: str) -> None:
 @database_options
 @click.option("--revision", default="-1", show_default=True, help="How far to go; `base` removes everything.")
 @click.confirmation_option(prompt="This may delete workflows and their history. Go on?")
-def downgrade(dsn: str, schema: str, revision: str) -> None:
+@patience_option
+def downgrade(dsn: str, schema: str, revision: str, patience: float) -> None:
     """Take migrations back."""
     with told():
-        migrations.downgrade(dsn, schema, revision)
+        migrations.downgrade(dsn, schema, revision, patience=patience)
         after = migrations.current(dsn, schema)
     click.echo(f'schema "{schema}" is at {after or "nothing"}')
 

@@ -16,10 +16,11 @@ import psycopg
 
 from pgflow import forking
 from pgflow.commands import Sending, Sent, Standing
+from pgflow.store import standby
 from pgflow.store.channels import Recent
 from pgflow.store.compatibility import check_async as check
 from pgflow.store.connections import AsyncConnection, Database
-from pgflow.store.dispatching import may_notify, outcomes, wake
+from pgflow.store.dispatching import outcomes, reach, wake
 from pgflow.store.flush import Statement, flush, rows_of, tell_of_lost_hints
 from pgflow.store.gathering import Gathering
 from pgflow.store.hints import GATHER, Listener, Notifier
@@ -54,9 +55,11 @@ POLL_BLIND = 0.5
 class Connections:
     """A bounded number of connections, opened when needed, each used by one statement at a time."""
 
-    def __init__(self, database: Database, limit: int) -> None:
+    def __init__(self, database: Database, limit: int, *, hints: bool = True) -> None:
         self._database = database
         self._limit = limit
+        self.hints = hints
+        """Whether notifications are sent where they can be."""
         self._may_notify = False
         self._hint_at = 0.0
         self._closed = False
@@ -94,7 +97,9 @@ class Connections:
         """Connect, and see that server and schema fit; raises as `pgflow.store.compatibility.check` does."""
         async with self._one() as connection:
             await check(connection, self._database.schema)
-        self._may_notify = await self.execute(may_notify(self._database.schema))
+        may_notify, is_standby = await self.execute(reach(self._database.schema))
+        self._may_notify = self.hints and may_notify
+        standby.tell(is_standby)
 
     async def execute(self, query: Query[T]) -> T:
         """Send a statement that may be sent again, and read its answer.
@@ -114,7 +119,7 @@ class Connections:
         """
         hints = self._right_behind(queue, id)
         found = await self._exchange(query, hints)
-        if queue is not None and not hints:
+        if queue is not None and not hints and self.hints:
             self._notifier.start()
             self._notifier.wake(queue)
         return found
@@ -126,7 +131,7 @@ class Connections:
             try:
                 async with self._one() as connection:
                     answer, *told = await flush(connection, (query.sql, query.params), *hints)
-                found = rows_of(answer)
+                    found = rows_of(standby.refuse(answer, connection))
             except psycopg.Error as error:
                 if query.again is not None and is_meeting(error):
                     query = query.again()

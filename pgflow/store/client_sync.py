@@ -18,10 +18,11 @@ from psycopg import sql
 
 from pgflow import forking
 from pgflow.commands import Sending, Sent, Standing
+from pgflow.store import standby
 from pgflow.store.channels import Recent, done_channel, parse_done
 from pgflow.store.compatibility import check_blocking as check
 from pgflow.store.connections import Connection, Database
-from pgflow.store.dispatching import may_notify, outcomes, wake
+from pgflow.store.dispatching import outcomes, reach, wake
 from pgflow.store.flush import Statement, flush_blocking, rows_of, tell_of_lost_hints
 from pgflow.store.joining import execute_blocking as execute_on
 from pgflow.store.joining import mail_blocking as mail_on
@@ -53,9 +54,11 @@ _LONGEST_PAUSE = 10.0
 class Connections:
     """A bounded number of connections, opened when needed, each used by one statement at a time."""
 
-    def __init__(self, database: Database, limit: int) -> None:
+    def __init__(self, database: Database, limit: int, *, hints: bool = True) -> None:
         self._database = database
         self._limit = limit
+        self.hints = hints
+        """Whether notifications are sent where they can be."""
         self._may_notify = False
         self._closed = False
         self._begin()
@@ -74,7 +77,9 @@ class Connections:
         """Connect, and see that server and schema fit; raises as `pgflow.store.compatibility.check` does."""
         with self._one() as connection:
             check(connection, self._database.schema)
-        self._may_notify = self.execute(may_notify(self._database.schema))
+        may_notify, is_standby = self.execute(reach(self._database.schema))
+        self._may_notify = self.hints and may_notify
+        standby.tell(is_standby)
 
     def execute(self, query: Query[T]) -> T:
         """Send a statement that may be sent again, and read its answer.
@@ -104,7 +109,7 @@ class Connections:
             try:
                 with self._one() as connection:
                     answer, *told = flush_blocking(connection, (query.sql, query.params), *hints)
-                found = rows_of(answer)
+                    found = rows_of(standby.refuse(answer, connection))
             except psycopg.Error as error:
                 if query.again is not None and is_meeting(error):
                     query = query.again()

@@ -18,9 +18,9 @@ def find(schema: str, *, workflow_id: UUID | None, name: str | None, after: UUID
     return Query(statement("dead_signals", schema), asked, _signals)
 
 
-def redeliver(schema: str, signal_id: UUID, body: str | None, payload_limit: int) -> Query[UUID]:
+def redeliver(schema: str, signal_id: UUID, body: str | None, payload_limit: int, hints: bool) -> Query[UUID]:
     """The statement that delivers one anew, with the JSON text of another body if there is one."""
-    asked = {"id": signal_id, "body": body, "payload_limit": str(payload_limit)}
+    asked = {"id": signal_id, "body": body, "payload_limit": str(payload_limit), "quiet": not hints}
     return Query(statement("dead_signal_again", schema), asked, _first)
 
 

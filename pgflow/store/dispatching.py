@@ -139,6 +139,11 @@ def may_notify(schema: str) -> Query[bool]:
     return Query(statement("may_notify", schema), {}, lambda rows: bool(rows[0][0]))
 
 
+def reach(schema: str) -> Query[tuple[bool, bool]]:
+    """Whether hints can be sent, and whether the server is a standby."""
+    return Query(statement("may_notify", schema), {}, lambda rows: (bool(rows[0][0]), bool(rows[0][1])))
+
+
 def _notify(schema: str, channel: str, payloads: list[str], quick: bool) -> Query[None]:
     text = statement("notify_quick" if quick else "notify", schema)
     return Query(text, {"channel": channel, "payloads": payloads}, _nothing)

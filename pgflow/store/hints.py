@@ -58,6 +58,7 @@ TRIM_EVERY = 60.0
 _UNAVAILABLE = (
     psycopg.errors.InsufficientPrivilege,
     psycopg.errors.UndefinedFunction,
+    psycopg.errors.ReadOnlySqlTransaction,
     psycopg.NotSupportedError,
 )
 

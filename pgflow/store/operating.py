@@ -6,7 +6,7 @@ Each is one of the schema's functions, so that a person with psql has the same a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -14,6 +14,8 @@ import psycopg
 from pgflow.errors import PgflowError, WorkflowNotFound
 from pgflow.store.connections import is_out_of_patience, quoted
 from pgflow.store.query import Query
+
+T = TypeVar("T")
 
 _NOT_FOUND = "P0002"
 _REFUSED = ("55000", "23505", "22023")
@@ -43,6 +45,11 @@ def fork(schema: str, workflow_id: UUID, before: str, new_id: UUID, queue: str |
     """The statement that starts a workflow from a copy of history before a location, in stored form."""
     asked = {"id": workflow_id, "before": before, "new_id": new_id, "queue": queue}
     return _call(schema, "fork(%(id)s::uuid, %(before)s::text, %(new_id)s::uuid, %(queue)s::text)", asked)
+
+
+def quietly(query: Query[T]) -> Query[T]:
+    """The same, but that nobody is notified of it; in a caller's transaction of nothing that comes after it either."""
+    return query._replace(sql=query.sql + b" FROM (SELECT set_config('pgflow.hints', 'off', true) OFFSET 0) AS quietly")
 
 
 def refusal(error: psycopg.Error) -> PgflowError | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 """The version of the schema that this code was written for; each migration that changes something adds one."""
 
-NEEDS = 9
+NEEDS = 11
 """The oldest version of the schema that this code can work on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import click
 import psycopg
@@ -16,6 +17,12 @@ from pgflow.cli.worker import worker
 from tests.docs.page import ROOT, blocks_of
 
 PAGE = ROOT / "docs" / "operations.md"
+
+
+@pgflow.signal
+@dataclass
+class Word:
+    pass
 
 
 @pgflow.workflow
@@ -40,9 +47,14 @@ def test_the_table_of_settings_is_complete() -> None:
             assert {str(value).removesuffix(".0") for value in shown} == {default.strip("`")}
 
 
-@pytest.fixture
-def roles(dsn: str) -> Iterator[dict[str, str]]:
-    """The DSNs of the page's roles, which its SQL makes."""
+@pytest.fixture(params=["functions are everybody's", "functions are nobody's"])
+def roles(request: pytest.FixtureRequest, database_dsn: str) -> Iterator[dict[str, str]]:
+    """The DSNs of the page's roles, which its SQL makes; also where nobody may execute functions by default."""
+    dsn = database_dsn
+    if request.param == "functions are nobody's":
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+    pgflow.migrate(dsn)
     (block,) = (block for block in blocks_of(PAGE) if block.language == "sql")
     names = dict(re.findall(r"CREATE ROLE (\w+) LOGIN PASSWORD '([^']+)'", block.text))
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -55,7 +67,7 @@ def roles(dsn: str) -> Iterator[dict[str, str]]:
                 connection.execute(f"DROP ROLE {name}".encode())
 
 
-async def test_the_roles_of_the_page(dsn: str, roles: dict[str, str]) -> None:
+async def test_the_roles_of_the_page(database_dsn: str, roles: dict[str, str]) -> None:
     """One may work, the other look; what a later migration makes is covered."""
     async with (
         pgflow.Worker(roles["shop_worker"], workflows=[double]),
@@ -68,9 +80,16 @@ async def test_the_roles_of_the_page(dsn: str, roles: dict[str, str]) -> None:
         assert [event.kind for event in await reader.history(handle.id)] == ["sleep"]
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             await reader.dispatch(double, 21)
-    with psycopg.connect(dsn, autocommit=True) as connection:
+        await client.signal(Word(), workflow=double, tags={"n": 1}, missing_ok=True)
+        with psycopg.connect(roles["shop_reader"], autocommit=True) as connection:
+            assert connection.execute("SELECT at FROM pgflow.history").fetchall() == [("{1}",)]
+    with psycopg.connect(database_dsn, autocommit=True) as connection:
         connection.execute("CREATE TABLE pgflow.later (n int)")
+        connection.execute("CREATE FUNCTION pgflow.later() RETURNS int LANGUAGE sql AS 'SELECT 1'")
     with psycopg.connect(roles["shop_worker"], autocommit=True) as connection:
         connection.execute("INSERT INTO pgflow.later VALUES (1)")
+        (id,) = connection.execute("SELECT pgflow.dispatch('double', '{\"number\": 1}', tags := '{\"n\": 1}')").fetchone() or ("",)
+        connection.execute("SELECT pgflow.signal('double', '{\"n\": 1}', 'word', '{}'), pgflow.later()")
+        connection.execute("SELECT pgflow.pause(%s), pgflow.resume(%s), pgflow.cancel(%s)", [id, id, id])
     with psycopg.connect(roles["shop_reader"], autocommit=True) as connection:
         assert connection.execute("SELECT n FROM pgflow.later").fetchall() == [(1,)]
