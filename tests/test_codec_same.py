@@ -25,6 +25,7 @@ from typing_extensions import TypedDict
 
 import pgflow
 from pgflow.codec import decode, encode
+from pgflow.codec.exact import is_exact
 from pgflow.errors import SerializationError
 from pgflow.testing import run
 
@@ -91,6 +92,57 @@ class Doubled:
 
     def __post_init__(self) -> None:
         self.n *= 2
+
+
+@dataclass
+class Held:
+    """Made of its fields alone."""
+
+    many: list[float] = field(default_factory=list)
+    one: Plain | None = None
+
+
+@dataclass
+class Written:
+    """Has an `__init__` of its own."""
+
+    n: int
+
+    def __init__(self, n: int) -> None:
+        self.n = n * 2
+
+
+@dataclass
+class Watched:
+    """Takes part in what is set."""
+
+    n: int
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value * 2)
+
+
+class Counting(type):
+    """Takes part in what is made."""
+
+    def __call__(cls, n: int) -> Any:
+        return super().__call__(n + 1)
+
+
+@dataclass
+class Odd(metaclass=Counting):
+    n: int
+
+
+@dataclass
+class Renamed:
+    n: int = Field(alias="N", default=0, multiple_of=1)
+
+
+@dataclass
+class Described:
+    __pydantic_config__ = ConfigDict(coerce_numbers_to_str=True)
+    n: int = 0
 
 
 @dataclass
@@ -239,6 +291,59 @@ def test_what_comes_back_is_the_same_or_refused(annotation: Any, value: Any) -> 
     except SerializationError:
         return
     assert lenient(form(value), form(decode(text, annotation, what="it"))), (value, annotation, text)
+
+
+plain_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([10**4000, -(2**70), 5e-324, 1e308, -0.0])
+    | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.lists(inner, max_size=2).map(tuple),
+        st.dictionaries(st.text("ab1", max_size=2), inner, max_size=3),
+        st.builds(Plain, st.integers(), st.text("ab", max_size=2)),
+        st.builds(Held, inner, st.none() | st.builds(Plain, st.integers())),
+    ),
+    max_leaves=6,
+)
+plain_annotations = st.recursive(
+    st.sampled_from([type(None), bool, int, float, str, Plain, Held, Special, Doubled, Written, Watched, Odd, Renamed, Described]),
+    lambda inner: st.one_of(
+        inner.map(lambda a: list[a]),
+        inner.map(lambda a: tuple[a, ...]),
+        st.tuples(inner, inner).map(lambda pair: tuple[pair[0], pair[1]]),
+        inner.map(lambda a: dict[str, a]),
+        inner.map(lambda a: Optional[a]),  # noqa: UP045
+    ),
+    max_leaves=3,
+)
+
+
+def fitting(annotation: Any) -> st.SearchStrategy[Any]:
+    """Values of an annotation, now and then others."""
+    return st.one_of(st.from_type(annotation), st.from_type(annotation), plain_values)
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_what_is_not_looked_at_comes_back_as_it_is(data: st.DataObject) -> None:
+    annotation = data.draw(plain_annotations)
+    value = data.draw(fitting(annotation))
+    if is_exact(value, annotation):
+        try:
+            text = encode(value, annotation, what="it")
+        except SerializationError:
+            return  # it cannot be held at all
+        assert form(value) == form(decode(text, annotation, what="it")), (value, annotation, text)
+
+
+def test_much_need_not_be_looked_at_and_the_rest_is() -> None:
+    held = Held([1.5], Plain(1, "a"))
+    for value, annotation in ((held, Held), ([held], list[Held]), ({"a": None}, dict[str, int | None]), ((1, "a"), tuple[int, str]), (Special(1), Special)):
+        assert is_exact(value, annotation)
+    for value, annotation in ((Special(1), Plain), (True, int), (1, float), ((1,), list[int]), ({1: 1}, dict[int, int]), (b"a", bytes), (NOW, datetime)):
+        assert not is_exact(value, annotation)
+    for value in (Doubled(1), Written(1), Watched(1), Odd(1), Renamed(1), Described(1)):
+        assert not is_exact(value, type(value))
 
 
 FITTING: list[tuple[Any, Any]] = [

@@ -6,6 +6,7 @@ lone surrogates), is refused with the place where it stands.
 
     text.py      values to JSON text
     convert.py   JSON text to values, by pydantic
+    exact.py     what comes back as it is by construction
     same.py      whether what came back is what was given
     errors.py    exceptions to JSON text
 """

@@ -15,6 +15,7 @@ from typing import Any
 
 from pgflow.codec.convert import Unfit, adapter, converted, loads, type_name
 from pgflow.codec.errors import described
+from pgflow.codec.exact import is_exact
 from pgflow.codec.same import difference
 from pgflow.errors import SerializationError
 
@@ -85,6 +86,8 @@ def encode(
         check_size(text, limit, what)
     if not (annotation is kind and kind in OWN_TYPE or annotation is Any and (plain or not same) or annotation is None is value):
         try:
+            if is_exact(value, annotation):
+                return text
             _check_returns(value, text, annotation, what)
         except SerializationError:
             raise
