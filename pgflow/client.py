@@ -24,7 +24,7 @@ from pgflow.info import HistoryEvent, Page, WorkflowInfo
 from pgflow.operations import Operations
 from pgflow.options import MANY, ONE, UNSET, given_options, merged_options, uuid_of
 from pgflow.packets import message_name
-from pgflow.requests import Filter, inputs_of, parts_of, seconds_of
+from pgflow.requests import Filter, inputs_of, limit_of, parts_of, seconds_of
 from pgflow.store import dispatching, histories, inspection, signalling
 from pgflow.store.client_async import Connections, Endings, execute_on, mail_on, wake_on
 from pgflow.store.connections import Database
@@ -57,6 +57,7 @@ class Client(Operations, DeadLetters):
         connections: how many connections it may open.
         payload_limit: the largest input, in bytes of JSON.
         hints: whether to notify workers; without, they poll, and a caller's transaction can be prepared for a two-phase commit.
+        call_timeout: seconds (or a timedelta) that a call waits for the database, with all its tries; None: no limit but the database's own.
 
     Example:
         async with pgflow.Client(dsn) as client:
@@ -72,15 +73,13 @@ class Client(Operations, DeadLetters):
         connections: int = 4,
         payload_limit: int = PAYLOAD_LIMIT,
         hints: bool = True,
+        call_timeout: timedelta | float | None = 30.0,
     ) -> None:
-        if connections < 1:
-            raise ValueError(f"connections={connections!r}: expected at least 1")
-        if payload_limit < 1:
-            raise ValueError(f"payload_limit={payload_limit!r}: expected at least 1 byte")
         self._schema = schema
         self._limit = payload_limit
-        database = Database(dsn, schema, application="pgflow client")
-        self._connections = Connections(database, connections, hints=bool(hints))
+        limit = limit_of(connections, payload_limit, call_timeout)
+        database = Database(dsn, schema, application="pgflow client", longest_silence=limit)
+        self._connections = Connections(database, connections, limit, hints=bool(hints))
         self._endings = Endings(database, self._connections)
         self._subscriptions = Subscriptions(database, self._connections)
 

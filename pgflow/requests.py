@@ -175,3 +175,19 @@ def location_of(text: str) -> str:
 def seconds_of(timeout: timedelta | float) -> float:
     """A timeout in seconds."""
     return seconds(timeout, "timeout")
+
+
+def limit_of(connections: int, payload_limit: int, call_timeout: timedelta | float | None) -> float | None:
+    """How many seconds a client's call may take; None: any. What else a client is given is looked at as well.
+
+    Raises:
+        ValueError: a number below 1, a duration that is none.
+    """
+    if connections < 1:
+        raise ValueError(f"connections={connections!r}: expected at least 1")
+    if payload_limit < 1:
+        raise ValueError(f"payload_limit={payload_limit!r}: expected at least 1 byte")
+    limit = None if call_timeout is None else seconds(call_timeout, "call_timeout")
+    if limit == 0:
+        raise ValueError("call_timeout=0: expected a duration above 0, or None")
+    return limit

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -28,8 +28,9 @@ from pgflow.store.joining import execute_async as execute_on
 from pgflow.store.joining import mail_async as mail_on
 from pgflow.store.joining import wake_async as wake_on
 from pgflow.store.query import Query
-from pgflow.store.retrying import Tries, is_meeting
+from pgflow.store.retrying import Tries, is_meeting, with_id
 from pgflow.store.signalling import mail_behind, send
+from pgflow.store.silence import NoAnswer
 from pgflow.store.uuid7 import MOMENT, is_fresh
 
 __all__ = ["Connections", "Endings", "execute_on", "mail_on", "wake_on"]
@@ -55,8 +56,16 @@ POLL_BLIND = 0.5
 class Connections:
     """A bounded number of connections, opened when needed, each used by one statement at a time."""
 
-    def __init__(self, database: Database, limit: int, *, hints: bool = True) -> None:
+    def __init__(self, database: Database, limit: int, timeout: float | None = None, *, hints: bool = True) -> None:
+        """
+        Parameters:
+            database: where to.
+            limit: how many connections, at most.
+            timeout: seconds that one call may take, with all its tries; None: any.
+            hints: whether to send notifications where they can be sent.
+        """
         self._database = database
+        self._timeout = timeout
         self._limit = limit
         self.hints = hints
         """Whether notifications are sent where they can be."""
@@ -95,7 +104,7 @@ class Connections:
 
     async def check(self) -> None:
         """Connect, and see that server and schema fit; raises as `pgflow.store.compatibility.check` does."""
-        async with self._one() as connection:
+        async with self._one(Tries(self._timeout)) as connection:
             await check(connection, self._database.schema)
         may_notify, is_standby = await self.execute(reach(self._database.schema))
         self._may_notify = self.hints and may_notify
@@ -106,6 +115,7 @@ class Connections:
 
         Raises:
             psycopg.Error: it failed, and another try would not help or did not.
+            NoAnswer: none came in time.
             RuntimeError: the client is closed.
         """
         return await self._exchange(query, [])
@@ -118,7 +128,10 @@ class Connections:
             id: the work, if it is a single workflow.
         """
         hints = self._right_behind(queue, id)
-        found = await self._exchange(query, hints)
+        try:
+            found = await self._exchange(query, hints)
+        except NoAnswer as error:
+            raise error if id is None else with_id(error, id, "workflow") from error
         if queue is not None and not hints and self.hints:
             self._notifier.start()
             self._notifier.wake(queue)
@@ -126,11 +139,11 @@ class Connections:
 
     async def _exchange(self, query: Query[T], hints: Sequence[Statement]) -> T:
         self.check_loop()
-        tries = Tries()
+        tries = Tries(self._timeout)
         while True:
             try:
-                async with self._one() as connection:
-                    answer, *told = await flush(connection, (query.sql, query.params), *hints)
+                async with self._one(tries) as connection:
+                    answer, *told = await flush(connection, (query.sql, query.params), *hints, until=tries.until)
                     found = rows_of(standby.refuse(answer, connection))
             except psycopg.Error as error:
                 if query.again is not None and is_meeting(error):
@@ -156,18 +169,29 @@ class Connections:
     async def send(self, sending: Sending) -> Sent:
         """Send a signal, together with those that others send at the same time; raises as `execute` does."""
         self.check_loop()
-        return await self._signals.ask(sending)
+        try:
+            return await self._signals.ask(sending)
+        except NoAnswer as error:
+            raise with_id(error, sending.id, "signal") from error
 
     async def _send_signals(self, sendings: Sequence[Sending]) -> Sequence[Sent]:
         schema = self._database.schema
         return await self._exchange(send(schema, sendings), [mail_behind(schema, sendings)] if self._may_notify else [])
 
     @contextlib.asynccontextmanager
-    async def _one(self) -> AsyncIterator[AsyncConnection]:
-        async with self._places:
+    async def _one(self, tries: Tries) -> AsyncIterator[AsyncConnection]:
+        places = self._places
+        if places.locked():
+            await _in_time(places.acquire(), tries, "all connections of the client are in use")
+        else:
+            await places.acquire()
+        try:
             if self._closed:
                 raise RuntimeError("this client is closed")
-            connection = self._free.pop() if self._free else await self._database.connect("client")
+            if self._free:
+                connection = self._free.pop()
+            else:
+                connection = await _in_time(self._database.connect("client"), tries, "it could not be connected to")
             try:
                 yield connection
             finally:
@@ -175,6 +199,8 @@ class Connections:
                     self._free.append(connection)
                 else:
                     await connection.close()
+        finally:
+            places.release()
 
     async def _drop_free(self) -> None:
         while self._free:
@@ -185,6 +211,16 @@ class Connections:
         self._closed = True
         await self._notifier.close()
         await self._drop_free()
+
+
+async def _in_time(awaitable: Awaitable[T], tries: Tries, found: str) -> T:
+    try:
+        async with asyncio.timeout(tries.left) as limit:
+            return await awaitable
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise tries.late(found) from error
 
 
 def _is_idle(connection: AsyncConnection) -> bool:

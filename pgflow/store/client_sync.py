@@ -29,8 +29,9 @@ from pgflow.store.joining import mail_blocking as mail_on
 from pgflow.store.joining import wake_blocking as wake_on
 from pgflow.store.pooling import is_shared
 from pgflow.store.query import Query
-from pgflow.store.retrying import Tries, is_meeting
+from pgflow.store.retrying import Tries, is_meeting, with_id
 from pgflow.store.signalling import mail_behind, send
+from pgflow.store.silence import ALIVE, ANSWER, ASK_EVERY, NoAnswer
 from pgflow.store.uuid7 import MOMENT, is_fresh
 
 __all__ = ["Connections", "Endings", "execute_on", "mail_on", "wake_on"]
@@ -48,14 +49,25 @@ POLL_BLIND = 0.5
 QUIET = 1.0
 """Seconds without anybody who waits after which the thread reads what is told, so that the server need not keep it."""
 
+FIRST_LOOK = 1.0
+"""Seconds that a look at a workflow may take however short the caller's timeout is."""
+
 _LONGEST_PAUSE = 10.0
 
 
 class Connections:
     """A bounded number of connections, opened when needed, each used by one statement at a time."""
 
-    def __init__(self, database: Database, limit: int, *, hints: bool = True) -> None:
+    def __init__(self, database: Database, limit: int, timeout: float | None = None, *, hints: bool = True) -> None:
+        """
+        Parameters:
+            database: where to.
+            limit: how many connections, at most.
+            timeout: seconds that one call may take, with all its tries; None: any.
+            hints: whether to send notifications where they can be sent.
+        """
         self._database = database
+        self._timeout = timeout
         self._limit = limit
         self.hints = hints
         """Whether notifications are sent where they can be."""
@@ -75,20 +87,25 @@ class Connections:
 
     def check(self) -> None:
         """Connect, and see that server and schema fit; raises as `pgflow.store.compatibility.check` does."""
-        with self._one() as connection:
+        with self._one(Tries(self._timeout)) as connection:
             check(connection, self._database.schema)
         may_notify, is_standby = self.execute(reach(self._database.schema))
         self._may_notify = self.hints and may_notify
         standby.tell(is_standby)
 
-    def execute(self, query: Query[T]) -> T:
+    def execute(self, query: Query[T], until: float | None = None) -> T:
         """Send a statement that may be sent again, and read its answer.
+
+        Parameters:
+            query: the statement.
+            until: the monotonic time by which the caller wants the answer.
 
         Raises:
             psycopg.Error: it failed, and another try would not help or did not.
+            NoAnswer: none came in time.
             RuntimeError: the client is closed.
         """
-        return self._exchange(query, [])
+        return self._exchange(query, [], until)
 
     def start(self, query: Query[T], queue: str | None, id: UUID | None) -> T:
         """Send a dispatch, and a hint at the queue that has work then; raises as `execute` does.
@@ -97,18 +114,19 @@ class Connections:
             queue: None: it has none yet.
             id: the work, if it is a single workflow.
         """
-        if queue is None:
-            return self.execute(query)
-        hint = wake(self._database.schema, [queue], id=id, quick=True)
-        return self._exchange(query, [(hint.sql, hint.params)])
+        hints = [] if queue is None else [wake(self._database.schema, [queue], id=id, quick=True)]
+        try:
+            return self._exchange(query, [(hint.sql, hint.params) for hint in hints])
+        except NoAnswer as error:
+            raise error if id is None else with_id(error, id, "workflow") from error
 
-    def _exchange(self, query: Query[T], behind: Sequence[Statement]) -> T:
-        tries = Tries()
+    def _exchange(self, query: Query[T], behind: Sequence[Statement], until: float | None = None) -> T:
+        tries = Tries(self._timeout, until)
         hints = behind if self._may_notify else []
         while True:
             try:
-                with self._one() as connection:
-                    answer, *told = flush_blocking(connection, (query.sql, query.params), *hints)
+                with self._one(tries) as connection:
+                    answer, *told = flush_blocking(connection, (query.sql, query.params), *hints, until=tries.until)
                     found = rows_of(standby.refuse(answer, connection))
             except psycopg.Error as error:
                 if query.again is not None and is_meeting(error):
@@ -125,18 +143,24 @@ class Connections:
     def send(self, sending: Sending) -> Sent:
         """Send a signal; raises as `execute` does."""
         schema = self._database.schema
-        (sent,) = self._exchange(send(schema, [sending]), [mail_behind(schema, [sending])])
+        try:
+            (sent,) = self._exchange(send(schema, [sending]), [mail_behind(schema, [sending])])
+        except NoAnswer as error:
+            raise with_id(error, sending.id, "signal") from error
         return sent
 
     @contextlib.contextmanager
-    def _one(self) -> Iterator[Connection]:
-        with self._places:
+    def _one(self, tries: Tries) -> Iterator[Connection]:
+        places = self._places
+        if not places.acquire(timeout=tries.left):
+            raise tries.late("all connections of the client are in use")
+        try:
             if self._closed:
                 raise RuntimeError("this client is closed")
             try:
                 connection = self._free.pop()
             except IndexError:
-                connection = self._database.connect_blocking("client")
+                connection = self._database.connect_blocking("client", within=tries.left)
             try:
                 yield connection
             finally:
@@ -144,6 +168,8 @@ class Connections:
                     self._free.append(connection)
                 else:
                     connection.close()
+        finally:
+            places.release()
 
     def _drop_free(self) -> None:
         with contextlib.suppress(IndexError):
@@ -215,7 +241,7 @@ class Endings:
                 self._wait(waiter, MOMENT)
             while True:
                 waiter.hinted = False
-                outcome = self._look(workflow_id)
+                outcome = self._look(workflow_id, until)
                 left = POLL if self._listening else POLL_BLIND
                 if until is not None:
                     left = min(left, until - time.monotonic())
@@ -231,14 +257,16 @@ class Endings:
                     del self._waiting[workflow_id]
             self._hand_on()
 
-    def _look(self, workflow_id: UUID) -> Standing | None:
+    def _look(self, workflow_id: UUID, until: float | None) -> Standing | None:
         if self._closed.is_set():
             raise RuntimeError("this client is closed")
+        if until is not None:
+            until = max(until, time.monotonic() + FIRST_LOOK)
         query = outcomes(self._database.schema, [workflow_id])
         connection = self._listening
         if connection is not None and self._turn.acquire(blocking=False):
             try:
-                (answer,) = flush_blocking(connection, (query.sql, query.params))
+                (answer,) = flush_blocking(connection, (query.sql, query.params), until=until)
                 if not isinstance(answer, psycopg.Error):
                     return query.read(answer).get(workflow_id)
             except psycopg.OperationalError:
@@ -246,7 +274,7 @@ class Endings:
             finally:
                 self._turn.release()
                 self._hand_on()
-        return self._connections.execute(query).get(workflow_id)
+        return self._connections.execute(query, until).get(workflow_id)
 
     def _wait(self, waiter: _Waiter, seconds: float) -> None:
         """Wait for a hint, so many seconds at most: reading, or until whoever reads says so."""
@@ -347,6 +375,7 @@ class Endings:
             self._listening = connection
             waiting = list(self._waiting)
         self._hint(waiting)  # what was told before is missed: everybody looks
+        ask_at = time.monotonic() + ASK_EVERY
         while not self._closed.is_set() and not connection.closed:
             if self._waiting or time.monotonic() - self._waited_at < QUIET:
                 self._stirred.wait(QUIET)
@@ -354,6 +383,9 @@ class Endings:
                 continue
             with self._turn:
                 self._read(connection, time.monotonic() + QUIET, self._closed.is_set)
+                if time.monotonic() > ask_at and not self._closed.is_set():
+                    flush_blocking(connection, ALIVE, until=time.monotonic() + ANSWER)  # does the server live?
+                    ask_at = time.monotonic() + ASK_EVERY
             self._hand_on()
         with self._turn:
             connection.close()

@@ -23,9 +23,10 @@ from psycopg.rows import TupleRow
 
 from pgflow import faults, forking
 from pgflow.errors import LeaseLost
-from pgflow.store import encodings, pooling, settings
+from pgflow.store import encodings, hosts, pooling, settings
 from pgflow.store.adapting import CAREFUL, OwnAsyncCursor, OwnCursor
-from pgflow.store.replication import OwnAsyncConnection, OwnConnection, believe
+from pgflow.store.replication import believe
+from pgflow.store.silence import SLACK, EngineAsyncConnection, EngineConnection
 
 AsyncConnection = psycopg.AsyncConnection[TupleRow]
 Connection = psycopg.Connection[TupleRow]
@@ -46,6 +47,9 @@ _KEEPALIVE = {
     "keepalives_count": "3",
     "tcp_user_timeout": "15000",
 }
+
+AMONG_SEVERAL = "3"
+"""Seconds to connect to one of several hosts."""
 
 
 @cache
@@ -108,6 +112,7 @@ class Database:
         schema: The schema of the tables.
         lease: The worker's lease in seconds; no statement of the engine runs for longer than two thirds of it.
         application: What `pg_stat_activity` shows, before the connection's purpose.
+        longest_silence: Seconds for which the server may say nothing, at most, if that is less than what follows from the lease.
 
     Raises:
         ValueError: The DSN is none, or the schema's name cannot be used in a statement.
@@ -121,6 +126,7 @@ class Database:
     schema: str = "pgflow"
     lease: float = 15.0
     application: str = "pgflow"
+    longest_silence: float | None = None
 
     def __post_init__(self) -> None:
         check_dsn(self.dsn)
@@ -131,13 +137,23 @@ class Database:
         """Milliseconds that a statement may take: below the lease, so that no write outlives it."""
         return max(100, int(self.lease * 1000 * 2 / 3))
 
+    @property
+    def silence(self) -> float:
+        """Seconds without a word from the server after which an answer is not waited for any more: `silence.py`."""
+        usual = self.statement_timeout / 1000 + SLACK
+        return usual if self.longest_silence is None else min(usual, self.longest_silence)
+
     def statement(self, name: str) -> bytes:
         """The SQL of one file in `store/sql`, for this schema."""
         return statement(name, self.schema)
 
-    def _conninfo(self, purpose: str) -> str:
+    @property
+    def _given(self) -> dict[str, Any]:
+        return psycopg.conninfo.conninfo_to_dict(self.dsn)
+
+    def _conninfo(self, purpose: str, within: float | None = None) -> str:
         """The connection string with what the engine adds to the caller's. Settings are made later: see `settings.py`."""
-        return _conninfo(self.dsn, application_name=f"{self.application} {purpose}")
+        return _conninfo(self.dsn, within, application_name=f"{self.application} {purpose}")
 
     def _settings(self, connection: AsyncConnection | Connection, plain: bool) -> dict[str, str]:
         return {} if plain else settings.session(self.statement_timeout, connection.info.server_version)
@@ -157,9 +173,11 @@ class Database:
             PgflowError: There is a pooler in between, and a setting of the role with which the engine cannot work.
         """
         context = None if plain else CAREFUL
-        connection = await OwnAsyncConnection.connect(self._conninfo(purpose), autocommit=True, context=context)
+        connection = await EngineAsyncConnection.connect(self._conninfo(purpose), autocommit=True, context=context)
         connection.steadfast = not plain
         forking.watch_socket(connection)
+        hosts.note(self._given, connection)
+        connection.silence, connection.conninfo = self.silence, self._conninfo("look")
         try:
             made = self._settings(connection, plain)
             if lock_timeout is not None:
@@ -170,13 +188,26 @@ class Database:
         except BaseException:
             await connection.close()
             raise
+        if plain:
+            connection.silence = None
         return connection
 
-    def connect_blocking(self, purpose: str, *, plain: bool = False) -> Connection:
-        """As `connect`, a synchronous connection, for a thread of its own."""
+    def connect_blocking(
+        self, purpose: str, *, plain: bool = False, within: float | None = None, silence: float | None = None
+    ) -> Connection:
+        """As `connect`, a synchronous connection, for a thread of its own.
+
+        Args:
+            purpose: As for `connect`.
+            plain: As for `connect`.
+            within: Seconds that each host of the DSN has for it, 2 at least, if the DSN gives it no less; None: as the DSN says.
+            silence: Seconds without a word from the server after which an answer is not waited for any more, if not the usual ones.
+        """
         context = None if plain else CAREFUL
-        connection = OwnConnection.connect(self._conninfo(purpose), autocommit=True, context=context)
+        connection = EngineConnection.connect(self._conninfo(purpose, within), autocommit=True, context=context)
         forking.watch_socket(connection)
+        hosts.note(self._given, connection)
+        connection.silence, connection.conninfo = self.silence if silence is None else silence, self._conninfo("look")
         try:
             pooling.begin_blocking(connection, self._settings(connection, plain))
             if (encodings.note(connection) or pooling.is_shared(connection)) and not plain:
@@ -184,6 +215,8 @@ class Database:
         except BaseException:
             connection.close()
             raise
+        if plain:
+            connection.silence = None
         return connection
 
 
@@ -210,9 +243,16 @@ def connect_to_migrate(dsn: str) -> Connection:
     return connection
 
 
-def _conninfo(dsn: str, **extra: str) -> str:
+def _conninfo(dsn: str, within: float | None = None, **extra: str) -> str:
     given = psycopg.conninfo.conninfo_to_dict(dsn)
-    extra |= {key: value for key, value in _KEEPALIVE.items() if key not in given}
+    usual = dict(_KEEPALIVE)
+    if "," in str(given.get("host") or given.get("hostaddr") or ""):
+        usual["connect_timeout"] = AMONG_SEVERAL  # whoever comes next may be the one that answers
+    extra |= {key: value for key, value in usual.items() if key not in given}
+    if within is not None:
+        longest = int(given.get("connect_timeout") or usual["connect_timeout"])
+        extra["connect_timeout"] = str(max(2, min(int(within), longest) if longest > 0 else int(within)))
+    extra |= hosts.reordered(given)
     extra["client_encoding"] = "UTF8"  # what is sent past psycopg's own conversions is UTF-8
     return make_conninfo(dsn, **extra)
 

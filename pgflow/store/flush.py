@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -33,6 +34,7 @@ from pgflow.store.adapting import Reader
 from pgflow.store.arrays import text_of
 from pgflow.store.connections import AsyncConnection, Connection
 from pgflow.store.replication import believe
+from pgflow.store.silence import GIVE_UP, EngineAsyncConnection, Patience, in_time, silence_of
 
 _log = logging.getLogger("pgflow.store")
 
@@ -79,26 +81,25 @@ _number = count()
 ROWS_AT_ONCE = 1_000
 """Rows of a `Bulk` that are handed on at a time."""
 
-GIVE_UP = 1.0
-"""Seconds that the server has to end what nobody waits for any more."""
-
 _UNPREPARED = (b"26000", b"0A000")
 """SQLSTATEs of a statement that the server does not know any more, or whose plan no longer fits a changed table."""
 
 _FINE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 
 
-async def flush(connection: AsyncConnection, *statements: Statement) -> list[Answer]:
+async def flush(connection: AsyncConnection, *statements: Statement, until: float | None = None) -> list[Answer]:
     """Execute statements one after the other, each in a transaction of its own, all sent at once.
 
     Args:
         connection: One that commits by itself and is in no transaction.
+        until: The monotonic time by which all answers must be there; the connection's own patience with a silent server holds besides.
 
     Returns:
         The answer to each; one that failed stops none of the others.
 
     Raises:
-        psycopg.OperationalError: The connection broke, and is closed: what became of the statements is not known.
+        psycopg.OperationalError: The connection broke, or no answer came (`NoAnswer`), and is closed: what became of the statements is not
+            known.
         psycopg.DataError: A text holds a character that cannot be stored; nothing was sent.
 
     Example:
@@ -109,7 +110,7 @@ async def flush(connection: AsyncConnection, *statements: Statement) -> list[Ans
     async with connection.lock:
         try:
             for transactions in flushes:
-                results += await _wait(connection, _exchange(connection.pgconn, prepared, transactions))
+                results += await _wait(connection, _exchange(connection.pgconn, prepared, transactions), until)
             believe(connection)
         except BaseException:
             await connection.close()  # answers may be on their way that nobody waits for any more
@@ -117,14 +118,15 @@ async def flush(connection: AsyncConnection, *statements: Statement) -> list[Ans
     return _read(results)
 
 
-def flush_blocking(connection: Connection, *statements: Statement) -> list[Answer]:
+def flush_blocking(connection: Connection, *statements: Statement, until: float | None = None) -> list[Answer]:
     """As `flush`, on a synchronous connection."""
     prepared, flushes = _names_on(connection), _apart(connection, statements)
     results: list[list[PGresult]] = []
     with connection.lock:
         try:
             for transactions in flushes:
-                results += connection.wait(_exchange(connection.pgconn, prepared, transactions))
+                exchange = _exchange(connection.pgconn, prepared, transactions)
+                results += connection.wait(exchange if until is None else in_time(exchange, until))
             believe(connection)
         except BaseException:
             connection.close()
@@ -301,8 +303,8 @@ def _next(pgconn: PGconn) -> PQGen[PGresult]:
     return results[0]
 
 
-async def _wait(connection: AsyncConnection, exchange: PQGen[T]) -> T:
-    """Drive an exchange by the callbacks of the event loop: whoever waits goes on once, when all answers are there."""
+async def _wait(connection: AsyncConnection, exchange: PQGen[T], until: float | None = None) -> T:
+    """Drive an exchange by the callbacks of the event loop: whoever waits goes on once, when all answers are there, or none comes."""
     try:
         wanted = next(exchange)
     except StopIteration as end:
@@ -311,12 +313,39 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T]) -> T:
     loop = asyncio.get_running_loop()
     socket = connection.pgconn.socket
     ended: asyncio.Future[T] = loop.create_future()
+    patience = Patience(silence_of(connection), until)
+    timer: asyncio.TimerHandle | None = None
+    looking: asyncio.Task[None] | None = None
+
+    def lose_patience() -> None:
+        nonlocal timer, looking
+        if ended.done() or (due := patience.due) is None:
+            return
+        if (error := patience.ended()) is None:
+            timer = loop.call_later(due - time.monotonic(), lose_patience)  # noqa: F821 — as below
+        elif patience.over or not isinstance(connection, EngineAsyncConnection):
+            watch_no_more()
+            ended.set_exception(error)
+        else:
+            looking = loop.create_task(look(connection), name="pgflow look")  # noqa: F821 — as below
+            if until is not None:
+                timer = loop.call_later(until - time.monotonic(), lose_patience)  # noqa: F821
+
+    async def look(silent: EngineAsyncConnection) -> None:
+        if await silent.at_work():
+            patience.heard = time.monotonic()
+        elif not ended.done():
+            watch_no_more()
+            ended.set_exception(patience.no_answer())
+        lose_patience()  # noqa: F821 — as above
 
     def go_on(ready: Ready) -> None:
         nonlocal wanted
         if ended.done():
             return
         before = wanted
+        if ready & Ready.R:
+            patience.heard = time.monotonic()
         try:
             wanted = exchange.send(ready)
         except StopIteration as end:
@@ -343,6 +372,7 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T]) -> T:
     loop.add_reader(socket, go_on, Ready.R)
     if wanted & Wait.W:
         watch_writing()
+    lose_patience()
     try:
         return await ended
     except asyncio.CancelledError:
@@ -360,7 +390,11 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T]) -> T:
                 watch_no_more()
         raise
     finally:
-        del go_on  # it and what it calls know each other, and the answers with them
+        if timer is not None:
+            timer.cancel()
+        if looking is not None:
+            looking.cancel()
+        del go_on, lose_patience, look  # they and what they call know each other, and the answers with them
 
 
 def _read(results: Sequence[Sequence[PGresult]]) -> list[Answer]:

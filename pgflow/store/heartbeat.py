@@ -30,6 +30,10 @@ _log = logging.getLogger("pgflow.store")
 LAST_LOCKS = "2s"
 """How long a worker that signs off waits for its own last transactions."""
 
+SHORTEST_SILENCE = 1.0
+"""Seconds that the server has to answer a heartbeat, at least; else a fifth of the lease, so that a lease outlives a frozen server if
+there is another to go to."""
+
 RETRY = 0.1
 """Seconds between two attempts to connect again."""
 
@@ -199,7 +203,9 @@ class Heartbeat(threading.Thread):
 
     def _connect(self) -> Connection:
         """Open the session and take its lock, under a key of its own: the last one may not have ended on the server."""
-        connection = self._connection = self._database.connect_blocking("heartbeat")
+        connection = self._connection = self._database.connect_blocking(
+            "heartbeat", within=self._database.lease / 5, silence=max(SHORTEST_SILENCE, self._database.lease / 5)
+        )
         self.lock_key = self._take_lock(connection)
         self.incarnation = read_incarnation_blocking(connection)
         return connection

@@ -38,11 +38,12 @@ from pgflow.store.connections import (
     still_open,
 )
 from pgflow.store.dispatching import done, may_notify, wake
-from pgflow.store.flush import Statement
+from pgflow.store.flush import Statement, flush
 from pgflow.store.messages import TRIM_AT_ONCE, trim
 from pgflow.store.outbox import Outbox
 from pgflow.store.pooling import is_shared
 from pgflow.store.signalling import mail
+from pgflow.store.silence import ALIVE, ANSWER, ASK_EVERY
 
 _log = logging.getLogger("pgflow.store")
 
@@ -183,13 +184,18 @@ class Listener:
                 loop.remove_reader(socket)  # at once: its number may be somebody else's in a moment
                 broken.set_exception(error)
 
-        socket = pgconn.socket
-        loop.add_reader(socket, read)
-        try:
-            await broken
-        finally:
-            if broken.cancelled():
-                loop.remove_reader(socket)
+        connection.add_notify_handler(lambda told: take(told.channel, told.payload))  # what comes with the answer to a question
+        while True:
+            socket = pgconn.socket
+            loop.add_reader(socket, read)
+            try:
+                await asyncio.wait([broken], timeout=ASK_EVERY)
+            finally:
+                if not broken.done():
+                    loop.remove_reader(socket)
+            if broken.done():
+                broken.result()
+            await flush(connection, ALIVE, until=time.monotonic() + ANSWER)
 
 
 class Notifier:

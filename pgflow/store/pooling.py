@@ -86,7 +86,7 @@ def _judge(connection: AsyncConnection | Connection, settings: Mapping[str, str]
             f"default_transaction_isolation={found[1]!r} and default_transaction_read_only={found[2]!r}. Expected: {_PLAIN[0]!r} and "
             f"{_PLAIN[1]!r}. Reset them for the role and the database (ALTER ROLE ... RESET), or let pgflow connect directly."
         )
-    lasting = {name: value for name, value in settings.items() if name not in KEPT}
+    lasting = {name: value for name, value in settings.items() if value != KEPT.get(name)}
     _shared[connection] = b"SELECT " + setting(lasting)
 
 

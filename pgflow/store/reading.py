@@ -10,15 +10,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
-from psycopg import postgres
 from psycopg.abc import AdaptContext, Buffer
-from psycopg.adapt import Loader
+from psycopg.adapt import AdaptersMap, Loader
 from psycopg.pq import Format
+from psycopg.types.datetime import register_default_adapters
 
 from pgflow.moments import LAST
 
 FIRST = datetime(1, 1, 2, tzinfo=UTC)
 """The first moment that is read."""
+
+_DEFAULT = AdaptersMap(types=psycopg.adapters.types)
+"""psycopg's own, whatever the application has registered."""
+register_default_adapters(_DEFAULT)
 
 _LONG = struct.Struct("!q")
 
@@ -28,7 +32,7 @@ class Moments(Loader):
 
     def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
         super().__init__(oid, context)
-        found = postgres.adapters.get_loader(oid, self.format)
+        found = _DEFAULT.get_loader(oid, self.format)
         assert found is not None
         self._load = found(oid, None).load
 

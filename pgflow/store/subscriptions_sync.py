@@ -184,6 +184,7 @@ class Subscriptions:
                 if (notice := parse_message(told.payload)) is not None:
                     with self._lock:
                         self._topics.hear(notice)
+            connection.execute("SELECT")  # does the server live? One that is silent is given up in time
 
     def _look(self, usual: float) -> float:
         """Look at the table until nothing more is found; seconds until the next look."""

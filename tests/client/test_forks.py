@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -184,6 +185,8 @@ async def test_a_child_that_lives_on_keeps_no_session(dsn: str) -> None:
     client = named(pgflow.SyncClient(make_conninfo(dsn)))
     with client:
         client.dispatch(job)
+        (number,) = {connection.fileno() for connection in client._connections._free}
+        assert forked(lambda: not stat.S_ISSOCK(os.fstat(number).st_mode))
         assert sessions(dsn)
         go_on = FORKING.Event()
         process = FORKING.Process(target=go_on.wait)

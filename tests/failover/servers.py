@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -85,6 +86,30 @@ class Server:
     def die(self) -> None:
         """As when the machine loses its power: nothing more is sent to anybody."""
         self.control("-m", "immediate", "stop")
+
+    @property
+    def _processes(self) -> list[int]:
+        """Its own, the first of them first."""
+        first = int((self.data / "postmaster.pid").read_text().split()[0])
+        others = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                if int(stat.read_text().rpartition(")")[2].split()[1]) == first:
+                    others.append(int(stat.parent.name))
+        return [first, *others]
+
+    def freeze(self) -> None:
+        """No process of it goes on: the kernel alone acknowledges what is sent."""
+        first, *_ = self._processes
+        os.kill(first, signal.SIGSTOP)  # from here on nobody is born
+        for number in self._processes[1:]:
+            os.kill(number, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """All go on."""
+        for number in reversed(self._processes):
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGCONT)
 
     def promote(self) -> None:
         """Let a standby become a primary."""
@@ -170,7 +195,8 @@ class Place:
             self._end(standby)
 
     def _end(self, server: Server) -> None:
-        with suppress(AssertionError):  # a test may have stopped it
+        with suppress(AssertionError, FileNotFoundError):  # a test may have stopped it
+            server.thaw()
             server.die()
         shutil.rmtree(server.home, ignore_errors=True)
 
