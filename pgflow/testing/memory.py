@@ -30,7 +30,7 @@ from pgflow.history.location import turns
 from pgflow.history.stored import StoredHistory
 
 _TICK = timedelta(milliseconds=1)
-_KEPT = ("input", "turn_state", "turn_now", "turn_seq", "loop_progress", "loop_state")
+_KEPT = ("input", "turn_state", "turn_now", "turn_seq", "loop_progress", "loop_state", "loop_seq")
 """What a row keeps of its pending self where the later one says nothing."""
 
 

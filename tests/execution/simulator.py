@@ -128,8 +128,8 @@ class World:
         assert old is None or row.attempts >= old.attempts
         values = row._asdict()
         if old is not None:
-            for name in ("input", "turn_state", "turn_now", "turn_seq", "loop_progress", "loop_state"):
-                if values[name] is None:
+            for name in ("input", "turn_state", "turn_now", "turn_seq", "loop_progress", "loop_state", "loop_seq"):
+                if values.get(name) is None:
                     values[name] = getattr(old, name)
         self.events[row.location] = Event(at=self.now, **values)
         if row.status != "pending":
