@@ -205,6 +205,7 @@ class Database:
         """
         context = None if plain else CAREFUL
         connection = EngineConnection.connect(self._conninfo(purpose, within), autocommit=True, context=context)
+        connection.steadfast = not plain
         forking.watch_socket(connection)
         hosts.note(self._given, connection)
         connection.silence, connection.conninfo = self.silence if silence is None else silence, self._conninfo("look")

@@ -8,6 +8,8 @@ a connection a broken one, whose last commit has an unknown fate: it is made aga
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -28,6 +30,8 @@ class OwnConnection(psycopg.Connection[TupleRow]):
 
     unreplicated = False
     """Whether a commit on it has been reported as done that might not have been replicated."""
+    steadfast = False
+    """Whether what it executes is the engine's own, which is never cancelled."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -36,6 +40,11 @@ class OwnConnection(psycopg.Connection[TupleRow]):
     def _heed(self, told: Diagnostic) -> None:
         if said_so(told):
             self.unreplicated = True
+
+    def cancel_safe(self, *, timeout: float = 30.0) -> None:
+        """Cancel what is being executed, unless it is the engine's: that may be a commit, and psycopg waits a moment for it."""
+        if not self.steadfast:
+            super().cancel_safe(timeout=timeout)
 
 
 class OwnAsyncConnection(psycopg.AsyncConnection[TupleRow]):
@@ -58,6 +67,19 @@ class OwnAsyncConnection(psycopg.AsyncConnection[TupleRow]):
         """Cancel what is being executed, unless it is the engine's: that may be a commit, and psycopg waits a moment for it."""
         if not self.steadfast:
             await super().cancel_safe(timeout=timeout)
+
+
+@contextmanager
+def uncancelled(connection: object) -> Iterator[None]:
+    """What is executed in this block is not cancelled, though the connection is for others' statements as well."""
+    if not isinstance(connection, OwnConnection | OwnAsyncConnection):
+        yield
+        return
+    before, connection.steadfast = connection.steadfast, True
+    try:
+        yield
+    finally:
+        connection.steadfast = before
 
 
 def believe(connection: object) -> None:

@@ -20,6 +20,7 @@ from psycopg.rows import tuple_row
 
 from pgflow.store.adapting import OwnAsyncCursor, OwnCursor
 from pgflow.store.connections import AsyncConnection, Connection, Database
+from pgflow.store.replication import uncancelled
 
 T = TypeVar("T")
 
@@ -100,7 +101,8 @@ class AsyncSession:
         """Commit or roll back, once."""
         block, self._block = self._block, None
         assert block is not None
-        await block.__aexit__(*_ending(commit))
+        with uncancelled(self.connection):
+            await block.__aexit__(*_ending(commit))
 
     def restore(self) -> None:
         """Undo what an activity may have set on the connection object."""

@@ -12,6 +12,7 @@ import pytest_asyncio
 import pgflow
 from pgflow.store.connections import Database
 from pgflow.store.flush import flush
+from pgflow.store.sessions import PURPOSE, AsyncSession
 from tests.failover.servers import Server, place
 from tests.failover.test_failover import come_true
 
@@ -68,26 +69,35 @@ def log_of(server: Server) -> str:
     return (server.home / "log").read_text()
 
 
-@pytest.mark.parametrize("psycopgs", [False, True])
-async def test_whoever_gives_a_commit_up_does_not_cancel_it(lonely: Server, psycopgs: bool) -> None:
+@pytest.mark.parametrize("way", ["flush", "psycopg", "a transactional activity"])
+async def test_whoever_gives_a_commit_up_does_not_cancel_it(lonely: Server, way: str) -> None:
     said = log_of(lonely).count(CANCELLED)
-    connection = await Database(lonely.dsn).connect("giving up")
+    session = await AsyncSession.open(Database(lonely.dsn))
+    await session.begin()
+    connection = await Database(lonely.dsn).connect(PURPOSE)
     await asyncio.to_thread(wait_for, lonely, "nobody")
     await come_true(lambda: lonely.all("SHOW synchronous_standby_names") == ["nobody"], "the setting")
     insert = b"INSERT INTO public.effects VALUES ('kept')"
 
     async def execute() -> None:
-        await (connection.execute(insert) if psycopgs else flush(connection, (insert, {})))
+        if way == "flush":
+            await flush(connection, (insert, {}))
+        elif way == "psycopg":
+            await connection.execute(insert)
+        else:
+            await session.execute(insert)
+            await session.end(commit=True)
 
     task: asyncio.Task[Any] = asyncio.create_task(execute())
-    await come_true(lambda: lonely.all(WAITING.format("giving up")), "a commit that waits")
+    await come_true(lambda: lonely.all(WAITING.format(PURPOSE)), "a commit that waits")
     task.cancel()
     for _ in range(3):  # a request to cancel would have arrived by then
-        await come_true(lambda: lonely.all(WAITING.format("giving up")), "a commit that waits")
+        await come_true(lambda: lonely.all(WAITING.format(PURPOSE)), "a commit that waits")
     await asyncio.to_thread(wait_for, lonely, "")
     with pytest.raises(asyncio.CancelledError):
         await task
     await connection.close()
+    await session.close()
     await come_true(lambda: lonely.all("SELECT 1 FROM effects WHERE what = 'kept'"), "the commit")
     lonely.do("DELETE FROM effects")
     assert log_of(lonely).count(CANCELLED) == said
