@@ -100,5 +100,7 @@ if context.is_offline_mode():
     migrate(None)
 else:
     engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
-    migrating.run(engine, schema, migrate, config.attributes.get("patience", migrating.PATIENCE))
+    patience = config.attributes.get("patience", migrating.PATIENCE)
+    migrating.run(engine, schema, migrate, patience)
+    migrating.build_missing(engine, schema, make_metadata(schema), context.get_head_revision(), patience)
     engine.dispose()

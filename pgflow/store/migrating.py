@@ -1,5 +1,7 @@
 """A migration as others should meet it: one at a time, never in front of anybody for long, all or nothing.
 
+Indexes of large tables are not built in it: migrations leave out those that would take long, and they are built afterwards, beside whoever works.
+
 A migration takes tables for itself, and so waits for whoever reads them. Everybody who comes later waits behind it, even to read; so it waits for a
 moment only, gives everything back, and tries again, until its patience ends.
 """
@@ -12,9 +14,11 @@ import time
 from collections.abc import Callable
 
 import psycopg
-from sqlalchemy import Connection, Engine
+from psycopg.sql import SQL, Identifier
+from sqlalchemy import Connection, Engine, Index, MetaData
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.schema import CreateSchema
+from sqlalchemy.schema import CreateIndex, CreateSchema
 
 from pgflow.errors import MigrationFailed
 from pgflow.store import version_table
@@ -86,6 +90,55 @@ def run(engine: Engine, schema: str, apply: Callable[[Connection], None], patien
                 _log.warning('the migration of the schema "%s" waits until it can have its tables for itself.%s', schema, holders)
         time.sleep(backoff * random.uniform(0.5, 1.0))
         backoff = min(backoff * 2, LONGEST_BACKOFF)
+
+
+def build_missing(engine: Engine, schema: str, metadata: MetaData, head: object, patience: float = PATIENCE) -> None:
+    """Build the indexes that migrations have left out, or that an interrupted build has left invalid. Nobody waits for that.
+
+    Args:
+        engine: Connects to the database.
+        schema: The schema's name.
+        metadata: What there should be when the schema is at
+        head: this revision; at others nothing is done.
+        patience: Seconds to wait for whoever has begun to use a table before an index of it.
+
+    Raises:
+        MigrationFailed: An index could not be built; the schema is migrated.
+    """
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        raw = _psycopg(connection)
+        if version_table.look(raw, schema).revision != head:
+            return
+        found: dict[str, bool] = dict(
+            raw.execute(
+                "SELECT c.relname, i.indisvalid FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid "
+                "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %s",
+                [schema],
+            ).fetchall()
+        )
+        for index in (index for table in metadata.sorted_tables for index in table.indexes):
+            if not found.get(str(index.name), False):
+                _build(raw, schema, index, str(index.name) in found, patience)
+
+
+def _build(connection: PsycopgConnection, schema: str, index: Index, invalid: bool, patience: float) -> None:
+    name = Identifier(schema, str(index.name))
+    index.dialect_options["postgresql"]["concurrently"] = True
+    statement = str(CreateIndex(index, if_not_exists=True).compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
+    connection.execute("SELECT set_config('lock_timeout', %s, false)", [f"{max(1, int(patience * 1000))}ms"])
+    try:
+        if invalid:
+            if connection.execute("SELECT FROM pg_stat_progress_create_index WHERE datname = current_database()").fetchone():
+                return  # it may be that one which is being built, by another upgrade
+            connection.execute(SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(name))
+        _log.info("building the index %s; the table is in use meanwhile", index.name)
+        connection.execute(statement.encode())
+    except _HELD as error:
+        # What is half built stays: to drop it would wait for the same transactions. The next upgrade does it.
+        raise MigrationFailed(
+            f'the schema "{schema}" is migrated, but its index {index.name} could not be built within {patience:g} s: others have transactions '
+            "open that began before. Migrate again when they have ended."
+        ) from error
 
 
 def _psycopg(connection: Connection) -> PsycopgConnection:

@@ -140,6 +140,10 @@ def _run(config: Config, what: str, revision: str, sql: bool = False) -> None:
         raise MigrationFailed(
             f"{what} to {revision!r} failed, and nothing was changed: {str(error.orig).strip()}"
         ) from error
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error as error:
+        raise MigrationFailed(f"{what} to {revision!r} failed, and nothing was changed: {str(error).strip()}") from error
     except CommandError as error:
         raise MigrationFailed(
             f"{what} to {revision!r} is not possible: {error}. Expected a revision that this code knows "

@@ -150,6 +150,12 @@ def test_nothing_to_do_needs_no_rights(dsn: str) -> None:
         assert migrations.current(poor) == migrations.newest()
 
 
+def test_who_may_not_even_look(dsn: str) -> None:
+    """An error of the migration, not of the driver."""
+    with role(dsn, "GRANT USAGE ON SCHEMA pgflow TO {role}") as poor, pytest.raises(pgflow.MigrationFailed, match="permission denied"):
+        migrate(poor)
+
+
 def test_within_a_migration_of_the_application(database_dsn: str, tmp_path: Path) -> None:
     """Which goes on with its own context and operations afterwards, and has its transaction for itself."""
     application = Application(tmp_path, database_dsn, f"pgflow.migrate({database_dsn!r})")
@@ -341,3 +347,37 @@ def test_a_search_path_of_its_own(dsn: str) -> None:
     migrate(make_conninfo(dsn, options="-c search_path=pgflow"), "beside")
     assert contents(dsn) == contents(dsn, "beside")
 
+
+
+LARGE = """
+    ALTER TABLE pgflow.signals SET (fillfactor = 10);
+    INSERT INTO pgflow.signals (id, workflow_id, name, body)
+    SELECT gen_random_uuid(), gen_random_uuid(), 'word', '{}' FROM generate_series(1, 50000);
+    ALTER TABLE pgflow.signals SET (fillfactor = 80)
+"""
+
+
+def test_indexes_of_large_tables_are_built_beside_others(database_dsn: str) -> None:
+    """The migration leaves out what would take long; whoever reads or writes meanwhile goes on, and what comes out is the same."""
+    migrations.upgrade(database_dsn, revision="0005")
+    ask(database_dsn, LARGE)
+    migrations.upgrade(database_dsn, revision="0006")
+    assert ask(database_dsn, "SELECT to_regclass('pgflow.signals_dead')") == [(None,)]
+    with psycopg.connect(database_dsn) as other:
+        other.execute("INSERT INTO pgflow.requests (workflow_id, kind) VALUES (gen_random_uuid(), 'cancel')")
+        other.commit()
+        migrate(database_dsn)
+    migrate(database_dsn, "made")
+    assert contents(database_dsn) == contents(database_dsn, "made")
+
+
+def test_an_index_that_a_cut_off_build_has_left_is_built_anew(dsn: str) -> None:
+    """Also when the migration itself has nothing to do; and a transaction that it waits for in vain is told of."""
+    ask(dsn, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'pgflow.signals_dead'::regclass")
+    with psycopg.connect(dsn) as stranger:
+        stranger.execute("INSERT INTO pgflow.signals (id, workflow_id, name, body) VALUES (gen_random_uuid(), gen_random_uuid(), 'a', '{}')")
+        with pytest.raises(pgflow.MigrationFailed, match="is migrated, but its index signals_dead could not be built"):
+            migrate(dsn, patience=0.2)
+        stranger.rollback()
+    migrate(dsn)
+    assert ask(dsn, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'pgflow.signals_dead'::regclass") == [(True,)]
