@@ -14,6 +14,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -31,6 +32,9 @@ log = logging.getLogger("pgflow.execution")
 
 _LOCATION_AND_STATUS = slice(0, EventRow._fields.index("status") + 1, EventRow._fields.index("status"))
 """Of a row, in one step: every write passes here."""
+
+_numbers = count(1)
+"""Of the messages of this process, in the order in which they are published."""
 
 
 class Outgoing:
@@ -112,8 +116,12 @@ class Outgoing:
         self._to_change().cancels = seq
 
     def send(self, message: Message) -> None:
-        """Send a message once the next write, which holds its row, is committed."""
-        self._to_change().messages.append(message)
+        """Send a message once the next write, which holds its row, is committed.
+
+        Whoever has the workflow later has a higher epoch: what is sent late is known by its place.
+        """
+        place = self._run.claimed.epoch << 32 | next(_numbers) & 0xFFFFFFFF
+        self._to_change().messages.append(message._replace(place=place))
 
     def _to_change(self) -> Beside:
         """What the next write changes beside history."""

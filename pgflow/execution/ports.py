@@ -58,12 +58,13 @@ class Signal(NamedTuple):
 
 
 class Message(NamedTuple):
-    """One message to send. `tags` and `body` are JSON text."""
+    """One message to send. `tags` and `body` are JSON text; of two messages of a workflow the later one has the higher `place`."""
 
     workflow_id: UUID
     name: str
     tags: str
     body: str
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)

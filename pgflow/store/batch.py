@@ -312,7 +312,7 @@ def wary_parameters(parts: Sequence[Part]) -> dict[str, Any]:
         (number, id.hex)
         for number, part in enumerate(parts, 1)
         if part.beside is not None
-        for id, _ in part.beside.consumed
+        for id, _ in (*part.beside.consumed, *part.beside.aside)
     ]
     return {
         "known_runs": _numbers([number for number, _ in known]) or "{}",

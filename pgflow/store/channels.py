@@ -7,6 +7,7 @@ SQL: `'pgflow_wake_' || left(md5(schema), 16)`.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 from uuid import UUID
@@ -21,6 +22,9 @@ PAYLOAD_BYTES = 7_999
 
 IDS_IN_A_PAYLOAD = 200
 """Ids of one `done` payload, at most, so that it fits."""
+
+_FROM = "pgflow.from"
+_SENDER = re.compile(rf',?"{re.escape(_FROM)}":"([0-9a-f]{{32}})\.([0-9]{{1,19}})"\}}$')
 
 REMEMBERED = 10_000
 """Ended workflows that a client remembers to have heard of."""
@@ -69,17 +73,28 @@ def parse_wake(payload: str) -> tuple[str, UUID | None]:
 
 
 class Notice(NamedTuple):
-    """A message as it is announced. `tags` and `body` are JSON text; a large body is not there."""
+    """A message as it is announced. `tags` and `body` are JSON text; a large body is not there.
+
+    Of two messages of a workflow the later one has the higher `place`; None: that is not known.
+    """
 
     id: int
     name: str
     tags: str
     body: str | None
+    workflow_id: UUID | None = None
+    place: int | None = None
 
 
 def message_payload(notice: Notice) -> str:
-    """The payload that announces a message: a line of id and name, a line of tags, and the body if it fits."""
-    head = f"{notice.id} {notice.name}\n{notice.tags}"
+    """The payload that announces a message: a line of id and name, a line of tags, and the body if it fits.
+
+    Whose it is, and its place, stand among the tags: there, those who do not know of that pass over it.
+    """
+    tags = notice.tags
+    if notice.workflow_id is not None and notice.place is not None:
+        tags = f'{tags[:-1]}{"," if len(tags) > 2 else ""}"{_FROM}":"{notice.workflow_id.hex}.{notice.place}"}}'
+    head = f"{notice.id} {notice.name}\n{tags}"
     if notice.body is None or len(notice.body) > PAYLOAD_BYTES:
         return head
     whole = f"{head}\n{notice.body}"
@@ -93,7 +108,9 @@ def parse_message(payload: str) -> Notice | None:
     if not (id.isascii() and id.isdigit() and len(id) < 19) or not name:
         return None
     tags, _, body = rest.partition("\n")
-    return Notice(int(id), name, tags, body or None)
+    if (found := _SENDER.search(tags)) is None:
+        return Notice(int(id), name, tags, body or None)
+    return Notice(int(id), name, tags[: found.start()] + "}", body or None, UUID(found[1]), int(found[2]))
 
 
 def done_payloads(ids: Iterable[UUID | str]) -> Iterator[str]:

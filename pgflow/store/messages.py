@@ -19,6 +19,9 @@ from pgflow.store.query import Query
 RETENTION = 600.0
 """Seconds for which a message stays in the table, at least; workers remove it soon after."""
 
+LATE = 1_000
+"""Messages before the last of a kind among which a later one of the same workflow is looked for."""
+
 TRIM_AT_ONCE = 1_000
 """Messages that one statement removes, at most."""
 
@@ -37,6 +40,7 @@ def store(schema: str, messages: Sequence[Message]) -> Query[list[int]]:
         "tags": [message.tags for message in messages],
         "bodies": [message.body for message in messages],
         "workflow_ids": [message.workflow_id for message in messages],
+        "places": [message.place or None for message in messages],
     }
     return Query(statement("message_send", schema), params, _numbers)
 
@@ -50,11 +54,11 @@ def announce(schema: str, notices: Iterable[Notice]) -> Query[None]:
 
 def start(schema: str, name: str, tags: str, last: bool) -> Query[tuple[int, Notice | None]]:
     """Where a subscription begins: the highest number so far and, if `last`, the last message of these tags."""
-    params = {"name": name, "tags": tags, "last": last, "small": PAYLOAD_BYTES}
+    params = {"name": name, "tags": tags, "last": last, "small": PAYLOAD_BYTES, "late": LATE}
 
     def read(rows: Sequence[tuple[Any, ...]]) -> tuple[int, Notice | None]:
-        top, id, found_tags, body = rows[0]
-        return top, None if id is None else Notice(id, name, found_tags, body)
+        top, id, found_tags, body, workflow_id, place = rows[0]
+        return top, None if id is None else Notice(id, name, found_tags, body, workflow_id, place)
 
     return Query(statement("message_start", schema), params, read)
 

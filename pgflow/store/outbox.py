@@ -104,9 +104,13 @@ class Outbox:
                 raise
             self._failed = 0
             if tell:
+                await faults.reach("outbox.before_announce")
                 lacking = noted(connection)
                 notices = [
-                    Notice(number, message.name, message.tags, escaped_json(lacking, message.body))
+                    Notice(
+                        number, message.name, message.tags, escaped_json(lacking, message.body), message.workflow_id,
+                        message.place or None,
+                    )
                     for number, message in zip(numbers, part, strict=True)
                 ]
                 await _execute(connection, announce(self._schema, notices))

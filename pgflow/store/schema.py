@@ -416,6 +416,11 @@ def make_metadata(schema: str | None = None) -> MetaData:
         _column("body", JSON(), "Its fields.", null=False),
         _column("workflow_id", UUID(), "The workflow that published it."),
         _column("sent_at", _TIME, "When it was sent.", null=False, default="now()"),
+        _column(
+            "place",
+            BigInteger(),
+            "Of two messages of a workflow the later one has the higher: the epoch, and a number of the worker's. Null: not known.",
+        ),
         Index("messages_name", "name", "id"),
         prefixes=["UNLOGGED"],
         comment="Messages of the last while, for large ones and for late subscribers. A server's crash empties it.",

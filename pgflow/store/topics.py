@@ -1,20 +1,24 @@
 """What one client subscribes to, and how each message reaches each inbox once. No I/O: both clients use it.
 
-    a notification, or a look at the table -> known already? -- dropped
+    a notification, or a look at the table -> known already, or sent late? -- dropped
                                                   | no
                                                   '-> the inboxes of that name whose tags it contains
 
 A message may be told of twice, by its notification and by a look at the table. Numbers that were passed lately are
 remembered, and a look goes back to the last one before those: of two messages that were sent at the same moment the one
 with the higher number may be seen first.
+
+Messages of one workflow come in order: what a worker sends late, when another one has had the workflow and has sent what comes after, is
+known by its place, and dropped.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, Protocol, TypeVar
+from uuid import UUID
 from weakref import WeakSet
 
 from pgflow.store.channels import Notice
@@ -25,6 +29,9 @@ OVERLAP = 2.0
 
 MOST_KNOWN = 10_000
 """Numbers that are remembered, at most."""
+
+MOST_SENDERS = 10_000
+"""Workflows, by kind of message, of which is remembered what was passed last; at most."""
 
 
 FORKED = "this was subscribed to before a fork, in the parent process: subscribe anew in each"
@@ -140,6 +147,8 @@ class Topics:
         self._clock = clock
         self._topics: dict[str, _Topic] = {}
         self._known: dict[int, float] = {}
+        self._places: OrderedDict[tuple[str, UUID], int] = OrderedDict()
+        """Of what was passed last, for each workflow and kind of message."""
         self._floor = 0
         """Messages up to this number have been passed, or were missed."""
         self._highest = 0
@@ -161,6 +170,8 @@ class Topics:
             return
         if topic.start is None:
             topic.start = top
+        if last is not None:
+            self._is_late(last)
         inbox.begin(top, last)
 
     def discard(self, inbox: Inbox[Any]) -> None:
@@ -201,6 +212,8 @@ class Topics:
         if topic is None or notice.id <= self._floor or notice.id in self._known:
             return
         self._know(notice.id)
+        if self._is_late(notice):
+            return
         try:
             tags = tag_set(notice.tags)
         except ValueError:
@@ -235,6 +248,19 @@ class Topics:
             return True
         for notice in notices:
             self._pass(notice)
+        return False
+
+    def _is_late(self, notice: Notice) -> bool:
+        """Whether a message of the same workflow and kind that comes after this one has been passed already."""
+        if notice.workflow_id is None or notice.place is None:
+            return False
+        sender = notice.name, notice.workflow_id
+        if self._places.get(sender, 0) > notice.place:
+            return True
+        self._places[sender] = notice.place
+        self._places.move_to_end(sender)
+        if len(self._places) > MOST_SENDERS:
+            self._places.popitem(last=False)
         return False
 
     def _know(self, id: int) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 11
+SCHEMA_VERSION = 12
 """The version of the schema that this code was written for; each migration that changes something adds one."""
 
-NEEDS = 11
+NEEDS = 12
 """The oldest version of the schema that this code can work on."""
