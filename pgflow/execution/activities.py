@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pgflow.codec import decode_error, encode_error
-from pgflow.errors import ActivityFailed, LeaseLost
+from pgflow.errors import ActivityFailed, LeaseLost, WorkerCrashed
 from pgflow.execution.activity_context import ActivityContext
 from pgflow.execution.arguments import compare
 from pgflow.execution.attempts import ActivityCall
@@ -162,15 +162,10 @@ class ActivityStep(Step):
         due = self.wake_at or (self.event and self.event.wake_at)
         return due is None or due <= at
 
-    def attempt_died(self, deaths: int, error: BaseException) -> None:
-        """So many earlier attempts, and not the one that is about to begin, have ended with their processes."""
-        self.attempts = max(self.attempts, min(self.attempts + deaths, self._activity.retry.max_attempts) - 1)
-        self.attempt_ended(None, error)
-
-    def attempt_is_last(self, error: BaseException) -> bool:
-        """Whether no attempt is left if one has ended with this error."""
-        policy = self._activity.retry
-        return self.attempts + 1 >= policy.max_attempts or not policy.retries(error)
+    @property
+    def attempts_allowed(self) -> int:
+        """How many attempts there may be in all."""
+        return self._activity.retry.max_attempts
 
     def put_off(self, until: datetime) -> None:
         """The attempt that is about to begin may begin only then."""
@@ -260,6 +255,8 @@ class ActivityStep(Step):
     def _failed(self, error: BaseException) -> None:
         """An attempt has failed: another is due later, or this was the last."""
         run = self.scope.run
+        if run.outgoing.suspected and not isinstance(error, WorkerCrashed):
+            run.outgoing.progress()
         try:
             delay = self._delay(error)
         except BaseException as refused:  # a policy's class may be the application's, and so may what compares its classes

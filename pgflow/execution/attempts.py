@@ -56,12 +56,9 @@ class Caller(Protocol):
         """Whether an attempt of the same step may have been under way then, of which nothing is recorded."""
         ...
 
-    def attempt_died(self, deaths: int, error: BaseException) -> None:
-        """So many earlier attempts, and not the one that is about to begin, have ended with their processes."""
-        ...
-
-    def attempt_is_last(self, error: BaseException) -> bool:
-        """Whether no attempt is left if one has ended with this error."""
+    @property
+    def attempts_allowed(self) -> int:
+        """How many attempts there may be in all."""
         ...
 
     def put_off(self, until: datetime) -> None:

@@ -4,8 +4,8 @@ No attempt's beginning is recorded. It need not be: up to the end of its history
 activities that are about to begin when a replay first comes to rest are those that were in flight when the process died. Each has spent
 an attempt on it. When there are none, the code itself has ended its process, or will before it comes to rest.
 
-The first such death is counted only when a second follows: most are accidents. But an activity that has no attempt left waits until the
-death is certain, and then does not begin again.
+Most deaths are accidents: only from the third in a row, without progress in between, are they counted. But an activity of one attempt
+waits until a death is certain, and then does not begin again.
 """
 
 from __future__ import annotations
@@ -20,23 +20,25 @@ if TYPE_CHECKING:
     from pgflow.execution.ports import Claimed
     from pgflow.execution.run import Run
 
-MOST_AT_ONCE = 2
-"""Deaths that are counted at once, at most: earlier ones may have been the code's."""
+COUNTED_FROM = 3
+"""The first death in a row that is counted as an attempt."""
 
 
 def blame(run: Run, starting: list[ActivityCall]) -> list[ActivityCall]:
     """At the first rest, count deaths as attempts of the activities that were in flight; what comes back may begin now."""
     claimed = run.claimed
-    deaths = min(len(claimed.crashes), MOST_AT_ONCE)
     certain = (claimed.suspected_at or claimed.now) + CONFIRM
     error = WorkerCrashed(f"the process of {_names(claimed)} died while this attempt was under way, and nothing else was running in it")
     blamed = [call for call in starting if call.caller.may_have_run(certain)]
-    if claimed.now < certain:
-        blamed = [call for call in blamed if call.caller.attempt_is_last(error)]
+    if claimed.suspicions < COUNTED_FROM:
+        blamed = [call for call in blamed if call.caller.attempts_allowed == 1]
+    if not blamed:
+        pass
+    elif claimed.now < certain:
         run.finish_together([lambda call=call: call.caller.put_off(certain) for call in blamed])  # type: ignore[misc]
-    elif blamed:
+    else:
         run.outgoing.count_crashes()
-        run.finish_together([lambda call=call: call.caller.attempt_died(deaths, error) for call in blamed])  # type: ignore[misc]
+        run.finish_together([lambda call=call: call.caller.attempt_ended(None, error) for call in blamed])  # type: ignore[misc]
     claimed.crashes = ()
     return [call for call in starting if call not in blamed]
 
@@ -44,7 +46,7 @@ def blame(run: Run, starting: list[ActivityCall]) -> list[ActivityCall]:
 def too_many(claimed: Claimed, most: int) -> WorkerCrashed | None:
     """The error of a workflow whose code has ended so many processes, without progress, that it is not run any more."""
     times = len(claimed.crashes)
-    if times < most:
+    if times < max(most, COUNTED_FROM + 1):  # until then it may be an activity's doing
         return None
     return WorkerCrashed(
         f'workflow "{claimed.name}" {claimed.workflow_id}: the processes that ran it died {times} times ({_names(claimed)}), each time while '

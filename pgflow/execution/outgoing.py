@@ -191,10 +191,14 @@ class Outgoing:
         self._to_change().suspicion = "counted"
 
     def _note_progress(self, rows: list[EventRow]) -> None:
-        """A step that has ended lifts what the run is suspected of; one that waits for another attempt may yet be the guilty one."""
+        """A step that has ended is progress; what is told of one that has not (a heartbeat) is none."""
         if any(row.status != STATUS_PENDING for row in rows):
-            self.suspected = False
-            self._to_change().suspicion = "lifted"
+            self.progress()
+
+    def progress(self) -> None:
+        """A step or an attempt has ended, and the process lives: the next write lifts what the run is suspected of."""
+        self.suspected = False
+        self._to_change().suspicion = "lifted"
 
     def write_alone(self, begin: Callable[[], None]) -> None:
         """Let another transaction write: call `begin` in its turn, and write nothing more until `written_alone`."""

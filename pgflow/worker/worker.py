@@ -57,7 +57,8 @@ class Worker:
         payload_limit: the largest payload in bytes of JSON.
         max_active_rows: active history rows at which a workflow is stopped with an error.
         strict: whether to fail a workflow whose code, on replay, calls a step with other arguments than the recorded ones.
-        max_crashes: deaths of processes, while they ran nothing but one workflow's code and it made no progress, after which it fails.
+        max_crashes: deaths of processes, while they ran nothing but one workflow's code and it made no progress, after which it fails; no
+            fewer than 4.
         signal_keep: seconds (or a timedelta) that a signal is kept after it was taken, or dropped, so that one sent again under the same id is
             known; workers remove it after that, whether its workflow lives or not.
 

@@ -18,12 +18,13 @@ from types import FrameType
 from typing import Any
 
 import pgflow
+from pgflow.store.heartbeat import Heartbeat
 from tests.store.scene import Scene
 from tests.worker import flows
 
 ROOT = Path(__file__).parent.parent.parent
 CRASH = 139
-AT_ONCE = pgflow.RetryPolicy(max_attempts=3, initial=0.01)
+AT_ONCE = pgflow.RetryPolicy(max_attempts=2, initial=0.01)
 
 
 def die(seconds: float = 0.0) -> None:
@@ -148,6 +149,8 @@ def nursery(scene: Scene, processes: int = 1, **settings: Any) -> Iterator[Nurse
 
 
 def _keep(processes: int, settings: dict[str, Any]) -> None:
+    if not settings.pop("locks", True):
+        Heartbeat._take_lock = lambda self, connection: None  # type: ignore[method-assign]
     alive: set[int] = set()
 
     def stop(number: int, frame: FrameType | None) -> None:

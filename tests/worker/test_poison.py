@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 import pgflow
-from tests.store.scene import Scene
+from tests.store.scene import Scene, until
+from tests.worker import flows as held_by
 from tests.worker import nursery as flows
 from tests.worker.nursery import nursery
-from tests.worker.processes import marks
+from tests.worker.processes import let_go_on, marked, marks, worker_process
 
 PATIENT = 100.0
 
@@ -38,11 +44,19 @@ async def test_each_death_is_an_attempt_of_the_activity_in_flight(scene: Scene, 
     handle = await client.dispatch(flows.poison, kind, {})
     with nursery(scene) as workers:
         told = await handle.output(PATIENT)
-    assert told.startswith("3 attempts, WorkerCrashed: the process of worker"), told
+    assert told.startswith("2 attempts, WorkerCrashed: the process of worker"), told
     assert "died while this attempt was under way" in told
-    assert len(marks(scene)) == workers.deaths == 3
+    assert len(marks(scene)) == workers.deaths == 4
+    assert [attempt for _, _, attempt in marks(scene)] == [1, 1, 1, 2]
     (event,) = await client.history(handle.id)
-    assert (event.status, event.attempts) == ("failed", 3)
+    assert (event.status, event.attempts) == ("failed", 2)
+
+
+async def test_where_locks_are_not_to_be_had_deaths_are_counted_all_the_same(scene: Scene, client: pgflow.Client) -> None:
+    handle = await client.dispatch(flows.poison, "crash", {})
+    with nursery(scene, lease=1.0, locks=False) as workers:
+        assert (await handle.output(PATIENT)).startswith("2 attempts, WorkerCrashed")
+    assert workers.deaths == 4
 
 
 async def test_an_activity_of_one_attempt_is_not_begun_again(scene: Scene, client: pgflow.Client) -> None:
@@ -53,11 +67,11 @@ async def test_an_activity_of_one_attempt_is_not_begun_again(scene: Scene, clien
 
 
 async def test_an_attempt_that_survives_completes(scene: Scene, client: pgflow.Client) -> None:
-    """The first death alone may be an accident: it is counted when a second follows."""
-    handle = await client.dispatch(flows.poison, "crash", {"survives": 3})
+    """Two deaths may be accidents: the third in a row is counted."""
+    handle = await client.dispatch(flows.poison, "crash", {"survives": 2})
     with nursery(scene) as workers:
-        assert await handle.output(PATIENT) == "attempt 3"
-    assert workers.deaths == 2
+        assert await handle.output(PATIENT) == "attempt 2"
+    assert workers.deaths == 3
 
 
 @pytest.mark.usefixtures("claimed")
@@ -68,7 +82,7 @@ async def test_neighbours_of_the_guilty_complete(scene: Scene, client: pgflow.Cl
     innocents = await client.dispatch_many(flows.innocent, [{"seconds": 0.5}] * 30)
     with nursery(scene) as workers:
         for handle in poisons:
-            assert (await handle.output(PATIENT)).startswith("3 attempts, WorkerCrashed")
+            assert (await handle.output(PATIENT)).startswith("2 attempts, WorkerCrashed")
         assert [await handle.output(PATIENT) for handle in innocents] == [1] * 30
     assert workers.deaths <= 3 * guilty + 3
     assert epochs(scene, "innocent") <= 3 * guilty + 4
@@ -83,35 +97,35 @@ async def test_two_processes_and_work_that_keeps_coming(scene: Scene, client: pg
             assert [await handle.output(PATIENT) for handle in handles] == [1] * 10
             if (await guilty.info()).status == "completed":
                 break
-        assert (await guilty.output(PATIENT)).startswith("3 attempts, WorkerCrashed")
+        assert (await guilty.output(PATIENT)).startswith("2 attempts, WorkerCrashed")
     assert workers.deaths <= 9
 
 
 async def test_a_guilty_child_fails_and_its_parent_goes_on(scene: Scene, client: pgflow.Client) -> None:
     handle = await client.dispatch(flows.family)
     with nursery(scene):
-        assert (await handle.output(PATIENT)).startswith("child: 3 attempts, WorkerCrashed")
+        assert (await handle.output(PATIENT)).startswith("child: 2 attempts, WorkerCrashed")
 
 
 async def test_what_has_ended_beside_the_guilty_activity_is_kept(scene: Scene, client: pgflow.Client) -> None:
     handle = await client.dispatch(flows.gathers)
     with nursery(scene):
         assert await handle.output(PATIENT) == ["int", "ActivityFailed"]
-    assert [(e.name, e.attempts) for e in await client.history(handle.id)] == [("work", 1), ("crash", 3)]
+    assert [(e.name, e.attempts) for e in await client.history(handle.id)] == [("work", 1), ("crash", 2)]
 
 
 async def test_code_that_ends_its_process_fails_its_workflow(scene: Scene, client: pgflow.Client, tmp_path: Path) -> None:
     handle = await client.dispatch(flows.crashing_code)
-    with nursery(scene, max_crashes=3) as workers:
-        with pytest.raises(pgflow.WorkflowFailed, match="WorkerCrashed: .*died 3 times") as caught:
+    with nursery(scene, max_crashes=4) as workers:
+        with pytest.raises(pgflow.WorkflowFailed, match="WorkerCrashed: .*died 4 times") as caught:
             await handle.output(PATIENT)
         assert caught.value.error_type == "WorkerCrashed"
-        assert workers.deaths == 3
+        assert workers.deaths == 4
         # A retry begins the count anew.
         await client.retry(handle.id)
-        with pytest.raises(pgflow.WorkflowFailed, match="died 3 times"):
+        with pytest.raises(pgflow.WorkflowFailed, match="died 4 times"):
             await handle.output(PATIENT)
-        assert workers.deaths == 6
+        assert workers.deaths == 8
         (tmp_path / "mended").touch()
         await client.retry(handle.id)
         assert await handle.output(PATIENT) == "mended"
@@ -120,3 +134,31 @@ async def test_code_that_ends_its_process_fails_its_workflow(scene: Scene, clien
 def test_the_error_can_be_pickled() -> None:
     error = pickle.loads(pickle.dumps(pgflow.WorkerCrashed("gone")))
     assert isinstance(error, pgflow.PgflowError) and str(error) == "gone"
+
+
+async def test_a_lease_that_is_lost_and_comes_back_counts_nothing(scene: Scene, client: pgflow.Client) -> None:
+    handle = await client.dispatch(held_by.holding, "work")
+    with worker_process(scene, "--lease", "2") as zombie, ExitStack() as stack:
+        await marked(scene, "work begins")
+        zombie.send(signal.SIGSTOP)
+        stack.enter_context(worker_process(scene, "--lease", "60"))
+        await marked(scene, "work begins", times=2)
+        assert scene.one("SELECT cardinality(suspicions) FROM runs") == 1, "for all that anybody can tell"
+        zombie.send(signal.SIGCONT)
+        await until(lambda: scene.one("SELECT suspicions IS NULL AND crashes IS NULL AND presumed IS NULL FROM runs"), "the return")
+        let_go_on(scene, "work")
+        assert await handle.output(PATIENT) == "work of attempt 1"
+
+
+async def test_a_supervisor_starts_processes_again(scene: Scene, client: pgflow.Client) -> None:
+    guilty = await client.dispatch(flows.poison, "crash", {})
+    innocents = await client.dispatch_many(flows.innocent, [{"seconds": 0.1}] * 5)
+    command = [sys.executable, "cli.py", "worker", "tests.worker.nursery:ALL", "--processes", "2"]
+    supervisor = subprocess.Popen(command, cwd=flows.ROOT, env={**os.environ, held_by.VARIABLE: scene.database.dsn})
+    try:
+        assert (await guilty.output(PATIENT)).startswith("2 attempts, WorkerCrashed")
+        assert [await handle.output(PATIENT) for handle in innocents] == [1] * 5
+        assert supervisor.poll() is None
+    finally:
+        supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.wait() == 0

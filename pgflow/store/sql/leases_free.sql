@@ -23,7 +23,7 @@ freed AS (
     UPDATE {schema}.runs AS r SET
         status = CASE WHEN r.pause_requested AND NOT r.cancel_requested THEN 'paused' ELSE 'pending' END,
         wake_at = CASE WHEN r.pause_requested AND NOT r.cancel_requested THEN NULL
-            WHEN held.alone AND held.gone AND r.suspicions IS NOT NULL THEN now() + %(confirm)s::interval ELSE now() END,
+            WHEN held.alone AND r.suspicions IS NOT NULL THEN now() + %(confirm)s::interval ELSE now() END,
         pause_requested = r.pause_requested AND r.cancel_requested, waiting_for = NULL, worker_id = NULL, claim = NULL,
         last_worker = NULL,
         suspicions = CASE WHEN held.died THEN r.suspicions[greatest(cardinality(r.suspicions) - 18, 1):] || held.worker ELSE r.suspicions END,
