@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterable
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, NoReturn
 
 import click
@@ -21,6 +21,7 @@ from pgflow.cli.ending import Ending, leave_at_once
 from pgflow.cli.processes import OWNER, READY, supervise
 from pgflow.definitions import Workflow
 from pgflow.errors import PgflowError
+from pgflow.functions import layers
 from pgflow.worker.logs import configure
 from pgflow.worker.worker import Worker
 
@@ -200,6 +201,11 @@ def _named(module: ModuleType, name: str) -> list[Workflow[Any, Any]]:
 
 def _all_of(module: ModuleType) -> list[Workflow[Any, Any]]:
     found = [value for value in vars(module).values() if isinstance(value, Workflow)]
+    for name, value in vars(module).items():
+        if type(value) is FunctionType and any(isinstance(layer, Workflow) for layer in layers(value)):
+            raise click.ClickException(
+                f"{module.__name__}.{name}: @pgflow.workflow stands beneath another decorator, which would be left out; put it on top"
+            )
     if not found:
         raise click.ClickException(
             f"the module {module.__name__} has no workflow at its top level; expected functions under @pgflow.workflow"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import psycopg
 import pytest
@@ -142,3 +143,24 @@ def test_a_database_that_is_not_migrated(database_dsn: str) -> None:
     assert record["level"] == "error" and "Run `pgflow db upgrade --schema flows`" in record["message"]
     with psycopg.connect(database_dsn) as connection:
         assert connection.execute("SELECT to_regnamespace('flows')").fetchone() == (None,)
+
+
+def test_a_workflow_that_another_decorator_hides(monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]) -> None:
+    """It would be missing without a word."""
+    module = ModuleType("hidden_flows")
+    exec(
+        "import functools\n"
+        "import pgflow\n"
+        "def logged(fn):\n"
+        "    @functools.wraps(fn)\n"
+        "    async def wrapper(*args): ...\n"
+        "    return wrapper\n"
+        "@pgflow.workflow\n"
+        "async def seen(ctx): ...\n"
+        "@logged\n"
+        "@pgflow.workflow\n"
+        "async def hidden(ctx): ...\n",
+        module.__dict__,
+    )
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert "hidden_flows.hidden: @pgflow.workflow stands beneath another decorator" in refused("hidden_flows", "--dsn", NO_SERVER)
