@@ -51,7 +51,7 @@ class Settings:
     max_backlog: int = 20_000
 
     def __post_init__(self) -> None:
-        if not self.queues:
+        if not self.queues or not all(isinstance(queue, str) and queue for queue in self.queues):
             raise ValueError(f"queues={self.queues!r}: expected at least one name")
         for queue in self.queues:
             check_queue(queue)
