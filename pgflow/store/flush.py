@@ -34,7 +34,7 @@ from pgflow.store.adapting import Reader
 from pgflow.store.arrays import text_of
 from pgflow.store.connections import AsyncConnection, Connection
 from pgflow.store.replication import believe
-from pgflow.store.silence import GIVE_UP, EngineAsyncConnection, Patience, in_time, silence_of
+from pgflow.store.silence import GIVE_UP, EngineAsyncConnection, in_time, too_late
 
 _log = logging.getLogger("pgflow.store")
 
@@ -313,39 +313,21 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T], until: float | 
     loop = asyncio.get_running_loop()
     socket = connection.pgconn.socket
     ended: asyncio.Future[T] = loop.create_future()
-    patience = Patience(silence_of(connection), until)
+    watch = connection.watch if isinstance(connection, EngineAsyncConnection) and connection.silence is not None else None
     timer: asyncio.TimerHandle | None = None
-    looking: asyncio.Task[None] | None = None
 
-    def lose_patience() -> None:
-        nonlocal timer, looking
-        if ended.done() or (due := patience.due) is None:
-            return
-        if (error := patience.ended()) is None:
-            timer = loop.call_later(due - time.monotonic(), lose_patience)  # noqa: F821 — as below
-        elif patience.over or not isinstance(connection, EngineAsyncConnection):
+    def give_up(error: Exception) -> None:
+        if not ended.done():
             watch_no_more()
             ended.set_exception(error)
-        else:
-            looking = loop.create_task(look(connection), name="pgflow look")  # noqa: F821 — as below
-            if until is not None:
-                timer = loop.call_later(until - time.monotonic(), lose_patience)  # noqa: F821
-
-    async def look(silent: EngineAsyncConnection) -> None:
-        if await silent.at_work():
-            patience.heard = time.monotonic()
-        elif not ended.done():
-            watch_no_more()
-            ended.set_exception(patience.no_answer())
-        lose_patience()  # noqa: F821 — as above
 
     def go_on(ready: Ready) -> None:
         nonlocal wanted
         if ended.done():
             return
         before = wanted
-        if ready & Ready.R:
-            patience.heard = time.monotonic()
+        if watch is not None and ready & Ready.R:
+            watch.heard = time.monotonic()
         try:
             wanted = exchange.send(ready)
         except StopIteration as end:
@@ -372,7 +354,10 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T], until: float | 
     loop.add_reader(socket, go_on, Ready.R)
     if wanted & Wait.W:
         watch_writing()
-    lose_patience()
+    if watch is not None:
+        watch.begin(loop, give_up)
+    if until is not None:
+        timer = loop.call_later(until - time.monotonic(), give_up, too_late())
     try:
         return await ended
     except asyncio.CancelledError:
@@ -392,9 +377,9 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T], until: float | 
     finally:
         if timer is not None:
             timer.cancel()
-        if looking is not None:
-            looking.cancel()
-        del go_on, lose_patience, look  # they and what they call know each other, and the answers with them
+        if watch is not None:
+            watch.end()
+        del go_on  # it and what it calls know each other, and the answers with them
 
 
 def _read(results: Sequence[Sequence[PGresult]]) -> list[Answer]:

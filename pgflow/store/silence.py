@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, TypeVar
+from weakref import ref
 
 import psycopg
 from psycopg import waiting
@@ -57,13 +58,14 @@ class Patience:
     Args:
         silence: Seconds without a word from the server; None: any.
         until: The monotonic time by which the whole answer must be there; None: none.
+        heard: When the server said something last; None: now.
     """
 
-    __slots__ = ("began", "heard", "silence", "until")
+    __slots__ = ("heard", "silence", "until")
 
-    def __init__(self, silence: float | None, until: float | None) -> None:
+    def __init__(self, silence: float | None, until: float | None, heard: float | None = None) -> None:
         self.silence, self.until = silence, until
-        self.began = self.heard = time.monotonic()
+        self.heard = time.monotonic() if heard is None else heard
 
     @property
     def due(self) -> float | None:
@@ -89,6 +91,76 @@ class Patience:
             f"the database, or what is in between, has said nothing for {time.monotonic() - self.heard:.3g} s: the connection was closed, "
             "and what became of the last statement is not known"
         )
+
+
+def too_late() -> NoAnswer:
+    """What is said when the whole answer was not there in time."""
+    return NoAnswer("no answer came in time: the connection was closed, and what became of the last statement is not known")
+
+
+class Watch:
+    """Sees to it that nobody waits for a silent server: one timer for all exchanges of a connection, one after the other.
+
+    Args:
+        connection: The connection.
+    """
+
+    __slots__ = ("_connection", "_give_up", "_looking", "_loop", "_timer", "heard")
+
+    def __init__(self, connection: EngineAsyncConnection) -> None:
+        self._connection = ref(connection)
+        self._give_up: Callable[[NoAnswer], None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.heard = 0.0
+        """When the server said something last, on the monotonic clock."""
+
+    def begin(self, loop: asyncio.AbstractEventLoop, give_up: Callable[[NoAnswer], None]) -> None:
+        """An exchange begins, which is to be given up if the server falls silent."""
+        self.heard = time.monotonic()
+        self._give_up = give_up
+        if self._timer is None:
+            self._loop = loop
+            self._arm()
+
+    def end(self) -> None:
+        """It has ended."""
+        self._give_up = None
+
+    def stop(self) -> None:
+        """There will be no other."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self) -> None:
+        connection = self._connection()
+        if self._loop is not None and connection is not None and connection.silence is not None and not connection.closed:
+            left = self.heard + connection.silence - time.monotonic()
+            self._timer = self._loop.call_later(max(0.0, left), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        connection, give_up = self._connection(), self._give_up
+        if connection is None or connection.silence is None or give_up is None or self._loop is None:
+            return
+        if time.monotonic() < self.heard + connection.silence:
+            self._arm()
+        elif self._looking is None:
+            self._looking = self._loop.create_task(self._look(connection, give_up), name="pgflow look")
+
+    async def _look(self, connection: EngineAsyncConnection, give_up: Callable[[NoAnswer], None]) -> None:
+        try:
+            lives = await connection.at_work()
+        finally:
+            self._looking = None
+        if self._give_up is give_up and not lives:
+            give_up(Patience(None, None, self.heard).no_answer())
+        elif self._give_up is not None:
+            self.heard = max(self.heard, time.monotonic() if self._give_up is give_up else 0.0)
+            if self._timer is None:
+                self._arm()
 
 
 class Silent:
@@ -168,6 +240,16 @@ class EngineAsyncConnection(OwnAsyncConnection):
     conninfo = ""
     """Where to look."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.watch = Watch(self)
+        """Of exchanges that are driven past psycopg (`flush.py`)."""
+
+    async def close(self) -> None:
+        """As psycopg's."""
+        self.watch.stop()
+        await super().close()
+
     async def wait(self, gen: PQGen[T], interval: float = INTERVAL, timeout: float | None = None) -> T:
         """As psycopg's; what has a timeout waits for nothing that must come."""
         if self.silence is None or timeout is not None:
@@ -226,9 +308,3 @@ def _works(connection: EngineConnection | EngineAsyncConnection, row: tuple[Any,
 def _is_full(error: Exception) -> bool:
     """A server that has no place for one who looks is alive."""
     return isinstance(error, psycopg.errors.TooManyConnections)
-
-
-def silence_of(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> float | None:
-    """Seconds for which a server may say nothing on a connection; None: any."""
-    found: float | None = getattr(connection, "silence", None)
-    return found

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import pgflow
-from pgflow.store import hints, silence
+from pgflow.store import hints
 from pgflow.store.connections import Database
 from pgflow.store.flush import flush
 from pgflow.store.hints import Listener
@@ -240,4 +240,3 @@ async def test_a_session_that_does_nothing_any_more_is_given_up(alone: Server, p
     with pytest.raises(NoAnswer, match="said nothing for"):
         await asyncio.to_thread(blocking.execute, sleep)
     assert blocking.closed
-    assert silence.silence_of(connection) == 0.3
