@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -112,6 +113,15 @@ async def test_nobody_is_notified(server: str, heard: psycopg.Connection[Any]) -
         await client.cancel(handle.id)
         await client.cancel(other.id)
         assert told(heard) == []
+
+    def call() -> None:
+        with pgflow.SyncClient(server, hints=False) as sync:
+            handle = sync.dispatch(hears)
+            sync.signal(Word("a"), to=handle.id)
+            sync.cancel(handle.id)
+
+    await asyncio.to_thread(call)
+    assert told(heard) == []
     async with pgflow.Client(server) as client:
         await client.dispatch(hears)
         assert len(told(heard)) == 1

@@ -67,7 +67,15 @@ async def patient(ctx: pgflow.WorkflowContext, seconds: float) -> int | None:
     return None if deposit is None else deposit.cents
 
 
-WORKFLOWS = [account, handfuls, patient]
+@pgflow.workflow
+async def leaves(ctx: pgflow.WorkflowContext) -> str:
+    """Listens, and does not wait for it."""
+    listening = asyncio.ensure_future(ctx.listen(Deposit))
+    await asyncio.sleep(0)
+    return "left" if not listening.done() else "heard"
+
+
+WORKFLOWS = [account, handfuls, patient, leaves]
 
 BAD = ('{"amount": 7}', '{"cents": "many"}', '{"cents": 13}', '{"cents": 1.5}', "{}")
 
@@ -150,6 +158,18 @@ async def test_what_came_last_before_the_end(dsn: str) -> None:
             await client.redeliver(id)
         await client.drop(id)
         assert await client.dead_signals() == []
+
+
+async def test_set_aside_by_the_write_that_ends_it(dsn: str) -> None:
+    """One write says both that it does not fit and that the workflow has ended, with other signals left over."""
+    async with pgflow.Client(dsn) as client:
+        handle = await client.dispatch(leaves)
+        id = send(dsn, handle.id, BAD[0])
+        left = send(dsn, handle.id, "{}", "close")
+        async with pgflow.Worker(dsn, workflows=WORKFLOWS):
+            assert await handle.output(timeout=30) == "left"
+        assert [signal.id for signal in await dead(client, 1)] == [id]
+        assert ask(dsn, "SELECT id FROM pgflow.signals WHERE dropped_at IS NOT NULL AND problem IS NULL") == [(left,)]
 
 
 async def test_a_timeout_passes_all_the_same(dsn: str) -> None:
