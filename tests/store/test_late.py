@@ -262,7 +262,7 @@ def behind(what: str) -> Sequence[str]:
     return {
         "the registration": ["DELETE FROM workers"],
         "the claim": ["UPDATE runs SET epoch = 0, status = 'pending', worker_id = NULL"],
-        "the workflow": ["DELETE FROM runs", "DELETE FROM workflows"],
+        "the workflow": ["DELETE FROM runs", "DELETE FROM workflows WHERE name = 'flow'"],
         "the last row": ["DELETE FROM events WHERE location = '2'"],
         "the end of the last row": ["UPDATE events SET status = 'pending', output = NULL WHERE location = '2'"],
         "a delivery": ["UPDATE runs SET mailbox = 0"],
