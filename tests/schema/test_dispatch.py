@@ -122,6 +122,20 @@ def test_the_same_id_races(dsn: str, sql: Sql, waits: Waits, first_by: str, uniq
     assert one(sql, "SELECT count(*) FROM workflows JOIN runs ON workflow_id = id") == 1
 
 
+@pytest.mark.parametrize("limit", ["lock_timeout", "statement_timeout"])
+def test_a_key_that_somebody_holds_for_longer_than_the_caller_waits(dsn: str, sql: Sql, limit: str) -> None:
+    """The error says what was waited for; the caller's savepoint goes on."""
+    query = "SELECT dispatch('greet', tags => '{\"n\": 1}', is_unique => true)"
+    with another(dsn) as first, another(dsn) as second:
+        one(first, query)
+        second.execute(f"SET LOCAL {limit} = '300ms'".encode())
+        with pytest.raises(psycopg.errors.LockNotAvailable, match='a live workflow "greet" has the tags .*still open'), second.transaction():
+            one(second, query)
+        second.execute(f"SET LOCAL {limit} = 0".encode())
+        first.rollback()
+        assert one(second, query) is not None
+
+
 def test_it_belongs_to_the_callers_transaction(dsn: str, sql: Sql) -> None:
     with another(dsn) as caller:
         one(caller, "SELECT dispatch('greet')")
