@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shlex
 import signal
@@ -12,7 +11,7 @@ from pathlib import Path
 import click
 
 from pgflow.cli.database import schema_option, told
-from pgflow.cli.worker import leave, serve, workflows_of
+from pgflow.cli.worker import leave, run_through, serve, workflows_of
 from pgflow.embedded import Postgres
 from pgflow.store.migrations import migrate
 from pgflow.worker.logs import configure
@@ -44,7 +43,7 @@ def dev(targets: tuple[str, ...], schema: str, directory: Path) -> None:
             sys.stdout.flush()
             if workflows:
                 configure()
-                code = asyncio.run(serve(Worker(server.dsn, workflows=workflows, schema=schema)))
+                code = run_through(serve(Worker(server.dsn, workflows=workflows, schema=schema)))
             else:
                 _wait()
     leave(code)

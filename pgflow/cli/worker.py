@@ -7,9 +7,10 @@ import gc
 import importlib
 import logging
 import os
+import signal
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from types import FunctionType, ModuleType
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ import psycopg
 from pgflow.cli.database import database_options, reason
 from pgflow.cli.ending import Ending, leave_at_once
 from pgflow.cli.processes import OWNER, READY, supervise
+from pgflow.codec import described
 from pgflow.definitions import Workflow
 from pgflow.errors import PgflowError
 from pgflow.functions import layers
@@ -92,7 +94,7 @@ def worker(
     except (ValueError, TypeError) as error:
         raise click.ClickException(str(error)) from error
     spare_collector()
-    leave(asyncio.run(serve(made, grace)))
+    leave(run_through(serve(made, grace)))
 
 
 def spare_collector() -> None:
@@ -104,6 +106,23 @@ def spare_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+
+def run_through(main: Coroutine[Any, Any, int]) -> int:
+    """As `asyncio.run`, but what a task of an activity raises to end the process ends nothing but its own work.
+
+    asyncio lets a `SystemExit` out of the loop, whichever task it is of, after the task has stored it. Whoever awaits the task finds it there.
+    """
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(main)
+        while True:
+            try:
+                return loop.run_until_complete(task)
+            except (SystemExit, KeyboardInterrupt) as error:
+                if task.done() or signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                    raise
+                log.error("code of an activity raised %s in a task of its own; the worker goes on", described(error))
 
 
 def leave(code: int) -> NoReturn:

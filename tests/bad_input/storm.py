@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import signal
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +17,8 @@ from decimal import Decimal
 from typing import Any
 
 import pgflow
-from tests.bad_input.test_raising import ACTIVITIES, BODIES, MADE, raises
+from tests.bad_input.test_raising import ACTIVITIES, BODIES, MADE, calls, raises
+from tests.worker import nursery
 
 
 class Opaque:
@@ -226,4 +229,37 @@ async def innocent(ctx: pgflow.WorkflowContext, number: int) -> int:
     return await ctx.activity(add, first, 1)
 
 
-WORKFLOWS = [hostile, innocent, nothing, raises]
+WORKFLOWS = [hostile, innocent, nothing, raises, calls]
+
+
+def ends(how: str) -> None:
+    """End the process."""
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(int(how))
+
+
+@pgflow.activity(retry=pgflow.RetryPolicy(max_attempts=2, initial=0.001))
+async def ends_its_process(ctx: pgflow.ActivityContext, how: str) -> None:
+    await asyncio.sleep(0.05)
+    ends(how)
+
+
+@pgflow.activity(retry=pgflow.RetryPolicy(max_attempts=2, initial=0.001))
+def ends_its_process_from_a_thread(ctx: pgflow.ActivityContext, how: str) -> None:
+    ends(how)
+
+
+DEADLY = {each.name: each for each in (ends_its_process, ends_its_process_from_a_thread)}
+
+
+@pgflow.workflow
+async def deadly(ctx: pgflow.WorkflowContext, where: str, how: str) -> None:
+    """Ends its process: in one of these activities, or by its own code."""
+    if where in DEADLY:
+        await ctx.activity(DEADLY[where], how)
+    ends(how)
+
+
+if __name__ == "__main__":
+    nursery.keep(2, {"max_crashes": 2}, [*WORKFLOWS, deadly])

@@ -22,6 +22,7 @@ import pgflow
 from tests import databases
 from tests.bad_input import storm
 from tests.bad_input.test_rows import HOSTILE, Hostile
+from tests.worker import flows
 
 ROOT = Path(__file__).parent.parent.parent
 LIMIT = 120.0
@@ -80,9 +81,7 @@ def weather(server_dsn: str, template: str, tmp_path_factory: pytest.TempPathFac
 
 acts = st.one_of(
     st.tuples(st.sampled_from(sorted(storm.ACTS)), st.sampled_from(sorted(storm.VALUES)), st.booleans()),
-    st.tuples(st.sampled_from(sorted([*storm.ACTIVITIES, *storm.BODIES])), st.sampled_from(sorted(storm.MADE)), st.booleans()).filter(
-        lambda act: not (act[0] == "in_a_task" and act[1] in ("SystemExit", "KeyboardInterrupt"))  # asyncio ends the process
-    ),
+    st.tuples(st.sampled_from(sorted([*storm.ACTIVITIES, *storm.BODIES])), st.sampled_from(sorted(storm.MADE)), st.booleans()),
 ).filter(lambda act: act[:2] not in storm.ENDLESS)
 plans = st.tuples(st.lists(acts, max_size=4), st.sampled_from(sorted([*storm.MADE, *storm.VALUES])))
 rows = st.permutations(sorted(HOSTILE)).map(lambda every: every[:8])
@@ -114,6 +113,16 @@ def test_every_innocent_workflow_comes_to_its_end(weather: Storm, gust: list[Any
     weather.look()
 
 
+def test_what_a_task_raises_to_end_the_process_ends_its_own_work(weather: Storm) -> None:
+    """asyncio lets it out of the event loop."""
+    handles = [weather.client.dispatch(storm.calls, "in_a_task", what) for what in ("SystemExit", "KeyboardInterrupt")]
+    for handle in handles:
+        with pytest.raises(pgflow.WorkflowFailed, match="SystemExit|KeyboardInterrupt"):
+            handle.output(timeout=LIMIT)
+    assert weather.client.dispatch(storm.innocent, 1).output(timeout=LIMIT) == 3
+    weather.alive()
+
+
 def test_what_was_hostile_has_ended_as_well(weather: Storm) -> None:
     """But for what sleeps, as it was asked to."""
     left = weather.connection.execute(
@@ -125,3 +134,38 @@ def test_what_was_hostile_has_ended_as_well(weather: Storm) -> None:
             weather.client.output(id, timeout=LIMIT)
         except (pgflow.WorkflowFailed, pgflow.SerializationError):
             pass
+
+
+deaths = st.tuples(st.sampled_from([*storm.DEADLY, "its code"]), st.sampled_from(["killed", "0", "1", "139"]))
+
+
+@settings(max_examples=1, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None, phases=[Phase.generate])
+@given(st.lists(plans, min_size=6, max_size=12), st.lists(deaths, min_size=2, max_size=2, unique_by=lambda death: death[0]))
+def test_deaths_take_no_innocent_workflow_with_them(dsn_of_deaths: str, gust: list[Any], dying: list[tuple[str, str]]) -> None:
+    """Processes die of some, and are started again: those fail, and all others come to their end."""
+    with pgflow.SyncClient(dsn_of_deaths) as client:
+        guilty = [client.dispatch(storm.deadly, where, how) for where, how in dying]
+        innocents = []
+        for number, (did, last) in enumerate(gust):
+            client.dispatch(storm.hostile, [list(act) for act in did], last)
+            innocents.append((number, client.dispatch(storm.innocent, number)))
+        for number, handle in innocents:
+            assert handle.output(timeout=LIMIT) == number + 2
+        for one in guilty:
+            with pytest.raises(pgflow.WorkflowFailed):
+                one.output(timeout=LIMIT)
+
+
+@pytest.fixture(scope="module")
+def dsn_of_deaths(server_dsn: str, template: str) -> Iterator[str]:
+    """Of a database that two processes work on, which are started again when they die."""
+    with databases.database(server_dsn, template) as dsn:
+        environment = {**os.environ, flows.VARIABLE: dsn, "PGFLOW_TEST_LOGS": os.devnull}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.bad_input.storm"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            yield dsn
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)

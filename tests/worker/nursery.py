@@ -148,7 +148,8 @@ def nursery(scene: Scene, processes: int = 1, **settings: Any) -> Iterator[Nurse
         process.wait()
 
 
-def _keep(processes: int, settings: dict[str, Any]) -> None:
+def keep(processes: int, settings: dict[str, Any], workflows: list[Any] = ALL) -> None:
+    """Keep so many worker processes alive, until SIGTERM."""
     if not settings.pop("locks", True):
         Heartbeat._take_lock = lambda self, connection: None  # type: ignore[method-assign]
     alive: set[int] = set()
@@ -164,7 +165,7 @@ def _keep(processes: int, settings: dict[str, Any]) -> None:
             pid = os.fork()
             if not pid:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                asyncio.run(pgflow.Worker(os.environ[flows.VARIABLE], workflows=ALL, **settings).run())
+                asyncio.run(pgflow.Worker(os.environ[flows.VARIABLE], workflows=workflows, **settings).run())
                 os._exit(1)
             alive.add(pid)
         ended, _ = os.wait()
@@ -173,4 +174,4 @@ def _keep(processes: int, settings: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    _keep(int(sys.argv[1]), eval(sys.argv[2]))
+    keep(int(sys.argv[1]), eval(sys.argv[2]))
