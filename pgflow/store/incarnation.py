@@ -12,7 +12,7 @@ from pgflow.store.connections import AsyncConnection, Connection, is_lost
 _log = logging.getLogger("pgflow.store")
 
 LOOK = (
-    b"SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), pg_postmaster_start_time()::text, "
+    b"SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), extract(epoch FROM pg_postmaster_start_time())::text, "
     b"(pg_current_wal_insert_lsn() - '0/0')::bigint"
 )
 

@@ -118,7 +118,7 @@ def elsewhere(timeline: str, started: str) -> bytes:
     """The item of a SELECT that fails on any other server than this one, and on this one after a restart."""
     return (
         f"CASE WHEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) = '{timeline}' "
-        f"AND pg_postmaster_start_time()::text = '{started}' THEN '' ELSE current_setting('{_ELSEWHERE}') END"
+        f"AND extract(epoch FROM pg_postmaster_start_time())::text = '{started}' THEN '' ELSE current_setting('{_ELSEWHERE}') END"
     ).encode()
 
 
