@@ -145,13 +145,13 @@ async def test_whoever_comes_back_clears_what_was_suspected(scene: Scene, worker
 
 
 async def test_suspects_are_taken_apart_from_others(scene: Scene, worker: int) -> None:
-    free = scene.run()
     times: dict[int, set[UUID]] = {}
     for suspected in (1, 1, 1, 2, 2, 3, 7):
         run = scene.run(epoch=1, suspicions=[*range(suspected)], crashes=[1])
         times.setdefault(min(suspected, 3), set()).add(run)
     scene.run(epoch=1, wake_in=60.0, suspicions=[1])
     scene.run(epoch=1, suspicions=[1], queue="other")
+    free = scene.run()  # it has waited for the shortest time
     claims = Claims(scene.database, worker)
     try:
         batch = await claims.claim(100, ["default"], ["flow"])
