@@ -26,12 +26,12 @@ async def abandon(scope: Scope, steps: list[Step]) -> None:
     future: asyncio.Future[None] = asyncio.Future(loop=run.loop)
     if unrecorded:
         delivery = run.deliver_later(lambda at: resolve(future))
-        scope.abandon_rows(steps, delivery.seq)
+        scope.abandon_rows(steps, delivery.seq, delivery.ahead)
     else:
-        places = [step.seq for step in steps if step.seq is not None]
-        if not places:
+        last = max(steps, key=lambda step: step.seq or 0)
+        if last.seq is None:
             return
-        run.order.end_after(max(places), future)
+        run.order.end_after(last, future)
     await future
 
 

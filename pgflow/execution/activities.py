@@ -15,6 +15,7 @@ from pgflow.errors import ActivityFailed, LeaseLost, WorkerCrashed
 from pgflow.execution.activity_context import ActivityContext
 from pgflow.execution.arguments import compare
 from pgflow.execution.attempts import ActivityCall
+from pgflow.execution.behind import ahead
 from pgflow.execution.kept import Changes
 from pgflow.execution.ports import Beside, EventRow, Write
 from pgflow.execution.scope import Scope
@@ -200,7 +201,7 @@ class ActivityStep(Step):
         self._end_call(call)  # too late to stop it
         self.attempts += 1
         delivery = run.reserve(self, lambda at: self.deliver(STATUS_COMPLETED, output, None, at))
-        row = self.scope.row_alone(self.row(STATUS_COMPLETED, delivery.seq, output))
+        row = self.scope.row_alone(ahead(self.row(STATUS_COMPLETED, delivery.seq, output), delivery.ahead, self.scope))
         state = tags = None
         if changes is not None:
             state, tags = run.outgoing.kept.texts(changes)

@@ -29,6 +29,7 @@ class RecordedCancellation:
 
     __slots__ = ("_run", "_seq")
     settled = False
+    cancels = True
 
     def __init__(self, run: Run, seq: int) -> None:
         self._run = run
@@ -61,7 +62,8 @@ def deliver_cancellation(run: Run) -> None:
     steps = [step for step in _innermost(run) if not step.finished]
     if not steps:
         return
-    seq = run.deliver_later(lambda at: _cancel(run, steps, at)).seq
+    delivery = run.deliver_later(lambda at: _cancel(run, steps, at))
+    seq, delivery.ahead = delivery.seq, None  # the workflow keeps this place alone
     for step in steps:
         step.finished = True
         step.stop()

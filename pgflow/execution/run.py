@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pgflow.codec import encode_error
 from pgflow.errors import EngineError, LeaseLost
+from pgflow.execution.behind import ahead
 from pgflow.execution.blame import blame
 from pgflow.execution.cancellation import deliver_cancellation, replay_cancellations
 from pgflow.execution.crossing import RunCrossings
@@ -89,7 +90,7 @@ class Run:
         self.mailbox = Mailbox(claimed.signals)
         self.outgoing = Outgoing(self)
         """What is to be written."""
-        self.order = Order(max(self.history.max_seq, *claimed.cancellations, 0))
+        self.order = Order(self, max(self.history.max_seq, *claimed.cancellations, 0))
         """What waits to be delivered to the code."""
         self._waits = Waits(host, lambda: host.schedule(self))
         self.bodies: dict[asyncio.Task[Any] | None, Scope] = {}
@@ -149,6 +150,8 @@ class Run:
                 with offstage():
                     self._waits.catch_up()
             self.loop.drain(self._deliver_next)
+            if self.order.late and self._rounds >= 0:
+                self.order.place_late(self._place)
             if self.fatal is not None or root.done():
                 with offstage():
                     self._end(root)
@@ -267,9 +270,7 @@ class Run:
         if self.fatal is not None:
             raise self.fatal
         if self.closed:
-            raise LeaseLost(
-                f"{self.label} no longer runs in this process: its steps cannot be called any more."
-            )
+            raise LeaseLost(f"{self.label} no longer runs in this process: its steps cannot be called any more.")
 
     def end_with(self, error: Exception) -> NoReturn:
         """Raise `error` in the code, and, when it is the engine's, end the run with it whatever the code does."""
@@ -305,8 +306,15 @@ class Run:
         waits = self._waits
         if waits.parked:
             waits.unpark(step)
+        if self.order.replaying and (self._replaying or self.loop.thread):
+            self.order.late.append((step, status, output, error))
+        else:
+            self._place(step, status, output, error)
+
+    def _place(self, step: Step, status: str, output: str | None, error: str | None) -> None:
         seq = self.order.place_result(step, status, output, error)
-        step.scope.record(step, step.row(status, seq, output, error))
+        row = step.row(status, seq, output, error)
+        step.scope.record(step, row if step.ahead is None else ahead(row, step.ahead, step.scope))
         self.outgoing.deliveries.append(step)
         self.flush_soon()
 
@@ -371,7 +379,7 @@ class Run:
 
     def add_due_timeout(self, timeout: TimeoutStep) -> None:
         """The deadline of an open timeout has passed."""
-        self._waits.add_due_timeout(timeout)
+        self._waits.due_timeouts.append(timeout)
         self.host.schedule(self)
 
     def deliver_later(self, deliver: Callable[[datetime], None], step: Step | None = None) -> LiveCall:
@@ -388,10 +396,7 @@ class Run:
         return call
 
     def write_alone(self, begin: Callable[[], None]) -> None:
-        """Let another transaction than the journal's write: `begin` is called when all that was gathered is durable.
-
-        Nothing more of this run is written until `written_alone`.
-        """
+        """Call `begin`, which writes by another transaction, when all gathered is durable; until `written_alone` nothing more is written."""
         self.outgoing.write_alone(begin)
 
     def written_alone(self, new: bool) -> None:
@@ -450,7 +455,7 @@ class Run:
             crossings, waits = self.crossings, self._waits
             if waits.due_timeouts:
                 waits.fire_timeouts(self.order, crossings)
-            if self.claimed.cancel_requested and not (self.order.on_their_way or crossings.in_flight):
+            if self.claimed.cancel_requested and not (self.order.on_their_way or crossings.in_flight or self.order.holds_back()):
                 deliver_cancellation(self)
             if crossings.gathered or crossings.awaiting:
                 crossings.hand_over(waits.overdue)

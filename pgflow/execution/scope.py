@@ -24,6 +24,7 @@ from pgflow.errors import (
     PgflowError,
 )
 from pgflow.execution.abandoning import abandon
+from pgflow.execution.behind import ahead
 from pgflow.execution.failure import leaves_behind
 from pgflow.execution.generators import left_generator
 from pgflow.execution.ports import EventRow
@@ -217,6 +218,9 @@ class Scope:
             step.recorded = True
             step.seq = event.seq
             step.attempts = event.attempts
+            behind = run.order.behind
+            if behind is not None:
+                behind.called(step.location)
         self.unfinished[step] = None
         run.calls += 1
         run.aftermath = None
@@ -401,11 +405,11 @@ class Scope:
         self.unfinished.clear()
         self.unrecorded.clear()
 
-    def abandon_rows(self, steps: list[Step], seq: int | None) -> None:
+    def abandon_rows(self, steps: list[Step], seq: int | None, after: int | None = None) -> None:
         """Record those of `steps` that history does not know the end of as abandoned."""
         for step in steps:
             if not step.has_ended_row and not step.finished:
-                step.scope.record(step, step.row(STATUS_ABANDONED, seq, wake_at=step.wake_at))
+                step.scope.record(step, ahead(step.row(STATUS_ABANDONED, seq, wake_at=step.wake_at), after, step.scope))
 
     def describe(self) -> str:
         """How a message names this body."""

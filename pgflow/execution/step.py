@@ -46,10 +46,13 @@ class Step:
     kind: ClassVar[str]
     is_container: ClassVar[bool] = False
     """Loops, branches and timeouts, which stand around other steps."""
+    cancels: ClassVar[bool] = False
+    """Whether its recorded result reaches other steps as well, which have rows of the same place."""
     awaits_child: ClassVar[bool] = False
     """Whether the end of a child ends its wait."""
 
     __slots__ = (
+        "ahead",
         "at",
         "attempts",
         "committed",
@@ -95,6 +98,7 @@ class Step:
     covering: tuple[Any, ...]
 
     # As a live result on its way (`order.Delivery`), set when it has its place
+    ahead: int | None
     at: datetime
     committed: bool
     ends: Sequence[asyncio.Future[None]]
@@ -126,7 +130,7 @@ class Step:
         if event is None or event.status == STATUS_PENDING:
             self.start()
         elif event.status in _ENDED_WITH_RESULT:
-            run.order.replay(event.seq, self)
+            run.order.replay_event(event, self)
         elif event.status not in _ENDED_WITHOUT:
             run.end_with(
                 HistoryDiverged(

@@ -13,6 +13,7 @@ from typing import Any
 
 from pgflow.codec import encode_error
 from pgflow.errors import PgflowError
+from pgflow.execution.behind import ahead
 from pgflow.execution.failure import mark
 from pgflow.execution.scope import Scope
 from pgflow.execution.step import Step
@@ -67,7 +68,7 @@ class TimeoutStep(Step):
     """
 
     kind = KIND_TIMEOUT
-    is_container = True
+    is_container = cancels = True
     __slots__ = ("_calls", "_cancelling", "_duration", "_fired", "_open", "_task")
 
     def __init__(self, scope: Scope, version: int, duration: timedelta) -> None:
@@ -100,7 +101,7 @@ class TimeoutStep(Step):
             deadline = event.wake_at if event is not None else None
             park_until(self, deadline or after(self.scope.run.host.now(), self._duration))
         elif event.status == STATUS_FAILED:
-            self.scope.run.order.replay(event.seq, self)
+            self.scope.run.order.replay_event(event, self)
 
     async def __aexit__(
         self,
@@ -132,6 +133,12 @@ class TimeoutStep(Step):
         if not self.has_ended_row:
             scope.record(self, self.row(STATUS_COMPLETED))
 
+    @property
+    def inserted(self) -> bool:
+        """Whether what history holds next in its body was recorded without it, or history holds nothing there."""
+        row = self.scope.cursor.next_row
+        return row is None or row.version < self.version
+
     def due(self) -> None:
         self.scope.run.add_due_timeout(self)
 
@@ -142,12 +149,12 @@ class TimeoutStep(Step):
         run = self.scope.run
         delivery = run.deliver_later(lambda at: self._cancel(covered, at), self)
         error = encode_error(TimeoutError(f"{self._duration.total_seconds():g} s have passed"))
-        self.scope.record(self, self.row(STATUS_FAILED, delivery.seq, error=error))
+        self.scope.record(self, ahead(self.row(STATUS_FAILED, delivery.seq, error=error), delivery.ahead, self.scope))
         for step in covered:
             step.finished = True
             step.stop()
             run.unpark(step)
-            step.scope.record(step, step.row(STATUS_CANCELLED, delivery.seq))
+            step.scope.record(step, ahead(step.row(STATUS_CANCELLED, delivery.seq), delivery.ahead, step.scope))
 
     def deliver_recorded(self) -> None:
         event = self.event

@@ -51,6 +51,7 @@ class Waits:
         """When steps go on, the earliest first; those that no longer wait then are passed over."""
         self._entries = 0
         self.due_timeouts: list[TimeoutStep] = []
+        """Open timeouts whose deadline has passed: they fire at rest."""
         self.timer: Timer | None = None
         self._timer_at: datetime | None = None
         self.fired = False
@@ -142,10 +143,6 @@ class Waits:
             self.unpark(step)
             step.due()
 
-    def add_due_timeout(self, timeout: TimeoutStep) -> None:
-        """The deadline of an open timeout has passed; it fires at rest."""
-        self.due_timeouts.append(timeout)
-
     def overdue(self, step: Step) -> bool:
         """Whether a timeout that covers the step is due and has not fired yet."""
         return any(timeout in step.covering for timeout in self.due_timeouts)
@@ -157,7 +154,7 @@ class Waits:
         for timeout in due:
             if timeout.settled:
                 continue
-            if timeout in awaited or crossings.in_flight_under(timeout):
+            if timeout in awaited or crossings.in_flight_under(timeout) or (order.holds_back() and not timeout.inserted):
                 self.due_timeouts.append(timeout)  # a result of a step it covers comes first
             else:
                 timeout.fire()

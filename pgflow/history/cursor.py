@@ -57,6 +57,11 @@ class Cursor:
         self._previous: Coordinate | Event = ()
         """Where the last step stands; a row that was passed is decoded only when a new location is made after it."""
 
+    @property
+    def next_row(self) -> Event | None:
+        """The row that the code comes to next."""
+        return None if self.exhausted else self._events[self._at]
+
     def remaining(self) -> list[Event]:
         """The rows that the code has not come to: latent history, if it has ended."""
         return self._events[self._at :]

@@ -8,7 +8,7 @@ fine; one that the code does not fit is an error, and so is code that fails wher
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from pgflow.definitions import Workflow
 from pgflow.errors import LatentHistory
 from pgflow.execution.arguments import OtherArguments
 from pgflow.execution.attempts import ActivityCall
+from pgflow.execution.behind import not_reached
 from pgflow.execution.host import Limits
 from pgflow.execution.ports import (
     Advance,
@@ -35,9 +36,7 @@ from pgflow.execution.ports import (
 )
 from pgflow.execution.run import Run
 from pgflow.execution.run_loop import stage
-from pgflow.execution.scope import Scope
 from pgflow.execution.starting import execute
-from pgflow.history.events import Event
 from pgflow.history.stored import StoredHistory
 from pgflow.testing.apart import outside_of_tasks
 from pgflow.testing.watching import told, watched
@@ -178,7 +177,7 @@ class _Replay:
                 raise error
             return self._replayed("failed", error=error)
         waiting = [str(step) for step in run.scope.all_unfinished() if not step.is_container]
-        return self._replayed("open", next_steps=tuple(waiting), unreached=_unreached(run))
+        return self._replayed("open", next_steps=tuple(waiting), unreached=len(not_reached(run)))
 
     def _replayed(
         self,
@@ -247,21 +246,3 @@ class _Replay:
 class _NoTimer:
     def cancel(self) -> None:
         pass
-
-
-def _unreached(run: Run) -> int:
-    """Rows that no code has come to: those left of each open body, and what stands below them."""
-    left: set[str] = set()
-    waiting: list[Scope] = [run.scope]
-    while waiting:
-        scope = waiting.pop()
-        left.update(event.location for event in scope.cursor.remaining())
-        waiting.extend(scope.children)
-    return sum(1 for event in run.claimed.events if left and not left.isdisjoint(_with_ancestors(event)))
-
-
-def _with_ancestors(event: Event) -> Iterator[str]:
-    location = event.location
-    while location:
-        yield location
-        location = location.rpartition(",")[0]
