@@ -20,6 +20,7 @@ async def abandon(scope: Scope, steps: list[Step]) -> None:
     """
     run: Run = scope.run
     await _wait_for_advances(steps)
+    run.order.place_late(run._place)  # a result that nobody takes any more has its place all the same
     unrecorded = any(not step.has_ended_row and not step.finished for step in steps)
     for step in steps:
         step.drop()

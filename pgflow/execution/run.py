@@ -130,11 +130,7 @@ class Run:
         self.host.schedule(self)
 
     def pump(self, now: float | None = None) -> None:
-        """Bring the run to rest. Called by the worker from a plain callback, on a `stage`.
-
-        Parameters:
-            now: the time on the monotonic clock, if the caller knows it.
-        """
+        """Bring the run to rest, called from a plain callback on a `stage`; `now` is the time on the monotonic clock, if it is known."""
         if self.closed or self.outcome is not None:
             return
         root = self._root

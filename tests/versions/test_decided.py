@@ -253,3 +253,42 @@ def test_an_old_run_executes_insertions_and_then_goes_as_it_went(name: str, inse
         if chosen["i00" if name == "order" else "i0"]:
             assert any(event.version == 2 for event in world.events.values())
         assert replay(make()[0], history_of(world)).status == world.status
+
+
+async def plain(ctx: Ctx, name: str) -> None:
+    """Without a version: new steps at the end of a branch need none."""
+    await ctx.activity(echo.options(name=name), name)
+
+
+async def beside(ctx: Ctx, insert: Insert, seen: list[str]) -> None:
+    async def short(inner: Ctx) -> None:
+        await inner.activity(echo.options(name="quick"), "quick")
+        await insert(inner, "i0")
+
+    async def long(inner: Ctx) -> None:
+        await inner.sleep(3)
+        seen.append("slept")
+        await inner.sleep(3)
+        seen.append("slept again")
+
+    other = asyncio.ensure_future(ctx.branch(long))
+    await ctx.branch(short)
+    for number in range(3):
+        await step(ctx, seen, f"step {number}")
+    await other
+    await step(ctx, seen, "after")
+    await ctx.sleep(5)
+    await step(ctx, seen, "tell")
+
+
+def test_steps_added_at_the_end_of_a_branch_that_old_runs_have_passed() -> None:
+    for seed in range(30):
+        world, before = old_run(beside, "beside")
+
+        def make() -> tuple[pgflow.Workflow[Any, Any], list[str]]:
+            return program(beside, plain, lambda name: True)
+
+        go_on(world, make, random.Random(seed), before)
+        assert world.status == "completed", f"seed {seed}: {world.error} {told(world)}"
+        assert "{2, 2} i0" in told(world)
+        assert replay(make()[0], history_of(world)).status == "completed"
