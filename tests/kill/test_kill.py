@@ -11,16 +11,17 @@ from pgflow.store.histories import Histories
 from tests.kill.load import WORKFLOWS
 from tests.kill.storm import rage
 
-KILLS = 200
+KILLS = ENDS = 200
+"""Deaths, and workflows that must have ended, before it is calm."""
 
 
 def test_nothing_is_lost_or_done_twice(dsn: str, tmp_path: Path) -> None:
     log = tmp_path / "workers.log"
-    storm = rage(dsn, log, kills=KILLS, seed=1)
+    storm = rage(dsn, log, kills=KILLS, ends=ENDS, seed=1)
     assert not storm.violations, "\n".join([*storm.violations[:40], log.read_text()[-4000:]])
     assert sum(storm.killed.values()) >= KILLS
     assert len(storm.killed) > 5, "workers are to die at many places"
-    assert storm.workflows > 200
+    assert storm.workflows > ENDS
     registry = Registry(WORKFLOWS)
     with Database(dsn).connect_blocking("test") as connection:
         replayed = check(Histories(connection, "pgflow"), {name: registry.get(name) for name in registry.names}, ["completed"], 100_000)
