@@ -94,6 +94,18 @@ async def test_dead_letters_stay_with_their_workflow(dsn: str) -> None:
     assert all(name.startswith("stays") for name in names(dsn)) and len(names(dsn)) == 2
 
 
+async def test_what_was_numbered_while_its_receiver_ended(dsn: str) -> None:
+    """Neither taken nor dropped: the end did not see it, and nobody else will."""
+    async with pgflow.Client(dsn) as client:
+        live, failed, ended, lately = [(await client.dispatch(endless)).id for _ in range(4)]
+    for name, id in (("stays: live", live), ("stays: failed", failed), ("ended", ended), ("stays: ended lately", lately)):
+        put(dsn, name, workflow_id=f"'{id}'", number="1")
+    for status, at, id in (("failed", OLD, failed), ("completed", OLD, ended), ("cancelled", YOUNG, lately)):
+        ask(dsn, f"UPDATE pgflow.workflows SET status = '{status}', completed_at = {at} WHERE id = '{id}'")
+    await swept(dsn)
+    assert all(name.startswith("stays") for name in names(dsn)) and len(names(dsn)) == 3
+
+
 @pytest.mark.parametrize(
     ("run", "worker", "goes"),
     [

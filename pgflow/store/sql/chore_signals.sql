@@ -4,6 +4,7 @@
 -- So does what a workflow sent that may not have recorded it yet, and would send it again: one that somebody runs, or that waits to be run; a failed one
 -- may be retried. One that has slept since has recorded it. Of those that run and never sleep, a worker that has had its time to replay them is
 -- trusted after a day.
+-- One that was numbered in the moment in which its receiver ended may have been marked by neither: it goes by the receiver's end.
 WITH held AS (
     UPDATE {schema}.chores AS c SET place = %(until)s::bigint, held_until = now() + make_interval(secs => %(lease)s::float8)
     WHERE c.name = 'signals' AND c.holder = %(holder)s::uuid AND c.held_until > now()
@@ -13,7 +14,11 @@ old AS MATERIALIZED (
     SELECT s.ctid AS at
     FROM {schema}.signals AS s
     WHERE s.ctid >= %(first)s::tid AND s.ctid < %(behind)s::tid
-      AND coalesce(s.consumed_at, s.dropped_at) <= now() - make_interval(secs => %(keep)s::float8)
+      AND (coalesce(s.consumed_at, s.dropped_at) <= now() - make_interval(secs => %(keep)s::float8)
+           OR s.number IS NOT NULL AND s.consumed_at IS NULL AND s.dropped_at IS NULL AND EXISTS (
+               SELECT FROM {schema}.workflows AS w
+               WHERE w.id = s.workflow_id AND w.status IN ('completed', 'cancelled')
+                 AND w.completed_at <= now() - make_interval(secs => %(keep)s::float8)))
       AND s.created_at <= now() - make_interval(secs => %(moment)s::float8)
       AND (s.problem IS NULL OR NOT EXISTS (SELECT FROM {schema}.runs AS r WHERE r.workflow_id = s.workflow_id))
       AND (s.sender_id IS NULL OR NOT EXISTS (
