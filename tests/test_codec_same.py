@@ -7,6 +7,7 @@ import dataclasses
 import enum
 import json
 import math
+import typing
 import uuid
 from collections import Counter, OrderedDict, deque
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
 import pgflow
-from pgflow.codec import decode, encode
+from pgflow.codec import convert, decode, encode
 from pgflow.codec.exact import is_exact
 from pgflow.errors import SerializationError
 from pgflow.testing import run
@@ -574,3 +575,33 @@ def test_yesterdays_values_are_read_as_before() -> None:
     assert decode('{"n":3}', Doubled, what="it") == Doubled(3)
     assert decode("true", int, what="it") == 1
     assert math.isclose(decode("3", float, what="it"), 3.0)
+
+
+@pytest.mark.parametrize("inside", [lambda union: union, lambda union: list[union], lambda union: dict[str, union]])
+def test_unions_are_told_apart_by_their_order(inside: Any) -> None:
+    """Python finds them equal; whichever a process met first must not decide for both."""
+    assert inside(str | bytes) == inside(bytes | str)
+    texts_first, bytes_first = inside(Union[str, bytes]), inside(Union[bytes, str])  # noqa: UP007
+    value: Any = {"list": ["abcd"], "dict": {"a": "abcd"}}.get(getattr(typing.get_origin(texts_first), "__name__", ""), "abcd")
+    for first_met in (texts_first, bytes_first):
+        convert._adapters.clear()
+        convert._seen.clear()
+        convert.adapter(first_met, what="it")
+        assert decode(encode(value, texts_first, what="it"), texts_first, what="it") == value
+        with pytest.raises(SerializationError):
+            encode(value, bytes_first, what="it")
+
+
+BARE: list[Any] = [typing.List, typing.Dict, typing.Tuple, Optional[typing.Dict]]  # noqa: UP006, UP045
+
+
+@pytest.mark.parametrize("annotation", [*BARE, list, dict, dict[str, Any], list[Any], list[dict]])
+def test_containers_without_their_types(annotation: Any) -> None:
+    """Plain data come back as they are; all else is refused, not an error of its own."""
+    plain: Any = [{"a": [1, 2.5, None, True, "x", 2**70]}] if "ist" in str(annotation) else {"a": [1, {"b": -0.0}], "c": None}
+    if annotation is not BARE[2]:
+        text = encode(plain, annotation, what="it")
+        assert decode(text, annotation, what="it") == plain
+    strange: Any = [{1: 2}] if isinstance(plain, list) else {"a": {1: 2}}
+    with pytest.raises(SerializationError):
+        encode(strange, annotation, what="it")

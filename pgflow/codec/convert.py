@@ -18,6 +18,8 @@ _ADAPTERS = 10_000
 
 _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 _adapters: dict[Any, TypeAdapter[Any]] = {}
+_seen: dict[int, tuple[Any, TypeAdapter[Any]]] = {}
+"""Converters by the annotation's identity, which is kept alive by standing here."""
 
 
 class Unfit(Exception):
@@ -91,16 +93,24 @@ def adapter(annotation: Any, what: str) -> TypeAdapter[Any]:
     Raises:
         SerializationError: nothing can.
     """
+    seen = _seen.get(id(annotation))
+    if seen is not None and seen[0] is annotation:
+        return seen[1]
+    # Python finds `str | bytes` equal to `bytes | str`, which convert otherwise: what they look like tells them apart.
+    key = annotation if isinstance(annotation, type) else (annotation, repr(annotation))
     try:
-        return _adapters[annotation]
-    except KeyError:
+        found = _adapters.get(key)
+    except TypeError:
+        return _make_adapter(annotation, what)  # an annotation that cannot be hashed
+    if found is None:
         found = _make_adapter(annotation, what)
         if len(_adapters) >= _ADAPTERS:
             _adapters.clear()
-        _adapters[annotation] = found
-        return found
-    except TypeError:
-        return _make_adapter(annotation, what)  # an annotation that cannot be hashed
+        _adapters[key] = found
+    if len(_seen) >= _ADAPTERS:
+        _seen.clear()
+    _seen[id(annotation)] = annotation, found
+    return found
 
 
 def _make_adapter(annotation: Any, what: str) -> TypeAdapter[Any]:

@@ -17,6 +17,9 @@ _KEPT = 10_000
 
 _checks: dict[Any, Check | None] = {}
 _OWN = frozenset({str, int, bool, float})
+LEAVES = _OWN | {NoneType}
+DEEPEST = 200
+"""How deep values may be nested."""
 
 
 def is_exact(value: Any, annotation: Any) -> bool:
@@ -31,14 +34,23 @@ def is_exact(value: Any, annotation: Any) -> bool:
     except KeyError:
         if len(_checks) >= _KEPT:
             _checks.clear()
-        check = _checks[annotation] = _check(annotation, ())
+        check = _checks[annotation] = _checked(annotation)
     except TypeError:
         return False  # an annotation that cannot be hashed
     return check is not None and check(value)
 
 
+def _checked(annotation: Any) -> Check | None:
+    try:
+        return _check(annotation, ())
+    except TypeError:  # a part of it cannot be hashed
+        return None
+
+
 def _check(annotation: Any, around: tuple[type, ...]) -> Check | None:
     """What tells of values of an annotation; None: nothing can."""
+    if annotation is Any:
+        return lambda value: is_plain(value, type(value))
     if annotation in _OWN:
         return lambda value: type(value) is annotation
     if annotation is None or annotation is NoneType:
@@ -48,6 +60,8 @@ def _check(annotation: Any, around: tuple[type, ...]) -> Check | None:
         inner = [_check(part, around) for part in parts if part is not NoneType]
         only = inner[0] if len(inner) == 1 else None
         return None if only is None else lambda value: value is None or only(value)
+    if annotation is list or annotation is dict:
+        return _plain_of(annotation)
     if origin in (list, dict, tuple):
         return _container(origin, parts, around)
     if isinstance(annotation, type) and annotation not in around and _is_plain_dataclass(annotation):
@@ -55,7 +69,39 @@ def _check(annotation: Any, around: tuple[type, ...]) -> Check | None:
     return None
 
 
+def is_plain(value: Any, kind: type, depth: int = 0, tuples: bool = False) -> bool:
+    """Whether it is what JSON has, and nothing but that: dicts by texts, lists, texts, numbers, booleans and None.
+
+    Parameters:
+        value: what to look at.
+        kind: its type.
+        depth: how deep it stands.
+        tuples: whether tuples count as lists.
+    """
+    if kind in LEAVES:
+        return True
+    if depth > DEEPEST:
+        return False
+    if kind is dict:
+        for key, item in value.items():
+            if type(key) is not str:
+                return False
+            inner = type(item)
+            if inner not in LEAVES and not is_plain(item, inner, depth + 1, tuples):
+                return False
+        return True
+    if kind is list or (tuples and kind is tuple):
+        for item in value:
+            inner = type(item)
+            if inner not in LEAVES and not is_plain(item, inner, depth + 1, tuples):
+                return False
+        return True
+    return False
+
+
 def _container(origin: type, parts: tuple[Any, ...], around: tuple[type, ...]) -> Check | None:
+    if not parts:  # without its types, as typing writes it
+        return _plain_of(origin)
     if origin is dict:
         item = _check(parts[1], around) if parts[0] is str else None
         return None if item is None else _dict_of(item)
@@ -64,6 +110,10 @@ def _container(origin: type, parts: tuple[Any, ...], around: tuple[type, ...]) -
         return None if item is None else _sequence_of(origin, item)
     items = [item for part in parts if (item := _check(part, around)) is not None]
     return _tuple_of(items) if len(items) == len(parts) else None
+
+
+def _plain_of(kind: type) -> Check | None:
+    return None if kind is tuple else lambda value: type(value) is kind and is_plain(value, kind)
 
 
 def _dict_of(item: Check) -> Check:

@@ -15,19 +15,17 @@ from typing import Any
 
 from pgflow.codec.convert import Unfit, adapter, converted, loads, type_name
 from pgflow.codec.errors import described
-from pgflow.codec.exact import is_exact
+from pgflow.codec.exact import DEEPEST, LEAVES, is_exact, is_plain
 from pgflow.codec.same import difference
 from pgflow.errors import SerializationError
 
 PAYLOAD_LIMIT = 1 << 20
 """The largest payload in bytes of JSON, unless a limit is given."""
 
-_DEEPEST = 200
 _LONGEST_INTEGER = 14_000
 """Bits: Python does not read numbers of more than 4,300 digits."""
 
 OWN_TYPE = frozenset({str, int, float, bool})
-_LEAVES = OWN_TYPE | {type(None)}
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _quote: Callable[[str], str] = json.encoder.encode_basestring
 
@@ -116,7 +114,7 @@ def check_size(text: str, limit: int, what: str) -> None:
 
 def _simple_text(value: Any, kind: type, tuples: bool) -> str | None:
     """The text of plain containers and scalars, of tuples too if that is said, or None: look closer, it may be refused."""
-    if kind not in _LEAVES and not _is_simple(value, kind, 0, tuples):
+    if not is_plain(value, kind, 0, tuples):
         return None
     try:
         text = _dumps_simple(value)
@@ -125,26 +123,6 @@ def _simple_text(value: Any, kind: type, tuples: bool) -> str | None:
     except (ValueError, RecursionError):  # NaN, a lone surrogate, an endless number
         return None
     return None if "\\u0000" in text else text
-
-
-def _is_simple(value: Any, kind: type, depth: int, tuples: bool) -> bool:
-    if depth > _DEEPEST:
-        return False
-    if kind is dict:
-        for key, item in value.items():
-            if type(key) is not str:
-                return False
-            inner = type(item)
-            if inner not in _LEAVES and not _is_simple(item, inner, depth + 1, tuples):
-                return False
-        return True
-    if kind is list or (tuples and kind is tuple):
-        for item in value:
-            inner = type(item)
-            if inner not in _LEAVES and not _is_simple(item, inner, depth + 1, tuples):
-                return False
-        return True
-    return False
 
 
 def _plain(value: Any, what: str, path: str, depth: int) -> Any:
@@ -158,8 +136,8 @@ def _plain(value: Any, what: str, path: str, depth: int) -> Any:
         return _integer(value, what, path)
     if kind is float:
         return _finite(value, what, path)
-    if depth > _DEEPEST:
-        raise _refused(what, path[:80], f"values nested more than {_DEEPEST} deep", "does it contain itself?")
+    if depth > DEEPEST:
+        raise _refused(what, path[:80], f"values nested more than {DEEPEST} deep", "does it contain itself?")
     if kind is list or kind is tuple:
         return [_plain(item, what, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]
     if kind is dict:
@@ -214,7 +192,7 @@ def _rich(value: Any, what: str, path: str, depth: int) -> Any:
         dumped = adapter(type(value), what).dump_python(value, mode="json")
     except Exception as error:  # whatever a class's own conversion raises
         raise _no_form(value, what, path) from error
-    if type(dumped) not in _LEAVES and type(dumped) is not list and type(dumped) is not dict:
+    if type(dumped) not in LEAVES and type(dumped) is not list and type(dumped) is not dict:
         raise _no_form(value, what, path)
     return _plain(dumped, what, path, depth + 1)
 
@@ -310,7 +288,7 @@ def _key(key: Any, what: str, path: str) -> str:
         return _text(str(key), what, path)
     if isinstance(key, bool):
         return "true" if key else "false"
-    text = None if key is None or isinstance(key, float) else _plain(key, what, path, _DEEPEST)
+    text = None if key is None or isinstance(key, float) else _plain(key, what, path, DEEPEST)
     if isinstance(text, int):
         return str(text)
     if not isinstance(text, str):
