@@ -31,6 +31,9 @@ def _codes() -> tuple[CodeType, str, frozenset[CodeType]]:
     return code, "fs" if iterator is None else "aws", frozenset(between)
 
 
+_KEYS = type(dict[str, int]().keys())
+"""Walked through in the order of insertion, though it counts as a set."""
+
 _COMPLETING, _ARGUMENT, MAKERS = _codes()
 """MAKERS: what asks the loop for tasks of coroutines that it was given."""
 
@@ -51,7 +54,7 @@ def coroutines_to_complete(frame: FrameType | None) -> list[Any] | None:
     if frame is None or frame.f_code is not _COMPLETING:
         return None
     given = frame.f_locals[_ARGUMENT]
-    if isinstance(given, AbstractSet | Iterator) or not isinstance(given, Iterable):
+    if isinstance(given, AbstractSet | Iterator) and type(given) is not _KEYS or not isinstance(given, Iterable):
         raise _refusal(
             f"asyncio.as_completed was given coroutines in a {type(given).__name__}, which it walks through in the order of their "
             "addresses: another one on each replay. Give it a list: `asyncio.as_completed([...])`",

@@ -165,6 +165,14 @@ def test_futures_after_turns_that_replay_skips() -> None:
     same_in_every_life(body, 2)
 
 
+def test_the_keys_of_a_dict_have_an_order() -> None:
+    async def body(ctx: Ctx) -> list[int]:
+        by_step = {coroutine: number for number, coroutine in enumerate(limited(ctx, 12))}
+        return [await done for done in asyncio.as_completed(by_step.keys())]
+
+    same_in_every_life(body)
+
+
 def test_groups_in_wait_and_as_completed() -> None:
     async def waits(ctx: Ctx) -> int:
         groups = [asyncio.gather(ctx.activity(number, 2 * n), ctx.activity(number, 2 * n + 1)) for n in range(4)]
