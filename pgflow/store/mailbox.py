@@ -38,6 +38,8 @@ class Delivery:
     """Queues with runs that were woken."""
     owners: set[int] = field(default_factory=set)
     """Other workers, for whose runs there is news."""
+    moved: bool = False
+    """Whether there is news for this worker's runs that it has to look for: its number moved while the statement was on its way."""
     passed_over: list[UUID] = field(default_factory=list)
     """Receivers that somebody else had locked: what was sent to them waits for the next round."""
 
@@ -71,8 +73,9 @@ class Mailbox:
             connection = await self._line.get()
             await faults.reach("mailbox.before_deliver")
             looked_at = time.monotonic()
+            number = self._fence.id  # it may move before the answer has come
             asked = {
-                "worker": self._fence.id,
+                "worker": number,
                 "after_signal": after_signal,
                 "after_request": after_request,
                 "passed_over": delivery.passed_over,
@@ -80,7 +83,7 @@ class Mailbox:
             }
             (answer,) = await flush(connection, (self._database.statement("mail_deliver"), asked))
             rows = rows_of(answer)
-            self._add(delivery, rows, looked_at)
+            self._add(delivery, rows, looked_at, number)
             signals, last_signal, requests, last_request, passed_over = rows[0][:5]
             delivery.passed_over += passed_over
             if signals < AT_ONCE and requests < AT_ONCE:
@@ -89,15 +92,18 @@ class Mailbox:
             after_request = after_request if last_request is None else last_request
 
     def _add(
-        self, delivery: Delivery, rows: list[tuple[Any, ...]], looked_at: float
+        self, delivery: Delivery, rows: list[tuple[Any, ...]], looked_at: float, number: int
     ) -> None:
         for _, _, _, _, _, id, queue, status, worker, epoch, after, mailbox, cancel, pause, *signal in rows:
             if id is None:
                 continue
             if status == "pending":
                 delivery.woken.add(queue)
-            elif status == "running" and worker != self._fence.id:
-                delivery.owners.add(worker)
+            elif status == "running" and worker != number:
+                if self._fence.had(worker):
+                    delivery.moved = True
+                else:
+                    delivery.owners.add(worker)
             elif status == "running":
                 last = delivery.arrived[-1] if delivery.arrived else None
                 if last is None or last.workflow_id != id or last.mailbox != mailbox:

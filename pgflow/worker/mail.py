@@ -153,7 +153,7 @@ class Mail:
                 self._notifier.wake(queue)
         for owner in delivery.owners:
             self._notifier.mail(owner)
-        if attend and (seen := self._seen()):
+        if (attend or delivery.moved) and (seen := self._seen()):
             for arrived in await self._mailbox.attend(seen, self._pausing()):
                 self._arrive(arrived)
         if hinted:

@@ -13,8 +13,9 @@ import pytest_asyncio
 
 from pgflow.execution.ports import Beside, Suspended, Write
 from pgflow.store.connections import AsyncConnection
+from pgflow.store.fencing import Fence
 from pgflow.store.journal import Journal
-from pgflow.store.mailbox import Mailbox
+from pgflow.store.mailbox import Delivery, Mailbox
 from pgflow.store.uuid7 import uuid7
 from tests.store.scene import Scene, row, until
 
@@ -49,8 +50,8 @@ async def boxes(scene: Scene) -> AsyncIterator[tuple[Mailbox, Mailbox]]:
     await quick.close()
 
 
-async def held_up(scene: Scene, slow: Mailbox, meanwhile: Callable[[], object]) -> None:
-    """`slow` looks; then something happens; then `slow` goes on."""
+async def held_up(scene: Scene, slow: Mailbox, meanwhile: Callable[[], object]) -> Delivery:
+    """`slow` looks; then something happens; then `slow` goes on: what it has delivered."""
     with scene.other() as gate:
         gate.execute("SELECT pg_advisory_xact_lock(%s)", [GATE])
         late = asyncio.create_task(slow.deliver())
@@ -59,7 +60,7 @@ async def held_up(scene: Scene, slow: Mailbox, meanwhile: Callable[[], object]) 
         found = meanwhile()
         if asyncio.iscoroutine(found):
             await found
-    await late
+    return await late
 
 
 async def test_a_cancel_is_delivered_once(scene: Scene, boxes: tuple[Mailbox, Mailbox], worker: int, journal: Journal) -> None:
@@ -141,3 +142,29 @@ async def test_what_is_seen_and_what_is_new_are_numbered_in_order(scene: Scene, 
     assert scene.one("SELECT mailbox FROM runs WHERE workflow_id = %s", run) == numbers[-1]
     await quick.deliver()
     assert scene.all("SELECT number FROM signals ORDER BY arrival") == numbers
+
+
+async def test_a_number_that_moves_while_a_delivery_is_on_its_way(scene: Scene) -> None:
+    """What is delivered to this worker's run under its new number is not told as news without the signals: it has to be looked for."""
+    scene.do(PREPARE)
+    fence = Fence(scene.worker())
+    slow = Mailbox(scene.database, fence)
+
+    async def become_slow(connection: AsyncConnection) -> None:
+        await connection.execute("SET ROLE pgflow_slow")
+
+    slow._line.on_open = become_slow
+    run = scene.run(fence.id)
+    scene.do("SELECT pgflow.signal(%s, 'go', '{}')", run)
+
+    def move() -> None:
+        former, number = fence.id, scene.worker()
+        scene.do("UPDATE runs SET worker_id = %s WHERE worker_id = %s", number, former)
+        fence.former.add(former)
+        fence.id = number
+
+    delivery = await held_up(scene, slow, move)
+    assert (delivery.moved, delivery.arrived, delivery.owners) == (True, [], set())
+    (arrived,) = await slow.attend({run: 0})
+    assert [signal.name for signal in arrived.signals] == ["go"]
+    await slow.close()
