@@ -259,7 +259,7 @@ class Tenure:
     async def _execute_cold(self, cold: list[Claimed]) -> None:
         """Execute what this worker had last and has no longer in memory: its history has to be read after all."""
         pause = 0.05
-        while not self._stopping:
+        while cold and not self._stopping:
             try:
                 await self._claims.read_again(cold)
             except psycopg.Error as error:
@@ -296,6 +296,8 @@ class Tenure:
         for id, run in list(self.runs.items()):
             if (id, run.claimed.epoch) not in kept and run.outcome is None:
                 run.lost(LeaseLost("it was not this worker's any more when the connection was opened again"))
+        self._cold[:] = [claimed for claimed in self._cold if (claimed.workflow_id, claimed.epoch) in kept]
+        self._mail.look()  # a look that was sent under the former number has found nothing
         if freed:
             self.look()
 
