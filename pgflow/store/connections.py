@@ -330,16 +330,19 @@ class Line:
         backoff = FIRST_BACKOFF
         while True:
             connection: AsyncConnection | None = None
+            passing: type[psycopg.Error] = psycopg.OperationalError
             try:
                 connection = await self.database.connect(self.purpose, lock_timeout=self.lock_timeout)
                 if self._fence is not None:
+                    passing = psycopg.Error  # a standby that only reads, a transaction that took too long: the lease bounds the tries
                     await self._fence.admit(connection, self.under if self.opened else None)
+                    passing = psycopg.OperationalError
                 if self.on_open is not None:
                     await self.on_open(connection)
             except BaseException as error:
                 if connection is not None:
                     await connection.close()
-                if not isinstance(error, psycopg.OperationalError):
+                if not isinstance(error, passing):
                     raise
                 _log.warning("no connection for %s, trying again: %s", self.purpose, error)
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))

@@ -300,7 +300,7 @@ class Worker:
             self._tenure = None
             if not self._stopping:
                 self._ended.clear()
-            self._formerly = lease.fence.numbers
+            self._formerly = (*lease.fence.numbers, *lease.fence.former)
             await lease.release()
             log.info("worker %d ended after %d rows of history", lease.worker_id, tenure.steps)
 
@@ -318,7 +318,7 @@ class Worker:
                     on_lost=on_lost,
                     formerly=self._formerly,
                 )
-            except psycopg.OperationalError as error:
+            except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction) as error:
                 if not self.ready.is_set():
                     raise
                 log.warning("registering anew failed and is tried again in %.1f s: %s", pause, error)
@@ -334,6 +334,8 @@ class Worker:
         log.error("the lease is lost, everything in memory is dropped: %s", reason)
         lost.set()
         self._ended.set()
+        if self._stopping:  # what is to be handed back is not this worker's any more
+            self._hurried.set()
 
     async def _recover(self, lease: Lease, line: Line) -> None:
         """Look for dead workers and take over what they held."""

@@ -310,3 +310,24 @@ async def test_nothing_is_lost_when_nothing_is_behind(scene: Scene, registered: 
         journal.write(second)
         assert await scene.fates(second) == ["committed"]
     assert registered.moves and not registered.lost
+
+
+async def test_a_move_that_the_server_refuses_is_made_again(scene: Scene, registered: Registered) -> None:
+    """It was a standby, say, that has become the primary by the next time; the journal goes on."""
+    refused: list[int] = []
+
+    def refuse() -> None:
+        if not refused:
+            refused.append(1)
+            raise psycopg.errors.ReadOnlySqlTransaction("cannot execute SELECT FOR UPDATE in a read-only transaction")
+
+    workflow, before = registered.run(), registered.lease.worker_id
+    async with journal_of(registered, scene.database) as journal:
+        first, second = scene.write(workflow, [row("1")]), scene.write(workflow, [row("2")])
+        journal.write(first)
+        assert await scene.fates(first) == ["committed"]
+        with faults.install({"fence.before": refuse}):
+            scene.do("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgflow journal'")
+            journal.write(second)
+            assert await scene.fates(second) == ["committed"]
+    assert refused and registered.lease.worker_id != before

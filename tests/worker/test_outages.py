@@ -74,3 +74,19 @@ async def test_a_broken_part_ends_the_worker_and_hands_everything_back(scene: Sc
     async with pgflow.Worker(scene.database.dsn, workflows=flows.ALL):
         assert await held.output(30) == "work of attempt 1"
         assert await looping.output(30) == 100
+
+
+async def test_a_lease_that_is_lost_while_the_worker_stops(scene: Scene, client: pgflow.Client) -> None:
+    """What it was about to hand back is others' already: it waits for nothing."""
+    worker = pgflow.Worker(scene.database.dsn, workflows=flows.ALL, lease=1, grace=3600)
+    running = asyncio.create_task(worker.run())
+    handle = await client.dispatch(flows.holding, "work")
+    await marked(scene, "work begins")
+    worker.stop()
+    scene.do("DELETE FROM workers")
+    async with asyncio.timeout(60):
+        await running
+    async with pgflow.Worker(scene.database.dsn, workflows=flows.ALL):
+        await marked(scene, "work begins", times=2)
+        let_go_on(scene, "work")
+        assert await handle.output(30) == "work of attempt 1"
