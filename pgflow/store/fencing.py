@@ -39,8 +39,8 @@ _log = logging.getLogger("pgflow.store")
 LOCK_WAIT = "1s"
 """How long a move waits for runs that are locked: by what was sent before, most probably. Those that are locked for longer it gives up."""
 
-RECENT = 60.0
-"""Seconds after which what was done to another workflow is no longer looked for: its rows may have been removed by then."""
+RECENT = 10.0
+"""Seconds after which what was done to another workflow is no longer looked for: its rows may have been removed by then (`sweeping.MOMENT`)."""
 
 
 def fresh_number() -> int:

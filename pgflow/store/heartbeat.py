@@ -176,6 +176,7 @@ class Heartbeat(threading.Thread):
 
     def _beat(self) -> bool:
         connection = self._connection
+        missed = connection is None or connection.closed
         if connection is None or connection.closed:
             before = self.incarnation
             connection = self._connect()
@@ -189,6 +190,8 @@ class Heartbeat(threading.Thread):
             ).fetchone()
             if found is not None:
                 self.deadline = sent + self._database.lease
+                if missed:  # it may have been taken for dead, and some of its runs freed, while it had no connection
+                    connection.execute(self._database.statement("leases_return"), {"workers": list(self._numbers())})
                 return True
         return False
 
