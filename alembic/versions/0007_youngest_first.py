@@ -1,7 +1,8 @@
 """Lists are by the time of dispatch, whatever the ids are: indexes for that order, of all workflows and of those of one name.
 
 Revision: 0007. Children, and workflows that are given an id, have ids that say nothing of their age. Code of version 6 lists by id as before,
-and more slowly by name: the index that it took is replaced. Building the two reads the table once each, while nothing is written to it.
+and more slowly by name: the index that it took is replaced. To build the two reads all of the table: where that is large the upgrade does it
+afterwards, beside whoever works, and until then lists are slow.
 """
 
 from __future__ import annotations
@@ -15,29 +16,38 @@ depends_on = None
 
 VERSION, COMPATIBLE_FROM = 7, 2
 VERSION_BEFORE = 6
+FEW = 32 << 20
+"""Bytes of a table that are read in a moment."""
 
 
 def upgrade() -> None:
     """One index more, and one in another order."""
-    schema = _schema()
-    op.create_index("workflows_created", "workflows", ["created_at", "id"], schema=schema)
-    op.drop_index("workflows_name", "workflows", schema=schema)
-    op.create_index("workflows_name", "workflows", ["name", "created_at", "id"], schema=schema)
+    workflows = _quoted() + ".workflows"
+    literal = workflows.replace("'", "''")
+    op.drop_index("workflows_name", "workflows", schema=_schema())
+    op.execute(
+        f"DO $do$ BEGIN IF pg_relation_size('{literal}') < {FEW} THEN "
+        f"CREATE INDEX workflows_created ON {workflows} (created_at, id); "
+        f"CREATE INDEX workflows_name ON {workflows} (name, created_at, id); END IF; END $do$"
+    )
     _settle(VERSION)
 
 
 def downgrade() -> None:
     """By id again."""
     schema = _schema()
-    op.drop_index("workflows_name", "workflows", schema=schema)
+    for name in ("workflows_name", "workflows_created"):
+        op.drop_index(name, "workflows", schema=schema, if_exists=True)
     op.create_index("workflows_name", "workflows", ["name", "id"], schema=schema)
-    op.drop_index("workflows_created", "workflows", schema=schema)
     _settle(VERSION_BEFORE)
 
 
 def _settle(version: int) -> None:
-    info = '"' + _schema().replace('"', '""') + '".schema_info'
-    op.execute(f"UPDATE {info} SET version = {version}, compatible_from = {COMPATIBLE_FROM}")
+    op.execute(f"UPDATE {_quoted()}.schema_info SET version = {version}, compatible_from = {COMPATIBLE_FROM}")
+
+
+def _quoted() -> str:
+    return '"' + _schema().replace('"', '""') + '"'
 
 
 def _schema() -> str:

@@ -353,7 +353,10 @@ LARGE = """
     ALTER TABLE pgflow.signals SET (fillfactor = 10);
     INSERT INTO pgflow.signals (id, workflow_id, name, body)
     SELECT gen_random_uuid(), gen_random_uuid(), 'word', '{}' FROM generate_series(1, 50000);
-    ALTER TABLE pgflow.signals SET (fillfactor = 80)
+    ALTER TABLE pgflow.signals SET (fillfactor = 80);
+    ALTER TABLE pgflow.workflows SET (fillfactor = 10);
+    INSERT INTO pgflow.workflows (id, name, input) SELECT gen_random_uuid(), 'job', '{}' FROM generate_series(1, 50000);
+    ALTER TABLE pgflow.workflows SET (fillfactor = 40)
 """
 
 
@@ -361,8 +364,9 @@ def test_indexes_of_large_tables_are_built_beside_others(database_dsn: str) -> N
     """The migration leaves out what would take long; whoever reads or writes meanwhile goes on, and what comes out is the same."""
     migrations.upgrade(database_dsn, revision="0005")
     ask(database_dsn, LARGE)
-    migrations.upgrade(database_dsn, revision="0006")
-    assert ask(database_dsn, "SELECT to_regclass('pgflow.signals_dead')") == [(None,)]
+    migrations.upgrade(database_dsn, revision="0007")
+    for index in ("signals_dead", "workflows_created", "workflows_name"):
+        assert ask(database_dsn, f"SELECT to_regclass('pgflow.{index}')") == [(None,)]
     with psycopg.connect(database_dsn) as other:
         other.execute("INSERT INTO pgflow.requests (workflow_id, kind) VALUES (gen_random_uuid(), 'cancel')")
         other.commit()
