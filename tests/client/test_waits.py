@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -119,3 +120,23 @@ async def test_another_event_loop(dsn: str, call: str) -> None:
         (error,) = raised
         assert isinstance(error, RuntimeError) and "opened on another event loop" in str(error)
         assert await client.list() == []
+
+
+async def test_a_unique_one_whose_id_is_started_and_ends_meanwhile(dsn: str) -> None:
+    """While it waits for a stranger with the same key, the same id is started otherwise, and has ended: it is found, and nothing is left half."""
+    scene, id = Scene(dsn), uuid.uuid4()
+    async with pgflow.Client(dsn) as client:
+        with scene.other() as stranger:
+            stranger.execute(START)
+            late = asyncio.ensure_future(client.dispatch(waiting, tags=TAGS, unique=True, id=id))
+            await until(lambda: scene.one(WAITS), "the wait")
+            await client.dispatch(waiting, id=id)
+            assert await client.cancel(id)
+            scene.do("UPDATE workflows SET status = 'cancelled', completed_at = now() WHERE id = %s", id)
+            scene.do("DELETE FROM runs WHERE workflow_id = %s", id)
+            stranger.rollback()
+            handle = await late
+        assert handle.id == id
+        assert scene.all("SELECT workflow_id FROM runs") == []
+        assert (await handle.info()).status == "cancelled"
+    scene.close()

@@ -1,6 +1,7 @@
 -- Starts what is `given` before it, one workflow or thousands, each under an id made for it: done twice is done once.
 -- Those that must be unique enter `runs` first, where a live holder of the same key keeps them out; all others enter
--- `workflows` first, where their id keeps out those that were started before, ended ones included.
+-- `workflows` first, where their id keeps out those that were started before, ended ones included. A unique one whose id was started and
+-- has ended since this statement began meets it in `workflows`: that is an error, and the statement is sent again.
 -- What was started is looked up as a hashed set (IN ... IS TRUE): a join with rows nobody can estimate would be a nested loop.
 -- What was there before is probed for row by row and only where nothing was started (LATERAL ... LIMIT, OFFSET 0): while
 -- the tables' statistics are young, a join would read all workflows that there are.
@@ -18,14 +19,25 @@ keyed AS (
     ON CONFLICT DO NOTHING
     RETURNING workflow_id
 ),
-started AS (
+alone AS (
+    INSERT INTO {schema}.workflows (id, name, tags, input, parent_id, root_id, detached)
+    SELECT DISTINCT ON (id) id, name, tags, input, parent_id, root_id, detached
+    FROM wanted
+    WHERE unique_key IS NOT NULL AND id IN (SELECT workflow_id FROM keyed)
+    ORDER BY id, number
+    RETURNING id
+),
+others AS (
     INSERT INTO {schema}.workflows (id, name, tags, input, parent_id, root_id, detached)
     SELECT id, name, tags, input, parent_id, root_id, detached
     FROM wanted
-    WHERE unique_key IS NULL OR id IN (SELECT workflow_id FROM keyed)
+    WHERE unique_key IS NULL
     ORDER BY id
     ON CONFLICT (id) DO NOTHING
     RETURNING id
+),
+started AS (
+    SELECT id FROM alone UNION ALL SELECT id FROM others
 ),
 running AS (
     INSERT INTO {schema}.runs (workflow_id, name, queue, priority, status, wake_at)
