@@ -16,8 +16,12 @@ TRANSACTIONAL = ("enter", "enter_blocking")
 _ENDED = ("completed", "failed", "cancelled", "abandoned")
 
 
-def violations(sql: psycopg.Connection[Any]) -> list[str]:
-    """Everything that is wrong, one sentence each; empty when all is well."""
+def violations(sql: psycopg.Connection[Any], *, late: bool = False) -> list[str]:
+    """Everything that is wrong, one sentence each; empty when all is well.
+
+    Parameters:
+        late: whether a COMMIT may have reached the server long after its transaction began, which is when such an activity says it ended.
+    """
     return [
         *_outcomes(sql),
         *_left_over(sql),
@@ -25,7 +29,7 @@ def violations(sql: psycopg.Connection[Any]) -> list[str]:
         *_doubled_rows(sql),
         *_doubled_places(sql),
         *_holes(sql),
-        *_attempts(sql),
+        *_attempts(sql, TRANSACTIONAL if late else ()),
         *_effects(sql),
     ]
 
@@ -134,7 +138,7 @@ def _holes(sql: psycopg.Connection[Any]) -> list[str]:
     return wrong
 
 
-def _attempts(sql: psycopg.Connection[Any]) -> list[str]:
+def _attempts(sql: psycopg.Connection[Any], unsure: tuple[str, ...]) -> list[str]:
     """No attempt began after its activity's end was recorded, and what is recorded was attempted.
 
     What a killed worker sent may reach its table late; it began before its death at the latest. Activities of turns
@@ -168,7 +172,7 @@ def _attempts(sql: psycopg.Connection[Any]) -> list[str]:
             continue
         _, location, status, attempts, completed_at = recorded[key]
         attempted[key] = max(attempted[key], attempt)
-        if name not in TRANSACTIONAL and status in ("completed", "failed") and begun_at > completed_at:
+        if name not in unsure and status in ("completed", "failed") and begun_at > completed_at:
             wrong.append(f"{id} {location}: attempt {attempt} of {name} began at {begun_at}, it was {status} at {completed_at}")
     for key, (id, location, status, attempts, _) in recorded.items():
         if status in ("completed", "failed") and attempted[key] != attempts:

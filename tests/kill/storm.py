@@ -153,7 +153,7 @@ def rage(
         finally:
             weather.kill()
         storm.workflows = sql.execute("SELECT count(*) FROM pgflow.workflows").fetchone()[0]  # type: ignore[index]
-        storm.violations = storm.failed + violations(sql)
+        storm.violations = storm.failed + violations(sql, late=through is not None)
     return storm
 
 
