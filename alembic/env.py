@@ -19,12 +19,7 @@ from pgflow.store.schema import make_metadata
 
 config = context.config
 given = context.get_x_argument(as_dictionary=True)
-schema = (
-    config.attributes.get("schema")
-    or given.get("schema")
-    or os.environ.get("PGFLOW_SCHEMA")
-    or "pgflow"
-)
+schema = config.attributes.get("schema") or given.get("schema") or os.environ.get("PGFLOW_SCHEMA") or "pgflow"
 if config.config_file_name is not None:
     logging.config.fileConfig(config.config_file_name, disable_existing_loggers=False)
 
@@ -88,9 +83,7 @@ def connect() -> psycopg.Connection[tuple[object, ...]]:
     if dsn is None:
         dsn = given.get("dsn") or os.environ.get("PGFLOW_DATABASE_URL")
     if dsn is None:
-        raise SystemExit(
-            "No database was named. Set PGFLOW_DATABASE_URL, or pass `-x dsn=postgresql://...`."
-        )
+        raise SystemExit("No database was named. Set PGFLOW_DATABASE_URL, or pass `-x dsn=postgresql://...`.")
     made = connect_to_migrate(dsn)
     check_server(made.info.server_version)
     return made

@@ -1,1 +1,3 @@
-"""How fast pgflow is, always beside something measured on the same server in the same run; see `docs/performance.md`."""
+"""How fast pgflow is, always beside something measured on the same server in the same run; see
+`docs/performance.md`.
+"""

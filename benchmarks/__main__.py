@@ -1,4 +1,6 @@
-"""`python -m benchmarks [--quick] [SCENARIO...]` measures; `python -m benchmarks gate` compares with the kept bounds."""
+"""`python -m benchmarks [--quick] [SCENARIO...]` measures; `python -m benchmarks gate` compares with
+the kept bounds.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ SCENARIOS: dict[str, Scenario] = {
 def main() -> int:
     """Run what was asked for; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="*", metavar="SCENARIO", help=f"{', '.join(SCENARIOS)}, or gate; all of them if none is named")
+    parser.add_argument(
+        "what", nargs="*", metavar="SCENARIO", help=f"{', '.join(SCENARIOS)}, or gate; all of them if none is named"
+    )
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, once: to see that it works")
     parser.add_argument("--repeats", type=int, help="runs of each measurement (3, or 1 with --quick)")
     parser.add_argument("--turns", type=int, help="of the long loop in `loops` (100,000, about a thousand a second)")

@@ -2,8 +2,8 @@
 
     python -m benchmarks.flame /var/tmp/tools/bin/py-spy docs/flame.svg
 
-A worker works off workflows of ten steps while the sampler looks at its stack; each box is a function, as wide as the share of samples
-in which it was on the stack, above the one that called it. Point at a box for its name and share.
+A worker works off workflows of ten steps while the sampler looks at its stack; each box is a function, as wide as the
+share of samples in which it was on the stack, above the one that called it. Point at a box for its name and share.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def drawn(root: Box) -> str:
     height = root.depth * HEIGHT
     boxes = "".join(_boxes(root, root.samples, 0.0, height - HEIGHT))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="monospace" font-size="10">'
-        f'<rect width="100%" height="100%" fill="white"/>{boxes}</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="monospace" '
+        f'font-size="10"><rect width="100%" height="100%" fill="white"/>{boxes}</svg>\n'
     )
 
 
@@ -114,8 +114,9 @@ def _boxes(box: Box, of: int, x: float, y: float) -> Iterator[str]:
         return
     text = box.name[: int(width / 6.1)] if width > 30 else ""
     yield (
-        f'<g><title>{escape(box.name)}: {box.samples / of:.1%}</title><rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{HEIGHT - 1}" '
-        f'fill="hsl({30 + sum(box.name.encode()) % 30},80%,70%)"/><text x="{x + 2:.1f}" y="{y + 11}">{escape(text)}</text></g>'
+        f'<g><title>{escape(box.name)}: {box.samples / of:.1%}</title><rect x="{x:.1f}" y="{y}" width="{width:.1f}" '
+        f'height="{HEIGHT - 1}" fill="hsl({30 + sum(box.name.encode()) % 30},80%,70%)"/><text x="{x + 2:.1f}" '
+        f'y="{y + 11}">{escape(text)}</text></g>'
     )
     for above in sorted(box.above.values(), key=lambda each: each.name):
         yield from _boxes(above, of, x, y - HEIGHT)

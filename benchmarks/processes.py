@@ -22,9 +22,7 @@ GIVE_UP = 300.0
 """Seconds after which a measurement is given up."""
 
 
-def wait_until(
-    condition: Callable[[], bool], what: str, seconds: float = GIVE_UP, every: float = LOOK
-) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = GIVE_UP, every: float = LOOK) -> None:
     """Wait for a condition, looking `every` so many seconds.
 
     Raises:

@@ -1,7 +1,8 @@
 """pgflow: durable workflows on nothing but PostgreSQL.
 
-A workflow is an ordinary `async def`; every step that it completes is a row of event history; when a process dies, another
-replays the history and goes on from the next step. Everything a user needs is imported here; all else is private.
+A workflow is an ordinary `async def`; every step that it completes is a row of event history; when a process dies,
+another replays the history and goes on from the next step. Everything a user needs is imported here; all else is
+private.
 """
 
 from pgflow.client import Client

@@ -1,8 +1,8 @@
 """The annotations of a function, resolved where they were written.
 
-A decorator of another module stands between a function and who reads its annotations, which may be texts (PEP 563): they are
-looked up in the module of the innermost function, in what that function encloses, and in what stood around it where it was
-decorated, so that they may name classes that are local to a function.
+A decorator of another module stands between a function and who reads its annotations, which may be texts (PEP 563):
+they are looked up in the module of the innermost function, in what that function encloses, and in what stood around it
+where it was decorated, so that they may name classes that are local to a function.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _EMPTY = inspect.Parameter.empty
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """The annotations of a function but for its first parameter's, the context, which is often imported for type checkers only.
+    """The annotations of a function but for its first parameter's, the context, which is often imported for type
+    checkers only.
 
     They are resolved when they are first needed: they may name classes that are defined further down.
 
@@ -63,12 +64,14 @@ class Annotations:
             except NameError as error:
                 missing = missing or error
         raise SerializationError(
-            f"the annotations of {place(self.fn)} cannot be resolved: {missing}. Values are converted by their annotations: import or "
-            "define what they name at the module's top level, not under `if TYPE_CHECKING`."
+            f"the annotations of {place(self.fn)} cannot be resolved: {missing}. Values are converted by their "
+            "annotations: import or define what they name at the module's top level, not under `if TYPE_CHECKING`."
         ) from missing
 
     def _places(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """Where names are looked up, the innermost function first: the names of a module, and those that stand before them."""
+        """Where names are looked up, the innermost function first: the names of a module, and those that stand before
+        them.
+        """
         for layer in reversed(list(layers(self.fn))):
             function = getattr(layer, "__func__", layer)
             names = getattr(function, "__globals__", None)
@@ -101,7 +104,9 @@ def _enclosed(function: Any) -> dict[str, Any]:
 
 
 def _around(fn: Any) -> dict[str, Any]:
-    """What the texts among the annotations name of the body, a function's or a class's, in which the function is being decorated."""
+    """What the texts among the annotations name of the body, a function's or a class's, in which the function is being
+    decorated.
+    """
     if "." not in getattr(fn, "__qualname__", ""):
         return {}
     frame = sys._getframe(1)
@@ -111,6 +116,8 @@ def _around(fn: Any) -> dict[str, Any]:
         return {}
     signature = inspect.signature(fn)
     written = [*(parameter.annotation for parameter in signature.parameters.values()), signature.return_annotation]
-    texts = [text for text in (one if isinstance(one, str) else repr(one) for one in written if one is not _EMPTY) if text]
+    texts = [
+        text for text in (one if isinstance(one, str) else repr(one) for one in written if one is not _EMPTY) if text
+    ]
     names = {name for text in texts for name in re.findall(r"\w+", text)}
     return {name: frame.f_locals[name] for name in names if name in frame.f_locals}

@@ -56,8 +56,10 @@ class Client(Operations, DeadLetters):
         schema: the schema of pgflow's tables.
         connections: how many connections it may open.
         payload_limit: the largest input, in bytes of JSON.
-        hints: whether to notify workers; without, they poll, and a caller's transaction can be prepared for a two-phase commit.
-        call_timeout: seconds (or a timedelta) that a call waits for the database, with all its tries; None: no limit but the database's own.
+        hints: whether to notify workers; without, they poll, and a caller's transaction can be prepared for a two-phase
+            commit.
+        call_timeout: seconds (or a timedelta) that a call waits for the database, with all its tries; None: no limit
+            but the database's own.
 
     Example:
         async with pgflow.Client(dsn) as client:
@@ -152,7 +154,8 @@ class Client(Operations, DeadLetters):
 
         Parameters:
             workflow: the workflow, or its name (then arguments are given by name).
-            id: an id of the caller's; used before with the same name, that workflow's handle comes back and nothing starts.
+            id: an id of the caller's; used before with the same name, that workflow's handle comes back and nothing
+                starts.
             tags: a flat object by which the workflow can be found.
             unique: one live workflow, of those dispatched so, for this name and exactly these tags; it comes back.
             run_at: not before this moment (with a time zone).
@@ -161,7 +164,8 @@ class Client(Operations, DeadLetters):
             connection: a connection or session of psycopg's or SQLAlchemy's whose transaction this joins.
 
         Raises:
-            TypeError: the arguments do not fit the workflow's signature, or an option may be meant for its parameter of that name.
+            TypeError: the arguments do not fit the workflow's signature, or an option may be meant for its parameter of
+                that name.
             SerializationError: an argument cannot be stored, or is too large.
             ValueError: an option out of its range, or an id that belongs to a workflow of another name.
 
@@ -180,10 +184,12 @@ class Client(Operations, DeadLetters):
     @overload
     async def start(self, workflow: str, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]: ...
     async def start(self, workflow: Workflow[Any, Any] | str, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
-        """Start a workflow, all arguments being its own, whatever its parameters are called; type checkers compare them.
+        """Start a workflow, all arguments being its own, whatever its parameters are called; type checkers compare
+        them.
 
         Parameters:
-            workflow: the workflow, with options if there are any: `checkout.options(queue="slow", tags={...})`; or its name.
+            workflow: the workflow, with options if there are any: `checkout.options(queue="slow", tags={...})`; or its
+                name.
 
         Raises:
             TypeError: the arguments do not fit the workflow's signature.
@@ -272,7 +278,8 @@ class Client(Operations, DeadLetters):
 
         Raises:
             TypeError, SerializationError, ValueError: as `dispatch`; then none of them was started.
-            psycopg.Error: the database failed; some may have been started, unless `connection` joins them in one transaction.
+            psycopg.Error: the database failed; some may have been started, unless `connection` joins them in one
+                transaction.
 
         Example:
             handles = await client.dispatch_many(checkout, [{"order": order} for order in orders])
@@ -323,9 +330,10 @@ class Client(Operations, DeadLetters):
         Parameters:
             body: an instance of a class declared by `@pgflow.signal`.
             to: the receiver's id; or else:
-            workflow, tags: the oldest live workflow of this name whose tags contain these (else a failed one) receives it.
-            missing_ok: when nobody does, None comes back instead of an error.
-            id: an id of the caller's: while the signal is retained (see `signal_keep`) it is sent once, to the receiver that was found first.
+            workflow, tags: the oldest live workflow of this name whose tags contain these (else a failed one) receives
+            it. missing_ok: when nobody does, None comes back instead of an error.
+            id: an id of the caller's: while the signal is retained (see `signal_keep`) it is sent once, to the receiver
+                that was found first.
             connection: a connection or session of psycopg's or SQLAlchemy's whose transaction this joins.
 
         Returns:
@@ -468,9 +476,7 @@ class Client(Operations, DeadLetters):
             raise self._not_found(id)
         return found[0].to_json()
 
-    async def _output(
-        self, id: UUID, timeout: timedelta | float | None, workflow: Workflow[Any, Any] | None
-    ) -> Any:
+    async def _output(self, id: UUID, timeout: timedelta | float | None, workflow: Workflow[Any, Any] | None) -> Any:
         seconds = None if timeout is None else seconds_of(timeout)
         outcome = await self._endings.outcome(id, seconds)
         if outcome is None:
@@ -494,6 +500,11 @@ class Client(Operations, DeadLetters):
                 started = await execute_on(connection, query)
             if not any(one.unseen for one in started):
                 break
-        if connection is not None and wakes is not None and self._connections.hints and any(one.created for one in started):
+        if (
+            connection is not None
+            and wakes is not None
+            and self._connections.hints
+            and any(one.created for one in started)
+        ):
             await wake_on(connection, self._schema, wakes)
         return started

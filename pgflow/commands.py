@@ -92,12 +92,13 @@ class Options:
         """
         if started.id is None:
             raise PgflowError(
-                f'workflow "{request.name}" is started and ended by others all the time; nothing was started. Try again.'
+                f'workflow "{request.name}" is started and ended by others all the time; nothing was started. Try '
+                "again."
             )
         if started.name != request.name:
             raise ValueError(
-                f'id={started.id}: this id belongs to a workflow "{started.name}", expected "{request.name}". Nothing was '
-                "started; choose another id."
+                f'id={started.id}: this id belongs to a workflow "{started.name}", expected "{request.name}". '
+                "Nothing was started; choose another id."
             )
         return started.id
 
@@ -171,7 +172,11 @@ def output_of(outcome: Standing, workflow: Workflow[Any, Any] | None) -> tuple[A
     """
     if outcome.status == "completed":
         text = outcome.output or "null"
-        return (decode(text, what=f'output of workflow "{outcome.name}"') if workflow is None else workflow.decode_result(text),)
+        return (
+            decode(text, what=f'output of workflow "{outcome.name}"')
+            if workflow is None
+            else workflow.decode_result(text),
+        )
     if outcome.status == "failed":
         told = decode_error(outcome.error or "{}")
         kind, message = str(told.get("type")), str(told.get("message"))
@@ -182,9 +187,7 @@ def output_of(outcome: Standing, workflow: Workflow[Any, Any] | None) -> tuple[A
             error_message=message,
         )
     if outcome.status == "cancelled":
-        raise WorkflowCancelled(
-            f'workflow "{outcome.name}" {outcome.id} was cancelled', workflow_id=outcome.id
-        )
+        raise WorkflowCancelled(f'workflow "{outcome.name}" {outcome.id} was cancelled', workflow_id=outcome.id)
     return None
 
 
@@ -255,8 +258,9 @@ def sent_of(sending: Sending, sent: Sent, missing_ok: bool) -> UUID | None:
     """
     if sent.other is not None:
         raise ValueError(
-            f'id={sending.id}: this id belongs to a signal "{sent.other}" to the workflow {sent.receiver}, expected a signal '
-            f'"{sending.name}" to {sending.workflow_id or "one found by its tags"}. Nothing was sent; choose another id.'
+            f'id={sending.id}: this id belongs to a signal "{sent.other}" to the workflow {sent.receiver}, expected a '
+            f'signal "{sending.name}" to {sending.workflow_id or "one found by its tags"}. Nothing was sent; choose '
+            "another id."
         )
     if sent.accepted:
         return sending.id
@@ -267,9 +271,8 @@ def sent_of(sending: Sending, sent: Sent, missing_ok: bool) -> UUID | None:
             f'signal "{sending.name}": the workflow {sent.receiver} is {sent.final}, nothing was sent'
         )
     if sending.workflow_id is not None:
-        raise WorkflowNotFound(
-            f'signal "{sending.name}": there is no workflow {sending.workflow_id}, nothing was sent'
-        )
+        raise WorkflowNotFound(f'signal "{sending.name}": there is no workflow {sending.workflow_id}, nothing was sent')
     raise WorkflowNotFound(
-        f'signal "{sending.name}": no live workflow "{sending.workflow_name}" has the tags {sending.tags}, nothing was sent'
+        f'signal "{sending.name}": no live workflow "{sending.workflow_name}" has the tags {sending.tags}, nothing '
+        "was sent"
     )

@@ -19,7 +19,9 @@ T = TypeVar("T")
 
 
 class DeadLetters:
-    """The methods of a client for signals that were set aside, since their bodies do not fit the type that was listened for."""
+    """The methods of a client for signals that were set aside, since their bodies do not fit the type that was listened
+    for.
+    """
 
     _schema: str
     _limit: int
@@ -56,8 +58,8 @@ class DeadLetters:
 
         Args:
             signal_id: Its id, which it keeps.
-            body: What it says instead: an instance of its class, or a mapping of its fields. None: the same again, for code that has
-                learned to read it.
+            body: What it says instead: an instance of its class, or a mapping of its fields. None: the same again, for
+                code that has learned to read it.
 
         Raises:
             WorkflowNotFound: There is no such signal.
@@ -70,7 +72,9 @@ class DeadLetters:
         """
         text = None if body is None else fields_of(body, self._limit)
         hints = self._connections.hints
-        return await self._on_dead_letter(dead_letters.redeliver(self._schema, uuid_of(signal_id), text, self._limit, hints))
+        return await self._on_dead_letter(
+            dead_letters.redeliver(self._schema, uuid_of(signal_id), text, self._limit, hints)
+        )
 
     async def drop(self, signal_id: UUID | str) -> UUID:
         """Give up a signal that was set aside. For as long as it is retained the same id is not accepted anew.

@@ -42,7 +42,9 @@ def not_a_workflow(found: Any, where: str) -> TypeError:
         advice = f'"{found.name}" is an activity, which a workflow runs: `await ctx.activity({found.fn.__name__}, ...)`'
     else:
         advice = _undecorated(found, "workflow")
-    return TypeError(f"{where}: expected workflows (functions decorated with @pgflow.workflow), found {found!r:.200}; {advice}")
+    return TypeError(
+        f"{where}: expected workflows (functions decorated with @pgflow.workflow), found {found!r:.200}; {advice}"
+    )
 
 
 def not_an_activity(found: Any, where: str) -> TypeError:
@@ -83,8 +85,8 @@ def name_for(found: Any, sort: str, name: str | None) -> str:
     beneath = next((layer for layer in layers(found) if isinstance(layer, Decorated)), None)
     if beneath is not None:
         raise TypeError(
-            f'@pgflow.{sort} on {place(found)}: it is decorated already, as the {beneath.sort} "{beneath.name}". Decorate it once, on '
-            "top of its other decorators; `.options(name=...)` gives it another name."
+            f'@pgflow.{sort} on {place(found)}: it is decorated already, as the {beneath.sort} "{beneath.name}". '
+            "Decorate it once, on top of its other decorators; `.options(name=...)` gives it another name."
         )
     check_function(found, sort, name)
     return checked_name(found.__name__ if name is None else name, sort)

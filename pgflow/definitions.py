@@ -1,7 +1,8 @@
 """What users register: `@workflow` and `@activity`. Frozen descriptors and the registry of a worker.
 
-A descriptor tells what the function that it was made of tells: its name, its text, its signature. Called as that function, an
-activity wants the context of one; a workflow is never called, since what it does would stand in no history.
+A descriptor tells what the function that it was made of tells: its name, its text, its signature. Called as that
+function, an activity wants the context of one; a workflow is never called, since what it does would stand in no
+history.
 """
 
 from __future__ import annotations
@@ -74,9 +75,10 @@ class Workflow(Decorated, Generic[P, R]):
                 TypeError: always; it says what to use instead.
             """
             raise TypeError(
-                f'the workflow "{self.name}" was called as a function. In a workflow, run it as a branch, `await ctx.inline({self.fn.__name__}, '
-                f"...)`, or as a child, `await ctx.dispatch({self.fn.__name__}, ...)`; elsewhere start it with a client; in a unit test, "
-                "`pgflow.testing.run` executes it. Its plain function is its `__wrapped__`."
+                f'the workflow "{self.name}" was called as a function. In a workflow, run it as a branch, `await '
+                f"ctx.inline({self.fn.__name__}, ...)`, or as a child, `await ctx.dispatch({self.fn.__name__}, ...)`; "
+                "elsewhere start it with a client; in a unit test, `pgflow.testing.run` executes it. Its plain "
+                "function is its `__wrapped__`."
             )
 
     def options(
@@ -107,7 +109,14 @@ class Workflow(Decorated, Generic[P, R]):
             handle = await client.start(report.options(queue="slow", tags={"region": "eu"}), queue="an argument of the report")
         """
         given = given_options(
-            id=id, tags=tags, unique=unique, detached=detached, run_at=run_at, priority=priority, queue=queue, connection=connection
+            id=id,
+            tags=tags,
+            unique=unique,
+            detached=detached,
+            run_at=run_at,
+            priority=priority,
+            queue=queue,
+            connection=connection,
         )
         if name is None and not given:
             return self
@@ -116,7 +125,8 @@ class Workflow(Decorated, Generic[P, R]):
         return dataclasses.replace(self, name=called, chosen={**self.chosen, **given})
 
     def may_mean(self, keyword: str, positional: int) -> bool:
-        """Whether a keyword may be meant for the function, which has a parameter of that name that is not given by position.
+        """Whether a keyword may be meant for the function, which has a parameter of that name that is not given by
+        position.
 
         Parameters:
             positional: how many arguments are.
@@ -136,21 +146,20 @@ class Workflow(Decorated, Generic[P, R]):
             where: who asks, for messages.
 
         Raises:
-            TypeError: one that has no meaning there, or that may be meant for the workflow, which has a parameter of that name.
+            TypeError: one that has no meaning there, or that may be meant for the workflow, which has a parameter of
+                that name.
         """
         for name in given:
             if self.may_mean(name, positional):
                 start = where.replace("dispatch", "start")
                 raise TypeError(
-                    f'{where}({name}=...): the workflow "{self.name}" has a parameter "{name}", and {where} takes it for an option of its '
-                    f"own. Write `{start}({self.fn.__name__}.options(...), ...)`, which passes all its arguments to the workflow; options go "
-                    "into `.options(...)`."
+                    f'{where}({name}=...): the workflow "{self.name}" has a parameter "{name}", and {where} takes '
+                    f"it for an option of its own. Write `{start}({self.fn.__name__}.options(...), ...)`, which "
+                    "passes all its arguments to the workflow; options go into `.options(...)`."
                 )
         return merged_options(self.chosen, given, allowed, where)
 
-    def encode_arguments(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int = PAYLOAD_LIMIT
-    ) -> str:
+    def encode_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int = PAYLOAD_LIMIT) -> str:
         """The input as JSON: an object of the arguments by name.
 
         Raises:
@@ -177,7 +186,9 @@ class Workflow(Decorated, Generic[P, R]):
         return self._parameters.decode(text, f'workflow "{self.name}"')
 
     def meaning_of(self, text: str) -> dict[str, Any]:
-        """A stored input as values by name, those that it leaves out included: two texts of the same meaning are the same input."""
+        """A stored input as values by name, those that it leaves out included: two texts of the same meaning are the
+        same input.
+        """
         return self._parameters.meaning_of(text, f'workflow "{self.name}"')
 
     def encode_result(self, value: Any, limit: int = PAYLOAD_LIMIT) -> str:
@@ -236,9 +247,10 @@ class Activity(Decorated, Generic[P, R]):
         if kind != "activity":
             found = f"{ctx!r:.80}" if kind is None else "a workflow's"
             raise TypeError(
-                f'the activity "{self.name}" was called as a function, with {found} in place of its ActivityContext. In a workflow, write '
-                f"`await ctx.activity({self.fn.__name__}, ...)`: only that is recorded, and not done again by a replay. Its plain function, "
-                "which takes any context, is its `__wrapped__`."
+                f'the activity "{self.name}" was called as a function, with {found} in place of its '
+                f"ActivityContext. In a workflow, write `await ctx.activity({self.fn.__name__}, ...)`: only that is "
+                "recorded, and not done again by a replay. Its plain function, which takes any context, is its "
+                "`__wrapped__`."
             )
         return self.fn(ctx, *args, **kwargs)
 
@@ -272,9 +284,7 @@ class Activity(Decorated, Generic[P, R]):
             _named.add(changed)
         return changed
 
-    def encode_arguments(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int = PAYLOAD_LIMIT
-    ) -> str:
+    def encode_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int = PAYLOAD_LIMIT) -> str:
         """The input as JSON: an object of the arguments by name.
 
         Raises:
@@ -288,7 +298,9 @@ class Activity(Decorated, Generic[P, R]):
         return self._parameters.decode(text, self._label)
 
     def meaning_of(self, text: str) -> dict[str, Any]:
-        """A stored input as values by name, those that it leaves out included: two texts of the same meaning are the same input."""
+        """A stored input as values by name, those that it leaves out included: two texts of the same meaning are the
+        same input.
+        """
         return self._parameters.meaning_of(text, self._label)
 
     def encode_result(self, value: Any, limit: int = PAYLOAD_LIMIT) -> str:
@@ -341,9 +353,7 @@ def workflow(fn: Callable[..., Any] | None = None, /, *, name: str | None = None
 
 
 @overload
-def activity(
-    fn: Callable[Concatenate[ActivityContext, P], Awaitable[T]], /
-) -> Activity[P, T]: ...
+def activity(fn: Callable[Concatenate[ActivityContext, P], Awaitable[T]], /) -> Activity[P, T]: ...
 @overload
 def activity(fn: Callable[Concatenate[ActivityContext, P], T], /) -> Activity[P, T]: ...
 @overload
@@ -402,9 +412,7 @@ class _ActivityDecorator:
     """The type of `@activity(...)` with options: an `async def` gives its result's type, a plain `def` its own."""
 
     @overload
-    def __call__(
-        self, fn: Callable[Concatenate[ActivityContext, P], Awaitable[T]], /
-    ) -> Activity[P, T]: ...
+    def __call__(self, fn: Callable[Concatenate[ActivityContext, P], Awaitable[T]], /) -> Activity[P, T]: ...
     @overload
     def __call__(self, fn: Callable[Concatenate[ActivityContext, P], T], /) -> Activity[P, T]: ...
     def __call__(self, fn: Callable[..., Any], /) -> Activity[Any, Any]:
@@ -433,8 +441,8 @@ class Registry:
             other = self._by_name.setdefault(found.name, found)
             if other.fn is not found.fn:
                 raise ValueError(
-                    f'two workflows are called "{found.name}": {other.where} and {found.where}. Give one of them another '
-                    'name: @pgflow.workflow(name="...")'
+                    f'two workflows are called "{found.name}": {other.where} and {found.where}. Give one of them '
+                    'another name: @pgflow.workflow(name="...")'
                 )
 
     @property

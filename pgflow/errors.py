@@ -76,9 +76,7 @@ class ActivityFailed(PgflowError):
 class WorkflowFailed(PgflowError):
     """A workflow whose output was asked for has failed."""
 
-    def __init__(
-        self, message: str, *, workflow_id: UUID, error_type: str, error_message: str
-    ) -> None:
+    def __init__(self, message: str, *, workflow_id: UUID, error_type: str, error_message: str) -> None:
         super().__init__(message)
         self.workflow_id = workflow_id
         self.error_type = error_type
@@ -165,7 +163,9 @@ class NondeterminismError(EngineError):
 
 
 class WorkerCrashed(EngineError):
-    """The processes that ran the workflow died of it, again and again; of an activity's attempt: the process that ran it died."""
+    """The processes that ran the workflow died of it, again and again; of an activity's attempt: the process that ran
+    it died.
+    """
 
 
 class LeaseLost(EngineError):

@@ -1,8 +1,9 @@
 """Forked processes: what the parent had open stays the parent's, and the child begins anew.
 
-A forked child has copies of everything: of sockets on which the parent talks to the database, of locks that threads hold which do not
-exist there. So at its very start the child puts a dead end in the place of each such socket (nothing that it may still do, not even
-closing a connection, reaches the parent's), and has whoever keeps connections, threads and locks begin without any.
+A forked child has copies of everything: of sockets on which the parent talks to the database, of locks that threads
+hold which do not exist there. So at its very start the child puts a dead end in the place of each such socket (nothing
+that it may still do, not even closing a connection, reaches the parent's), and has whoever keeps connections, threads
+and locks begin without any.
 
 The parent's objects stay in memory: to collect them would run code of theirs.
 """
@@ -40,7 +41,9 @@ def watch(one: Forked) -> None:
 
 
 def watch_socket(one: _Socket) -> None:
-    """Keep a child of a fork from a socket, by whatever has it as `fileno()`; closed ones may fail there with any `Exception`."""
+    """Keep a child of a fork from a socket, by whatever has it as `fileno()`; closed ones may fail there with any
+    `Exception`.
+    """
     _sockets.add(one)
 
 

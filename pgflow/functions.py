@@ -1,8 +1,8 @@
-"""What a function is that somebody decorates: where it stands, whether it is asynchronous, and whether it can be a workflow or an
-activity at all.
+"""What a function is that somebody decorates: where it stands, whether it is asynchronous, and whether it can be a
+workflow or an activity at all.
 
-A decorator beneath may hide it. What `functools.wraps` leaves behind (`__wrapped__`), and what a `functools.partial` holds, is
-looked through.
+A decorator beneath may hide it. What `functools.wraps` leaves behind (`__wrapped__`), and what a `functools.partial`
+holds, is looked through.
 """
 
 from __future__ import annotations
@@ -74,16 +74,20 @@ def check_function(fn: Any, sort: str, name: str | None) -> None:
     if not inspect.isfunction(fn) and not inspect.ismethod(fn):
         raise TypeError(f"{where}: expected {wanted}, found {sort_of(fn)}{_instead_of(fn, sort)}")
     if fn.__name__ == "<lambda>" and name is None:
-        raise TypeError(f'{where}: a lambda has no name to be recorded by; write a `def`, or give a name: @pgflow.{sort}(name="...")')
+        raise TypeError(
+            f"{where}: a lambda has no name to be recorded by; write a `def`, or give a name: "
+            f'@pgflow.{sort}(name="...")'
+        )
     generator = generates(fn)
     if generator is not None:
         raise TypeError(
-            f"{where}: expected {wanted} that returns one value, found {generator}. Return a list, or call one activity for each part."
+            f"{where}: expected {wanted} that returns one value, found {generator}. Return a list, or call one "
+            "activity for each part."
         )
     if sort == "workflow" and not is_async(fn):
         raise TypeError(
-            f"{where}: expected an `async def`, found {sort_of(fn)}. A workflow is an `async def` whose first parameter is its "
-            "context; put blocking work in activities."
+            f"{where}: expected an `async def`, found {sort_of(fn)}. A workflow is an `async def` whose first "
+            "parameter is its context; put blocking work in activities."
         )
     _check_context(fn, sort, where)
 
@@ -128,7 +132,11 @@ def _is_coroutine_function(fn: Any) -> bool:
 
 def _instead_of(found: Any, sort: str) -> str:
     if isinstance(found, staticmethod | classmethod):
-        return f". Put @{type(found).__name__} above @pgflow.{sort}." if isinstance(found, staticmethod) else ". A class method has no context first."
+        return (
+            f". Put @{type(found).__name__} above @pgflow.{sort}."
+            if isinstance(found, staticmethod)
+            else ". A class method has no context first."
+        )
     if isinstance(found, type):
         return f". Decorate a function whose first parameter is its context, and pass it what makes a {found.__name__}."
     if isinstance(found, functools.partial) or callable(found):
@@ -146,14 +154,17 @@ def _check_context(fn: Any, sort: str, where: str) -> None:
     shown = f"{fn.__name__}{signature}"
     expected = f"{where}: expected a first parameter for the context (`ctx: pgflow.{sort.title()}Context`)"
     if not parameters or parameters[0].kind not in _POSITIONAL:
-        hidden = parameters and not hasattr(fn, "__wrapped__") and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL
+        hidden = (
+            parameters and not hasattr(fn, "__wrapped__") and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL
+        )
         advice = ". A decorator beneath hides its parameters: let it use functools.wraps." if hidden else ""
         raise TypeError(f"{expected}, found {shown}{advice}")
     first = parameters[0]
     if first.name in ("self", "cls") and not _context_of(first, fn):
         raise TypeError(
-            f"{expected}, found the method {shown}. There is no object when it is called by name, perhaps in another process: write a "
-            f"function, or @staticmethod above @pgflow.{sort}, and let it make the object, or look it up."
+            f"{expected}, found the method {shown}. There is no object when it is called by name, perhaps in another "
+            f"process: write a function, or @staticmethod above @pgflow.{sort}, and let it make the object, or look "
+            "it up."
         )
     found = _context_of(first, fn)
     second = len(parameters) > 1 and _context_of(parameters[1], fn) == sort
@@ -161,14 +172,16 @@ def _check_context(fn: Any, sort: str, where: str) -> None:
         return
     if found in _CONTEXTS.values():
         raise TypeError(
-            f"{expected}, found that of {'an activity' if found == 'activity' else 'a workflow'}: {shown}. Is it meant to be one? Then "
-            f"decorate it with @pgflow.{found}."
+            f"{expected}, found that of {'an activity' if found == 'activity' else 'a workflow'}: {shown}. Is it "
+            f"meant to be one? Then decorate it with @pgflow.{found}."
         )
     raise TypeError(f"{expected}, found {shown}. {'Put the context first.' if second else 'Add it in front.'}")
 
 
 def _context_of(parameter: inspect.Parameter, fn: Any) -> str | None:
-    """Whose context a parameter's annotation names, workflow or activity; "" if it is another class; None where it does not say."""
+    """Whose context a parameter's annotation names, workflow or activity; "" if it is another class; None where it does
+    not say.
+    """
     annotation: Any = parameter.annotation
     if isinstance(annotation, str):
         known = _CONTEXTS.get(annotation.rpartition(".")[2])
@@ -179,7 +192,11 @@ def _context_of(parameter: inspect.Parameter, fn: Any) -> str | None:
             annotation = eval(annotation, getattr(innermost, "__globals__", {}))
         except Exception:
             return None
-    if annotation is inspect.Parameter.empty or not isinstance(annotation, type) or typing.get_origin(annotation) is not None:
+    if (
+        annotation is inspect.Parameter.empty
+        or not isinstance(annotation, type)
+        or typing.get_origin(annotation) is not None
+    ):
         return None
     if issubclass(annotation, StepContext):
         return getattr(annotation, "_context_of", None)

@@ -15,7 +15,8 @@ def inside(group: BaseException) -> tuple[BaseException, ...]:
 
 
 def everything_in(error: BaseException) -> list[BaseException]:
-    """An error and, if it is a group, all in it, each once: groups may share what they hold, two to the power of forty ways.
+    """An error and, if it is a group, all in it, each once: groups may share what they hold, two to the power of forty
+    ways.
 
     Example:
         >>> everything_in(ExceptionGroup("both", [OSError(), ValueError()]))

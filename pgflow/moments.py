@@ -24,7 +24,8 @@ def in_utc(moment: datetime, what: str) -> datetime:
     """
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
         raise ValueError(
-            f"{what}={moment!r}: expected a datetime with a time zone, e.g. datetime.now(timezone.utc) + timedelta(hours=1)"
+            f"{what}={moment!r}: expected a datetime with a time zone, e.g. datetime.now(timezone.utc) + "
+            "timedelta(hours=1)"
         )
     try:
         utc = moment.astimezone(UTC)

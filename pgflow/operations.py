@@ -45,7 +45,8 @@ class Operations:
         return await self._operate(operating.cancel(self._schema, uuid_of(id)), connection)
 
     async def pause(self, id: UUID | str) -> bool:
-        """Let nobody go on with a workflow until `resume`. One that runs is paused when its activities in flight have ended.
+        """Let nobody go on with a workflow until `resume`. One that runs is paused when its activities in flight have
+        ended.
 
         Returns:
             False when it has ended already.
@@ -71,17 +72,15 @@ class Operations:
 
         Raises:
             WorkflowNotFound: there is no such workflow.
-            PgflowError: it has not failed; its code had gone on from the failure (fork it); it is unique, and another live
-                workflow has its name and tags.
+            PgflowError: it has not failed; its code had gone on from the failure (fork it); it is unique, and another
+                live workflow has its name and tags.
 
         Example:
             await client.retry(handle.id)
         """
         await self._operate(operating.retry(self._schema, uuid_of(id)))
 
-    async def fork(
-        self, id: UUID | str, before: str, *, queue: str | None = None
-    ) -> WorkflowHandle[Any]:
+    async def fork(self, id: UUID | str, before: str, *, queue: str | None = None) -> WorkflowHandle[Any]:
         """Start a new workflow from a copy of another's history before a location.
 
         Parameters:
@@ -90,7 +89,8 @@ class Operations:
 
         Raises:
             WorkflowNotFound: there is no such workflow, or no such step in its history.
-            PgflowError: the turn of a loop has been trimmed; a child was dispatched before it whose output is not recorded.
+            PgflowError: the turn of a loop has been trimmed; a child was dispatched before it whose output is not
+                recorded.
             ValueError: `before` is no location, or the queue no name.
 
         Example:

@@ -1,4 +1,6 @@
-"""What can be chosen of a workflow's start, by `workflow.options(...)` or by keywords of `dispatch`: checked, and put together."""
+"""What can be chosen of a workflow's start, by `workflow.options(...)` or by keywords of `dispatch`: checked, and put
+together.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ def check_options(given: Mapping[str, Any]) -> None:
     """Refuse options that are out of their range.
 
     Raises:
-        ValueError: tags that are no flat object, a naive `run_at`, a priority or queue out of range, an id that is none.
+        ValueError: tags that are no flat object, a naive `run_at`, a priority or queue out of range, an id that is
+            none.
     """
     for name, value in given.items():
         if name == "run_at" and value is not None:
@@ -73,7 +76,10 @@ def merged_options(
         return given
     for name in chosen:
         if name not in allowed:
-            raise TypeError(f"{where}: the workflow has options({name}=...), which have no meaning here: {_NOT_FOR.get(name, 'nothing is started')}")
+            raise TypeError(
+                f"{where}: the workflow has options({name}=...), which have no meaning here: "
+                f"{_NOT_FOR.get(name, 'nothing is started')}"
+            )
     return {**chosen, **given}
 
 

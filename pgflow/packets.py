@@ -86,12 +86,10 @@ def message_name(kind: Any, where: str) -> str:
 
 def _packet(cls: Any, name: str | None, sort: str) -> Any:
     def decorate(found: Any) -> Any:
-        if not isinstance(found, type) or not (
-            dataclasses.is_dataclass(found) or issubclass(found, BaseModel)
-        ):
+        if not isinstance(found, type) or not (dataclasses.is_dataclass(found) or issubclass(found, BaseModel)):
             raise TypeError(
-                f"@pgflow.{sort} on {place(found)}: expected a dataclass or a pydantic model, found {sort_of(found)}. Put "
-                f"@pgflow.{sort} above @dataclass."
+                f"@pgflow.{sort} on {place(found)}: expected a dataclass or a pydantic model, found {sort_of(found)}. "
+                f"Put @pgflow.{sort} above @dataclass."
             )
         chosen = checked_name(_snake(found.__name__) if name is None else name, sort)
         setattr(cast(Any, found), f"__pgflow_{sort}__", chosen)

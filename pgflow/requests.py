@@ -93,7 +93,9 @@ class DeadFilter:
 
     def query(self, schema: str) -> Query[list[DeadSignal]]:
         """The statement that lists them."""
-        return dead_letters.find(schema, workflow_id=self._workflow_id, name=self._name, after=self._after, limit=self._limit)
+        return dead_letters.find(
+            schema, workflow_id=self._workflow_id, name=self._name, after=self._after, limit=self._limit
+        )
 
 
 def _check_limit(limit: int) -> None:
@@ -164,11 +166,15 @@ def location_of(text: str) -> str:
     try:
         if not isinstance(text, str):
             raise ValueError(text)
-        found = location.encode(location.parse_displayed(text)) if "{" in text else location.encode(location.decode(text))
+        found = (
+            location.encode(location.parse_displayed(text)) if "{" in text else location.encode(location.decode(text))
+        )
     except ValueError:
         found = ""
     if not found:
-        raise ValueError(f"{text!r} is no location: expected one as displayed, such as {{2, 10}}, or as stored, such as 2,a10")
+        raise ValueError(
+            f"{text!r} is no location: expected one as displayed, such as {{2, 10}}, or as stored, such as 2,a10"
+        )
     return found
 
 

@@ -49,13 +49,19 @@ def seconds(value: timedelta | float, what: str, longest: float = LONGEST) -> fl
     if not math.isfinite(result) or result < 0:
         raise ValueError(f"{what}: expected a duration that is finite and not negative, found {_shown(value)}")
     if result > longest:
-        raise ValueError(f"{what}: expected at most {longest:,.0f} seconds ({longest / 86_400:,.0f} days), found {_shown(value)}")
+        raise ValueError(
+            f"{what}: expected at most {longest:,.0f} seconds ({longest / 86_400:,.0f} days), found {_shown(value)}"
+        )
     return result
 
 
 def _shown(value: Any) -> str:
     """A number as a message has it; Python writes none of thousands of digits."""
-    return f"an integer of {value.bit_length()} bits" if isinstance(value, int) and value.bit_length() > 1024 else repr(value)
+    return (
+        f"an integer of {value.bit_length()} bits"
+        if isinstance(value, int) and value.bit_length() > 1024
+        else repr(value)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +74,8 @@ class RetryPolicy:
         multiplier: how the delay grows from one failure to the next, at least 1.
         maximum: the longest delay (a timedelta or seconds, a year at most).
         jitter: shorten each delay by a random share of up to half, so that many failures do not return at once.
-        non_retryable: exception classes, or their names (alone or behind that of their module), after which nothing is tried
-            again, nor after an exception group that holds one.
+        non_retryable: exception classes, or their names (alone or behind that of their module), after which nothing is
+            tried again, nor after an exception group that holds one.
 
     Raises:
         ValueError: a number out of its range.
@@ -90,7 +96,11 @@ class RetryPolicy:
         attempts, multiplier = self.max_attempts, self.multiplier
         if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
             raise ValueError(f"RetryPolicy(max_attempts={attempts!r}): expected a whole number, at least 1")
-        if isinstance(multiplier, bool) or not isinstance(multiplier, int | float) or not 1 <= multiplier <= sys.float_info.max:
+        if (
+            isinstance(multiplier, bool)
+            or not isinstance(multiplier, int | float)
+            or not 1 <= multiplier <= sys.float_info.max
+        ):
             raise ValueError(f"RetryPolicy(multiplier={_shown(multiplier)}): expected a finite number of at least 1")
         seconds(self.initial, "RetryPolicy(initial=...)", LONGEST_DELAY)
         seconds(self.maximum, "RetryPolicy(maximum=...)", LONGEST_DELAY)
@@ -154,7 +164,9 @@ def _checked(given: Any) -> tuple[type[BaseException] | str, ...]:
 
 
 def _is_called(kind: type[BaseException], name: str) -> bool:
-    """Whether a class, or one that it is derived from, goes by a name: its own, with its module's, or one that it is imported by."""
+    """Whether a class, or one that it is derived from, goes by a name: its own, with its module's, or one that it is
+    imported by.
+    """
     module, dot, last = name.rpartition(".")
     imported = vars(sys.modules[module]).get(last) if dot and module in sys.modules else None
     return any(

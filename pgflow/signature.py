@@ -1,8 +1,8 @@
 """A function's parameters as a JSON object: arguments are stored by name and converted by their annotations.
 
-So a new parameter with a default is a compatible change, and SQL can start a workflow by naming its arguments. `*names: str` is
-a member `names` that holds a list. What `**rest: int` takes are members of their own; should one be called like a parameter
-that is given by its position alone, they stand in an object called `**rest`.
+So a new parameter with a default is a compatible change, and SQL can start a workflow by naming its arguments.
+`*names: str` is a member `names` that holds a list. What `**rest: int` takes are members of their own; should one be
+called like a parameter that is given by its position alone, they stand in an object called `**rest`.
 """
 
 from __future__ import annotations
@@ -133,14 +133,20 @@ class Parameters:
     def _check_names(self, stored: dict[str, Any], owner: str) -> None:
         parameters = self.signature.parameters
         for name, parameter in parameters.items():
-            if name not in stored and parameter.default is parameter.empty and parameter.kind not in (_VAR_POSITIONAL, _VAR_KEYWORD):
+            if (
+                name not in stored
+                and parameter.default is parameter.empty
+                and parameter.kind not in (_VAR_POSITIONAL, _VAR_KEYWORD)
+            ):
                 raise SerializationError(
                     f'the input of {owner} has no argument "{name}", which {self._shown()} requires. Give it, or give '
                     "the parameter a default."
                 )
         unknown = next((name for name in stored if name not in parameters), None)
         if unknown is not None and self._rest is None:
-            raise SerializationError(f'the input of {owner} names "{unknown}", which is no parameter of {self._shown()}')
+            raise SerializationError(
+                f'the input of {owner} names "{unknown}", which is no parameter of {self._shown()}'
+            )
 
     def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any], owner: str) -> dict[str, Any]:
         """Arguments by the names under which they are stored."""
@@ -166,7 +172,9 @@ class Parameters:
         if kwargs is not rest:
             given[apart] = {name: value for name, value in rest.items() if name not in self.names}
         if self._context is not None and self._context in rest:
-            raise TypeError(f'{owner}: "{self._context}" is the parameter for its context; give the argument another name')
+            raise TypeError(
+                f'{owner}: "{self._context}" is the parameter for its context; give the argument another name'
+            )
         return given
 
     def _arranged(self, given: dict[str, Any], owner: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -181,7 +189,9 @@ class Parameters:
             raise TypeError(f'argument "{self._many}" of {owner}: expected a list, found {many!r:.80}')
         by_position = True
         for name, parameter in self.signature.parameters.items():
-            if parameter.kind is _POSITIONAL_ONLY or (parameter.kind is _POSITIONAL_OR_KEYWORD and (many or by_position)):
+            if parameter.kind is _POSITIONAL_ONLY or (
+                parameter.kind is _POSITIONAL_OR_KEYWORD and (many or by_position)
+            ):
                 if name in given:
                     args.append(given.pop(name))
                 elif parameter.default is parameter.empty:
@@ -228,7 +238,8 @@ class Returned:
 
 
 def parameters_of(fn: Callable[..., Any]) -> tuple[Parameters, Returned]:
-    """The parameters of `fn` after the first, which takes the context, and what it returns. To be called where it is decorated.
+    """The parameters of `fn` after the first, which takes the context, and what it returns. To be called where it is
+    decorated.
 
     Example:
         >>> def add(ctx, a: int, b: int = 1) -> int: ...
@@ -245,7 +256,11 @@ def parameters_of(fn: Callable[..., Any]) -> tuple[Parameters, Returned]:
         fn,
         signature.replace(parameters=rest),
         tuple(parameter.name for parameter in rest) if simple else None,
-        frozenset(parameter.name for parameter in rest if parameter.kind in (_POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)),
+        frozenset(
+            parameter.name
+            for parameter in rest
+            if parameter.kind in (_POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        ),
         tuple(parameter.name for parameter in rest if parameter.kind in (_POSITIONAL_ONLY, _POSITIONAL_OR_KEYWORD)),
         context.name if context.kind is _POSITIONAL_OR_KEYWORD else None,
         _of_kind(rest, _VAR_POSITIONAL),

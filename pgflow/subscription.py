@@ -17,7 +17,8 @@ T = TypeVar("T")
 
 
 class Subscription(Generic[T]):
-    """An iterator over messages, without an end. It stands from the first message asked for, or from the start of a `with` block.
+    """An iterator over messages, without an end. It stands from the first message asked for, or from the start of a
+    `with` block.
 
     Example:
         async with client.subscribe(Progress, tags={"order": 7}) as messages:

@@ -31,7 +31,8 @@ def tags_text(tags: Mapping[str, Any] | None, limit: int = LIMIT) -> str:
     for name, value in tags.items():
         if not isinstance(name, str) or not (value is None or isinstance(value, str | int | float | bool)):
             raise ValueError(
-                f"tags: {name!r}: {value!r} is not flat; expected texts as names and texts, numbers, booleans or None as values"
+                f"tags: {name!r}: {value!r} is not flat; expected texts as names and texts, numbers, booleans or None "
+                "as values"
             )
     text = encode(dict(tags), what="tags", same=False)
     if len(text.encode()) > limit:

@@ -1,7 +1,8 @@
-"""JSON that PostgreSQL stores and Python does not read: numbers of thousands of digits, thousands of brackets, written by SQL.
+"""JSON that PostgreSQL stores and Python does not read: numbers of thousands of digits, thousands of brackets, written
+by SQL.
 
-    parsed   for the engine: the value, or the text as `Unreadable`, which fails the one workflow that needs it
-    shown    for people: as much as can be read, and the rest as text
+parsed   for the engine: the value, or the text as `Unreadable`, which fails the one workflow that needs it
+shown    for people: as much as can be read, and the rest as text
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def parsed(text: str | bytes) -> Any:
 
 
 def shown(value: Any) -> Any:
-    """What `parsed` gave, for people to look at: numbers that Python does not read are texts, and so is all where it nests too deeply."""
+    """What `parsed` gave, for people to look at: numbers that Python does not read are texts, and so is all where it
+    nests too deeply.
+    """
     if not isinstance(value, Unreadable):
         return value
     try:

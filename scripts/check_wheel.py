@@ -34,7 +34,10 @@ def main() -> int:
         with zipfile.ZipFile(wheel) as opened:
             held = {name for name in opened.namelist() if ".dist-info/" not in name}
         if held != expected():
-            print(f"the wheel lacks {sorted(expected() - held)} and has {sorted(held - expected())} too many; see pyproject.toml")
+            print(
+                f"the wheel lacks {sorted(expected() - held)} and has {sorted(held - expected())} too many; see "
+                "pyproject.toml"
+            )
             return 1
         run("-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel))
         told = run("-W", "ignore", "-c", USE, str(target), cwd=place, path=target)
@@ -49,13 +52,17 @@ def expected() -> set[str]:
     tracked = subprocess.run(
         ["git", "ls-files", "pgflow", "alembic"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
-    return {name.replace("alembic/", "pgflow/migrations/", 1) if name.startswith("alembic/") else name for name in tracked}
+    return {
+        name.replace("alembic/", "pgflow/migrations/", 1) if name.startswith("alembic/") else name for name in tracked
+    }
 
 
 def run(*arguments: str, cwd: str | Path = ROOT, path: Path | None = None) -> str:
     """Another Python; what it prints."""
     environment = {**os.environ, **({"PYTHONPATH": str(path)} if path else {})}
-    ran = subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
     return ran.stdout
 
 

@@ -1,7 +1,8 @@
-"""A pooler in transaction mode, as unkind as one may be: each transaction gets the session that was idle for the longest.
+"""A pooler in transaction mode, as unkind as one may be: each transaction gets the session that was idle for the
+longest.
 
-It speaks PostgreSQL's protocol just enough for that, refuses settings at the start of a session as pgbouncer does unless it is told
-otherwise, and counts what only works by luck behind a pooler.
+It speaks PostgreSQL's protocol just enough for that, refuses settings at the start of a session as pgbouncer does
+unless it is told otherwise, and counts what only works by luck behind a pooler.
 """
 
 from __future__ import annotations
@@ -20,22 +21,38 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 STARTUP, CANCEL = 196608, 80877102
-"""Versions by which a client begins: a session of protocol 3.0, or a request to cancel. All others are answered with No."""
+"""Versions by which a client begins: a session of protocol 3.0, or a request to cancel. All others are answered with
+No.
+"""
 
-TOLD = ("server_version", "server_encoding", "client_encoding", "DateStyle", "TimeZone", "integer_datetimes", "standard_conforming_strings")
+TOLD = (
+    "server_version",
+    "server_encoding",
+    "client_encoding",
+    "DateStyle",
+    "TimeZone",
+    "integer_datetimes",
+    "standard_conforming_strings",
+)
 """What a client is told of its session."""
 
 
 class Session:
     """A session on the server, which belongs to whoever has a transaction in it."""
 
-    def __init__(self, connection: psycopg.Connection[Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, connection: psycopg.Connection[Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         self.connection, self.reader, self.writer = connection, reader, writer
 
     @classmethod
     async def open(cls, dsn: str) -> Session:
-        connection = await asyncio.to_thread(psycopg.connect, dsn, autocommit=True, sslmode="disable", gssencmode="disable")
-        wire = socket.socket(fileno=os.dup(connection.fileno()))  # libpq has signed on: from here on it is spoken to by hand
+        connection = await asyncio.to_thread(
+            psycopg.connect, dsn, autocommit=True, sslmode="disable", gssencmode="disable"
+        )
+        wire = socket.socket(
+            fileno=os.dup(connection.fileno())
+        )  # libpq has signed on: from here on it is spoken to by hand
         wire.setblocking(False)
         return cls(connection, *await asyncio.open_connection(sock=wire))
 
@@ -52,7 +69,9 @@ class Client:
     async def serve(self, pid: int, secret: int) -> None:
         """Relay until it leaves."""
         told = self.pooler.told
-        self.writer.write(_frame(b"R", struct.pack("!i", 0)) + b"".join(_frame(b"S", _texts(*pair)) for pair in told.items()))
+        self.writer.write(
+            _frame(b"R", struct.pack("!i", 0)) + b"".join(_frame(b"S", _texts(*pair)) for pair in told.items())
+        )
         self.writer.write(_frame(b"K", struct.pack("!II", pid, secret)) + _frame(b"Z", b"I"))
         answering: asyncio.Task[None] | None = None
         try:
@@ -99,7 +118,9 @@ class Pooler:
         self.told: dict[str, str] = {}
         self.clients: dict[tuple[int, int], Client] = {}
         self.torn = 0
-        """Statements sent before the answer to the last transaction had come: their session may be taken away in between."""
+        """Statements sent before the answer to the last transaction had come: their session may be taken away in
+        between.
+        """
         self.refused = 0
         """Clients that asked for settings."""
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="pooler")
@@ -116,7 +137,9 @@ class Pooler:
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         given = {key: str(value) for key, value in conninfo_to_dict(self._server).items()}
-        self.dsn = make_conninfo(host="127.0.0.1", port=port, user=given.get("user", ""), dbname=given["dbname"], gssencmode="disable")
+        self.dsn = make_conninfo(
+            host="127.0.0.1", port=port, user=given.get("user", ""), dbname=given["dbname"], gssencmode="disable"
+        )
         self._ready.set()
         await self._stop.wait()
         server.close()

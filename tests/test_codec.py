@@ -144,7 +144,7 @@ ROUND_TRIPS: list[tuple[Any, Any]] = [
     (-(2**80), int),
     (1.5, float),
     (3, float),
-    ("ünïcødé 🐘 \\u0000 \" \n \u2028", str),
+    ('ünïcødé 🐘 \\u0000 " \n \u2028', str),
     (b"\x00\xff\xfe", bytes),
     (b"", bytes),
     (NOW, datetime),
@@ -197,7 +197,9 @@ ROUND_TRIPS: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "annotation"), ROUND_TRIPS, ids=[f"{n} {type}"[:40] for n, (_, type) in enumerate(ROUND_TRIPS)])
+@pytest.mark.parametrize(
+    ("value", "annotation"), ROUND_TRIPS, ids=[f"{n} {type}"[:40] for n, (_, type) in enumerate(ROUND_TRIPS)]
+)
 def test_round_trips_by_annotation(value: Any, annotation: Any) -> None:
     text = encode(value, annotation, what="it")
     back = decode(text, annotation, what="it")

@@ -140,7 +140,9 @@ HOSTILE: list[tuple[str, Callable[[], BaseException], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "make", "message"), HOSTILE, ids=[f"{number} {kind}" for number, (kind, *_) in enumerate(HOSTILE)])
+@pytest.mark.parametrize(
+    ("kind", "make", "message"), HOSTILE, ids=[f"{number} {kind}" for number, (kind, *_) in enumerate(HOSTILE)]
+)
 def test_as_much_as_can_be_had_is_told(kind: str, make: Callable[[], BaseException], message: str) -> None:
     try:
         raise make()
@@ -167,7 +169,9 @@ def test_what_is_no_error_is_shown_as_it_is(text: str) -> None:
     assert told["type"] == "Exception" and told["message"]
 
 
-PUBLIC = [kind for _, kind in sorted(vars(errors).items()) if isinstance(kind, type) and issubclass(kind, errors.PgflowError)]
+PUBLIC = [
+    kind for _, kind in sorted(vars(errors).items()) if isinstance(kind, type) and issubclass(kind, errors.PgflowError)
+]
 GIVEN = {
     "activity": "charge", "attempts": 3, "error_type": "OSError", "error_message": "gone", "location": "{1}", "workflow_id": uuid.UUID(int=7),
     "expected": "one", "found": "other",
@@ -176,14 +180,24 @@ GIVEN = {
 
 @pytest.mark.parametrize("kind", PUBLIC, ids=[kind.__name__ for kind in PUBLIC])
 def test_errors_are_copied_and_pickled_with_their_attributes(kind: type[errors.PgflowError]) -> None:
-    names = [name for name, each in inspect.signature(kind.__init__).parameters.items() if each.kind is inspect.Parameter.KEYWORD_ONLY]
+    names = [
+        name
+        for name, each in inspect.signature(kind.__init__).parameters.items()
+        if each.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
     error = kind("the message", **{name: GIVEN[name] for name in names})
     error.add_note("a note")
-    ways = [copy.copy, copy.deepcopy, *(lambda it, p=p: pickle.loads(pickle.dumps(it, p)) for p in range(pickle.HIGHEST_PROTOCOL + 1))]
+    ways = [
+        copy.copy,
+        copy.deepcopy,
+        *(lambda it, p=p: pickle.loads(pickle.dumps(it, p)) for p in range(pickle.HIGHEST_PROTOCOL + 1)),
+    ]
     for way in ways:
         other = way(error)
         assert type(other) is kind and str(other) == "the message" and other.args == error.args
-        assert vars(other) == vars(error) and [getattr(other, name) for name in names] == [GIVEN[name] for name in names]
+        assert vars(other) == vars(error) and [getattr(other, name) for name in names] == [
+            GIVEN[name] for name in names
+        ]
 
 
 class Own(pgflow.NonRetryable):

@@ -1,4 +1,6 @@
-"""What comes back is equal and of the same type, or is refused: generated annotations, with values that fit them, nearly, or not at all."""
+"""What comes back is equal and of the same type, or is refused: generated annotations, with values that fit them,
+nearly, or not at all.
+"""
 
 from __future__ import annotations
 
@@ -212,7 +214,9 @@ KINDS: list[Any] = [
 
 hashable = st.sampled_from([leaf for leaf in LEAVES if leaf.__hash__ is not None])
 values = st.recursive(
-    st.sampled_from(LEAVES) | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5) | st.integers(-9, 9),
+    st.sampled_from(LEAVES)
+    | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
+    | st.integers(-9, 9),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.lists(inner, max_size=3).map(tuple),
@@ -250,7 +254,9 @@ annotations = st.recursive(
 
 
 def form(value: Any) -> Any:
-    """A value with all its types, in a form that is the same only for the same value: another way to look than the code's own."""
+    """A value with all its types, in a form that is the same only for the same value: another way to look than the
+    code's own.
+    """
     kind = type(value)
     if value is None or kind in (bool, int, str, bytes, bytearray, complex) or isinstance(value, enum.Enum):
         return kind.__qualname__, repr(value)
@@ -295,7 +301,11 @@ def test_what_comes_back_is_the_same_or_refused(annotation: Any, value: Any) -> 
 
 
 plain_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([10**4000, -(2**70), 5e-324, 1e308, -0.0])
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from([10**4000, -(2**70), 5e-324, 1e308, -0.0])
     | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
@@ -307,7 +317,9 @@ plain_values = st.recursive(
     max_leaves=6,
 )
 plain_annotations = st.recursive(
-    st.sampled_from([type(None), bool, int, float, str, Plain, Held, Special, Doubled, Written, Watched, Odd, Renamed, Described]),
+    st.sampled_from(
+        [type(None), bool, int, float, str, Plain, Held, Special, Doubled, Written, Watched, Odd, Renamed, Described]
+    ),
     lambda inner: st.one_of(
         inner.map(lambda a: list[a]),
         inner.map(lambda a: tuple[a, ...]),
@@ -339,9 +351,23 @@ def test_what_is_not_looked_at_comes_back_as_it_is(data: st.DataObject) -> None:
 
 def test_much_need_not_be_looked_at_and_the_rest_is() -> None:
     held = Held([1.5], Plain(1, "a"))
-    for value, annotation in ((held, Held), ([held], list[Held]), ({"a": None}, dict[str, int | None]), ((1, "a"), tuple[int, str]), (Special(1), Special)):
+    for value, annotation in (
+        (held, Held),
+        ([held], list[Held]),
+        ({"a": None}, dict[str, int | None]),
+        ((1, "a"), tuple[int, str]),
+        (Special(1), Special),
+    ):
         assert is_exact(value, annotation)
-    for value, annotation in ((Special(1), Plain), (True, int), (1, float), ((1,), list[int]), ({1: 1}, dict[int, int]), (b"a", bytes), (NOW, datetime)):
+    for value, annotation in (
+        (Special(1), Plain),
+        (True, int),
+        (1, float),
+        ((1,), list[int]),
+        ({1: 1}, dict[int, int]),
+        (b"a", bytes),
+        (NOW, datetime),
+    ):
         assert not is_exact(value, annotation)
     for value in (Doubled(1), Written(1), Watched(1), Odd(1), Renamed(1), Described(1)):
         assert not is_exact(value, type(value))
@@ -380,7 +406,9 @@ FITTING: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "value"), FITTING, ids=[f"{value!r} for {annotation}"[:60] for annotation, value in FITTING])
+@pytest.mark.parametrize(
+    ("annotation", "value"), FITTING, ids=[f"{value!r} for {annotation}"[:60] for annotation, value in FITTING]
+)
 def test_what_fits_is_taken(annotation: Any, value: Any) -> None:
     assert lenient(form(value), form(decode(encode(value, annotation, what="it"), annotation, what="it")))
 
@@ -420,7 +448,9 @@ REFUSED: list[tuple[Any, Any, str]] = [
 
 
 @pytest.mark.parametrize(
-    ("annotation", "value", "told"), REFUSED, ids=[f"{value!r} for {annotation}"[:60] for annotation, value, _ in REFUSED]
+    ("annotation", "value", "told"),
+    REFUSED,
+    ids=[f"{value!r} for {annotation}"[:60] for annotation, value, _ in REFUSED],
 )
 def test_what_would_come_back_as_another_is_refused(annotation: Any, value: Any, told: str) -> None:
     with pytest.raises(SerializationError, match=told):
@@ -442,7 +472,8 @@ class Rude:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         return core_schema.no_info_plain_validator_function(
-            lambda value: cls(OSError), serialization=core_schema.plain_serializer_function_ser_schema(lambda value: "rude")
+            lambda value: cls(OSError),
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda value: "rude"),
         )
 
 
@@ -467,7 +498,13 @@ def test_whatever_a_class_raises_is_a_refusal(error: type[BaseException]) -> Non
 
     fussy = Fussy(1)
     fussy.n = -1
-    for value, annotation in ((Rude(error), Rude), (fussy, Fussy), ([fussy], list[Fussy]), (Absent(), Absent), (Absent(), Any)):
+    for value, annotation in (
+        (Rude(error), Rude),
+        (fussy, Fussy),
+        ([fussy], list[Fussy]),
+        (Absent(), Absent),
+        (Absent(), Any),
+    ):
         with pytest.raises(SerializationError):
             encode(value, annotation, what="it")
     with pytest.raises(SerializationError, match="no"):
@@ -480,7 +517,10 @@ class Told:
     what: bytes | str
 
 
-@pytest.mark.parametrize("way", ["argument", "result", "output", "state", "break", "inline", "kept", "heartbeat", "signal", "message", "by name"])
+@pytest.mark.parametrize(
+    "way",
+    ["argument", "result", "output", "state", "break", "inline", "kept", "heartbeat", "signal", "message", "by name"],
+)
 def test_every_way_into_history_is_watched(way: str) -> None:
     """One value, by all ways: it never arrives as another."""
 
@@ -502,7 +542,9 @@ def test_every_way_into_history_is_watched(way: str) -> None:
     @pgflow.workflow
     async def below(ctx: pgflow.WorkflowContext, value: bytes | str) -> None: ...
 
-    async def turn(ctx: pgflow.WorkflowContext, state: bytes | str) -> pgflow.Continue[bytes | str] | pgflow.Break[None]:
+    async def turn(
+        ctx: pgflow.WorkflowContext, state: bytes | str
+    ) -> pgflow.Continue[bytes | str] | pgflow.Break[None]:
         return pgflow.Continue("abcd")
 
     async def leave(ctx: pgflow.WorkflowContext, state: None) -> pgflow.Continue[None] | pgflow.Break[bytes | str]:
@@ -532,7 +574,9 @@ def test_every_way_into_history_is_watched(way: str) -> None:
         return "abcd"
 
     error = run(all_ways).error
-    assert isinstance(error, SerializationError) or (isinstance(error, pgflow.ActivityFailed) and error.error_type == "SerializationError"), error
+    assert isinstance(error, SerializationError) or (
+        isinstance(error, pgflow.ActivityFailed) and error.error_type == "SerializationError"
+    ), error
 
 
 @pytest.mark.parametrize("text", ["x" * 98, "é" * 49, "€" * 32 + "xx", "🐘" * 24 + "xx", "🐘" * 24 + "é"])
@@ -582,7 +626,9 @@ def test_unions_are_told_apart_by_their_order(inside: Any) -> None:
     """Python finds them equal; whichever a process met first must not decide for both."""
     assert inside(str | bytes) == inside(bytes | str)
     texts_first, bytes_first = inside(Union[str, bytes]), inside(Union[bytes, str])  # noqa: UP007
-    value: Any = {"list": ["abcd"], "dict": {"a": "abcd"}}.get(getattr(typing.get_origin(texts_first), "__name__", ""), "abcd")
+    value: Any = {"list": ["abcd"], "dict": {"a": "abcd"}}.get(
+        getattr(typing.get_origin(texts_first), "__name__", ""), "abcd"
+    )
     for first_met in (texts_first, bytes_first):
         convert._adapters.clear()
         convert._seen.clear()
@@ -598,7 +644,9 @@ BARE: list[Any] = [typing.List, typing.Dict, typing.Tuple, Optional[typing.Dict]
 @pytest.mark.parametrize("annotation", [*BARE, list, dict, dict[str, Any], list[Any], list[dict]])
 def test_containers_without_their_types(annotation: Any) -> None:
     """Plain data come back as they are; all else is refused, not an error of its own."""
-    plain: Any = [{"a": [1, 2.5, None, True, "x", 2**70]}] if "ist" in str(annotation) else {"a": [1, {"b": -0.0}], "c": None}
+    plain: Any = (
+        [{"a": [1, 2.5, None, True, "x", 2**70]}] if "ist" in str(annotation) else {"a": [1, {"b": -0.0}], "c": None}
+    )
     if annotation is not BARE[2]:
         text = encode(plain, annotation, what="it")
         assert decode(text, annotation, what="it") == plain

@@ -1,4 +1,6 @@
-"""Decorated functions are what they do: names, signatures, annotations and arguments as Python has them. About 1 second."""
+"""Decorated functions are what they do: names, signatures, annotations and arguments as Python has them. About 1
+second.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,12 @@ exec(
     "    return wrapper\n",
     TOOLS.__dict__,
 )
-BENEATH = [TOOLS.logged, TOOLS.timed, lambda fn: TOOLS.timed(TOOLS.logged(fn)), lambda fn: TOOLS.logged(TOOLS.timed(fn))]
+BENEATH = [
+    TOOLS.logged,
+    TOOLS.timed,
+    lambda fn: TOOLS.timed(TOOLS.logged(fn)),
+    lambda fn: TOOLS.logged(TOOLS.timed(fn)),
+]
 
 
 @dataclass
@@ -85,11 +92,21 @@ async def telling(ctx: pgflow.WorkflowContext, item: Item) -> Item:
     [
         (told, "told", "Tells.", "(ctx: 'pgflow.ActivityContext', item: 'Item', *, fast: 'bool' = False) -> 'Item'"),
         (telling, "telling", "Tells as well.", "(ctx: 'pgflow.WorkflowContext', item: 'Item') -> 'Item'"),
-        (told.options(name="x"), "told", "Tells.", "(ctx: 'pgflow.ActivityContext', item: 'Item', *, fast: 'bool' = False) -> 'Item'"),
+        (
+            told.options(name="x"),
+            "told",
+            "Tells.",
+            "(ctx: 'pgflow.ActivityContext', item: 'Item', *, fast: 'bool' = False) -> 'Item'",
+        ),
     ],
 )
 def test_they_tell_what_their_functions_tell(decorated: Any, name: str, doc: str, shown: str) -> None:
-    assert (decorated.__name__, decorated.__qualname__, decorated.__doc__, decorated.__module__) == (name, name, doc, __name__)
+    assert (decorated.__name__, decorated.__qualname__, decorated.__doc__, decorated.__module__) == (
+        name,
+        name,
+        doc,
+        __name__,
+    )
     assert inspect.unwrap(decorated) is decorated.__wrapped__ is decorated.fn
     assert str(inspect.signature(decorated)) == shown
     assert typing.get_type_hints(decorated)["item"] is Item
@@ -192,7 +209,10 @@ def test_type_parameters_and_aliases(future: str) -> None:
             "    return days[0]\n",
             module.__dict__,
         )
-        assert module.first.decode_arguments('{"days":["2030-01-02"],"other":"2030-01-03"}')[0] == ([date(2030, 1, 2)], date(2030, 1, 3))
+        assert module.first.decode_arguments('{"days":["2030-01-02"],"other":"2030-01-03"}')[0] == (
+            [date(2030, 1, 2)],
+            date(2030, 1, 3),
+        )
     finally:
         del sys.modules["generic"]
 
@@ -240,13 +260,20 @@ CALLS: list[tuple[Any, tuple[Any, ...], dict[str, Any], str]] = [
     (positional, (1,), {"c": 4}, '{"a":1,"c":4}'),
     (positional, (1, 5, 6), {}, '{"a":1,"b":5,"c":6}'),
     (filled, (1, 2), {}, '{"a":1,"rest":[2]}'),
-    (named_like_ours, (), {"self": 1, "fn": "f", "args": 2, "owner": "o", "limit": 3}, '{"self":1,"fn":"f","args":2,"owner":"o","limit":3}'),
+    (
+        named_like_ours,
+        (),
+        {"self": 1, "fn": "f", "args": 2, "owner": "o", "limit": 3},
+        '{"self":1,"fn":"f","args":2,"owner":"o","limit":3}',
+    ),
     (free, (), {"context": 1, "self": 2, "fn": 3}, '{"context":1,"self":2,"fn":3}'),
 ]
 
 
 @pytest.mark.parametrize(("fn", "args", "kwargs", "stored"), CALLS)
-def test_arguments_arrive_as_python_would_bind_them(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], stored: str) -> None:
+def test_arguments_arrive_as_python_would_bind_them(
+    fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], stored: str
+) -> None:
     activity = pgflow.activity(fn)
     assert activity.encode_arguments(args, kwargs) == stored
     found, named = activity.decode_arguments(stored)
@@ -397,7 +424,11 @@ async def test_decorators_that_belie_their_function(dsn: str, quiet: None) -> No
 
     async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[both, forgets]):
         for output in (run(both).output, await (await client.dispatch(both)).output(30)):
-            assert "1 the activity" in output[0] and "returned a coroutine" in output[0] and "functools.wraps" in output[0]
+            assert (
+                "1 the activity" in output[0] and "returned a coroutine" in output[0] and "functools.wraps" in output[0]
+            )
             assert "1 activity" in output[1] and "returned 7 and nothing to await" in output[1]
-        with pytest.raises(pgflow.WorkflowFailed, match="returned a coroutine, which nobody has awaited. Is an `await` missing"):
+        with pytest.raises(
+            pgflow.WorkflowFailed, match="returned a coroutine, which nobody has awaited. Is an `await` missing"
+        ):
             await (await client.dispatch(forgets)).output(30)

@@ -26,9 +26,7 @@ locations = st.lists(coordinates, min_size=1, max_size=4).map(tuple)
         ((), (0, 1), (0, 0, 1)),
     ],
 )
-def test_the_examples(
-    previous: loc.Coordinate, following: loc.Coordinate, expected: loc.Coordinate
-) -> None:
+def test_the_examples(previous: loc.Coordinate, following: loc.Coordinate, expected: loc.Coordinate) -> None:
     assert loc.between(previous, following) == expected
 
 
@@ -92,11 +90,7 @@ def test_between_takes_the_coordinate_that_the_rule_names(a: loc.Coordinate, b: 
         return
     p, c = min(a, b), max(a, b)
     if c[: len(p)] == p:
-        expected = next(
-            candidate
-            for zeros in range(len(c) + 1)
-            if (candidate := (*p, *([0] * zeros), 1)) < c
-        )
+        expected = next(candidate for zeros in range(len(c) + 1) if (candidate := (*p, *([0] * zeros), 1)) < c)
     elif len(p) > len(c):
         expected = (*p[:-1], p[-1] + 1)
     else:
@@ -110,7 +104,9 @@ def test_there_is_nothing_between_what_is_out_of_order(low: loc.Coordinate) -> N
         loc.between(low, (1,))
 
 
-@pytest.mark.parametrize("text", ["", "a", "a1", "10", "1.", ".1", "1..2", "-1", "b10", "A10", "\u00e110", "\u0661", "1,2"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "a1", "10", "1.", ".1", "1..2", "-1", "b10", "A10", "\u00e110", "\u0661", "1,2"]
+)
 def test_what_is_no_stored_coordinate(text: str) -> None:
     with pytest.raises(ValueError, match="no stored coordinate"):
         loc.decode_coordinate(text)

@@ -87,7 +87,12 @@ def test_what_is_tried_again(refused: Any, error: BaseException) -> None:
 
 
 @given(
-    st.integers(1, 10**6), st.floats(0, 1e7), st.floats(1, 1e300), st.floats(0, 1e7), st.integers(1, 10**6), st.floats(0, 1, exclude_max=True)
+    st.integers(1, 10**6),
+    st.floats(0, 1e7),
+    st.floats(1, 1e300),
+    st.floats(0, 1e7),
+    st.integers(1, 10**6),
+    st.floats(0, 1, exclude_max=True),
 )
 def test_a_delay_is_never_longer_than_the_longest(
     attempts: int, initial: float, multiplier: float, maximum: float, failed: int, chance: float
@@ -115,7 +120,9 @@ class Broken(pgflow.RetryPolicy):
 
 
 @pytest.mark.parametrize(("policy", "said"), [(Hasty, "finite"), (Broken, "broken")])
-def test_a_policy_that_cannot_be_followed_ends_the_attempts(policy: Callable[[], pgflow.RetryPolicy], said: str) -> None:
+def test_a_policy_that_cannot_be_followed_ends_the_attempts(
+    policy: Callable[[], pgflow.RetryPolicy], said: str
+) -> None:
     @pgflow.activity(retry=policy())
     async def fails(ctx: pgflow.ActivityContext) -> None:
         raise OSError("gone")

@@ -36,9 +36,7 @@ def upgrade() -> None:
     assert schema is not None
     op.create_table(
         "events",
-        sa.Column(
-            "workflow_id", sa.UUID(), nullable=False, comment="The workflow whose step this is."
-        ),
+        sa.Column("workflow_id", sa.UUID(), nullable=False, comment="The workflow whose step this is."),
         sa.Column(
             "location",
             sa.Text(collation="C"),
@@ -69,7 +67,8 @@ def upgrade() -> None:
             "kind",
             sa.Text(),
             nullable=False,
-            comment="activity, sleep, timeout, listen, signal_send, message_send, child_workflow, child_output, loop, branch, removed or version_check.",
+            comment="activity, sleep, timeout, listen, signal_send, message_send, child_workflow, child_output, loop, "
+            "branch, removed or version_check.",
         ),
         sa.Column(
             "name",
@@ -146,7 +145,8 @@ def upgrade() -> None:
             "turn_seq",
             sa.Integer(),
             nullable=True,
-            comment="On the first row of a loop's turn: the place in the order of completion (seq) after which the turn started.",
+            comment="On the first row of a loop's turn: the place in the order of completion (seq) after which the "
+            "turn started.",
         ),
         sa.Column(
             "loop_seq",
@@ -166,9 +166,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "forgotten_events",
-        sa.Column(
-            "workflow_id", sa.UUID(), nullable=False, comment="The workflow whose step this is."
-        ),
+        sa.Column("workflow_id", sa.UUID(), nullable=False, comment="The workflow whose step this is."),
         sa.Column(
             "location",
             sa.Text(collation="C"),
@@ -199,7 +197,8 @@ def upgrade() -> None:
             "kind",
             sa.Text(),
             nullable=False,
-            comment="activity, sleep, timeout, listen, signal_send, message_send, child_workflow, child_output, loop, branch, removed or version_check.",
+            comment="activity, sleep, timeout, listen, signal_send, message_send, child_workflow, child_output, loop, "
+            "branch, removed or version_check.",
         ),
         sa.Column(
             "name",
@@ -276,7 +275,8 @@ def upgrade() -> None:
             "turn_seq",
             sa.Integer(),
             nullable=True,
-            comment="On the first row of a loop's turn: the place in the order of completion (seq) after which the turn started.",
+            comment="On the first row of a loop's turn: the place in the order of completion (seq) after which the "
+            "turn started.",
         ),
         sa.Column(
             "loop_seq",
@@ -304,9 +304,7 @@ def upgrade() -> None:
     op.create_table(
         "runs",
         sa.Column("workflow_id", sa.UUID(), nullable=False, comment="The workflow."),
-        sa.Column(
-            "name", sa.Text(), nullable=False, comment="The workflow's name, as workers ask for it."
-        ),
+        sa.Column("name", sa.Text(), nullable=False, comment="The workflow's name, as workers ask for it."),
         sa.Column(
             "queue",
             sa.Text(),
@@ -331,7 +329,8 @@ def upgrade() -> None:
             "wake_at",
             sa.DateTime(timezone=True),
             nullable=True,
-            comment="Pending or sleeping: the earliest moment at which it may be claimed; null: only an event wakes it.",
+            comment="Pending or sleeping: the earliest moment at which it may be claimed; null: only an event wakes "
+            "it.",
         ),
         sa.Column(
             "waiting_for",
@@ -339,9 +338,7 @@ def upgrade() -> None:
             nullable=True,
             comment="Names of the signals that it waits for.",
         ),
-        sa.Column(
-            "worker_id", sa.BigInteger(), nullable=True, comment="The worker that holds its lease."
-        ),
+        sa.Column("worker_id", sa.BigInteger(), nullable=True, comment="The worker that holds its lease."),
         sa.Column(
             "claim",
             sa.BigInteger(),
@@ -377,7 +374,8 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("workflow_id"),
         schema=schema,
-        comment="One narrow row for each workflow that may still go on (all but completed and cancelled ones): what claims, leases and wake-ups change.",
+        comment="One narrow row for each workflow that may still go on (all but completed and cancelled ones): what "
+        "claims, leases and wake-ups change.",
     )
     op.create_index(
         "runs_claimable",
@@ -480,9 +478,7 @@ def upgrade() -> None:
             comment="A flat object by which the workflow can be found.",
         ),
         sa.Column("input", postgresql.JSON(), nullable=False, comment="The arguments, by name."),
-        sa.Column(
-            "output", postgresql.JSON(), nullable=True, comment="What it returned, once completed."
-        ),
+        sa.Column("output", postgresql.JSON(), nullable=True, comment="What it returned, once completed."),
         sa.Column(
             "error",
             postgresql.JSON(),
@@ -528,7 +524,8 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id"),
         schema=schema,
-        comment="Every workflow that is retained: wide and rarely changed. No foreign keys point here: each would cost a row lock and its WAL for every step.",
+        comment="Every workflow that is retained: wide and rarely changed. No foreign keys point here: each would "
+        "cost a row lock and its WAL for every step.",
     )
     op.create_index("workflows_name", "workflows", ["name", "id"], unique=False, schema=schema)
     op.create_index(
@@ -553,9 +550,7 @@ def upgrade() -> None:
     quoted = '"' + schema.replace('"', '""') + '"'
     for table, settings in STORAGE.items():
         op.execute(f"ALTER TABLE {quoted}.{table} SET ({settings})")
-    op.execute(
-        f"INSERT INTO {quoted}.schema_info (version, compatible_from) VALUES ({VERSION}, {COMPATIBLE_FROM})"
-    )
+    op.execute(f"INSERT INTO {quoted}.schema_info (version, compatible_from) VALUES ({VERSION}, {COMPATIBLE_FROM})")
     versions = f"{quoted}.{op.get_context().version_table}"
     op.execute(f"COMMENT ON TABLE {versions} IS 'One row: the migration that the schema is at.'")
     op.execute(f"COMMENT ON COLUMN {versions}.version_num IS 'Its revision.'")

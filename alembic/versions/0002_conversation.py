@@ -1,4 +1,5 @@
-"""What workflows say to each other and others to them: signals, requests, messages, children, and how they are operated.
+"""What workflows say to each other and others to them: signals, requests, messages, children, and how they are
+operated.
 
 Revision: 0002. A worker of before would neither deliver signals nor tell a parent that its child has ended, so the
 schema is for code from this version on.
@@ -78,7 +79,9 @@ def downgrade() -> None:
 
 def _workflows(schema: str) -> None:
     for column in (
-        sa.Column("state", postgresql.JSON(), comment="What its activities keep in ActivityContext.state; null: nothing."),
+        sa.Column(
+            "state", postgresql.JSON(), comment="What its activities keep in ActivityContext.state; null: nothing."
+        ),
         sa.Column(
             "detached",
             sa.Boolean(),
@@ -126,8 +129,8 @@ def _runs(schema: str) -> None:
         sa.Column(
             "waiters",
             postgresql.ARRAY(sa.UUID()),
-            comment="Workflows that are told of its end though they are not its parent: they found it when they dispatched a "
-            "unique one.",
+            comment="Workflows that are told of its end though they are not its parent: they found it when they "
+            "dispatched a unique one.",
         ),
         sa.Column(
             "last_worker",
@@ -142,7 +145,8 @@ def _runs(schema: str) -> None:
         sa.Column(
             "fork_before",
             sa.Text(collation="C"),
-            comment="Failed after the code had gone on from the failure: it cannot be retried, only forked before this location.",
+            comment="Failed after the code had gone on from the failure: it cannot be retried, only forked before "
+            "this location.",
         ),
         sa.Column("freed_key", sa.LargeBinary(), comment="Failed: the unique key that it held, for its retry."),
     ):
@@ -163,7 +167,9 @@ def _signals(schema: str) -> None:
             nullable=False,
             comment="The order in which signals were inserted.",
         ),
-        sa.Column("number", sa.BigInteger(), comment="Its place in the receiver's mailbox; null until it is delivered."),
+        sa.Column(
+            "number", sa.BigInteger(), comment="Its place in the receiver's mailbox; null until it is delivered."
+        ),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -178,7 +184,8 @@ def _signals(schema: str) -> None:
         sa.Column("encoding", sa.Text(), comment="Reserved for payload codecs; null: plain JSON."),
         sa.PrimaryKeyConstraint("id"),
         schema=schema,
-        comment="Signals: inserted without a lock on the receiver, then delivered (numbered), then consumed by a listen.",
+        comment="Signals: inserted without a lock on the receiver, then delivered (numbered), then consumed by a "
+        "listen.",
     )
     op.create_index(
         "signals_undelivered",

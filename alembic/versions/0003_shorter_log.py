@@ -1,10 +1,11 @@
-"""What a step writes to the server's log: less. Rows of history leave out what they say already, and pages have room for updates.
+"""What a step writes to the server's log: less. Rows of history leave out what they say already, and pages have room
+for updates.
 
 Revision: 0003. Most steps have ended when they are first written: `completed_at` would repeat `created_at`, and is null
 then. The view `history` shows it as before.
 
-Workflows and runs are changed once more while they are young. Pages with room for that take the change beside the row: an
-update of a workflow then touches none of its indexes. Pages that are filled already stay as they are.
+Workflows and runs are changed once more while they are young. Pages with room for that take the change beside the row:
+an update of a workflow then touches none of its indexes. Pages that are filled already stay as they are.
 
 No table is rewritten. Code of version 2 reads such rows as it reads others, and goes on writing the time.
 """
@@ -52,7 +53,8 @@ def downgrade() -> None:
     _comment(schema, COMPLETED_AT_BEFORE)
     for table in HISTORY:
         op.execute(
-            f"UPDATE {_quoted(schema)}.{table} SET completed_at = created_at WHERE completed_at IS NULL AND status <> 'pending'"
+            f"UPDATE {_quoted(schema)}.{table} SET completed_at = created_at WHERE completed_at IS NULL AND status <> "
+            "'pending'"
         )
     for folder, file, begin in (
         ("objects_0001", "views.sql", "CREATE VIEW {schema}.history"),
@@ -89,5 +91,10 @@ def _quoted(schema: str) -> str:
 
 
 def _execute(schema: str, statement: str) -> None:
-    filled = statement.strip().rstrip(";").replace("{schema}", _quoted(schema)).replace("{wake_channel}", wake_channel(schema))
+    filled = (
+        statement.strip()
+        .rstrip(";")
+        .replace("{schema}", _quoted(schema))
+        .replace("{wake_channel}", wake_channel(schema))
+    )
     op.execute(sa.text(filled.replace(":", "\\:")))

@@ -1,8 +1,8 @@
-"""A workflow that is resumed before its worker has paused it goes on at once: `resume` tells that worker. And `pause` after `cancel`
-lets the code hear of its cancellation first.
+"""A workflow that is resumed before its worker has paused it goes on at once: `resume` tells that worker. And `pause`
+after `cancel` lets the code hear of its cancellation first.
 
-Revision: 0005. Two functions are replaced; no table changes. Code of version 4 goes on as before: a worker of it that is about to
-pause a workflow does so, and takes it up again.
+Revision: 0005. Two functions are replaced; no table changes. Code of version 4 goes on as before: a worker of it that
+is about to pause a workflow does so, and takes it up again.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Dead letters: signals whose bodies do not fit are set aside, to be looked at, delivered anew or dropped.
 
-Revision: 0006. A signal that is set aside counts as dropped, so that code of before leaves it alone; `problem` tells the two apart.
+Revision: 0006. A signal that is set aside counts as dropped, so that code of before leaves it alone; `problem` tells
+the two apart.
 
-The index of dead letters has no entries yet, but to make it all signals are read: where they are many the upgrade makes it afterwards,
-beside whoever works.
+The index of dead letters has no entries yet, but to make it all signals are read: where they are many the upgrade makes
+it afterwards, beside whoever works.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ OBJECTS = Path(__file__).resolve().parent.parent / "objects_0006"
 FEW = 32 << 20
 """Bytes of a table that are read in a moment."""
 
-DROPPED_AT = "When the receiver had ended without taking it, when it was dropped by a person, or (see problem) set aside."
+DROPPED_AT = (
+    "When the receiver had ended without taking it, when it was dropped by a person, or (see problem) set aside."
+)
 DROPPED_AT_BEFORE = "When the receiver had ended without taking it."
 
 
@@ -33,7 +36,11 @@ def upgrade() -> None:
     """Add the column, its index, and what people do with dead letters."""
     schema = _schema()
     quoted = _quoted(schema)
-    op.add_column("signals", sa.Column("problem", sa.Text(), comment="Why it was set aside: its body does not fit the type."), schema=schema)
+    op.add_column(
+        "signals",
+        sa.Column("problem", sa.Text(), comment="Why it was set aside: its body does not fit the type."),
+        schema=schema,
+    )
     _comment(schema, DROPPED_AT)
     signals = (quoted + ".signals").replace("'", "''")
     _execute(
@@ -59,7 +66,9 @@ def downgrade() -> None:
 
 
 def _comment(schema: str, dropped_at: str) -> None:
-    op.alter_column("signals", "dropped_at", existing_type=sa.DateTime(timezone=True), comment=dropped_at, schema=schema)
+    op.alter_column(
+        "signals", "dropped_at", existing_type=sa.DateTime(timezone=True), comment=dropped_at, schema=schema
+    )
 
 
 def _schema() -> str:
@@ -73,5 +82,10 @@ def _quoted(schema: str) -> str:
 
 
 def _execute(schema: str, statement: str) -> None:
-    filled = statement.strip().rstrip(";").replace("{schema}", _quoted(schema)).replace("{mail_channel}", mail_channel(schema))
+    filled = (
+        statement.strip()
+        .rstrip(";")
+        .replace("{schema}", _quoted(schema))
+        .replace("{mail_channel}", mail_channel(schema))
+    )
     op.execute(sa.text(filled.replace(":", "\\:")))

@@ -1,8 +1,9 @@
-"""Lists are by the time of dispatch, whatever the ids are: indexes for that order, of all workflows and of those of one name.
+"""Lists are by the time of dispatch, whatever the ids are: indexes for that order, of all workflows and of those of one
+name.
 
-Revision: 0007. Children, and workflows that are given an id, have ids that say nothing of their age. Code of version 6 lists by id as before,
-and more slowly by name: the index that it took is replaced. To build the two reads all of the table: where that is large the upgrade does it
-afterwards, beside whoever works, and until then lists are slow.
+Revision: 0007. Children, and workflows that are given an id, have ids that say nothing of their age. Code of version 6
+lists by id as before, and more slowly by name: the index that it took is replaced. To build the two reads all of the
+table: where that is large the upgrade does it afterwards, beside whoever works, and until then lists are slow.
 """
 
 from __future__ import annotations

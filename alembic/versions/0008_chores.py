@@ -1,7 +1,9 @@
-"""Chores: what one worker at a time does for all. The first is to remove signals that were taken, or dropped, some time ago.
+"""Chores: what one worker at a time does for all. The first is to remove signals that were taken, or dropped, some time
+ago.
 
-Revision: 0008. Signals are found by walking through their table, a few pages at a time: an index on when they were taken would cost
-each of them more than all the walks together. Code of before goes on removing some of them with the turns of loops.
+Revision: 0008. Signals are found by walking through their table, a few pages at a time: an index on when they were
+taken would cost each of them more than all the walks together. Code of before goes on removing some of them with the
+turns of loops.
 """
 
 from __future__ import annotations
@@ -22,10 +24,22 @@ def upgrade() -> None:
     schema = _schema()
     op.create_table(
         "chores",
-        sa.Column("name", sa.Text(), nullable=False, comment="signals: remove those that were taken or dropped some time ago."),
-        sa.Column("holder", sa.UUID(), comment="Who does it, or did it last: a number that a worker draws at its start."),
-        sa.Column("held_until", sa.DateTime(timezone=True), comment="Until when nobody else does it; null: anybody may."),
-        sa.Column("next_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False, comment="When it is due."),
+        sa.Column(
+            "name", sa.Text(), nullable=False, comment="signals: remove those that were taken or dropped some time ago."
+        ),
+        sa.Column(
+            "holder", sa.UUID(), comment="Who does it, or did it last: a number that a worker draws at its start."
+        ),
+        sa.Column(
+            "held_until", sa.DateTime(timezone=True), comment="Until when nobody else does it; null: anybody may."
+        ),
+        sa.Column(
+            "next_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="When it is due.",
+        ),
         sa.Column("place", sa.BigInteger(), server_default=sa.text("0"), nullable=False, comment="How far it has got."),
         sa.PrimaryKeyConstraint("name"),
         schema=schema,

@@ -1,7 +1,8 @@
 """Who is suspected of the deaths of worker processes.
 
-Revision: 0009. Recovery notes with each workflow the deaths of the processes that held it; claims keep the suspects apart. Nothing is
-rewritten: the columns are null for all others. Code of version 8 frees and claims as before, and suspects nobody.
+Revision: 0009. Recovery notes with each workflow the deaths of the processes that held it; claims keep the suspects
+apart. Nothing is rewritten: the columns are null for all others. Code of version 8 frees and claims as before, and
+suspects nobody.
 """
 
 from __future__ import annotations
@@ -27,18 +28,20 @@ def upgrade() -> None:
         sa.Column(
             "suspicions",
             IDS,
-            comment="Workers that died, or seemed to, while their process held this workflow, and it has recorded no progress since. "
-            "Null: none.",
+            comment="Workers that died, or seemed to, while their process held this workflow, and it has recorded no "
+            "progress since. Null: none.",
         ),
         sa.Column(
             "crashes",
             IDS,
-            comment="Those of them whose process held nothing else, as far as they have not been counted as attempts of activities.",
+            comment="Those of them whose process held nothing else, as far as they have not been counted as attempts "
+            "of activities.",
         ),
         sa.Column(
             "presumed",
             sa.BigInteger(),
-            comment="A worker whose lease ran out while its process held nothing else: counted if another such death follows.",
+            comment="A worker whose lease ran out while its process held nothing else: counted if another such death "
+            "follows.",
         ),
         sa.Column("suspected_at", sa.DateTime(timezone=True), comment="When the last of these deaths was noticed."),
     ):
@@ -46,7 +49,9 @@ def upgrade() -> None:
     op.create_index(
         "runs_suspected", "runs", ["queue", "name"], schema=schema, postgresql_where=sa.text("suspicions IS NOT NULL")
     )
-    op.add_column("workers", sa.Column("process", sa.UUID(), comment="The process: several workers may be in one."), schema=schema)
+    op.add_column(
+        "workers", sa.Column("process", sa.UUID(), comment="The process: several workers may be in one."), schema=schema
+    )
     op.add_column(
         "workers",
         sa.Column("held", sa.Integer(), comment="How many workflows its process held when it was found dead."),

@@ -1,5 +1,5 @@
-"""A fork copies what came before its place in both orders, that of locations and that of results: in concurrent code what came later in
-the second may have come because of what is dropped.
+"""A fork copies what came before its place in both orders, that of locations and that of results: in concurrent code
+what came later in the second may have come because of what is dropped.
 
 Revision: 0010. One function is replaced.
 """

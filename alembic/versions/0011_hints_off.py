@@ -1,7 +1,7 @@
 """Hints can be switched off: a transaction that has notified anybody cannot be prepared for a two-phase commit.
 
-Revision: 0011. Every function that sends a hint asks `may_hint` first, which knows of the setting `pgflow.hints` and of the right to notify.
-They are rewritten as they are found, so that each keeps whatever else has become of it.
+Revision: 0011. Every function that sends a hint asks `may_hint` first, which knows of the setting `pgflow.hints` and of
+the right to notify. They are rewritten as they are found, so that each keeps whatever else has become of it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ AS $function$
 $function$
 """
 COMMENT = (
-    "COMMENT ON FUNCTION {schema}.may_hint() IS 'Whether functions send notifications: not where these are forbidden, nor while the setting "
-    "pgflow.hints is off (for two-phase commits): then polling finds what they would have told of.'"
+    "COMMENT ON FUNCTION {schema}.may_hint() IS 'Whether functions send notifications: not where these are forbidden, "
+    "nor while the setting pgflow.hints is off (for two-phase commits): then polling finds what they would have told "
+    "of.'"
 )
 REWRITE = """
 DO $rewrite$
@@ -62,7 +63,11 @@ def downgrade() -> None:
 
 
 def _rewrite(old: str, new: str) -> None:
-    _execute(REWRITE.replace("{literal}", _literal(_quoted())).replace("{old}", _literal(old)).replace("{new}", _literal(new)))
+    _execute(
+        REWRITE.replace("{literal}", _literal(_quoted()))
+        .replace("{old}", _literal(old))
+        .replace("{new}", _literal(new))
+    )
 
 
 def _settle(version: int) -> None:

@@ -16,7 +16,10 @@ depends_on = None
 VERSION, COMPATIBLE_FROM = 12, 2
 VERSION_BEFORE = 11
 
-PLACE = "Of two messages of a workflow the later one has the higher: the epoch, and a number of the worker's. Null: not known."
+PLACE = (
+    "Of two messages of a workflow the later one has the higher: the epoch, and a number of the worker's. Null: "
+    "not known."
+)
 
 
 def upgrade() -> None:

@@ -1,4 +1,5 @@
-"""`dispatch` says what it has waited for when a unique key is held by a transaction that does not end in the caller's time.
+"""`dispatch` says what it has waited for when a unique key is held by a transaction that does not end in the caller's
+time.
 
 Revision: 0013. One function is rewritten as it is found, so that it keeps whatever else has become of it.
 """

@@ -66,7 +66,9 @@ class Floor:
         tasks: set[asyncio.Task[None]] = set()
         while True:
             cursor = await self._claims.execute(
-                CLAIM, {"names": ["noop", "steps"], "limit": min(CLAIMED, AT_ONCE - self._running), "worker": WORKER}, prepare=True
+                CLAIM,
+                {"names": ["noop", "steps"], "limit": min(CLAIMED, AT_ONCE - self._running), "worker": WORKER},
+                prepare=True,
             )
             claimed = await cursor.fetchall()
             self._running += len(claimed)
@@ -103,7 +105,10 @@ class Floor:
             self._arrived.clear()
             steps, self._steps = self._steps, []
             ends, self._ends = self._ends, []
-            runs = {key: number for number, key in enumerate({(s[0], s[1]) for s in steps} | {(e[0], e[1]) for e in ends}, 1)}
+            runs = {
+                key: number
+                for number, key in enumerate({(s[0], s[1]) for s in steps} | {(e[0], e[1]) for e in ends}, 1)
+            }
             parameters: dict[str, object] = {
                 "worker": WORKER,
                 "ids": "{" + ",".join([key[0] for key in runs]) + "}",
@@ -120,7 +125,9 @@ class Floor:
             cursor = await self._journal.execute(write(bool(steps), bool(ends)), parameters, prepare=True)
             found = await cursor.fetchone()
             if found != (len(runs),):
-                raise RuntimeError(f"{found} of {len(runs)} runs were still the floor's: is a worker running on its database?")
+                raise RuntimeError(
+                    f"{found} of {len(runs)} runs were still the floor's: is a worker running on its database?"
+                )
             for step in steps:
                 step[4].set_result(None)
             for end in ends:

@@ -61,7 +61,21 @@ def run(python: Path, place: Path, results: Path, port: str, name: str, work: st
     """One engine, one kind of work, once. An engine that fails is reported and left out of the table."""
     print(f"{work} round {number}: {name}", flush=True)
     ended = subprocess.run(
-        [python.absolute(), "-W", "ignore", "-m", "peers.run", "--peer", f"{name}_peer", "--w", work, "--repeats", "1", "--tag", f"-{number}"],
+        [
+            python.absolute(),
+            "-W",
+            "ignore",
+            "-m",
+            "peers.run",
+            "--peer",
+            f"{name}_peer",
+            "--w",
+            work,
+            "--repeats",
+            "1",
+            "--tag",
+            f"-{number}",
+        ],
         cwd=place,
         env={
             **os.environ,

@@ -77,7 +77,9 @@ def setup(db: str) -> None:
 
 
 class Client:
-    """Sends work, as the driver asks: it calls from a thread, so the client for threads serves it; many signals at once, an event loop."""
+    """Sends work, as the driver asks: it calls from a thread, so the client for threads serves it; many signals at
+    once, an event loop.
+    """
 
     BULK = "dispatch_many (2,000 in a statement)"
 

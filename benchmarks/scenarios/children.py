@@ -29,7 +29,9 @@ def run(plan: Plan) -> list[Figure]:
         Figure("children of one workflow, there and back", "1/s", back, f"{count:,} children without a step"),
         Figure("the same, started by a client beforehand", "1/s", alone),
         ratio("children / workflows", back, alone),
-        Figure("a workflow with one child, p50", "ms", with_child, f"{calls} calls to an idle worker, one after the other"),
+        Figure(
+            "a workflow with one child, p50", "ms", with_child, f"{calls} calls to an idle worker, one after the other"
+        ),
         ratio("a workflow with one child / without, p50", with_child, without),
     ]
 

@@ -1,7 +1,7 @@
 """Workflows at a steady rate beside a transaction that stays open: vacuum removes no dead row meanwhile.
 
-Queues in tables are known to slow down by that until they no longer keep up. What is measured is the time from the dispatch of a
-workflow without a step to its end, which is that of a claim and of a write, and what is left undone.
+Queues in tables are known to slow down by that until they no longer keep up. What is measured is the time from the
+dispatch of a workflow without a step to its end, which is that of a claim and of a write, and what is left undone.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def run(plan: Plan) -> list[Figure]:
 
 
 def times(plan: Plan, seconds: int, window: int, held: bool) -> tuple[float, float, float]:
-    """Milliseconds from dispatch to end in the last `window` of so many seconds (p50 and p99), and how many were undone then."""
+    """Milliseconds from dispatch to end in the last `window` of so many seconds (p50 and p99), and how many were undone
+    then.
+    """
     with ExitStack() as stack:
         dsn = stack.enter_context(plan.server.database())
         stack.enter_context(WorkerProcess(dsn))

@@ -1,8 +1,9 @@
 """An endless loop: what a turn costs, how many active rows there are, and how long a wake-up takes, turn after turn.
 
 Sleeping workflows are not kept in memory here, so that each wake-up claims the workflow, reads its history and replays
-it. The loop waits for a signal in a few turns around each mark; in all others it does one no-op activity. What it comes to
-at its last mark is compared with a loop that is young then, in alternation: a machine is not the same from one minute to the next.
+it. The loop waits for a signal in a few turns around each mark; in all others it does one no-op activity. What it comes
+to at its last mark is compared with a loop that is young then, in alternation: a machine is not the same from one
+minute to the next.
 """
 
 from __future__ import annotations

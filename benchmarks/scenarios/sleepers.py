@@ -1,4 +1,6 @@
-"""Sleeping workflows: what a thousand that are due cost to wake among few and among 100,000 others; memory, idle CPU."""
+"""Sleeping workflows: what a thousand that are due cost to wake among few and among 100,000 others;
+memory, idle CPU.
+"""
 
 from __future__ import annotations
 
@@ -68,9 +70,7 @@ class Sleepers:
             for _ in range(plan.repeats):
                 self._wake(dsn, client, watch)
 
-    def _wake(
-        self, dsn: str, client: pgflow.SyncClient, watch: psycopg.Connection[tuple[object, ...]]
-    ) -> None:
+    def _wake(self, dsn: str, client: pgflow.SyncClient, watch: psycopg.Connection[tuple[object, ...]]) -> None:
         ids = lull(dsn, client, watch, DUE)
         with WorkerProcess(dsn) as cold:
             cpu = cold.cpu()
@@ -85,9 +85,7 @@ class Sleepers:
         self.took.append(float(str(took[0])))
 
 
-def lull(
-    dsn: str, client: pgflow.SyncClient, watch: psycopg.Connection[tuple[object, ...]], count: int
-) -> list[UUID]:
+def lull(dsn: str, client: pgflow.SyncClient, watch: psycopg.Connection[tuple[object, ...]], count: int) -> list[UUID]:
     """Put so many workflows to sleep for long, by a worker that ends then."""
     until = datetime.now(UTC) + FAR
     with WorkerProcess(dsn):
@@ -106,9 +104,7 @@ def left(watch: psycopg.Connection[tuple[object, ...]], ids: list[UUID]) -> int:
 
 def all_sleep(watch: psycopg.Connection[tuple[object, ...]]) -> bool:
     """Whether every workflow sleeps."""
-    return watch.execute(
-        "SELECT EXISTS (SELECT FROM pgflow.runs WHERE status <> 'sleeping')"
-    ).fetchone() == (False,)
+    return watch.execute("SELECT EXISTS (SELECT FROM pgflow.runs WHERE status <> 'sleeping')").fetchone() == (False,)
 
 
 def park(plan: Plan, count: int) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """`make demo`: two workers make a catalogue of the standard library; one of them is killed on the way.
 
-Everything is real: a PostgreSQL of its own, `pgflow worker` processes, SIGKILL. At the end a report, read from the database.
+Everything is real: a PostgreSQL of its own, `pgflow worker` processes, SIGKILL. At the end a report, read from the
+database.
 
     python -m examples.catalogue [DIRECTORY]    of the Python files in another directory
 """
@@ -90,7 +91,9 @@ def watch(
     workers: list[subprocess.Popen[bytes]],
     expected: int,
 ) -> int | None:
-    """Show the progress until every workflow has ended; kill a worker on the way. Returns the process that was killed."""
+    """Show the progress until every workflow has ended; kill a worker on the way. Returns the process
+    that was killed.
+    """
     picture = Picture(connection, [worker.pid for worker in workers], expected)
     victim: subprocess.Popen[bytes] | None = None
     until = time.monotonic() + GIVE_UP

@@ -42,7 +42,9 @@ def figures_of(path: str) -> tuple[int, int, int, int, int]:
             functions += not isinstance(node, ast.ClassDef)
             first = node.body[0]
             documented = (
-                isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
             )
             undocumented += not documented
     return 1, lines, functions, classes, undocumented

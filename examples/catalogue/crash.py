@@ -22,11 +22,13 @@ WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'acti
 """
 
 
-def kill_one(connection: psycopg.Connection[Any], workers: list[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes] | None:
+def kill_one(
+    connection: psycopg.Connection[Any], workers: list[subprocess.Popen[bytes]]
+) -> subprocess.Popen[bytes] | None:
     """Kill the worker that has the most attempts without a result; None when no worker has any at the moment.
 
-    A worker might end them between the look and the kill. So it is stopped first, and killed only if, once everything that it
-    has sent to the database is through, it still has some.
+    A worker might end them between the look and the kill. So it is stopped first, and killed only if, once everything
+    that it has sent to the database is through, it still has some.
     """
     busiest = _busiest(connection, [worker.pid for worker in workers])
     if busiest is None:

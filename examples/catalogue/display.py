@@ -77,6 +77,8 @@ class Picture:
                 line = Text(f"process {process}, runs {held} workflows", style="green")
             else:
                 line = Text(f"process {process}, KILLED after {self._killed_at:.1f} s", style="bold red")
-                line.append(f"; still in its name: {held} workflows" if held else "; all it held goes on elsewhere", "yellow")
+                line.append(
+                    f"; still in its name: {held} workflows" if held else "; all it held goes on elsewhere", "yellow"
+                )
             table.add_row(f"worker {number}", line)
         return Group(table)

@@ -1,6 +1,6 @@
 """The workflows of the catalogue: one that walks the packages in turns, and one for each package.
 
-    PGFLOW_DATABASE_URL=... pgflow worker examples.catalogue.flows
+PGFLOW_DATABASE_URL=... pgflow worker examples.catalogue.flows
 """
 
 from __future__ import annotations

@@ -92,8 +92,8 @@ def _forgotten(console: Console, connection: psycopg.Connection[Any], catalogue:
     rows = _rows(connection, FORGOTTEN, [catalogue])
     forgotten = [row for row in rows if row[4]]
     console.print(
-        f"\nThe loop that walked the packages has {len(rows) - len(forgotten)} active rows left, and {len(forgotten)} forgotten "
-        "ones, kept for you to read:"
+        f"\nThe loop that walked the packages has {len(rows) - len(forgotten)} active rows left, and {len(forgotten)} "
+        "forgotten ones, kept for you to read:"
     )
     table = Table(box=None, padding=(0, 2))
     for name in ("location", "iteration", "activity", "package"):

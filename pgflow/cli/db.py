@@ -8,7 +8,11 @@ from pgflow.cli.database import database_options, schema_option, told
 from pgflow.store import migrations
 
 patience_option = click.option(
-    "--patience", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds to go on trying while others hold the tables."
+    "--patience",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Seconds to go on trying while others hold the tables.",
 )
 
 
@@ -27,7 +31,9 @@ def upgrade(dsn: str, schema: str, revision: str, patience: float) -> None:
         before = migrations.current(dsn, schema)
         migrations.upgrade(dsn, schema, revision, patience=patience)
         after = migrations.current(dsn, schema)
-    click.echo(f'schema "{schema}" is at {after}' + (" already" if before == after else f", it was at {before or 'nothing'}"))
+    click.echo(
+        f'schema "{schema}" is at {after}' + (" already" if before == after else f", it was at {before or 'nothing'}")
+    )
 
 
 @db.command()

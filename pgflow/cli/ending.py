@@ -1,7 +1,8 @@
 """The end of a worker's process: within its grace period in any case, whatever executes in it then.
 
-A stop is asked of the event loop. A loop that is blocked, by a workflow's code for example, does not hear of it: so a thread waits beside it,
-and ends the process when the time is over. That is as harmless as any crash: another worker goes on from what is recorded.
+A stop is asked of the event loop. A loop that is blocked, by a workflow's code for example, does not hear of it: so a
+thread waits beside it, and ends the process when the time is over. That is as harmless as any crash: another worker
+goes on from what is recorded.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Ending:
             signal.signal(number, self._signalled)
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
-        # Python calls this between two bytecodes of whatever the main thread executes. asyncio's own handlers would wait for the loop.
+        # Python calls this between two bytecodes of whatever the main thread executes. asyncio's own handlers would
+        # wait for the loop.
         self._asked.put(None)
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._answer)

@@ -1,4 +1,6 @@
-"""`pgflow workflow dispatch | signal | cancel | pause | resume | retry | fork`: changes one workflow, as a client does."""
+"""`pgflow workflow dispatch | signal | cancel | pause | resume | retry | fork`: changes one workflow,
+as a client does.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def _client(dsn: str, schema: str) -> Iterator[SyncClient]:
 @click.argument("input", default="{}")
 @click.option("--id", type=click.UUID, help="An id of yours; used before, it starts nothing.")
 @click.option("--tags", default="{}", metavar="JSON", help="A flat JSON object by which the workflow can be found.")
-@click.option("--unique", is_flag=True, help="One live workflow, of those started so, for this name and exactly these tags.")
+@click.option(
+    "--unique", is_flag=True, help="One live workflow, of those started so, for this name and exactly these tags."
+)
 @click.option("--priority", default=0, show_default=True, help="Higher goes first.")
 @click.option("--queue", default="default", show_default=True, help="The queue that workers serve.")
 @database_options
@@ -48,7 +52,10 @@ def dispatch(
     reserved = {"id", "tags", "unique", "run_at", "priority", "queue", "connection"} & arguments.keys()
     with _client(dsn, schema) as client:
         if reserved:
-            raise ValueError(f"INPUT names {', '.join(sorted(reserved))}, which are options here; start it by SQL: pgflow.dispatch(...)")
+            raise ValueError(
+                f"INPUT names {', '.join(sorted(reserved))}, which are options here; start it by SQL: "
+                "pgflow.dispatch(...)"
+            )
         handle = client.dispatch(name, id=id, tags=labels, unique=unique, priority=priority, queue=queue, **arguments)
     click.echo(handle.id)
 
@@ -79,7 +86,9 @@ def cancel(id: UUID, dsn: str, schema: str) -> None:
 def pause(id: UUID, dsn: str, schema: str) -> None:
     """Let nobody go on with the workflow ID until it is resumed."""
     with _client(dsn, schema) as client:
-        _say(client.pause(id), "it is paused, or will be once its running activities have ended", "it has ended already")
+        _say(
+            client.pause(id), "it is paused, or will be once its running activities have ended", "it has ended already"
+        )
 
 
 @click.command()

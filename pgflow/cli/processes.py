@@ -44,8 +44,9 @@ class _Child:
 def supervise(processes: int, grace: float) -> int:
     """Run this command line in so many processes until SIGTERM or SIGINT; returns the exit code.
 
-    A process that dies is started again, after a growing pause when it did not last. When the first start of all of them
-    fails (a wrong DSN, an old schema), that is the end; until one of them is ready, those that have failed are not started again.
+    A process that dies is started again, after a growing pause when it did not last. When the first start of all of
+    them fails (a wrong DSN, an old schema), that is the end; until one of them is ready, those that have failed are not
+    started again.
     """
     stopping = False
 
@@ -152,7 +153,9 @@ class _Alarm:
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
     def wait(self, seconds: float, others: Sequence[int]) -> None:
-        """Return at the next signal, when one of the other descriptors can be read, and `seconds` from now at the latest."""
+        """Return at the next signal, when one of the other descriptors can be read, and `seconds` from now at the
+        latest.
+        """
         ready, _, _ = select.select([self._reader, *others], [], [], seconds)
         if self._reader in ready:
             os.read(self._reader, 4096)

@@ -1,9 +1,10 @@
-"""`pgflow replay module[:name] ...`: does today's code fit the histories that are stored? Made for a deployment pipeline.
+"""`pgflow replay module[:name] ...`: does today's code fit the histories that are stored? Made for a deployment
+pipeline.
 
-    exit code 0: every history that was looked at fits
-              1: some do not; each is told with its place, what was expected and what was found. Arguments that are not the recorded
-                 ones count, unless they are ignored
-              2: they could not be checked (wrong arguments, a module that cannot be imported, no database)
+exit code 0: every history that was looked at fits
+          1: some do not; each is told with its place, what was expected and what was found. Arguments that are not the
+             recorded ones count, unless they are ignored
+          2: they could not be checked (wrong arguments, a module that cannot be imported, no database)
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ class Report:
 @click.argument("targets", nargs=-1, required=True, metavar="MODULE[:NAME]...")
 @database_options
 @click.option("--name", "names", multiple=True, help="Only histories of workflows of this name; repeatable.")
-@click.option("--status", "statuses", type=click.Choice(STATUSES), multiple=True, help="Only those in this status; repeatable.")
+@click.option(
+    "--status", "statuses", type=click.Choice(STATUSES), multiple=True, help="Only those in this status; repeatable."
+)
 @click.option("--live", is_flag=True, help="Only workflows that may go on: all but completed and cancelled ones.")
 @click.option(
     "--limit",
@@ -85,7 +88,9 @@ class Report:
     help="How many histories, at most: those that may go on first, then the youngest.",
 )
 @click.option(
-    "--ignore-arguments", is_flag=True, help="Do not mind steps that are called with other arguments than the recorded ones."
+    "--ignore-arguments",
+    is_flag=True,
+    help="Do not mind steps that are called with other arguments than the recorded ones.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 def replay(
@@ -101,9 +106,9 @@ def replay(
 ) -> None:
     """Run the code of MODULE's workflows, or of those called NAME in it, over their stored histories.
 
-    Nothing is executed but the workflows' own code, and nothing is written. Exits with 0 when every history fits, with 1 when
-    some do not, and with 2 when they could not be checked. What a workflow that has ended shows is what others of today's
-    code may have recorded by the time of the deployment; --live leaves those out.
+    Nothing is executed but the workflows' own code, and nothing is written. Exits with 0 when every history fits, with
+    1 when some do not, and with 2 when they could not be checked. What a workflow that has ended shows is what others
+    of today's code may have recorded by the time of the deployment; --live leaves those out.
     """
     with _unchecked():
         wanted = statuses or STATUSES
@@ -115,7 +120,8 @@ def replay(
         chosen = {name: registry.get(name) for name in names or registry.names if name in registry.names}
         if missing := sorted(set(names) - set(chosen)):
             raise click.UsageError(
-                f'--name {missing[0]}: no such workflow in {", ".join(targets)}; expected one of {", ".join(registry.names)}'
+                f"--name {missing[0]}: no such workflow in {', '.join(targets)}; expected one of "
+                f"{', '.join(registry.names)}"
             )
         with told(), Database(dsn, schema, application="pgflow replay").connect_blocking("cli") as connection:
             check_blocking(connection, schema)
@@ -223,8 +229,8 @@ def _tell(report: Report, limit: int) -> None:
     fit = report.checked - len(report.divergences)
     wrong = len(report.divergences)
     click.echo(
-        f"{report.checked} {'history' if report.checked == 1 else 'histories'} checked: {fit} {'fits' if fit == 1 else 'fit'}, "
-        f"{wrong} {'does' if wrong == 1 else 'do'} not"
+        f"{report.checked} {'history' if report.checked == 1 else 'histories'} checked: {fit} "
+        f"{'fits' if fit == 1 else 'fit'}, {wrong} {'does' if wrong == 1 else 'do'} not"
     )
     if report.partly:
         click.echo(f"{report.partly} of these could be checked only as far as a step that is new in the code")
@@ -239,9 +245,9 @@ def _tell(report: Report, limit: int) -> None:
         click.echo(tables.safe(f'not checked: {number} of workflow "{name}", which is not in what was given').plain)
     if report.divergences:
         click.echo(
-            "Workflows with such a history fail under this code. Put recorded steps back, stand `ctx.removed(...)` in their place, "
-            "insert new ones with `ctx.v(n)`, or decide with `ctx.check_version(n)`. `pgflow workflow export ID` gives a "
-            "history for `pgflow.testing.replay`."
+            "Workflows with such a history fail under this code. Put recorded steps back, stand `ctx.removed(...)` in "
+            "their place, insert new ones with `ctx.v(n)`, or decide with `ctx.check_version(n)`. `pgflow workflow "
+            "export ID` gives a history for `pgflow.testing.replay`."
         )
 
 
@@ -252,7 +258,9 @@ def _import(targets: Sequence[str]) -> Registry:
         raise click.ClickException(str(error)) from error
     except BaseException as error:
         traceback.print_exc()
-        raise click.ClickException(f"{', '.join(targets)} cannot be imported: {type(error).__name__}: {error}") from error
+        raise click.ClickException(
+            f"{', '.join(targets)} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
 
 
 @contextlib.contextmanager

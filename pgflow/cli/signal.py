@@ -1,4 +1,6 @@
-"""`pgflow signal list --dead | redeliver | drop`: signals that nobody could read. `pgflow workflow signal` sends one."""
+"""`pgflow signal list --dead | redeliver | drop`: signals that nobody could read.
+`pgflow workflow signal` sends one.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,14 @@ def signal() -> None:
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many, at most.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 def list_(
-    dsn: str, schema: str, dead: bool, workflow_id: UUID | None, name: str | None, after: UUID | None, limit: int, as_json: bool
+    dsn: str,
+    schema: str,
+    dead: bool,
+    workflow_id: UUID | None,
+    name: str | None,
+    after: UUID | None,
+    limit: int,
+    as_json: bool,
 ) -> None:
     """List signals that were set aside."""
     with told(), SyncClient(dsn, schema, connections=1) as client:
@@ -47,7 +56,9 @@ def list_(
 @click.argument("body", required=False)
 @database_options
 def redeliver(id: UUID, body: str | None, dsn: str, schema: str) -> None:
-    """Deliver the signal ID anew, at the end of the mailbox; with BODY, a JSON object of its fields, if that is given."""
+    """Deliver the signal ID anew, at the end of the mailbox; with BODY, a JSON object of its fields, if
+    that is given.
+    """
     fields = None
     if body is not None:
         try:

@@ -122,11 +122,20 @@ def history(found: Sequence[HistoryEvent], title: str | None = None) -> None:
 def dead_signals(found: Sequence[DeadSignal]) -> None:
     """One line a signal."""
     table = Table(box=None, pad_edge=False)
-    for name, wraps in (("id", False), ("name", True), ("to", True), ("sent", False), ("body", True), ("problem", True)):
+    for name, wraps in (
+        ("id", False),
+        ("name", True),
+        ("to", True),
+        ("sent", False),
+        ("body", True),
+        ("problem", True),
+    ):
         table.add_column(name, no_wrap=not wraps, overflow="fold")
     for one in found:
         receiver = Text(" ").join([safe(one.workflow_name or "?"), Text(str(one.workflow_id))])
-        table.add_row(str(one.id), safe(one.name), receiver, _time(one.created_at), _short(one.body), _bounded(one.problem))
+        table.add_row(
+            str(one.id), safe(one.name), receiver, _time(one.created_at), _short(one.body), _bounded(one.problem)
+        )
     _print(table)
 
 

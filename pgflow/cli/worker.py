@@ -33,17 +33,29 @@ log = logging.getLogger("pgflow.worker")
 @click.command()
 @click.argument("targets", nargs=-1, required=True, metavar="MODULE[:NAME]...")
 @database_options
-@click.option("--queue", "queues", multiple=True, default=("default",), show_default=True, help="A queue to serve; repeatable.")
+@click.option(
+    "--queue", "queues", multiple=True, default=("default",), show_default=True, help="A queue to serve; repeatable."
+)
 @click.option("--concurrency", default=1000, show_default=True, help="Workflows in memory at once, a process.")
 @click.option("--processes", default=1, show_default=True, help="Processes; one uses one core.")
 @click.option("--threads", default=32, show_default=True, help="Plain activity functions at once, a process.")
 @click.option("--transactions", default=10, show_default=True, help="Transactional activities at once, a process.")
-@click.option("--lease", default=15.0, show_default=True, help="Seconds until a silent worker's workflows are taken over.")
-@click.option("--grace", default=10.0, show_default=True, help="Seconds that running activities may go on after SIGTERM.")
+@click.option(
+    "--lease", default=15.0, show_default=True, help="Seconds until a silent worker's workflows are taken over."
+)
+@click.option(
+    "--grace", default=10.0, show_default=True, help="Seconds that running activities may go on after SIGTERM."
+)
 @click.option("--payload-limit", default=1 << 20, show_default=True, help="The largest payload, in bytes of JSON.")
-@click.option("--strict", is_flag=True, help="Fail workflows that call a recorded step with other arguments than it was.")
-@click.option("--max-crashes", default=5, show_default=True, help="Processes that one workflow's code may end before it fails.")
-@click.option("--signal-keep", default=86_400.0, show_default=True, help="Seconds that a signal is kept after it was taken.")
+@click.option(
+    "--strict", is_flag=True, help="Fail workflows that call a recorded step with other arguments than it was."
+)
+@click.option(
+    "--max-crashes", default=5, show_default=True, help="Processes that one workflow's code may end before it fails."
+)
+@click.option(
+    "--signal-keep", default=86_400.0, show_default=True, help="Seconds that a signal is kept after it was taken."
+)
 @click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
 @click.option("--log-format", default="human", show_default=True, help="human or json.")
 def worker(
@@ -100,8 +112,8 @@ def worker(
 def spare_collector() -> None:
     """Have the garbage collector look less often, and not at what was there from the start.
 
-    A thousand workflows in memory are many young objects that live for some batches: by default it would go through them
-    again and again, for a quarter of the worker's time.
+    A thousand workflows in memory are many young objects that live for some batches: by default it would go through
+    them again and again, for a quarter of the worker's time.
     """
     gc.collect()
     gc.freeze()
@@ -111,7 +123,8 @@ def spare_collector() -> None:
 def run_through(main: Coroutine[Any, Any, int]) -> int:
     """As `asyncio.run`, but what a task of an activity raises to end the process ends nothing but its own work.
 
-    asyncio lets a `SystemExit` out of the loop, whichever task it is of, after the task has stored it. Whoever awaits the task finds it there.
+    asyncio lets a `SystemExit` out of the loop, whichever task it is of, after the task has stored it. Whoever awaits
+    the task finds it there.
     """
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
@@ -176,7 +189,8 @@ def workflows_of(targets: Iterable[str]) -> list[Workflow[Any, Any]]:
     """The workflows that targets name.
 
     Parameters:
-        targets: "module" (every workflow in it) or "module:name" (the workflow, or the list of workflows, of that name).
+        targets: "module" (every workflow in it) or "module:name" (the workflow, or the list of workflows, of that
+            name).
 
     Raises:
         click.ClickException: no such module or name, or no workflow there.
@@ -201,8 +215,8 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             raise click.ClickException(
-                f"no module {name!r} can be imported from {os.getcwd()} or from the Python path. Expected a module's name "
-                "with dots, such as my.workflows"
+                f"no module {name!r} can be imported from {os.getcwd()} or from the Python path. Expected a module's "
+                "name with dots, such as my.workflows"
             ) from error
         raise
 
@@ -223,7 +237,8 @@ def _all_of(module: ModuleType) -> list[Workflow[Any, Any]]:
     for name, value in vars(module).items():
         if type(value) is FunctionType and any(isinstance(layer, Workflow) for layer in layers(value)):
             raise click.ClickException(
-                f"{module.__name__}.{name}: @pgflow.workflow stands beneath another decorator, which would be left out; put it on top"
+                f"{module.__name__}.{name}: @pgflow.workflow stands beneath another decorator, which would be left "
+                "out; put it on top"
             )
     if not found:
         raise click.ClickException(

@@ -1,4 +1,6 @@
-"""`pgflow workflow list | show | history | export`: looks at workflows and changes nothing. What changes them is in `operate.py`."""
+"""`pgflow workflow list | show | history | export`: looks at workflows and changes nothing. What changes them is in
+`operate.py`.
+"""
 
 from __future__ import annotations
 
@@ -47,11 +49,14 @@ for _command in COMMANDS:
     "tags",
     multiple=True,
     metavar="NAME=VALUE",
-    help='Only those with this tag; repeatable. The value is a number, true, false, null, or else a text ("7" in quotes is one).',
+    help='Only those with this tag; repeatable. The value is a number, true, false, null, or else a text ("7" in '
+    "quotes is one).",
 )
 @click.option("--queue", help="Only those of this queue that may go on.")
 @click.option("--parent", "parent_id", type=click.UUID, help="Only children of this workflow.")
-@click.option("--before", "--after", "after", metavar="CURSOR", help="Go on with a list after its last one: its id, or a cursor.")
+@click.option(
+    "--before", "--after", "after", metavar="CURSOR", help="Go on with a list after its last one: its id, or a cursor."
+)
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many, at most.")
 @_json
 def list_(

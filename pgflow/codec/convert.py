@@ -1,4 +1,6 @@
-"""JSON text to values, by their annotations: pydantic's work, with one configuration for classes that have none of their own."""
+"""JSON text to values, by their annotations: pydantic's work, with one configuration for classes that have none of
+their own.
+"""
 
 from __future__ import annotations
 
@@ -125,8 +127,8 @@ def _make_adapter(annotation: Any, what: str) -> TypeAdapter[Any]:
             return TypeAdapter(alias, config=_CONFIG)
     except Exception as error:  # an application's classes may describe themselves to pydantic, and fail
         raise SerializationError(
-            f"{what}: values of {type_name(annotation)} cannot be converted to JSON and back. Use plain data, a dataclass or "
-            f"a pydantic model. ({described(error)})"
+            f"{what}: values of {type_name(annotation)} cannot be converted to JSON and back. Use plain data, a "
+            f"dataclass or a pydantic model. ({described(error)})"
         ) from error
 
 

@@ -1,7 +1,7 @@
 """Exceptions as JSON text: class, message and traceback, each bounded.
 
-What is raised is user code as much as what raises it: to format it may raise anything, take for ever (groups may share what they
-hold, two to the power of forty ways) or give gigabytes. As much as can be had is told.
+What is raised is user code as much as what raises it: to format it may raise anything, take for ever (groups may share
+what they hold, two to the power of forty ways) or give gigabytes. As much as can be had is told.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def _is_small(error: BaseException) -> bool:
 
 
 def _all_told(error: BaseException) -> Iterator[BaseException]:
-    """Everything that a traceback would tell of, as often as it would: causes and contexts once, members of groups each time."""
+    """Everything that a traceback would tell of, as often as it would: causes and contexts once, members of groups each
+    time.
+    """
     chained: set[int] = set()
     waiting = [error]
     while waiting:

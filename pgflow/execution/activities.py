@@ -63,7 +63,9 @@ class ActivityStep(Step):
         if self.event is not None and scope.run.limits.other_arguments is not None:
             compare(
                 self,
-                lambda: given if given is not None else activity.encode_arguments(args, kwargs, scope.run.limits.payload),
+                lambda: (
+                    given if given is not None else activity.encode_arguments(args, kwargs, scope.run.limits.payload)
+                ),
                 activity.meaning_of,
             )
 
@@ -260,7 +262,9 @@ class ActivityStep(Step):
             run.outgoing.progress()
         try:
             delay = self._delay(error)
-        except BaseException as refused:  # a policy's class may be the application's, and so may what compares its classes
+        except (
+            BaseException
+        ) as refused:  # a policy's class may be the application's, and so may what compares its classes
             error, delay = refused, None
         self._failure = encode_error(error)
         if delay is None:

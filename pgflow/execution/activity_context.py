@@ -16,7 +16,9 @@ from pgflow.functions import StepContext
 from pgflow.tags import tags_text
 
 _heartbeats_lock = threading.Lock()
-"""Held while the heartbeats of an attempt are connected or disconnected: its code may tell them from several threads."""
+"""Held while the heartbeats of an attempt are connected or disconnected: its code may tell them from
+several threads.
+"""
 
 
 class ActivityContext(StepContext):
@@ -90,9 +92,9 @@ class ActivityContext(StepContext):
     def state(self) -> dict[str, Any]:
         """What activities keep with this workflow: a dict to read and to change, of values that JSON can hold.
 
-        What this attempt sets and deletes is merged into the workflow's state, key by key, in the same transaction as its
-        result; of an attempt that fails, nothing is. Activities that run at the same time each work on a copy: of two that
-        set one key, the result that comes last decides.
+        What this attempt sets and deletes is merged into the workflow's state, key by key, in the same transaction as
+        its result; of an attempt that fails, nothing is. Activities that run at the same time each work on a copy: of
+        two that set one key, the result that comes last decides.
 
         Example:
             ctx.state["pages"] = ctx.state.get("pages", 0) + 1
@@ -100,7 +102,9 @@ class ActivityContext(StepContext):
         if self._state is None:
             found = {} if self._state_given is None else decode(self._state_given, what="the workflow's state")
             if not isinstance(found, dict):
-                raise SerializationError(f"the workflow's state is {found!r:.200}; expected a JSON object. Was it written by SQL?")
+                raise SerializationError(
+                    f"the workflow's state is {found!r:.200}; expected a JSON object. Was it written by SQL?"
+                )
             self._state = found
         return self._state
 
@@ -133,15 +137,15 @@ class ActivityContext(StepContext):
     def heartbeat(self, details: Any = None) -> None:
         """Tell how far this attempt has come; call it as often as is convenient, from any thread.
 
-        The last details are written at most once a second, into the step's pending row (column `output`), for people and
-        for the next attempt. The activity's timeout stays what it is.
+        The last details are written at most once a second, into the step's pending row (column `output`), for people
+        and for the next attempt. The activity's timeout stays what it is.
 
         Parameters:
             details: a value that JSON can hold; None: only find out whether the attempt is still wanted.
 
         Raises:
-            ActivityCancelled: nobody waits for this attempt any more (it was cancelled, its timeout has passed, the worker
-                has lost the workflow): clean up and return. A thread cannot be told otherwise.
+            ActivityCancelled: nobody waits for this attempt any more (it was cancelled, its timeout has passed, the
+                worker has lost the workflow): clean up and return. A thread cannot be told otherwise.
             SerializationError: the details cannot be stored.
 
         Example:
@@ -151,8 +155,8 @@ class ActivityContext(StepContext):
         """
         if self._over is not None:
             raise ActivityCancelled(
-                f'activity "{self.name}": nobody waits for this attempt any more, because {self._over}. What it returns is '
-                "dropped: clean up and return."
+                f'activity "{self.name}": nobody waits for this attempt any more, because {self._over}. What it '
+                "returns is dropped: clean up and return."
             )
         if details is None:
             return
@@ -176,9 +180,9 @@ class ActivityContext(StepContext):
         """
         if self._connection is None:
             raise PgflowError(
-                f'activity "{self.name}" has no connection. Expected: @pgflow.activity(transactional=True), run by a worker, and '
-                "a use before the activity has returned. In a unit test give a function in its place; otherwise open a "
-                "connection of your own."
+                f'activity "{self.name}" has no connection. Expected: @pgflow.activity(transactional=True), run by '
+                "a worker, and a use before the activity has returned. In a unit test give a function in its place; "
+                "otherwise open a connection of your own."
             )
         return self._connection
 

@@ -1,8 +1,9 @@
 """Whether a step that replay meets is called with the arguments that were recorded for it.
 
-Replay gives a step what history holds at its place. Code whose arguments depend on what no replay repeats (the order of a `set`, a clock,
-a random number) would get one item the result of another, without a word. To encode them again costs time, and other arguments
-are also what a change of the code may bring: so a worker compares them only when it is told to be strict.
+Replay gives a step what history holds at its place. Code whose arguments depend on what no replay repeats (the order of
+a `set`, a clock, a random number) would get one item the result of another, without a word. To encode them again costs
+time, and other arguments are also what a change of the code may bring: so a worker compares them only when it is told
+to be strict.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ class OtherArguments:
     given: str
 
     def __str__(self) -> str:
-        return f"{self.step} at {self.location} has other arguments: recorded {_short(self.recorded)}, given {_short(self.given)}"
+        return (
+            f"{self.step} at {self.location} has other arguments: recorded {_short(self.recorded)}, given "
+            f"{_short(self.given)}"
+        )
 
 
 def refuse(step: Step, other: OtherArguments) -> None:
@@ -54,9 +58,10 @@ def refuse(step: Step, other: OtherArguments) -> None:
     run = step.scope.run
     run.end_with(
         NondeterminismError(
-            f"{run.label}: {other}. A replay would give it the result of the recorded arguments. Do they depend on the order of a `set` (sort "
-            "it), on a clock (`ctx.now()`), on chance (`ctx.random()`, `ctx.uuid4()`), or on what else is another thing in each process? If "
-            "the code was changed on purpose, run the workflow on a worker that is not strict. Nothing was written.",
+            f"{run.label}: {other}. A replay would give it the result of the recorded arguments. Do they depend on "
+            "the order of a `set` (sort it), on a clock (`ctx.now()`), on chance (`ctx.random()`, `ctx.uuid4()`), or "
+            "on what else is another thing in each process? If the code was changed on purpose, run the workflow on "
+            "a worker that is not strict. Nothing was written.",
             location=other.location,
             expected=f"{other.step} with the arguments {_short(other.recorded)}",
             found=f"the arguments {_short(other.given)}",

@@ -1,7 +1,7 @@
 """Attempts: the execution of activities on the worker's own event loop and in its threads, so many at once.
 
-An attempt knows nothing of history; it tells whoever asked for it what came of it. A transactional one commits by itself
-(`transactional.py`).
+An attempt knows nothing of history; it tells whoever asked for it what came of it. A transactional one commits by
+itself (`transactional.py`).
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class Caller(Protocol):
         ...
 
     def attempt_ready(self, output: str, go: Callable[[Write], None]) -> None:
-        """The code of a transactional one has returned: hand over, in the run's turn, the write that its transaction commits.
+        """The code of a transactional one has returned: hand over, in the run's turn, the write that its transaction
+        commits.
 
         Then this write's callbacks are called, and not `attempt_ended`.
         """
@@ -114,7 +115,9 @@ class ActivityCall:
         return str(self.caller)
 
     def cancel(self) -> None:
-        """Nobody wants the result any more: an async activity is cancelled, a thread learns it by its next heartbeat."""
+        """Nobody wants the result any more: an async activity is cancelled, a thread learns it by its
+        next heartbeat.
+        """
         self.cancelled = True
         self.context.end("its step was cancelled, or its workflow has left this worker")
         if self.task is not None and not self.committing:
@@ -144,8 +147,8 @@ class ActivityRunner:
     The time in which an attempt waits for its turn does not count towards its timeout. A thread whose result nobody
     wants any more (a timeout, a cancellation) keeps its place until it ends.
 
-    Making a task and a timer costs more than what many activities do. So a timer is made when an activity first waits, and
-    a task whose attempt has ended without waiting takes the next call, unless the attempt has left a trace in it.
+    Making a task and a timer costs more than what many activities do. So a timer is made when an activity first waits,
+    and a task whose attempt has ended without waiting takes the next call, unless the attempt has left a trace in it.
 
     Parameters:
         executor: the threads of plain functions.
@@ -154,7 +157,8 @@ class ActivityRunner:
         transactions: where transactional ones get their transactions.
         places: how many transactional ones run at once, of either sort.
         trusted_until: until when, on the monotonic clock, attempts may begin: so long the lease is this worker's.
-        on_death: an attempt has ended and its run could not be told, by an error of the engine's own: the run would wait for ever.
+        on_death: an attempt has ended and its run could not be told, by an error of the engine's own: the run would
+            wait for ever.
     """
 
     def __init__(
@@ -211,7 +215,9 @@ class ActivityRunner:
                 call.cancel()
 
     async def ended(self, seconds: float) -> list[str]:
-        """After `close`: wait until the attempts have ended, so long at most. Those that have not, as text; threads are not waited for."""
+        """After `close`: wait until the attempts have ended, so long at most. Those that have not, as text; threads are
+        not waited for.
+        """
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         return [call.label for call in self._calls.values()]
@@ -221,9 +227,7 @@ class ActivityRunner:
         if lane.free and lane.waiting and not (lane.standby or self._paused or self._closed):
             lane.standby = True
             with offstage():  # a task factory may let it begin at once
-                task = self._loop.create_task(
-                    self._serve(lane), name="pgflow activities", context=self._context.copy()
-                )
+                task = self._loop.create_task(self._serve(lane), name="pgflow activities", context=self._context.copy())
             self._tasks.add(task)
             task.add_done_callback(self._served)
 
@@ -319,7 +323,8 @@ class ActivityRunner:
             else:
                 call.context.attach(self._loop, call.caller.attempt_told)
                 while time.monotonic() >= self._trusted_until():
-                    # A process that was stopped for long finds answers from before: what they lead to, others have done.
+                    # A process that was stopped for long finds answers from before: what they lead to, others have
+                    # done.
                     await asyncio.sleep(UNTRUSTED_PAUSE)
                 if call.activity.transactional:
                     await perform(call, self._transactions, self._execute)
@@ -373,13 +378,14 @@ class ActivityRunner:
         """The encoded output of an attempt that waits, within its timeout."""
         activity = call.activity
         started, code = going_on
-        deadline = asyncio.timeout_at(
-            None if activity.timeout is None else started + activity.timeout
-        )
+        deadline = asyncio.timeout_at(None if activity.timeout is None else started + activity.timeout)
         try:
             async with deadline:
                 value = await code
-        except (TimeoutError, asyncio.CancelledError) as error:  # one or the other: a TaskGroup may leave its count of cancellations
+        except (
+            TimeoutError,
+            asyncio.CancelledError,
+        ) as error:  # one or the other: a TaskGroup may leave its count of cancellations
             if deadline.expired():
                 call.context.end(f"its timeout of {activity.timeout:g} s has passed")
                 raise TimeoutError(
@@ -391,17 +397,15 @@ class ActivityRunner:
     async def _in_thread(self, call: ActivityCall) -> Any:
         context = contextvars.copy_context()
         args, kwargs = call.activity.decode_arguments(call.input)
-        call.work = self._executor.submit(
-            context.run, _in_a_future, call.activity.fn, call.context, *args, **kwargs
-        )
+        call.work = self._executor.submit(context.run, _in_a_future, call.activity.fn, call.context, *args, **kwargs)
         return await asyncio.wrap_future(call.work)
 
 
 def _in_a_future(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """What a plain function returns.
 
-    No future can hold a `StopIteration`, so it is raised as a coroutine would raise it. A `GeneratorExit` out of a future would close
-    the frames that wait for it, as if the event loop were being taken apart.
+    No future can hold a `StopIteration`, so it is raised as a coroutine would raise it. A `GeneratorExit` out of a
+    future would close the frames that wait for it, as if the event loop were being taken apart.
     """
     try:
         return fn(*args, **kwargs)
@@ -413,8 +417,8 @@ async def awaited(code: Any, activity: Activity[Any, Any]) -> Any:
     """What an asynchronous activity gives that is no coroutine itself, or stands behind a decorator."""
     if not inspect.isawaitable(code):
         raise SerializationError(
-            f'activity "{activity.name}" is an `async def` behind a decorator that returned {code!r:.80} and nothing to await. Let the '
-            "decorator return what the function returns, or be an `async def` itself."
+            f'activity "{activity.name}" is an `async def` behind a decorator that returned {code!r:.80} and '
+            "nothing to await. Let the decorator return what the function returns, or be an `async def` itself."
         )
     return await code
 

@@ -1,8 +1,8 @@
 """What history holds and the code has not come to yet, since it is executing what a later edit has inserted before it.
 
-An old run executes an insertion when it comes by (`ctx.v(n)`). Meanwhile what was recorded later must not reach the code: a cancellation, a
-deadline that has passed, the result that decided a race. In unchanged code nothing of this is ever met: whatever has a place in the order of
-completion has been called before all that comes later is delivered.
+An old run executes an insertion when it comes by (`ctx.v(n)`). Meanwhile what was recorded later must not reach the
+code: a cancellation, a deadline that has passed, the result that decided a race. In unchanged code nothing of this is
+ever met: whatever has a place in the order of completion has been called before all that comes later is delivered.
 
     recorded, and the code has come to all that stands before it   delivered, as always
     recorded, and something before it has not been called          waits while a live step is under way that the missing one stands behind
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pgflow.execution.order import Delivery
     from pgflow.execution.run import Run
     from pgflow.execution.scope import Scope
+
 
 def not_reached(run: Run) -> list[Event]:
     """The rows that no code has come to: those left of each open body, and what stands below them."""
@@ -83,14 +84,22 @@ class Behind:
         """Whether a live step is under way that the code may have to wait for before it comes to a row."""
         late = [result[0] for result in self._run.order.late]
         return any(
-            not (step.is_container or step.has_ended_row) and step.future is not None and (not step.finished or step in late)
+            not (step.is_container or step.has_ended_row)
+            and step.future is not None
+            and (not step.finished or step in late)
             for step in self._body_before(row).all_unfinished()
         )
 
     def insertion(self, row: Event, waiting: Iterable[tuple[Any, ...]]) -> tuple[Any, ...] | None:
-        """Of the recorded results that wait, the first of an insertion before a row, if it does not say itself where it belongs."""
+        """Of the recorded results that wait, the first of an insertion before a row, if it does not say itself where it
+        belongs.
+        """
         body = self._body_before(row)
-        mine = [entry for entry in waiting if getattr(entry[3], "version", 0) > row.version and _is_within(entry[3].scope, body)]
+        mine = [
+            entry
+            for entry in waiting
+            if getattr(entry[3], "version", 0) > row.version and _is_within(entry[3].scope, body)
+        ]
         return min(mine, default=None, key=lambda entry: entry[:3])
 
     def ends_insertion(self, row: Event, outbox: Iterable[Delivery]) -> bool:
@@ -117,7 +126,9 @@ def _is_within(scope: Scope | None, body: Scope) -> bool:
 
 
 def place_of(event: Event) -> tuple[int, int, int]:
-    """Where a recorded result stands in the order: at its own place, or right after another, among those that came there."""
+    """Where a recorded result stands in the order: at its own place, or right after another, among those that came
+    there.
+    """
     seq = event.seq or 0
     if event.turn_seq is None or event.turn_state is not None or event.turn_seq >= seq:
         return seq, 0, 0
@@ -127,6 +138,7 @@ def place_of(event: Event) -> tuple[int, int, int]:
 def ahead(row: EventRow, after: int | None, scope: Scope) -> EventRow:
     """A row that says after which place its result is delivered, if that is not its own place.
 
-    In the body of a turn that column is the turn's: of a result there the next replay knows by its version that it comes first.
+    In the body of a turn that column is the turn's: of a result there the next replay knows by its version that it
+    comes first.
     """
     return row if after is None or scope.turn is scope else row._replace(turn_seq=after)

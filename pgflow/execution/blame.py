@@ -1,11 +1,13 @@
-"""What the death of a process that held one workflow alone is blamed on: its activities that were in flight, or its code.
+"""What the death of a process that held one workflow alone is blamed on: its activities that were in flight, or its
+code.
 
-No attempt's beginning is recorded. It need not be: up to the end of its history the code asks for the same steps again, so that the
-activities that are about to begin when a replay first comes to rest are those that were in flight when the process died. Each has spent
-an attempt on it. When there are none, the code itself has ended its process, or will before it comes to rest.
+No attempt's beginning is recorded. It need not be: up to the end of its history the code asks for the same steps again,
+so that the activities that are about to begin when a replay first comes to rest are those that were in flight when the
+process died. Each has spent an attempt on it. When there are none, the code itself has ended its process, or will
+before it comes to rest.
 
-Most deaths are accidents: only from the third in a row, without progress in between, are they counted. But an activity of one attempt
-waits until a death is certain, and then does not begin again.
+Most deaths are accidents: only from the third in a row, without progress in between, are they counted. But an activity
+of one attempt waits until a death is certain, and then does not begin again.
 """
 
 from __future__ import annotations
@@ -25,10 +27,14 @@ COUNTED_FROM = 3
 
 
 def blame(run: Run, starting: list[ActivityCall]) -> list[ActivityCall]:
-    """At the first rest, count deaths as attempts of the activities that were in flight; what comes back may begin now."""
+    """At the first rest, count deaths as attempts of the activities that were in flight; what comes
+    back may begin now.
+    """
     claimed = run.claimed
     certain = (claimed.suspected_at or claimed.now) + CONFIRM
-    error = WorkerCrashed(f"the process of {_names(claimed)} died while this attempt was under way, and nothing else was running in it")
+    error = WorkerCrashed(
+        f"the process of {_names(claimed)} died while this attempt was under way, and nothing else was running in it"
+    )
     blamed = [call for call in starting if call.caller.may_have_run(certain)]
     if claimed.suspicions < COUNTED_FROM:
         blamed = [call for call in blamed if call.caller.attempts_allowed == 1]
@@ -49,9 +55,10 @@ def too_many(claimed: Claimed, most: int) -> WorkerCrashed | None:
     if times < max(most, COUNTED_FROM + 1):  # until then it may be an activity's doing
         return None
     return WorkerCrashed(
-        f'workflow "{claimed.name}" {claimed.workflow_id}: the processes that ran it died {times} times ({_names(claimed)}), each time while '
-        "they ran nothing else, without an activity in flight and without a step recorded in between: its own code ends them (a fault in "
-        "native code, os._exit, too much memory). Mend the code, then retry it; move heavy work into an activity, whose attempts are counted."
+        f'workflow "{claimed.name}" {claimed.workflow_id}: the processes that ran it died {times} times '
+        f"({_names(claimed)}), each time while they ran nothing else, without an activity in flight and without a "
+        "step recorded in between: its own code ends them (a fault in native code, os._exit, too much memory). Mend "
+        "the code, then retry it; move heavy work into an activity, whose attempts are counted."
     )
 
 

@@ -40,9 +40,7 @@ class BranchStep(Step):
         if self.event is None or self.event.status == STATUS_PENDING:
             outer.record(self, self.row(STATUS_COMPLETED))
         self.finished = True
-        scope = Scope(
-            outer.run, outer, self.location, outer.iteration, outer.now, self.covering
-        )
+        scope = Scope(outer.run, outer, self.location, outer.iteration, outer.now, self.covering)
         try:
             value = await scope.run_body(self._body(scope))
             self.check_not_dropped()

@@ -1,11 +1,13 @@
 """Cancelling a workflow: how a request becomes a `CancelledError` in its code, live and on replay.
 
-    requested -> at rest, when no result waits to be delivered: a `cancelled` row for each innermost unfinished step, all with
-    one `seq`, in the transaction that consumes the request and keeps that place with the workflow (the rows may stand in turns that
-    are forgotten while the code around the loop is still being cancelled) -> committed -> delivered
+    requested -> at rest, when no result waits to be delivered: a `cancelled` row for each innermost unfinished step,
+    all with one `seq`, in the transaction that consumes the request and keeps that place with the workflow (the rows
+    may stand in turns that are forgotten while the code around the loop is still being cancelled) -> committed ->
+    delivered
 
-Delivered, live or at that `seq` of a replay, it cancels the run's task once, then those steps in the order of locations. The
-code may compensate with further steps; the workflow is cancelled if the error leaves it, and completed if it returns.
+Delivered, live or at that `seq` of a replay, it cancels the run's task once, then those steps in the order of
+locations. The code may compensate with further steps; the workflow is cancelled if the error leaves it, and completed
+if it returns.
 """
 
 from __future__ import annotations
@@ -40,9 +42,7 @@ class RecordedCancellation:
         steps = [
             step
             for step in _innermost(self._run)
-            if step.event is not None
-            and step.event.status == STATUS_CANCELLED
-            and step.event.seq == self._seq
+            if step.event is not None and step.event.status == STATUS_CANCELLED and step.event.seq == self._seq
         ]
         at = max((step.event.at for step in steps if step.event is not None), default=self._run.scope.now)
         _cancel(self._run, steps, at)
@@ -55,7 +55,8 @@ def replay_cancellations(run: Run) -> None:
 
 
 def deliver_cancellation(run: Run) -> None:
-    """At rest, when nothing waits to be delivered: record that the run is cancelled; its code is told once that is committed.
+    """At rest, when nothing waits to be delivered: record that the run is cancelled; its code is told once that is
+    committed.
 
     Without a step to cancel, the request waits for the next one.
     """

@@ -1,4 +1,6 @@
-"""What the methods of a context are given, checked where the code calls them: nothing is recorded of what is refused."""
+"""What the methods of a context are given, checked where the code calls them: nothing is recorded of
+what is refused.
+"""
 
 from __future__ import annotations
 
@@ -56,11 +58,16 @@ def check_removed(kind: Any, name: Any) -> None:
         TypeError: the name is no text.
     """
     if not isinstance(kind, str) or kind not in KINDS:
-        raise ValueError(f"ctx.removed({kind!r}): expected the kind of the step that stood there, one of {', '.join(sorted(KINDS))}")
+        raise ValueError(
+            f"ctx.removed({kind!r}): expected the kind of the step that stood there, one of {', '.join(sorted(KINDS))}"
+        )
     if not isinstance(name, str):
         raise TypeError(f"ctx.removed({kind!r}, {name!r:.80}): expected the step's name as a text")
     if not name and kind not in NAMELESS:
-        raise ValueError(f'ctx.removed({kind!r}): expected the name of the step as well, as history shows it: ctx.removed({kind!r}, "...")')
+        raise ValueError(
+            f"ctx.removed({kind!r}): expected the name of the step as well, as history shows it: "
+            f'ctx.removed({kind!r}, "...")'
+        )
 
 
 def named_signals(types: Sequence[Any], method: str) -> dict[str, type]:
@@ -77,7 +84,8 @@ def named_signals(types: Sequence[Any], method: str) -> dict[str, type]:
         other = named.setdefault(name, kind)
         if other is not kind:
             raise TypeError(
-                f'ctx.{method}(...): the signal classes {other.__module__}.{other.__qualname__} and {kind.__module__}.{kind.__qualname__} are '
-                f'both called "{name}". Give one of them another name, @pgflow.signal(name="..."), or listen for one.'
+                f"ctx.{method}(...): the signal classes {other.__module__}.{other.__qualname__} and "
+                f'{kind.__module__}.{kind.__qualname__} are both called "{name}". Give one of them another name, '
+                '@pgflow.signal(name="..."), or listen for one.'
             )
     return named

@@ -1,7 +1,8 @@
 """Children: the steps that start one (`ctx.dispatch`) and that wait for what it comes to (`await handle.output()`).
 
-Both are steps of whoever awaits them, so that a child may be started in one branch and awaited in another. A child's failure
-and its cancellation reach the code that awaits its output, which may catch them; they are recorded like any result.
+Both are steps of whoever awaits them, so that a child may be started in one branch and awaited in another. A child's
+failure and its cancellation reach the code that awaits its output, which may catch them; they are recorded like any
+result.
 """
 
 from __future__ import annotations
@@ -56,9 +57,7 @@ class ChildHandle(Generic[R]):
 
     __slots__ = ("_name", "_scope", "_version", "_workflow", "id")
 
-    def __init__(
-        self, scope: Scope, version: int, id: UUID, name: str, workflow: Workflow[Any, R] | None
-    ) -> None:
+    def __init__(self, scope: Scope, version: int, id: UUID, name: str, workflow: Workflow[Any, R] | None) -> None:
         self.id = id
         self._scope = scope
         self._version = version
@@ -69,8 +68,8 @@ class ChildHandle(Generic[R]):
         """What the child returns, converted by its annotation; the workflow sleeps until the child has ended.
 
         Parameters:
-            ctx: the context whose step this is. If not given, that of the body (workflow, branch or turn) which calls, at
-                the version at which the child was dispatched.
+            ctx: the context whose step this is. If not given, that of the body (workflow, branch or turn) which calls,
+                at the version at which the child was dispatched.
 
         Raises:
             WorkflowFailed: the child failed.
@@ -155,8 +154,9 @@ class DispatchStep(CrossingStep):
             self.scope.run.finish(self, STATUS_COMPLETED, output)
             return
         error = PgflowError(
-            f'the child "{self.name}" at {display(self.location)} was not started: the id {answer.id}, which is made for it, '
-            f'belongs to a workflow "{answer.name}". Was that one started by hand? Fork this workflow before the step.'
+            f'the child "{self.name}" at {display(self.location)} was not started: the id {answer.id}, which is made '
+            f'for it, belongs to a workflow "{answer.name}". Was that one started by hand? Fork this workflow before '
+            "the step."
         )
         self.scope.run.finish(self, STATUS_FAILED, error=encode_error(error))
 
@@ -212,7 +212,8 @@ class OutputStep(AwaitingStep):
         found = output_of(standing, self._workflow)
         if found is None:
             raise WorkflowNotFound(
-                f'the child "{self.name}" {self.child_id} awaited at {display(self.location)} is no longer there: it was removed'
+                f'the child "{self.name}" {self.child_id} awaited at {display(self.location)} is no longer there: it '
+                "was removed"
             )
         return found[0]
 
@@ -270,7 +271,8 @@ class StartsChildren:
         Parameters:
             workflow: the workflow, or its name (then arguments are given by name).
             tags: a flat object by which it can be found.
-            unique: one live workflow, of those dispatched so, for this name and exactly these tags; its handle comes back.
+            unique: one live workflow, of those dispatched so, for this name and exactly these tags; its handle comes
+                back.
             detached: cancelling this workflow does not reach it.
             run_at: not before this moment (with a time zone).
             priority, queue: those of this workflow if not given.
@@ -279,7 +281,8 @@ class StartsChildren:
             The child's handle; `await handle.output()` waits for what it comes to.
 
         Raises:
-            TypeError: the arguments do not fit the workflow's signature, or an option may be meant for its parameter of that name.
+            TypeError: the arguments do not fit the workflow's signature, or an option may be meant for its parameter of
+                that name.
             SerializationError: an argument cannot be stored, or is too large.
             ValueError: an option out of its range.
 
@@ -299,16 +302,15 @@ class StartsChildren:
         self, workflow: Workflow[P, S], /, *args: P.args, **kwargs: P.kwargs
     ) -> Coroutine[Any, Any, ChildHandle[S]]: ...
     @overload
-    def start(
-        self, workflow: str, /, *args: Any, **kwargs: Any
-    ) -> Coroutine[Any, Any, ChildHandle[Any]]: ...
+    def start(self, workflow: str, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, ChildHandle[Any]]: ...
     def start(
         self, workflow: Workflow[Any, Any] | str, /, *args: Any, **kwargs: Any
     ) -> Coroutine[Any, Any, ChildHandle[Any]]:
         """Start a child, all arguments being its own, whatever its parameters are called; type checkers compare them.
 
         Parameters:
-            workflow: the workflow, with options if there are any: `checkout.options(queue="slow", detached=True)`; or its name.
+            workflow: the workflow, with options if there are any: `checkout.options(queue="slow", detached=True)`; or
+                its name.
 
         Returns, Raises:
             As `dispatch`.
@@ -339,7 +341,5 @@ class StartsChildren:
             0 if priority is None else priority,
             "default" if queue is None else queue,
         )
-        step = DispatchStep(
-            self._scope, self._version, workflow, args, kwargs, options, priority, queue, detached
-        )
+        step = DispatchStep(self._scope, self._version, workflow, args, kwargs, options, priority, queue, detached)
         return called(step)

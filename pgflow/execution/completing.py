@@ -1,8 +1,9 @@
 """What `asyncio.wait` and `asyncio.as_completed` are given: in an order that a replay repeats, or refused.
 
-Both make sets of it. Tasks, and the futures that a run's loop has made, stand in sets by their numbers (`tasks.py`); coroutines, and
-the futures that `gather` returns, by their addresses. The loop cannot see a set, but asyncio asks it for a task or a future
-from within these functions, whose arguments stand in their frames: so nothing of asyncio is replaced, which other threads use.
+Both make sets of it. Tasks, and the futures that a run's loop has made, stand in sets by their numbers (`tasks.py`);
+coroutines, and the futures that `gather` returns, by their addresses. The loop cannot see a set, but asyncio asks it
+for a task or a future from within these functions, whose arguments stand in their frames: so nothing of asyncio is
+replaced, which other threads use.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ _INSTEAD = "`asyncio.create_task(...)` makes a task of each, which keeps its pla
 
 
 def _codes() -> tuple[CodeType, str, frozenset[CodeType]]:
-    """The code that makes tasks for `as_completed`, the name of its argument, and the code that stands between it and the loop."""
+    """The code that makes tasks for `as_completed`, the name of its argument, and the code that stands between it and
+    the loop.
+    """
     between = {asyncio.ensure_future.__code__}
     inner = getattr(asyncio.tasks, "_ensure_future", None)  # Python 3.11
     if inner is not None:
@@ -56,23 +59,23 @@ def coroutines_to_complete(frame: FrameType | None) -> list[Any] | None:
     given = frame.f_locals[_ARGUMENT]
     if isinstance(given, AbstractSet | Iterator) and type(given) is not _KEYS or not isinstance(given, Iterable):
         raise _refusal(
-            f"asyncio.as_completed was given coroutines in a {type(given).__name__}, which it walks through in the order of their "
-            "addresses: another one on each replay. Give it a list: `asyncio.as_completed([...])`",
+            f"asyncio.as_completed was given coroutines in a {type(given).__name__}, which it walks through in the "
+            "order of their addresses: another one on each replay. Give it a list: `asyncio.as_completed([...])`",
             f"coroutines in a {type(given).__name__}",
         )
     items = list(dict.fromkeys(given))
     strange = [item for item in items if not iscoroutine(item) and not _stands_by_number(item)]
     if strange and len(items) > 1:
         raise _refusal(
-            f"asyncio.as_completed was given a {type(strange[0]).__name__}, whose place in a set is its address: another one on each "
-            f"replay. {_INSTEAD}",
+            f"asyncio.as_completed was given a {type(strange[0]).__name__}, whose place in a set is its address: "
+            f"another one on each replay. {_INSTEAD}",
             f"a {type(strange[0]).__name__}",
         )
     ended = sum(1 for item in items if isinstance(item, asyncio.Future) and item.done())
     if ended > 1:
         raise _refusal(
-            "asyncio.as_completed was given coroutines beside tasks that have ended already, whose order would depend on the coroutines' "
-            f"addresses. {_INSTEAD}",
+            "asyncio.as_completed was given coroutines beside tasks that have ended already, whose order would "
+            f"depend on the coroutines' addresses. {_INSTEAD}",
             "coroutines beside ended tasks",
         )
     return [item for item in items if iscoroutine(item)]
@@ -93,10 +96,10 @@ def check_waits(frame: FrameType) -> None:
     strange = [future for future in futures if not _stands_by_number(future)]
     if strange and len(futures) > 1:
         raise _refusal(
-            f"asyncio.wait was given a {type(strange[0]).__name__}, such as `asyncio.gather(...)` returns, beside others: "
-            "its place in their set is its address, another one on each replay. "
-            "`asyncio.create_task(...)` around the code that awaits it makes a task, which keeps its place; for groups of steps it "
-            "is `asyncio.create_task(ctx.join(...))`",
+            f"asyncio.wait was given a {type(strange[0]).__name__}, such as `asyncio.gather(...)` returns, beside "
+            "others: its place in their set is its address, another one on each replay. `asyncio.create_task(...)` "
+            "around the code that awaits it makes a task, which keeps its place; for groups of steps it is "
+            "`asyncio.create_task(ctx.join(...))`",
             f"a {type(strange[0]).__name__}",
         )
 

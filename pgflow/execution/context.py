@@ -100,9 +100,7 @@ class WorkflowContext(StartsChildren, StepContext):
 
     # Steps
 
-    def activity(
-        self, fn: Activity[P, R], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Coroutine[Any, Any, R]:
+    def activity(self, fn: Activity[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Run an activity; its recorded result, converted back.
 
         Raises:
@@ -211,8 +209,8 @@ class WorkflowContext(StartsChildren, StepContext):
         Parameters:
             body: an instance of a class declared by `@pgflow.signal`.
             to: the receiver's id; or else:
-            workflow, tags: the oldest live workflow of this name whose tags contain these (else a failed one) receives it.
-            missing_ok: when nobody does, None comes back instead of an error.
+            workflow, tags: the oldest live workflow of this name whose tags contain these (else a failed one) receives
+            it. missing_ok: when nobody does, None comes back instead of an error.
 
         Returns:
             The signal's id.
@@ -227,9 +225,7 @@ class WorkflowContext(StartsChildren, StepContext):
         """
         return called(SignalStep(self._scope, self._version, body, to, workflow, tags, missing_ok))
 
-    def publish(
-        self, message: Any, tags: Mapping[str, Any] | None = None
-    ) -> Coroutine[Any, Any, None]:
+    def publish(self, message: Any, tags: Mapping[str, Any] | None = None) -> Coroutine[Any, Any, None]:
         """Send a message to whoever subscribes at the moment; it may be lost, and a replay does not send it again.
 
         Parameters:
@@ -282,9 +278,7 @@ class WorkflowContext(StartsChildren, StepContext):
         name = getattr(body, "__name__", type(body).__name__)
         return called(LoopStep(self._scope, name, version, plan, state))
 
-    def branch(
-        self, closure: Callable[[WorkflowContext], Awaitable[R]]
-    ) -> Coroutine[Any, Any, R]:
+    def branch(self, closure: Callable[[WorkflowContext], Awaitable[R]]) -> Coroutine[Any, Any, R]:
         """Run `closure(branch_ctx)` on a branch of history of its own.
 
         Example:
@@ -301,9 +295,7 @@ class WorkflowContext(StartsChildren, StepContext):
         )
         return called(step)
 
-    def inline(
-        self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Coroutine[Any, Any, R]:
+    def inline(self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Run another workflow's body as a branch of this one.
 
         Raises:
@@ -316,7 +308,9 @@ class WorkflowContext(StartsChildren, StepContext):
         if not isinstance(workflow, Workflow):
             raise not_a_workflow(workflow, "ctx.inline(...)")
         workflow.start_options({}, (), 0, "ctx.inline")
-        given, named = workflow.decode_arguments(workflow.encode_arguments(args, kwargs, self._scope.run.limits.payload))
+        given, named = workflow.decode_arguments(
+            workflow.encode_arguments(args, kwargs, self._scope.run.limits.payload)
+        )
         step = BranchStep(
             self._scope,
             workflow.name,
@@ -358,7 +352,9 @@ class WorkflowContext(StartsChildren, StepContext):
         if duration < timedelta(0):
             raise ValueError(f"ctx.{step}({duration!r}): expected a duration that is not negative")
         if duration > LAST - self._scope.now:
-            raise ValueError(f"ctx.{step}: expected a duration that ends within the year 9999, found {duration.days:,} days or more")
+            raise ValueError(
+                f"ctx.{step}: expected a duration that ends within the year 9999, found {duration.days:,} days or more"
+            )
         return duration
 
     # Versions

@@ -4,9 +4,9 @@
                   |
                   '-> cancelled, timed out, abandoned: never handed over
 
-What is done to another workflow cannot be called back. So nothing is handed over that a cancellation or a timeout is about
-to end, and these wait for the results of what is in flight. A crash after the commit is harmless: the replay does the
-same under the same id, which changes nothing.
+What is done to another workflow cannot be called back. So nothing is handed over that a cancellation or a timeout is
+about to end, and these wait for the results of what is in flight. A crash after the commit is harmless: the replay does
+the same under the same id, which changes nothing.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 PAUSE_EACH = 0.0001
-"""Seconds, for each child asked of, before those that still run are asked of again: else each end of one would cost a question of
-all others."""
+"""Seconds, for each child asked of, before those that still run are asked of again: else each end of one would cost a
+question of all others."""
 
 LONGEST_PAUSE = 0.25
 """Seconds before children are asked of again, at most."""
@@ -83,7 +83,14 @@ class RunCrossings:
     """
 
     __slots__ = (
-        "_ask_again_at", "_asked_at", "_asking", "_in_flight", "_run", "_unasked", "awaiting", "gathered",
+        "_ask_again_at",
+        "_asked_at",
+        "_asking",
+        "_in_flight",
+        "_run",
+        "_unasked",
+        "awaiting",
+        "gathered",
     )
 
     def __init__(self, run: Run) -> None:
@@ -170,8 +177,9 @@ class RunCrossings:
     def _ask(self) -> None:
         """Ask of all when the mailbox has grown, else of those that have not been asked of yet.
 
-        The place in the mailbox is read before the question is put: what ends afterwards takes a later place, on which the
-        run does not go to sleep. Many children are not asked of at every piece of news, but a little later, of all that has come.
+        The place in the mailbox is read before the question is put: what ends afterwards takes a later place, on which
+        the run does not go to sleep. Many children are not asked of at every piece of news, but a little later, of all
+        that has come.
         """
         mailbox = self._run.claimed.mailbox
         if self._asking or not (self.awaiting and (self._unasked or mailbox > self._asked_at)):

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def outcome_of(run: Run, root: asyncio.Task[Any]) -> Outcome:
-    """The outcome of a run whose code has ended, or which an error of the engine ends; the rows that go with it are gathered."""
+    """The outcome of a run whose code has ended, or which an error of the engine ends; the rows that go with it are
+    gathered.
+    """
     error: BaseException | None = run.fatal
     output = ""
     if error is None:
@@ -73,7 +75,9 @@ def engine_failure(run: Run, error: BaseException) -> EngineError:
 
 
 def _abandon_rest(run: Run, returned: bool = False) -> list[Step]:
-    """The body has returned, or raised: what it left unfinished, which comes back, is cancelled and recorded as abandoned."""
+    """The body has returned, or raised: what it left unfinished, which comes back, is cancelled and recorded as
+    abandoned.
+    """
     unfinished = run.scope.all_unfinished()
     found = unawaited(run.scope)
     run.scope._close_below()

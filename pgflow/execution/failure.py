@@ -1,8 +1,8 @@
 """Which steps a retry of a failed workflow runs again: those whose failures left the workflow together.
 
 A failure that a step delivers to the code remembers the step and how many steps had been called until then. When it
-leaves the workflow, alone or in a group, its step is one to reset. If the code had called another step after that, it had
-caught the failure and gone on: running the step again would bring history and code apart, so only a fork helps.
+leaves the workflow, alone or in a group, its step is one to reset. If the code had called another step after that, it
+had caught the failure and gone on: running the step again would bring history and code apart, so only a fork helps.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ def _remembered(failure: BaseException, name: str) -> Any:
 
 
 def steps_of(error: BaseException) -> tuple[list[Step], int | None]:
-    """The steps whose failures an error consists of, in location order, and how many steps had been called at the first.
+    """The steps whose failures an error consists of, in location order, and how many steps had been called at the
+    first.
 
     None of them (and no number) when anything in it is no step's failure.
     """

@@ -48,9 +48,10 @@ def left_generator(name: str, generator: AsyncGenerator[Any, Any]) -> Nondetermi
     """The refusal of a generator whose end takes steps, and that the code has left without awaiting that."""
     called = getattr(generator, "__qualname__", repr(generator))
     return NondeterminismError(
-        f"{name}: the asynchronous generator {called} was left before its end, by `break`, `return` or an exception, and what stands "
-        "in its `finally` (or after its `async with`) has to wait: nobody awaits that, so that a replay could not repeat it. Close it where "
-        f"it is used: `async with contextlib.aclosing({called.rpartition('.')[2]}(...)) as values: async for value in values: ...`.",
+        f"{name}: the asynchronous generator {called} was left before its end, by `break`, `return` or an exception, "
+        "and what stands in its `finally` (or after its `async with`) has to wait: nobody awaits that, so that a "
+        "replay could not repeat it. Close it where it is used: `async with "
+        f"contextlib.aclosing({called.rpartition('.')[2]}(...)) as values: async for value in values: ...`.",
         expected="generators that are run to their end, or closed by contextlib.aclosing",
         found=f"{called}, left before its end",
     )

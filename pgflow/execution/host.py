@@ -24,7 +24,8 @@ class Limits:
         payload: the largest payload, in bytes of JSON.
         warn_rows: active history rows at which a warning names `ctx.loop`.
         max_rows: active history rows at which the workflow is stopped with an error.
-        other_arguments: told of steps that a replay calls with other arguments than the recorded ones; None: they are not compared.
+        other_arguments: told of steps that a replay calls with other arguments than the recorded ones; None: they are
+            not compared.
         crashes: deaths of processes that ran nothing but its code, without progress, after which it fails.
     """
 
@@ -46,8 +47,8 @@ class Timer(Protocol):
 class Host(Protocol):
     """What a run needs of the worker that it lives in. Everything is called on the worker's event loop.
 
-    `schedule`, `start_activity` and `journal.write` may be called on a stage (`run_loop.stage`), where a run's own loop is the running
-    one: they must not ask asyncio for it.
+    `schedule`, `start_activity` and `journal.write` may be called on a stage (`run_loop.stage`), where a run's own loop
+    is the running one: they must not ask asyncio for it.
     """
 
     @property
@@ -99,7 +100,9 @@ class Host(Protocol):
         ...
 
     def asked(self) -> None:
-        """Something has been asked of other workflows by a write that is committed: see to it that it is delivered soon."""
+        """Something has been asked of other workflows by a write that is committed: see to it that it is delivered
+        soon.
+        """
         ...
 
     def keep(self, run: Run) -> bool:

@@ -1,7 +1,8 @@
-"""What activities keep with their workflow: `ActivityContext.state` and tags, merged key by key in the order of results.
+"""What activities keep with their workflow: `ActivityContext.state` and tags, merged key by key in the order of
+results.
 
-The run holds the lease, so what it holds in memory is the truth. Each attempt works on a copy; when it succeeds, what it
-changed joins the next write, in the same transaction as its result. Changes of failed attempts are dropped.
+The run holds the lease, so what it holds in memory is the truth. Each attempt works on a copy; when it succeeds, what
+it changed joins the next write, in the same transaction as its result. Changes of failed attempts are dropped.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ class Kept:
             self.gathered = [other for other in self.gathered if other is not changes]
 
     def texts(self, changes: Changes | None = None) -> tuple[str | None, str | None]:
-        """State and tags as JSON with what is gathered, or with one attempt's changes alone; None for what is unchanged."""
+        """State and tags as JSON with what is gathered, or with one attempt's changes alone; None for what is
+        unchanged.
+        """
         chosen = self.gathered if changes is None else [changes]
         if not chosen:
             return None, None
@@ -114,7 +117,9 @@ def members(text: str | None) -> dict[str, str]:
         return {}
     found = parsed(text)
     if not isinstance(found, dict):
-        raise SerializationError(f"the workflow's state is no JSON object that can be read: {text[:200]}. Was it written by SQL?")
+        raise SerializationError(
+            f"the workflow's state is no JSON object that can be read: {text[:200]}. Was it written by SQL?"
+        )
     return {key: _encoded(key, value) for key, value in found.items()}
 
 

@@ -2,10 +2,12 @@
 
     called -> a signal of its types waits in the mailbox? -- taken, with the step's row, in one transaction
                     | no                                 '-- its body does not fit: set aside, and the next one is looked at
-                    '--> parked: the workflow sleeps on its types; a signal that arrives is offered to the lowest location
+                    '--> parked: the workflow sleeps on its types; a signal that arrives is offered to the lowest
+                    location
 
-What a listen takes is consumed in the transaction that records it, so that it is taken once whatever crashes. What does not fit is
-marked in the next transaction of the run: the code sees nothing of it, so a replay that meets it again first does the same again.
+What a listen takes is consumed in the transaction that records it, so that it is taken once whatever crashes. What does
+not fit is marked in the next transaction of the run: the code sees nothing of it, so a replay that meets it again first
+does the same again.
 """
 
 from __future__ import annotations
@@ -87,7 +89,12 @@ class ListenStep(Step):
         def fits(signal: Signal) -> bool:
             try:
                 values.append(self._signal(json.loads(_recorded(signal))))
-            except (Exception, SystemExit, asyncio.CancelledError, GeneratorExit) as error:  # a class's own conversion may raise anything
+            except (
+                Exception,
+                SystemExit,
+                asyncio.CancelledError,
+                GeneratorExit,
+            ) as error:  # a class's own conversion may raise anything
                 self._set_aside(signal, error)
                 return False
             return True
@@ -109,8 +116,9 @@ class ListenStep(Step):
         run.outgoing.set_aside(signal.id, _printable(problem))
         with offstage():  # it may be the run's own code that has called the step
             log.warning(
-                '%s: the signal "%s" %s does not fit its type and was set aside at %s: %s. It is among `client.dead_signals()`; '
-                "`client.redeliver(id, body=...)` delivers it anew, `client.drop(id)` gives it up.",
+                '%s: the signal "%s" %s does not fit its type and was set aside at %s: %s. It is among '
+                "`client.dead_signals()`; `client.redeliver(id, body=...)` delivers it anew, `client.drop(id)` gives "
+                "it up.",
                 run.label,
                 signal.name,
                 signal.id,
@@ -120,9 +128,7 @@ class ListenStep(Step):
 
     def due(self) -> None:
         if not self.offer():
-            self.scope.run.finish(
-                self, STATUS_COMPLETED, "null" if self._limit is None else "[]"
-            )
+            self.scope.run.finish(self, STATUS_COMPLETED, "null" if self._limit is None else "[]")
 
     @property
     def waits_for(self) -> Sequence[str]:
@@ -149,8 +155,10 @@ class ListenStep(Step):
             where = display(self.location)
             self.scope.run.end_with(
                 HistoryDiverged(
-                    f'history diverged at {where}: the code listens for {", ".join(self.types)}, history holds a signal "{name}" '
-                    "that was taken there. Listen for its type too, or decide with `ctx.check_version(n)`; then retry the workflow.",
+                    f"history diverged at {where}: the code listens for {', '.join(self.types)}, history holds a "
+                    f'signal "{name}" '
+                    "that was taken there. Listen for its type too, or decide with `ctx.check_version(n)`; then "
+                    "retry the workflow.",
                     location=where,
                     expected=", ".join(self.types),
                     found=name,

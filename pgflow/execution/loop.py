@@ -1,8 +1,8 @@
 """A loop whose finished turns are forgotten: `ctx.loop`.
 
 Turn i runs on the branch `L, i+1`. The first row that a turn writes carries the state that it started with, so the rows
-themselves say which turn is current; replay begins there, after the same results of other branches as it did then (`turn_seq`),
-since the code may compare what comes first. At every multiple of the commit interval, and at the break,
+themselves say which turn is current; replay begins there, after the same results of other branches as it did then
+(`turn_seq`), since the code may compare what comes first. At every multiple of the commit interval, and at the break,
 the rows of the ended turns leave active history in a transaction of their own, while the next turn already runs.
 """
 
@@ -121,7 +121,14 @@ class LoopStep(Step):
         while True:
             run.loop.even_out()
             scope = Scope(
-                run, outer, turn(self.location, index), index, now, self.covering, turn_state=state, turn_seq=run.order.passed
+                run,
+                outer,
+                turn(self.location, index),
+                index,
+                now,
+                self.covering,
+                turn_state=state,
+                turn_seq=run.order.passed,
             )
             given = decode(state, plan.state_type, what=f"state of {self}")
             try:
@@ -133,15 +140,13 @@ class LoopStep(Step):
             now = scope.now
             ended = index + 1
             if isinstance(result, Break):
-                output = encode(
-                    result.value, plan.value_type, what=f"output of {self}", limit=limit
-                )
+                output = encode(result.value, plan.value_type, what=f"output of {self}", limit=limit)
                 run.loop.even_out()
                 return await self._end(ended, state, output)
             if not isinstance(result, Continue):
                 raise PgflowError(
-                    f"the body of {self} returned {type(result).__name__} in turn {index}. Expected: `Continue(state)` to go "
-                    "on or `Break(value)` to end."
+                    f"the body of {self} returned {type(result).__name__} in turn {index}. Expected: "
+                    "`Continue(state)` to go on or `Break(value)` to end."
                 )
             state = encode(result.state, plan.state_type, what=f"state of {self}", limit=limit)
             if ended % plan.commit_interval == 0 and ended > self._progress:
@@ -154,7 +159,8 @@ class LoopStep(Step):
     async def _unmoved(self, wait: Callable[[], asyncio.Future[Any]], until: int | None) -> Any:
         """Wait, on replay, for what comes after turns that are not run again.
 
-        A cancellation that comes up to the place `until` was caught by the body in one of those turns: the loop went on.
+        A cancellation that comes up to the place `until` was caught by the body in one of those turns: the loop went
+        on.
         """
         while True:
             future = self.future = wait()
@@ -167,7 +173,9 @@ class LoopStep(Step):
                     raise
 
     def _resume(self) -> tuple[int, str, datetime, int | None]:
-        """The turn to run first, the state that it starts with, the time, and the place in the order after which it starts."""
+        """The turn to run first, the state that it starts with, the time, and the place in the order after which it
+        starts.
+        """
         event, scope = self.event, self.scope
         if event is None:
             return 0, self._first_state, scope.now, None
@@ -181,8 +189,8 @@ class LoopStep(Step):
         if start is None or start.turn_state is None or start.turn_now is None:
             scope.run.end_with(
                 HistoryDiverged(
-                    f"{scope.run.label}: turn {last} of {self} has rows, but none that carries the state it started with. "
-                    "Was a row of it removed by hand? Restore it, or fork the workflow before the loop.",
+                    f"{scope.run.label}: turn {last} of {self} has rows, but none that carries the state it started "
+                    "with. Was a row of it removed by hand? Restore it, or fork the workflow before the loop.",
                     location=display(self.location),
                     expected="a row with turn_state",
                     found="none",

@@ -1,4 +1,6 @@
-"""The types by which a loop's states and its output are converted: what its body's annotations say, resolved like a workflow's."""
+"""The types by which a loop's states and its output are converted: what its body's annotations say, resolved like a
+workflow's.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def loop_types(body: Callable[..., Any]) -> tuple[Any, Any]:
         body = cast("Any", body).__call__  # an object's annotations are those of its class's code
     found = annotations_of(body)()
     state = found[parameters[1]] if len(parameters) > 1 else Any
-    values = [value for option in _options(found["return"]) if get_origin(option) is Break for value in get_args(option)]
+    values = [
+        value for option in _options(found["return"]) if get_origin(option) is Break for value in get_args(option)
+    ]
     return state, Union[tuple(values)] if values else Any  # noqa: UP007 — as many as there are
 
 

@@ -59,9 +59,7 @@ def _count(scope: Scope) -> None:
     scope.run.aftermath = None
 
 
-def _mark(
-    scope: Scope, location: str, version: int, kind: str, name: str, input: str | None
-) -> EventRow:
+def _mark(scope: Scope, location: str, version: int, kind: str, name: str, input: str | None) -> EventRow:
     return EventRow(
         location,
         scope.iteration,

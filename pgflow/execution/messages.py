@@ -1,7 +1,7 @@
 """The step that sends a message: `ctx.publish`.
 
-The message leaves once the step's row is committed, so that nobody hears of what a crash undoes. A crash right after the
-commit loses it; a replay finds the row and does not send it again.
+The message leaves once the step's row is committed, so that nobody hears of what a crash undoes. A crash right after
+the commit loses it; a replay finds the row and does not send it again.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ class PublishStep(Step):
     kind = KIND_MESSAGE_SEND
     __slots__ = ("_message",)
 
-    def __init__(
-        self, scope: Scope, version: int, name: str, message: Any, tags: Mapping[str, Any] | None
-    ) -> None:
+    def __init__(self, scope: Scope, version: int, name: str, message: Any, tags: Mapping[str, Any] | None) -> None:
         self._message: Message | None = None
         # What cannot be sent must not use up a location; a replayed step does not need it at all.
         if not scope.holds_end_of(self.kind, name, version):
@@ -44,7 +42,11 @@ class PublishStep(Step):
         if self._message is not None:
             self.input = _described(self._message)
         if self.event is not None:
-            compare(self, lambda: _described(self._message or _encoded(scope, name, message, tags)), body_of(type(message), decode))
+            compare(
+                self,
+                lambda: _described(self._message or _encoded(scope, name, message, tags)),
+                body_of(type(message), decode),
+            )
 
     def start(self) -> None:
         assert self._message is not None

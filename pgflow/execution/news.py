@@ -1,4 +1,6 @@
-"""News for a run in memory: signals that were delivered to it, ends of children, requests to cancel it, to pause it or to go on."""
+"""News for a run in memory: signals that were delivered to it, ends of children, requests to cancel it, to pause it or
+to go on.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,10 @@ def receive(run: Run, arrived: Arrived) -> bool:
 
 
 def heed(run: Run) -> None:
-    """What is asked of a run has changed: a pause, its end, or a cancellation, of which the code hears before it pauses.
+    """What is asked of a run has changed: a pause, its end, or a cancellation, of which the code hears before it
+    pauses.
 
-    While activities of a run that is to be paused are in flight nothing is delivered to its code; then it is handed back.
+    While activities of a run that is to be paused are in flight nothing is delivered to its code; then it is handed
+    back.
     """
     run.halted = run.leaving or (run.pausing and not run.claimed.cancel_requested)

@@ -2,8 +2,8 @@
 
     recorded results, the lowest `seq` first  ->  live ones, strictly by `seq`, each after its commit
 
-A result takes its place when it is finished, not when it is committed: a later one waits for it. While the code executes an insertion
-(`behind.py`), recorded results of later places wait, and live ones come first: those are `ahead`.
+A result takes its place when it is finished, not when it is committed: a later one waits for it. While the code
+executes an insertion (`behind.py`), recorded results of later places wait, and live ones come first: those are `ahead`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class Order:
         """The highest place whose result has been delivered."""
         self._last_recorded = self._seq = last
         self.recorded: list[tuple[int, int, int, Any]] = []
-        """What history holds and the code waits for, a heap: the place, whether after it (1: a moment, 2: an insertion), in which order."""
+        """What history holds and the code waits for, a heap: the place, whether after it (1: a moment, 2: an
+        insertion), in which order.
+        """
         self._entries = 0
         self.outbox: deque[Delivery] = deque()
         """Live results that wait for their commit or for their turn."""
@@ -123,7 +125,9 @@ class Order:
             delivery.step.seq = None
 
     def replay(self, seq: int | None, what: Any, *, after: bool = False) -> None:
-        """Deliver `what` (something with `deliver_recorded`) when `seq` is the lowest of those awaited, or right after it."""
+        """Deliver `what` (something with `deliver_recorded`) when `seq` is the lowest of those awaited, or right after
+        it.
+        """
         self._entries += 1
         heappush(self.recorded, (seq or 0, int(after), self._entries, what))
 
@@ -137,7 +141,9 @@ class Order:
             heappush(self.recorded, (place, after, order or self._entries, what))
 
     def is_next(self, seq: int) -> bool:
-        """Whether a recorded result of the place `seq` would certainly be delivered before everything that waits here."""
+        """Whether a recorded result of the place `seq` would certainly be delivered before everything
+        that waits here.
+        """
         if seq > self.passed + 1 or self.ends or self.outbox:
             return False
         return not self.recorded or seq < self.recorded[0][0]
@@ -153,14 +159,18 @@ class Order:
         return self.behind.first()
 
     def holds_back(self) -> bool:
-        """Whether what comes after history has to wait, since a live step is under way that recorded ones stand behind."""
+        """Whether what comes after history has to wait, since a live step is under way that recorded
+        ones stand behind.
+        """
         if self.passed >= self._last_recorded:
             return False
         first = self._first_behind()
         return first is not None and self.behind is not None and self.behind.awaits_live_step(first)
 
     def _wait_for_insertion(self, seq: int) -> bool:
-        """Whether the recorded result of a place has to wait; if an insertion's recorded result comes first, that becomes the next."""
+        """Whether the recorded result of a place has to wait; if an insertion's recorded result comes first, that
+        becomes the next.
+        """
         first = self._first_behind()
         if first is None or first.seq is None or first.seq > seq:
             return False
@@ -205,11 +215,7 @@ class Order:
             return self._deliver_live()
         while self.recorded:
             seq, after, _, what = self.recorded[0]
-            if (
-                self.passed < seq
-                and (self.passed + 1 < seq or after or what.cancels)
-                and self._wait_for_insertion(seq)
-            ):
+            if self.passed < seq and (self.passed + 1 < seq or after or what.cancels) and self._wait_for_insertion(seq):
                 return False
             seq, _, _, what = heappop(self.recorded)
             if seq > self.passed:
@@ -253,7 +259,9 @@ class Order:
 
 
 class Moment:
-    """What has a place in the order of history but no row: the end of a body that left steps behind, the start of a turn."""
+    """What has a place in the order of history but no row: the end of a body that left steps behind, the start of a
+    turn.
+    """
 
     __slots__ = ("future",)
     settled = False

@@ -3,9 +3,9 @@
     gathered -> flushed as one write -> committed: results may be delivered, calls are made
                                      '-> refused: the run is lost, or its own rows are to blame
 
-All writes of a run go to the journal in order, so a step never becomes durable before one that it depends on. What another
-transaction than the journal's commits (a transactional activity) takes its place in that order: it begins when all before
-it is durable, and nothing of the run is written until it has ended.
+All writes of a run go to the journal in order, so a step never becomes durable before one that it depends on. What
+another transaction than the journal's commits (a transactional activity) takes its place in that order: it begins when
+all before it is durable, and nothing of the run is written until it has ended.
 """
 
 from __future__ import annotations
@@ -45,8 +45,22 @@ class Outgoing:
     """
 
     __slots__ = (
-        "_active_rows", "_advances", "_beside", "_calls", "_in_flight", "_next",
-        "_outcome", "_queue", "_rows", "_run", "_unremarkable_rows", "_writing_alone", "deliveries", "kept", "suspected", "witness",
+        "_active_rows",
+        "_advances",
+        "_beside",
+        "_calls",
+        "_in_flight",
+        "_next",
+        "_outcome",
+        "_queue",
+        "_rows",
+        "_run",
+        "_unremarkable_rows",
+        "_writing_alone",
+        "deliveries",
+        "kept",
+        "suspected",
+        "witness",
     )
 
     def __init__(self, run: Run) -> None:
@@ -112,7 +126,9 @@ class Outgoing:
         self._to_change().aside.append((id, problem))
 
     def cancel(self, seq: int) -> None:
-        """Record with the next write that the request to cancel is delivered, at this place in the order of completion."""
+        """Record with the next write that the request to cancel is delivered, at this place in the
+        order of completion.
+        """
         self._to_change().cancels = seq
 
     def send(self, message: Message) -> None:
@@ -187,7 +203,9 @@ class Outgoing:
         run.host.journal.write(write)
 
     def count_crashes(self) -> None:
-        """Record with the next write that the deaths of processes that the run is to blame for have been counted as attempts."""
+        """Record with the next write that the deaths of processes that the run is to blame for have been counted as
+        attempts.
+        """
         self._to_change().suspicion = "counted"
 
     def _note_progress(self, rows: list[EventRow]) -> None:
@@ -280,16 +298,16 @@ class Outgoing:
         if self._active_rows == limits.warn_rows:
             with offstage():  # it may be the run's own code that has called a step
                 log.warning(
-                    "%s has %d rows of active history, which every wake-up reads again. Put its repetition in `ctx.loop(...)`, "
-                    "whose finished turns are forgotten.",
+                    "%s has %d rows of active history, which every wake-up reads again. Put its repetition in "
+                    "`ctx.loop(...)`, whose finished turns are forgotten.",
                     self._run.label,
                     self._active_rows,
                 )
         elif self._active_rows > limits.max_rows:
             self._run.note_fatal(
                 EngineError(
-                    f"{self._run.label} has more than {limits.max_rows} rows of active history. Expected: repetition stands "
-                    "in `ctx.loop(...)`, whose finished turns are forgotten. Raise the worker's `max_active_rows` to let "
-                    "this one go on, then retry it."
+                    f"{self._run.label} has more than {limits.max_rows} rows of active history. Expected: repetition "
+                    "stands in `ctx.loop(...)`, whose finished turns are forgotten. Raise the worker's "
+                    "`max_active_rows` to let this one go on, then retry it."
                 )
             )

@@ -18,8 +18,8 @@ from pgflow.commands import Dispatch, Sending, Standing
 from pgflow.history.events import Event
 
 CONFIRM = timedelta(seconds=1)
-"""How long after the death of a process was noticed it counts as certain: a process that lives, and has only lost its connections, has
-come back by then."""
+"""How long after the death of a process was noticed it counts as certain: a process that lives, and has only lost its
+connections, has come back by then."""
 
 
 class EventRow(NamedTuple):
@@ -58,7 +58,9 @@ class Signal(NamedTuple):
 
 
 class Message(NamedTuple):
-    """One message to send. `tags` and `body` are JSON text; of two messages of a workflow the later one has the higher `place`."""
+    """One message to send. `tags` and `body` are JSON text; of two messages of a workflow the later one has the higher
+    `place`.
+    """
 
     workflow_id: UUID
     name: str
@@ -111,7 +113,9 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The worker hands the workflow back unfinished: paused if that was asked for, else claimable at once by another."""
+    """The worker hands the workflow back unfinished: paused if that was asked for, else claimable at
+    once by another.
+    """
 
 
 Outcome = Suspended | Completed | Failed | Cancelled | Released
@@ -145,8 +149,8 @@ class Beside:
     tags: str | None = None
     """All of the workflow's tags, if they change: a JSON object."""
     cancels: int | None = None
-    """The place in the order of completion at which the request to cancel is delivered, if it is, with this write; the request goes
-    on to the children that are not detached."""
+    """The place in the order of completion at which the request to cancel is delivered, if it is, with this write; the
+    request goes on to the children that are not detached."""
     suspicion: str = ""
     """What becomes of deaths that the run is suspected of: "lifted" by progress, "counted" as attempts, or nothing."""
     messages: list[Message] = field(default_factory=list)
@@ -177,8 +181,8 @@ class Advance:
     """The forgetting of a loop's finished turns, as one serializable transaction (design, section 4).
 
     `turns` is the number of ended turns: rows of turns below it leave active history. At the break, `output` is the
-    loop's output and `seq` its place in the order of completion; before it both are None. `started` is the place after which
-    the turn that follows has started.
+    loop's output and `seq` its place in the order of completion; before it both are None. `started` is the place after
+    which the turn that follows has started.
     """
 
     workflow_id: UUID
@@ -260,7 +264,9 @@ class Claimed:
     suspicions: int = 0
     """How many deaths of processes it is suspected of: they held it, and it has made no progress since."""
     crashes: Sequence[int] = ()
-    """The workers among those that died while they held nothing else, and were not counted as attempts of activities."""
+    """The workers among those that died while they held nothing else, and were not counted as attempts
+    of activities.
+    """
     suspected_at: datetime | None = None
     """When the last of these deaths was noticed."""
     cancellations: Sequence[int] = ()
@@ -287,7 +293,9 @@ class Arrived:
     signals: list[Signal] = field(default_factory=list)
     """What is new in the mailbox, in order; ends of children take a place in it and are not among these."""
     looked_at: float = math.inf
-    """When the database was asked, on this process's monotonic clock: what was committed here since may not be in it."""
+    """When the database was asked, on this process's monotonic clock: what was committed here since may
+    not be in it.
+    """
 
 
 class Journal(Protocol):

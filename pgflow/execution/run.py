@@ -60,10 +60,41 @@ class Run:
     """
 
     __slots__ = (
-        "_at_once", "_cut_off", "_pumping", "_replaying", "_root", "_rounds", "_starting", "_until", "_waits", "_yielded",
-        "advancing", "aftermath", "attempts_running", "bodies", "calls", "cancel_taken_at", "cancelled", "claimed", "closed", "crossings",
-        "fatal", "halted", "history", "host", "leaving", "limits", "loop", "mailbox", "order", "outcome", "outgoing", "pausing",
-        "scheduled", "scope", "workflow",
+        "_at_once",
+        "_cut_off",
+        "_pumping",
+        "_replaying",
+        "_root",
+        "_rounds",
+        "_starting",
+        "_until",
+        "_waits",
+        "_yielded",
+        "advancing",
+        "aftermath",
+        "attempts_running",
+        "bodies",
+        "calls",
+        "cancel_taken_at",
+        "cancelled",
+        "claimed",
+        "closed",
+        "crossings",
+        "fatal",
+        "halted",
+        "history",
+        "host",
+        "leaving",
+        "limits",
+        "loop",
+        "mailbox",
+        "order",
+        "outcome",
+        "outgoing",
+        "pausing",
+        "scheduled",
+        "scope",
+        "workflow",
     )
 
     def __init__(self, claimed: Claimed, workflow: Workflow[Any, Any], host: Host) -> None:
@@ -71,7 +102,9 @@ class Run:
         self.workflow = workflow
         self.host = host
         self.limits = host.limits
-        self.loop = RunLoop(lambda: self.label, claimed.seed.int, lambda: self.scope.now.timestamp(), self.note_fatal, Spin(self).look)  # type: ignore[abstract]
+        self.loop = RunLoop(
+            lambda: self.label, claimed.seed.int, lambda: self.scope.now.timestamp(), self.note_fatal, Spin(self).look
+        )  # type: ignore[abstract]
         self.history = HistoryIndex(claimed.events)
         self.fatal: EngineError | None = None
         self.closed = False
@@ -101,16 +134,22 @@ class Run:
         self.outcome: Outcome | None = None
         """How it leaves, once that has been handed over."""
         self._pumping = self._replaying = False
-        """Whether a pump has ended in the middle of recorded results: code that diverges later in them must have done nothing."""
+        """Whether a pump has ended in the middle of recorded results: code that diverges later in them must have done
+        nothing.
+        """
         self._until = 0.0
         """When this pump lets other runs go on."""
         self._at_once = self._rounds = 0
-        """Results that the pump has given without a wait, since its last look at the time, and with one; -1: its time was over before."""
+        """Results that the pump has given without a wait, since its last look at the time, and with one; -1: its time
+        was over before.
+        """
         self._starting: list[ActivityCall] = []
         self.pausing = False
         """Whether it is to be paused, as far as this worker has been told."""
         self.leaving = self.halted = self._cut_off = False
-        """Whether it is to be handed back whatever is asked of it; whether nothing is delivered, for that reason or a pause."""
+        """Whether it is to be handed back whatever is asked of it; whether nothing is delivered, for that reason or a
+        pause.
+        """
         self._root: asyncio.Task[Any] | None = None
         self.scope = Scope(self, None, "", 0, claimed.created_at)
 
@@ -130,7 +169,9 @@ class Run:
         self.host.schedule(self)
 
     def pump(self, now: float | None = None) -> None:
-        """Bring the run to rest, called from a plain callback on a `stage`; `now` is the time on the monotonic clock, if it is known."""
+        """Bring the run to rest, called from a plain callback on a `stage`; `now` is the time on the monotonic clock,
+        if it is known.
+        """
         if self.closed or self.outcome is not None:
             return
         root = self._root
@@ -167,8 +208,16 @@ class Run:
             return
         waits, crossings = self._waits, self.crossings
         if self.attempts_running and not (
-            self.halted or self._replaying or self._yielded is not None or self.claimed.cancel_requested
-            or waits.due_timeouts or waits.moments or waits.timer is not None or crossings.gathered or crossings.awaiting or self.claimed.crashes
+            self.halted
+            or self._replaying
+            or self._yielded is not None
+            or self.claimed.cancel_requested
+            or waits.due_timeouts
+            or waits.moments
+            or waits.timer is not None
+            or crossings.gathered
+            or crossings.awaiting
+            or self.claimed.crashes
         ):  # nearly every rest: activities go on, and nothing else is to be seen to
             if self._starting:
                 starting, self._starting = self._starting, []
@@ -210,7 +259,8 @@ class Run:
         """An error of the engine's own has left a pump: the workflow fails with it, and writes no event.
 
         Raises:
-            BaseException: the same error; the run cannot end any more, since its outcome is on its way or it has left memory.
+            BaseException: the same error; the run cannot end any more, since its outcome is on its way or it has left
+                memory.
         """
         if self.closed or self.outcome is not None or self._root is None:
             raise error
@@ -237,7 +287,9 @@ class Run:
         self.host.schedule(self)
 
     def give_up_attempts(self) -> None:
-        """Cancel the activities in flight (the grace period is over), and wait for no code; the workflow is handed back."""
+        """Cancel the activities in flight (the grace period is over), and wait for no code; the workflow is handed
+        back.
+        """
         self._cut_off = True
         for step in self.scope.all_unfinished():
             step.give_up()
@@ -255,7 +307,9 @@ class Run:
             self._come_apart()
 
     def _come_apart(self) -> None:
-        """Free what nothing will ask for any more: its parts point back to this run, and the collector of such circles comes late."""
+        """Free what nothing will ask for any more: its parts point back to this run, and the collector of such circles
+        comes late.
+        """
         self.scope.come_apart()
         del self.scope, self.loop, self.crossings, self.order, self.bodies, self.outgoing, self._waits, self._root
 
@@ -282,9 +336,11 @@ class Run:
                 self.host.schedule(self)
 
     def replays_at_once(self, seq: int | None) -> bool:
-        """Whether the running task, were it to wait for the recorded result of this place, would be the next to go on, with it.
+        """Whether the running task, were it to wait for the recorded result of this place, would be the next to go on,
+        with it.
 
-        Then it need not wait, and nobody can tell. Now and then it does all the same, so that a long replay leaves the pump.
+        Then it need not wait, and nobody can tell. Now and then it does all the same, so that a long replay leaves the
+        pump.
         """
         if seq is None or self.fatal is not None:
             return False
@@ -392,7 +448,9 @@ class Run:
         return call
 
     def write_alone(self, begin: Callable[[], None]) -> None:
-        """Call `begin`, which writes by another transaction, when all gathered is durable; until `written_alone` nothing more is written."""
+        """Call `begin`, which writes by another transaction, when all gathered is durable; until `written_alone`
+        nothing more is written.
+        """
         self.outgoing.write_alone(begin)
 
     def written_alone(self, new: bool) -> None:
@@ -440,7 +498,9 @@ class Run:
             self.outgoing.drop()
         self._replaying = False
         starting, self._starting = self._starting, []
-        if self.claimed.crashes and (starting or not (self.loop.frozen or self.order.on_their_way or self.outgoing.call_waits)):
+        if self.claimed.crashes and (
+            starting or not (self.loop.frozen or self.order.on_their_way or self.outgoing.call_waits)
+        ):
             starting = blame(self, starting)
         for call in starting:
             self.host.start_activity(call)
@@ -451,15 +511,23 @@ class Run:
             crossings, waits = self.crossings, self._waits
             if waits.due_timeouts:
                 waits.fire_timeouts(self.order, crossings)
-            if self.claimed.cancel_requested and not (self.order.on_their_way or crossings.in_flight or self.order.holds_back()):
+            if self.claimed.cancel_requested and not (
+                self.order.on_their_way or crossings.in_flight or self.order.holds_back()
+            ):
                 deliver_cancellation(self)
             if crossings.gathered or crossings.awaiting:
                 crossings.hand_over(waits.overdue)
         if self._yielded is not None:
             self.host.schedule(self)
         waiting = (
-            self.attempts_running or self.advancing or self._waits.short or self.order.on_their_way or self.outgoing.awaited
-            or self.outgoing.calls_in_flight or self.loop.frozen or self.crossings.busy
+            self.attempts_running
+            or self.advancing
+            or self._waits.short
+            or self.order.on_their_way
+            or self.outgoing.awaited
+            or self.outgoing.calls_in_flight
+            or self.loop.frozen
+            or self.crossings.busy
         )
         if not waiting:
             self._write_outcome(self._waits.suspension(self.claimed.mailbox) if self._waits.parked else stuck(self))

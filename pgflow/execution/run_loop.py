@@ -116,9 +116,9 @@ _here = _Here()
 def stage() -> Iterator[None]:
     """Where runs are drained, one after the other.
 
-    To make a loop the running one costs a system call. So the loop of the run that was drained last stays the running one on a stage,
-    and what may ask asyncio for the thread's own loop stands in `offstage`: logging, encoders, the making of tasks. Nor does
-    that loop adopt the asynchronous generators of runs.
+    To make a loop the running one costs a system call. So the loop of the run that was drained last stays the running
+    one on a stage, and what may ask asyncio for the thread's own loop stands in `offstage`: logging, encoders, the
+    making of tasks. Nor does that loop adopt the asynchronous generators of runs.
     """
     outer, hooks, staged = asyncio._get_running_loop(), sys.get_asyncgen_hooks(), _here.staged
     sys.set_asyncgen_hooks(None, None)
@@ -159,8 +159,23 @@ class RunLoop(asyncio.AbstractEventLoop):
     """
 
     __slots__ = (
-        "_crowded", "_discarded", "_left", "_look", "_name", "_ready", "_time", "_to_complete", "end_with_fatal", "frozen", "futures",
-        "interrupting", "leaving", "made", "place", "tasks", "thread",
+        "_crowded",
+        "_discarded",
+        "_left",
+        "_look",
+        "_name",
+        "_ready",
+        "_time",
+        "_to_complete",
+        "end_with_fatal",
+        "frozen",
+        "futures",
+        "interrupting",
+        "leaving",
+        "made",
+        "place",
+        "tasks",
+        "thread",
     )
 
     def __init__(
@@ -195,7 +210,8 @@ class RunLoop(asyncio.AbstractEventLoop):
         self._to_complete: dict[int, tuple[Any, asyncio.Task[Any]]] = {}
 
     def drain(self, deliver_next: Callable[[], bool] | None = None) -> None:
-        """Run callbacks until none is ready, or until `look` says that it is enough. To be called from a plain callback on a `stage`, not from within a task.
+        """Run callbacks until none is ready, or until `look` says that it is enough. To be called from a plain callback
+        on a `stage`, not from within a task.
 
         Parameters:
             deliver_next: called whenever none is ready; there may be more after it if it answers true.
@@ -260,7 +276,9 @@ class RunLoop(asyncio.AbstractEventLoop):
         return not self._ready and type(task) is RunTask and not task.eager and not task._must_cancel  # type: ignore[attr-defined]
 
     def freeze(self) -> asyncio.Future[None]:
-        """A future to be awaited at once: no other code of the run goes on before `thaw`, so that the wait leaves no trace."""
+        """A future to be awaited at once: no other code of the run goes on before `thaw`, so that the wait leaves no
+        trace.
+        """
         self.frozen = True
         return asyncio.Future(loop=self)  # without a number: a replay may not wait here
 
@@ -276,7 +294,8 @@ class RunLoop(asyncio.AbstractEventLoop):
     def discard(self) -> None:
         """Forget the run: close the frames of its tasks without running another step of them.
 
-        What stands in a `finally` there runs, and meets this loop: what it begins is forgotten too, and not the worker's to do.
+        What stands in a `finally` there runs, and meets this loop: what it begins is forgotten too, and not the
+        worker's to do.
         """
         self._ready.clear()
         self._forget_done()
@@ -298,10 +317,12 @@ class RunLoop(asyncio.AbstractEventLoop):
         self._ready.clear()
 
     def _close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """An asynchronous generator is freed that has not come to its end: the code has left it, by `break` for example.
+        """An asynchronous generator is freed that has not come to its end: the code has left it, by `break` for
+        example.
 
-        What its `finally` does at once is done here, as it is of a plain generator. It cannot wait for anything, since nobody waits
-        for it. One that only the collector of circles has found is closed with the run: its moment is none that a replay repeats.
+        What its `finally` does at once is done here, as it is of a plain generator. It cannot wait for anything, since
+        nobody waits for it. One that only the collector of circles has found is closed with the run: its moment is none
+        that a replay repeats.
         """
         leaving = self.leaving
         if self._discarded:
@@ -315,7 +336,9 @@ class RunLoop(asyncio.AbstractEventLoop):
             except EngineError:
                 pass  # the run ends with it
             except Exception as error:
-                self.call_exception_handler({"message": f"Exception in {generator!r}, left before its end", "exception": error})
+                self.call_exception_handler(
+                    {"message": f"Exception in {generator!r}, left before its end", "exception": error}
+                )
             else:
                 if waits:
                     self.end_with_fatal(left_generator(self._name(), generator))
@@ -393,7 +416,9 @@ class RunLoop(asyncio.AbstractEventLoop):
         return self._new_task(coro, name, context, options)
 
     def _task_to_complete(self, coro: Any, caller: FrameType) -> asyncio.Task[Any] | None:
-        """The task of what `as_completed` was given, if that asks: it makes them in any order, we in the one in which it was given them."""
+        """The task of what `as_completed` was given, if that asks: it makes them in any order, we in the one in which
+        it was given them.
+        """
         known = self._to_complete.pop(id(coro), None)
         if known is not None:
             return known[1]

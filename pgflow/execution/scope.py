@@ -50,7 +50,8 @@ class Scope:
         now: the time that the body starts with.
         covering: the timeouts that were open where this body was called.
         turn_state: for a loop's turn, the state to be written with the turn's first row.
-        turn_seq: for a loop's turn, the place in the order of completion after which it started, to be written there too.
+        turn_seq: for a loop's turn, the place in the order of completion after which it started, to be written there
+            too.
     """
 
     __slots__ = (
@@ -141,9 +142,9 @@ class Scope:
             run.end_with(
                 NondeterminismError(
                     f"{run.label}: the context of {self.describe()} was used from two tasks "
-                    f"({self.owner.get_name() if self.owner else 'none'} and {task.get_name() if task else 'none'}). Which "
-                    "of them comes first would decide where their steps stand. Give each concurrent piece of code a "
-                    "branch of its own, with `ctx.join(...)` or `ctx.branch(closure)`.",
+                    f"({self.owner.get_name() if self.owner else 'none'} and {task.get_name() if task else 'none'}). "
+                    "Which of them comes first would decide where their steps stand. Give each concurrent piece of "
+                    "code a branch of its own, with `ctx.join(...)` or `ctx.branch(closure)`.",
                     location=display(self.location),
                     expected="steps called by one task",
                     found="steps called by two tasks",
@@ -164,9 +165,9 @@ class Scope:
         if body is not None and body.turn is not None and body.turn is not self.turn:
             self.run.end_with(
                 NondeterminismError(
-                    f"{self.run.label}: {body.turn.describe()}, a loop's turn, used the context of {self.describe()} around "
-                    "the loop. A replay does not run finished turns again, so that what they do there would be taken for "
-                    "something else. Use the context that the loop's body is given.",
+                    f"{self.run.label}: {body.turn.describe()}, a loop's turn, used the context of {self.describe()} "
+                    "around the loop. A replay does not run finished turns again, so that what they do there would "
+                    "be taken for something else. Use the context that the loop's body is given.",
                     location=display(self.location),
                     expected="the context of the turn",
                     found=f"the context of {self.describe()}",
@@ -201,8 +202,8 @@ class Scope:
             except Exception as error:
                 run.end_with(
                     HistoryDiverged(
-                        f"{run.label}: history of {self.describe()} cannot be read: {described(error)}. Were rows of it written by "
-                        "SQL? Mend them, then retry the workflow.",
+                        f"{run.label}: history of {self.describe()} cannot be read: {described(error)}. Were rows of "
+                        "it written by SQL? Mend them, then retry the workflow.",
                         location=display(self.location),
                         expected="rows at locations",
                         found=described(error),
@@ -284,7 +285,8 @@ class Scope:
         """This branch's random numbers: the same on every replay.
 
         Raises:
-            NondeterminismError: they were drawn outside of the workflow's code, or in the turns of a loop within this body.
+            NondeterminismError: they were drawn outside of the workflow's code, or in the turns of a loop within this
+                body.
         """
         if self.run.loop.thread != get_ident():
             raise self._outside()
@@ -311,8 +313,9 @@ class Scope:
         """Refuse to end a body while history holds more steps than its code called.
 
         An exception that leaves the body (`leaving`) is no excuse: this is not what the code did then. If the exception
-        won, what it leaves unfinished would be recorded as abandoned, and the code around the body could compensate what history
-        knows to have succeeded. So latent history wins, nothing is written, and the message tells the exception too.
+        won, what it leaves unfinished would be recorded as abandoned, and the code around the body could compensate
+        what history knows to have succeeded. So latent history wins, nothing is written, and the message tells the
+        exception too.
 
         Raises:
             LatentHistory: events are left over.
@@ -326,8 +329,9 @@ class Scope:
         self.run.end_with(
             LatentHistory(
                 f"{self.run.label}: {self.describe()} has ended{by}, but history goes on with {len(left)} more "
-                f'step{"s" if len(left) > 1 else ""}, the first {found} at {where}. Expected: the code calls every step '
-                f"that history holds. {advice} the step back, or stand `await ctx.removed(...)` in its place, then retry the workflow, or fork it before {where}.",
+                f"step{'s' if len(left) > 1 else ''}, the first {found} at {where}. Expected: the code calls every "
+                f"step that history holds. {advice} the step back, or stand `await ctx.removed(...)` in its place, "
+                f"then retry the workflow, or fork it before {where}.",
                 location=where,
                 expected=f"the end of {self.describe()}",
                 found=found,
@@ -368,7 +372,8 @@ class Scope:
         self._hand_over(row, True)
 
     async def close(self, returned: bool = False) -> list[Step]:
-        """End the body, which has returned or raised: its unfinished steps, which come back, are cancelled and recorded as abandoned.
+        """End the body, which has returned or raised: its unfinished steps, which come back, are cancelled and recorded
+        as abandoned.
 
         Whether anything had to be abandoned is itself something that the code can observe by its timing, so the end of
         such a body has its place in the order of completion like any result.

@@ -1,7 +1,8 @@
-"""Code of a run that never comes to rest: found, named by its line, and ended, so that it harms nobody but its own workflow.
+"""Code of a run that never comes to rest: found, named by its line, and ended, so that it harms nobody but its own
+workflow.
 
-    turns of its event loop without end    counted while the loop is drained (`Spin`); other runs go on in between
-    a loop without an `await`              ended by another thread (`interrupt`), which raises an exception in it
+turns of its event loop without end    counted while the loop is drained (`Spin`); other runs go on in between
+a loop without an `await`              ended by another thread (`interrupt`), which raises an exception in it
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class Spin:
         self._callbacks = 0
 
     def look(self) -> bool:
-        """The code has gone on for another `LOOK_EVERY` callbacks: whether to leave it, since it spins or others wait."""
+        """The code has gone on for another `LOOK_EVERY` callbacks: whether to leave it, since it spins
+        or others wait.
+        """
         run = self._run
         at = (run.calls, run.order.passed)
         if at != self._at:
@@ -57,9 +60,10 @@ def spinning(label: str, loop: RunLoop) -> EngineError:
     """What ends a run whose event loop turns and turns."""
     where = loop.next_line()
     return EngineError(
-        f"{label} spins: its event loop has turned {MOST} times without a step or a result, at {where}. Nothing in the workflow changes "
-        "while it turns. Wait for what is to happen: `await ctx.listen(...)`, `await ctx.sleep(...)`, an `asyncio.Event` that other code of the "
-        "workflow sets; and put computations in an activity.",
+        f"{label} spins: its event loop has turned {MOST} times without a step or a result, at {where}. Nothing in "
+        "the workflow changes while it turns. Wait for what is to happen: `await ctx.listen(...)`, `await "
+        "ctx.sleep(...)`, an `asyncio.Event` that other code of the workflow sets; and put computations in an "
+        "activity.",
         expected="code that waits for a step",
         found=f"code that spins at {where}",
     )
@@ -68,9 +72,9 @@ def spinning(label: str, loop: RunLoop) -> EngineError:
 def blocking(label: str, seconds: float, where: str) -> EngineError:
     """What ends a run whose code does not give its thread back."""
     return EngineError(
-        f"{label} was ended after {seconds:.0f} s in which its code neither waited nor returned, at {where}: nothing else could run in its "
-        "process. A workflow's code decides what is done; put computations and calls that block in a plain `def` activity, which runs in a "
-        "thread, and repetition in `ctx.loop`.",
+        f"{label} was ended after {seconds:.0f} s in which its code neither waited nor returned, at {where}: nothing "
+        "else could run in its process. A workflow's code decides what is done; put computations and calls that "
+        "block in a plain `def` activity, which runs in a thread, and repetition in `ctx.loop`.",
         expected="code that waits for a step",
         found=f"code that does not end at {where}",
     )
@@ -81,11 +85,12 @@ class Interrupted(BaseException):
 
 
 def interrupt(loop: RunLoop, error: EngineError) -> bool:
-    """From another thread: end the run with `error` and raise in its code, if it executes at the moment; whether that was begun.
+    """From another thread: end the run with `error` and raise in its code, if it executes at the moment; whether that
+    was begun.
 
-    An exception that is set on a thread comes at its next bytecode, wherever that is, and must not hit what comes after the run. So the loop
-    is told first, and does not leave `drain` until either the exception has arrived (when it is made, in that thread) or it is told that there
-    is none: each side writes before it reads what the other writes.
+    An exception that is set on a thread comes at its next bytecode, wherever that is, and must not hit what comes after
+    the run. So the loop is told first, and does not leave `drain` until either the exception has arrived (when it is
+    made, in that thread) or it is told that there is none: each side writes before it reads what the other writes.
     """
 
     class Arriving(Interrupted):
@@ -122,7 +127,9 @@ def line_of_task(task: asyncio.Task[Any]) -> str:
         frame = getattr(waits, "cr_frame", None) or getattr(waits, "gi_frame", None) or getattr(waits, "ag_frame", None)
         if frame is not None and (found is None or not frame.f_code.co_filename.startswith(_NOT_THE_USERS)):
             found = frame
-        waits = getattr(waits, "cr_await", None) or getattr(waits, "gi_yieldfrom", None) or getattr(waits, "ag_await", None)
+        waits = (
+            getattr(waits, "cr_await", None) or getattr(waits, "gi_yieldfrom", None) or getattr(waits, "ag_await", None)
+        )
     return _line(found)
 
 

@@ -32,7 +32,8 @@ def execute(claimed: Claimed, workflow: Workflow[Any, Any], host: Host) -> Run:
         claimed.events, claimed.signals = [], []
         run = Run(claimed, workflow, host)
         refusal = SerializationError(
-            f"{run.label} holds rows that cannot be read: its {unread}. Were they written by SQL? Mend them, then retry it."
+            f"{run.label} holds rows that cannot be read: its {unread}. Were they written by SQL? Mend them, then "
+            "retry it."
         )
 
     crashed = too_many(claimed, host.limits.crashes) if claimed.crashes else None

@@ -134,8 +134,8 @@ class Step:
         elif event.status not in _ENDED_WITHOUT:
             run.end_with(
                 HistoryDiverged(
-                    f'{run.label}: the row of {self} has the status "{event.status}", which there is not. Was it written by SQL? '
-                    "Mend it, then retry the workflow.",
+                    f'{run.label}: the row of {self} has the status "{event.status}", which there is not. Was it '
+                    "written by SQL? Mend it, then retry the workflow.",
                     location=display(self.location),
                     expected="completed, failed, cancelled, abandoned or pending",
                     found=event.status,
@@ -283,7 +283,9 @@ class Step:
         return self.row(STATUS_PENDING, wake_at=self.wake_at)
 
     def _join_aftermath(self, failed: bool) -> None:
-        """Remember what a retry would have to run again if the failure leaves the workflow before it calls another step."""
+        """Remember what a retry would have to run again if the failure leaves the workflow before it calls another
+        step.
+        """
         run = self.scope.run
         if run.aftermath is not None:
             run.aftermath.append(self)

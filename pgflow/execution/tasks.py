@@ -1,10 +1,10 @@
 """Tasks and futures of a run, which stand in a set where their numbers say, and not where memory had room for them.
 
-`TaskGroup` cancels, and `asyncio.wait` gives, what a set holds; that order has to be the same on replay. So a task is numbered
-among those that the same task makes, whatever others do meanwhile, and the numbers go on from a multiple of the block after each
-turn of a loop, since replay skips turns: their lower bits, which decide, are the same. Futures are numbered likewise.
-The higher bits tell the runs apart: asyncio keeps all tasks of the process in one set, and were the first tasks of a
-thousand runs all alike to it, each would be looked for among all the others.
+`TaskGroup` cancels, and `asyncio.wait` gives, what a set holds; that order has to be the same on replay. So a task is
+numbered among those that the same task makes, whatever others do meanwhile, and the numbers go on from a multiple of
+the block after each turn of a loop, since replay skips turns: their lower bits, which decide, are the same. Futures are
+numbered likewise. The higher bits tell the runs apart: asyncio keeps all tasks of the process in one set, and were the
+first tasks of a thousand runs all alike to it, each would be looked for among all the others.
 """
 
 from __future__ import annotations
@@ -54,10 +54,11 @@ class RunTask(asyncio.Task[T]):
         return self._hash
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Request cancellation; the one by which a `TaskGroup` ends its own wait is not counted, where asyncio forgets to take it back.
+        """Request cancellation; the one by which a `TaskGroup` ends its own wait is not counted, where asyncio forgets
+        to take it back.
 
-        Before Python 3.13 it did when a child failed while the block was left already: `cancelling()` stayed one too high, and
-        a timeout around the group took its own cancellation for somebody else's.
+        Before Python 3.13 it did when a child failed while the block was left already: `cancelling()` stayed one too
+        high, and a timeout around the group took its own cancellation for somebody else's.
         """
         asked = super().cancel(msg)
         if asked and sys.version_info < (3, 13):

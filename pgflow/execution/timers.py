@@ -37,9 +37,7 @@ class SleepStep(Step):
     kind = KIND_SLEEP
     __slots__ = ("_duration", "_until")
 
-    def __init__(
-        self, scope: Scope, version: int, duration: timedelta | None, until: datetime | None
-    ) -> None:
+    def __init__(self, scope: Scope, version: int, duration: timedelta | None, until: datetime | None) -> None:
         self._duration = duration
         self._until = until
         super().__init__(scope, "", version)
@@ -90,7 +88,8 @@ class TimeoutStep(Step):
         assert task is not None
         if self._task is not None:
             raise PgflowError(
-                f"{self} was entered before: a timeout is one deadline around one block. Call `ctx.timeout(...)` anew for each block."
+                f"{self} was entered before: a timeout is one deadline around one block. Call `ctx.timeout(...)` anew "
+                "for each block."
             )
         self._task = task
         self._cancelling = task.cancelling()
@@ -125,8 +124,9 @@ class TimeoutStep(Step):
         if self.settled:
             return
         if self.seq is not None:
-            # It fires, too late for the block; what it cancels is told so in its turn. The body's end does not wait for that: it
-            # would not if a crash came before the row, and what comes in between would be seen in another order.
+            # It fires, too late for the block; what it cancels is told so in its turn. The body's end does not wait for
+            # that: it would not if a crash came before the row, and what comes in between would be seen in another
+            # order.
             scope.unfinished.pop(self, None)
             return
         self.settle()
@@ -162,18 +162,12 @@ class TimeoutStep(Step):
         covered = [
             step
             for step in self._covered()
-            if step.event is not None
-            and step.event.status == STATUS_CANCELLED
-            and step.event.seq == event.seq
+            if step.event is not None and step.event.status == STATUS_CANCELLED and step.event.seq == event.seq
         ]
         self._cancel(covered, event.at)
 
     def _covered(self) -> list[Step]:
-        return [
-            step
-            for step in self.scope.all_unfinished()
-            if not step.is_container and self in step.covering
-        ]
+        return [step for step in self.scope.all_unfinished() if not step.is_container and self in step.covering]
 
     def _cancel(self, covered: list[Step], at: datetime) -> None:
         if self.settled:

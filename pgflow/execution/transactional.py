@@ -24,7 +24,8 @@ async def perform(
     transactions: Transactions,
     execute: Callable[[ActivityCall], Awaitable[str]],
 ) -> None:
-    """Run an attempt in a transaction of its own and commit its result; tells the write that it was given what became of it.
+    """Run an attempt in a transaction of its own and commit its result; tells the write that it was given what became
+    of it.
 
     Parameters:
         execute: runs the activity's code and gives the encoded output.

@@ -1,7 +1,7 @@
 """Steps that the code calls and never awaits: told once, by name, when the body that called them has returned.
 
-Python warns of a coroutine that nobody has awaited wherever it happens to be freed, and names no step. So a scope keeps the
-coroutines of its unfinished steps; those that have not begun are closed when nobody else can await them any more.
+Python warns of a coroutine that nobody has awaited wherever it happens to be freed, and names no step. So a scope keeps
+the coroutines of its unfinished steps; those that have not begun are closed when nobody else can await them any more.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ T = TypeVar("T")
 log = logging.getLogger("pgflow.execution")
 
 ORIGIN_DEPTH = 6
-"""Frames of a coroutine's origin that reach from a step to the line that called it, where Python is told to keep them."""
+"""Frames of a coroutine's origin that reach from a step to the line that called it, where Python is
+told to keep them.
+"""
 
 _KEPT = 1_000
 """Coroutines that are kept though others may still await them, at most."""

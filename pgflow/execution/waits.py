@@ -32,8 +32,19 @@ class Waits:
     """
 
     __slots__ = (
-        "_awaiting_children", "_entries", "_fresh", "_host", "_listening", "_timer_at", "_wake",
-        "due_timeouts", "fired", "moments", "parked", "short", "timer",
+        "_awaiting_children",
+        "_entries",
+        "_fresh",
+        "_host",
+        "_listening",
+        "_timer_at",
+        "_wake",
+        "due_timeouts",
+        "fired",
+        "moments",
+        "parked",
+        "short",
+        "timer",
     )
 
     def __init__(self, host: Host, wake: Callable[[], None]) -> None:
@@ -131,7 +142,9 @@ class Waits:
         self._wake()
 
     def catch_up(self) -> None:
-        """Let the steps go on whose moment the timer has told, within the pump: what falls due together is written together."""
+        """Let the steps go on whose moment the timer has told, within the pump: what falls due together is written
+        together.
+        """
         self.fired = False
         self.wake_due()
 
@@ -154,7 +167,11 @@ class Waits:
         for timeout in due:
             if timeout.settled:
                 continue
-            if timeout in awaited or crossings.in_flight_under(timeout) or (order.holds_back() and not timeout.inserted):
+            if (
+                timeout in awaited
+                or crossings.in_flight_under(timeout)
+                or (order.holds_back() and not timeout.inserted)
+            ):
                 self.due_timeouts.append(timeout)  # a result of a step it covers comes first
             else:
                 timeout.fire()

@@ -1,10 +1,10 @@
 """The cursor: walks the rows of one branch in step with the code, and says what each step that is called meets.
 
-    nothing               the step is new
-    its own row           the step is replayed
-    a row of higher version the code is older than history: diverged
-    a row of lower version  the step is an insertion before that row
-    any other row         diverged; nothing is written
+nothing               the step is new
+its own row           the step is replayed
+a row of higher version the code is older than history: diverged
+a row of lower version  the step is an insertion before that row
+any other row         diverged; nothing is written
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class Cursor:
         return self._events[self._at :]
 
     def meets(self, kind: str, name: str, version: int) -> Event | None:
-        """The row that a step would meet as its own; None if it is new or an insertion, or would diverge. The cursor stays."""
+        """The row that a step would meet as its own; None if it is new or an insertion, or would diverge. The cursor
+        stays.
+        """
         if self.exhausted:
             return None
         event = self._events[self._at]
@@ -108,8 +110,8 @@ class Cursor:
     def removed(self, kind: str, name: str, version: int = 1) -> Step | None:
         """Pass the step that used to stand here, or its mark; a new location at the end of history.
 
-        None where history goes on with a step of a lower version: the removed one was an insertion, and this run was never
-        there.
+        None where history goes on with a step of a lower version: the removed one was an insertion, and this run was
+        never there.
 
         Raises:
             HistoryDiverged: history holds another step here.
@@ -128,8 +130,8 @@ class Cursor:
     def _older_than(self, version: int) -> Event | None:
         """The first row to come that is older than a version.
 
-        A check, or what stands for a removed insertion, writes nothing before an older row. Steps that are inserted right
-        behind it later must not change what it says on the next replay: they are not older, and are looked past.
+        A check, or what stands for a removed insertion, writes nothing before an older row. Steps that are inserted
+        right behind it later must not change what it says on the next replay: they are not older, and are looked past.
         """
         left = islice(self._events, self._at, None)
         return next((event for event in left if event.version < version), None)
@@ -166,8 +168,9 @@ class Cursor:
         return HistoryDiverged(
             f"history diverged at {where}: the code expected {expected}, history holds {found}. Nothing was written. "
             + ("It was recorded by newer code: deploy that again. Or put " if newer else "Put ")
-            + "the recorded step back, stand `ctx.removed(...)` in its place, insert new steps with `ctx.v(n)`, or decide "
-            f"with `ctx.check_version(n)`; then retry the workflow, or fork it before {where}.",
+            + "the recorded step back, stand `ctx.removed(...)` in its place, insert new steps with "
+            "`ctx.v(n)`, or decide with `ctx.check_version(n)`; then retry the workflow, or fork it before "
+            f"{where}.",
             location=where,
             expected=expected,
             found=found,
@@ -180,7 +183,9 @@ def named(kind: str, name: str) -> str:
 
 
 def _marks(event: Event, kind: str) -> bool:
-    """Whether the row stands for a removed step of that kind. Its input may have been written by hand, so it is read."""
+    """Whether the row stands for a removed step of that kind. Its input may have been written by hand,
+    so it is read.
+    """
     if event.kind != KIND_REMOVED or event.input is None:
         return False
     try:

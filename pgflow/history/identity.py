@@ -1,6 +1,7 @@
 """The id of what a step does to another workflow: done again after a crash, it has the same id and changes nothing.
 
-Kind and name are in it, so that another step, which a worker without a lease may still call at that location, has another.
+Kind and name are in it, so that another step, which a worker without a lease may still call at that location, has
+another.
 """
 
 from __future__ import annotations
@@ -26,11 +27,9 @@ def crossing_id(workflow_id: UUID, location: str, kind: str, name: str) -> UUID:
 
 
 def shaped(milliseconds: int, low: int) -> int:
-    """A UUID of version 7 as a number: 48 bits of time, version, 12 bits, variant, 62 bits; `low` gives the 74 free bits."""
+    """A UUID of version 7 as a number: 48 bits of time, version, 12 bits, variant, 62 bits; `low` gives the 74 free
+    bits.
+    """
     return (
-        (milliseconds & ((1 << 48) - 1)) << 80
-        | _VERSION
-        | (low >> 62 & 0xFFF) << 64
-        | _VARIANT
-        | low & ((1 << 62) - 1)
+        (milliseconds & ((1 << 48) - 1)) << 80 | _VERSION | (low >> 62 & 0xFFF) << 64 | _VARIANT | low & ((1 << 62) - 1)
     )

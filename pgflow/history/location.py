@@ -1,7 +1,7 @@
 """Locations: where a step stands in the execution of a workflow's code, with room between any two.
 
-A location is a tuple of coordinates, one a level of nesting; a coordinate is a tuple of ordinates, more than one where a
-step was inserted. Stored as text that sorts, byte by byte, in execution order.
+A location is a tuple of coordinates, one a level of nesting; a coordinate is a tuple of ordinates, more than one where
+a step was inserted. Stored as text that sorts, byte by byte, in execution order.
 """
 
 from __future__ import annotations

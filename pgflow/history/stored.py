@@ -1,8 +1,8 @@
 """A workflow's stored history, and the JSON document by which it travels.
 
-The document is made to be kept beside a test and read in a diff: payloads stand in it as JSON values. One whose text would not
-come back unchanged from a value (written by SQL with other spaces, say) stands as its text under `<name>_text` instead,
-so that a replay reads exactly what the database holds.
+The document is made to be kept beside a test and read in a diff: payloads stand in it as JSON values. One whose text
+would not come back unchanged from a value (written by SQL with other spaces, say) stands as its text under
+`<name>_text` instead, so that a replay reads exactly what the database holds.
 """
 
 from __future__ import annotations
@@ -170,7 +170,9 @@ def _read(workflow: Mapping[str, Any], events: list[Mapping[str, Any]]) -> Store
         name=workflow["name"],
         status=workflow["status"],
         input=_payload(workflow, "input") or "{}",
-        tags=cast("dict[str, Any]", Unreadable(workflow["tags_text"])) if "tags_text" in workflow else dict(workflow.get("tags", {})),
+        tags=cast("dict[str, Any]", Unreadable(workflow["tags_text"]))
+        if "tags_text" in workflow
+        else dict(workflow.get("tags", {})),
         seed=UUID(workflow["seed"]) if "seed" in workflow else id,
         created_at=_needed(workflow, "created_at"),
         parent_id=None if parent_id is None else UUID(parent_id),

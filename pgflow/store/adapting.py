@@ -1,8 +1,8 @@
 """How values travel: adapters of the engine's own, whatever the application has registered in psycopg's.
 
-psycopg copies `psycopg.adapters` into each new connection, and a connection's into its cursors. The engine's connections are opened
-with `ADAPTERS` instead, and on a connection of the application's the engine uses cursors of its own, which have them as well: what
-they read and write is the same everywhere, and nothing is changed for anybody else.
+psycopg copies `psycopg.adapters` into each new connection, and a connection's into its cursors. The engine's
+connections are opened with `ADAPTERS` instead, and on a connection of the application's the engine uses cursors of its
+own, which have them as well: what they read and write is the same everywhere, and nothing is changed for anybody else.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class _Text(TextLoader):
 
 
 ADAPTERS = _pristine()
-"""As a context of psycopg's it stands for UTF-8, ISO and UTC: what the sessions of the engine's connections are set to. JSON that Python
-does not read is given as its text, marked as such (`pgflow.unreadable`)."""
+"""As a context of psycopg's it stands for UTF-8, ISO and UTC: what the sessions of the engine's connections are set to.
+JSON that Python does not read is given as its text, marked as such (`pgflow.unreadable`)."""
 
 CAREFUL = AdaptersMap(ADAPTERS)
 """For the engine's connections: reads any moment (`reading.py`), which takes longer."""
@@ -79,7 +79,9 @@ class Reader:
 
 
 class OwnCursor(psycopg.Cursor[TupleRow]):
-    """A cursor with the engine's adapters, on anybody's connection; texts that its encodings lack are escaped where they may be."""
+    """A cursor with the engine's adapters, on anybody's connection; texts that its encodings lack are escaped where
+    they may be.
+    """
 
     @property
     def adapters(self) -> AdaptersMap:

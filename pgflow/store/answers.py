@@ -15,7 +15,9 @@ Verdict = tuple[Sequence[Write], datetime | BaseException]
 
 
 class Answer(NamedTuple):
-    """What one batch came to: verdicts on its writes, those of one run in order, the parts whose runs were busy, and poisoned runs."""
+    """What one batch came to: verdicts on its writes, those of one run in order, the parts whose runs were busy, and
+    poisoned runs.
+    """
 
     settled: list[Verdict]
     busy: list[Part]
@@ -23,9 +25,7 @@ class Answer(NamedTuple):
 
     def __add__(self, other: object) -> Answer:
         assert isinstance(other, Answer)
-        return Answer(
-            self.settled + other.settled, self.busy + other.busy, self.poisoned | other.poisoned
-        )
+        return Answer(self.settled + other.settled, self.busy + other.busy, self.poisoned | other.poisoned)
 
 
 def read(

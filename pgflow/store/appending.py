@@ -1,7 +1,8 @@
 """The journal's statement, its pieces put together for what a batch holds, and the batch's parameters.
 
-It fences each run by its own epoch, appends rows, consumes signals, or sets them aside, and decides outcomes, all in one statement. The
-journal sends it for many runs at once; a transactional activity sends it for its own run within its own transaction.
+It fences each run by its own epoch, appends rows, consumes signals, or sets them aside, and decides outcomes, all in
+one statement. The journal sends it for many runs at once; a transactional activity sends it for its own run within its
+own transaction.
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ from pgflow.store.connections import statement
 
 
 def append(
-    schema: str, worker: str, parts: Sequence[Part], *, careful: bool = True, wary: bool = False, begun_before: bool = False
+    schema: str,
+    worker: str,
+    parts: Sequence[Part],
+    *,
+    careful: bool = True,
+    wary: bool = False,
+    begun_before: bool = False,
 ) -> tuple[bytes, dict[str, Any]]:
     """The statement that writes a batch, and its parameters.
 
@@ -34,18 +41,22 @@ def append(
         schema: The schema of the tables.
         worker: The worker whose leases fence the batch.
         parts: What each run has in it.
-        careful: Whether a row may be there already without being seen, such as one of a batch whose fate is unknown. If this is
-            False and one is, the statement fails with a unique violation.
-        wary: Whether a row that is there already may be locked by somebody else: then its run is passed over as one whose own row is
-            locked. Otherwise the statement waits for it. A loop that ends is always met with caution: it may just be advancing.
-        begun_before: Whether the transaction was begun by other statements, perhaps long ago: its `now()` is then not the time.
+        careful: Whether a row may be there already without being seen, such as one of a batch whose fate is unknown. If
+            this is False and one is, the statement fails with a unique violation.
+        wary: Whether a row that is there already may be locked by somebody else: then its run is passed over as one
+            whose own row is locked. Otherwise the statement waits for it. A loop that ends is always met with caution:
+            it may just be advancing.
+        begun_before: Whether the transaction was begun by other statements, perhaps long ago: its `now()` is then not
+            the time.
 
     Raises:
         Unwritable: A text holds a character that cannot travel.
     """
     rows, outcomes = row_parameters(parts), outcome_parameters(parts)
     signals, aside = signal_parameters(parts), aside_parameters(parts)
-    wary = wary or (rows is not None and KIND_LOOP in rows["kind"] and any(map(_ends_a_loop, parts)) and not begun_before)
+    wary = wary or (
+        rows is not None and KIND_LOOP in rows["kind"] and any(map(_ends_a_loop, parts)) and not begun_before
+    )
     parameters = {
         "worker": worker,
         **run_parameters(parts),

@@ -1,4 +1,6 @@
-"""Array literals: many values as one text, which costs the client a tenth of an array that is converted item by item."""
+"""Array literals: many values as one text, which costs the client a tenth of an array that is converted
+item by item.
+"""
 
 from __future__ import annotations
 

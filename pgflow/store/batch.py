@@ -66,7 +66,12 @@ class Part:
         beside = self.beside
         return self.outcome is not None or (
             beside is not None
-            and (beside.cancels is not None or beside.state is not None or beside.tags is not None or beside.suspicion != "")
+            and (
+                beside.cancels is not None
+                or beside.state is not None
+                or beside.tags is not None
+                or beside.suspicion != ""
+            )
         )
 
     def fold(self) -> None:
@@ -283,7 +288,11 @@ def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
         payloads.append(payload)
         resets.append(reset)
         forks.append(fork)
-        flags.append(("a" if awaits else "") + ("" if beside.cancels is None else f"c{beside.cancels}") + _FLAGS[beside.suspicion])
+        flags.append(
+            ("a" if awaits else "")
+            + ("" if beside.cancels is None else f"c{beside.cancels}")
+            + _FLAGS[beside.suspicion]
+        )
         states.append(beside.state)
         tags.append(beside.tags)
     return {
@@ -345,9 +354,7 @@ def _texts(values: Sequence[str | None]) -> str | None:
         return None
     joined = SEPARATOR.join([value or "" for value in values]) if absent else SEPARATOR.join(values)  # type: ignore[arg-type]
     if joined.count(SEPARATOR) != count - 1:
-        raise Unwritable(
-            "a text holds the control character U+001F, which cannot be stored; JSON escapes it"
-        )
+        raise Unwritable("a text holds the control character U+001F, which cannot be stored; JSON escapes it")
     return joined
 
 

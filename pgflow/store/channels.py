@@ -35,7 +35,8 @@ def _suffix(schema: str) -> str:
 
 
 def wake_channel(schema: str) -> str:
-    """The channel that says that a queue has work; the payload is the queue's name, and perhaps what is to be done there.
+    """The channel that says that a queue has work; the payload is the queue's name, and perhaps what is to be done
+    there.
 
     Example:
         wake_channel("pgflow")    # 'pgflow_wake_' and 16 hexadecimal digits
@@ -49,22 +50,30 @@ def done_channel(schema: str) -> str:
 
 
 def mail_channel(schema: str) -> str:
-    """The channel that says that something was sent to a workflow; the payload is the id of the worker that has or had it, or 0."""
+    """The channel that says that something was sent to a workflow; the payload is the id of the worker that has or had
+    it, or 0.
+    """
     return MAIL + _suffix(schema)
 
 
 def message_channel(schema: str) -> str:
-    """The channel of messages: the payload is a whole message, or one without a body, which then has to be read by its id."""
+    """The channel of messages: the payload is a whole message, or one without a body, which then has to be read by its
+    id.
+    """
     return MESSAGE + _suffix(schema)
 
 
 def wake_payload(queue: str, id: UUID | None = None) -> str:
-    """The payload that says that a queue has work: a line that names the queue, and one that names the workflow if it is a single new one."""
+    """The payload that says that a queue has work: a line that names the queue, and one that names the workflow if it
+    is a single new one.
+    """
     return queue if id is None else f"{queue}\n{id}"
 
 
 def parse_wake(payload: str) -> tuple[str, UUID | None]:
-    """The queue that has work, and the new workflow that it is, if it is one. Anybody may notify: an id need not be one of ours."""
+    """The queue that has work, and the new workflow that it is, if it is one. Anybody may notify: an id need not be one
+    of ours.
+    """
     queue, told, text = payload.rpartition("\n")
     try:
         return (queue, UUID(text)) if told else (payload, None)

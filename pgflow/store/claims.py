@@ -46,8 +46,8 @@ LONGEST_WITHOUT_SWEEP = 5.0
 """Seconds for which a worker that has no quiet moment puts a look from the beginning off."""
 
 PATIENCE = timedelta(milliseconds=50)
-"""How long what has just woken is left to the worker that may still have it in memory. A worker's first claim leaves nothing: it may
-have been started because that one has died, and somebody waits."""
+"""How long what has just woken is left to the worker that may still have it in memory. A worker's first claim leaves
+nothing: it may have been started because that one has died, and somebody waits."""
 
 FORGET_LEVEL = 60.0
 """Seconds after which a priority without runs is no longer asked for (it is found again by itself)."""
@@ -64,6 +64,7 @@ _LOWEST, _HIGHEST = -(2**31) - 1, 2**31
 Scope = tuple[str, str]
 """A queue and a workflow's name."""
 
+
 @dataclass(slots=True)
 class Batch:
     """What one claim brought."""
@@ -74,9 +75,13 @@ class Batch:
     next_wake_at: datetime | None
     """When the next run of these queues and names is due, if that is known and near."""
     left: bool = False
-    """Whether runs that are due were left: to the worker that had them last, for a moment, or to whoever had them locked."""
+    """Whether runs that are due were left: to the worker that had them last, for a moment, or to whoever had them
+    locked.
+    """
     suspected: int = 0
-    """If runs are due that deaths of processes are suspected of: of how many the most suspected one is. `claim_suspected` takes them."""
+    """If runs are due that deaths of processes are suspected of: of how many the most suspected one is.
+    `claim_suspected` takes them.
+    """
 
 
 @dataclass(slots=True)
@@ -134,10 +139,14 @@ class Claims:
         await self._line.drop()
 
     def sweep_is_due(self, *, busy: bool) -> bool:
-        """Whether it is time to look from the beginning: a worker that is not busy does it while nobody waits for a claim."""
+        """Whether it is time to look from the beginning: a worker that is not busy does it while nobody waits for a
+        claim.
+        """
         return time.monotonic() >= self._next_sweep + (LONGEST_WITHOUT_SWEEP if busy else 0.0)
 
-    async def claim(self, limit: int, queues: Iterable[str], names: Iterable[str], *, sweep: bool | None = None) -> Batch:
+    async def claim(
+        self, limit: int, queues: Iterable[str], names: Iterable[str], *, sweep: bool | None = None
+    ) -> Batch:
         """Take up to `limit` due runs of these queues and names, the highest priority and then the oldest first.
 
         A priority that this worker has not met before is found by one claim and served from the next one on.
@@ -149,7 +158,8 @@ class Claims:
             sweep: Whether to look from the beginning; None: when it is due.
 
         Raises:
-            psycopg.Error: The database refused. After a lost connection what this one took is free again before the next one.
+            psycopg.Error: The database refused. After a lost connection what this one took is free again before the
+                next one.
         """
         scopes = [(queue, name) for queue in queues for name in names]
         while True:
@@ -165,9 +175,7 @@ class Claims:
             self._forget_freed(batch)
             self._patient = self._patient or limit > 0
             if around.sweeping:
-                self._next_sweep = time.monotonic() + max(
-                    SWEEP_EVERY, (time.monotonic() - sent) / SWEEP_SHARE
-                )
+                self._next_sweep = time.monotonic() + max(SWEEP_EVERY, (time.monotonic() - sent) / SWEEP_SHARE)
             for scope, priority in found:
                 self._levels[scope].setdefault(priority, _Level())
             if batch.runs or not found:
@@ -177,7 +185,8 @@ class Claims:
         """Take those of these runs that are new, due and free, and of these queues and names; None: there is none.
 
         Raises:
-            psycopg.Error: The database refused. After a lost connection what this one took is free again before the next one.
+            psycopg.Error: The database refused. After a lost connection what this one took is free again before the
+                next one.
         """
         self._claims += 1
         text = self._database.statement
@@ -210,13 +219,20 @@ class Claims:
             names: The names of the workflows that it knows.
 
         Raises:
-            psycopg.Error: The database refused. After a lost connection what this one took is free again before the next one.
+            psycopg.Error: The database refused. After a lost connection what this one took is free again before the
+                next one.
         """
         self._claims += 1
         text = self._database.statement
         connection = await self._line.get()
         under = self._line.under
-        asked = {"worker": under, "claim": self._claims, "places": list(places), "queues": list(queues), "names": list(names)}
+        asked = {
+            "worker": under,
+            "claim": self._claims,
+            "places": list(places),
+            "queues": list(queues),
+            "names": list(names),
+        }
         reading = _Reading(text, under, self._claims, 0, self._inputs)
         try:
             ((now, _),), *answers = await transact(
@@ -259,9 +275,7 @@ class Claims:
         for scope in scopes:
             known = self._levels.setdefault(scope, {0: _Level(used=clock)})
             if sweeping:
-                for priority in [
-                    p for p, level in known.items() if p and level.used < clock - FORGET_LEVEL
-                ]:
+                for priority in [p for p, level in known.items() if p and level.used < clock - FORGET_LEVEL]:
                     del known[priority]
             around.levels.extend((scope, priority, level) for priority, level in known.items())
             edges = sorted([_LOWEST, *known, _HIGHEST])
@@ -283,7 +297,9 @@ class Claims:
         }
         return around
 
-    async def _exchange(self, connection: AsyncConnection, around: _Round, limit: int) -> tuple[Batch, list[tuple[Scope, int]]]:
+    async def _exchange(
+        self, connection: AsyncConnection, around: _Round, limit: int
+    ) -> tuple[Batch, list[tuple[Scope, int]]]:
         """Send everything in one flush, then read the answers."""
         text = self._database.statement
         # Those at their first epoch come with the claim itself.
@@ -298,7 +314,9 @@ class Claims:
         (_, now, due, next_wake_at, new, suspected, *_), *taken = lines
         claimed = mine.runs(answers, now, [_fresh(line, now) for line in taken if line[-8] == 1])
         left = self._remember(around, taken, due, now, limit)
-        return Batch(claimed, now, next_wake_at, left, suspected or 0), [(around.gaps[gap - 1][0], priority) for gap, priority in new or ()]
+        return Batch(claimed, now, next_wake_at, left, suspected or 0), [
+            (around.gaps[gap - 1][0], priority) for gap, priority in new or ()
+        ]
 
     def _remember(self, around: _Round, taken: Rows, due: int, now: datetime, limit: int) -> bool:
         """Move on the moments up to which everything is known to be taken; whether anything due was left."""
@@ -315,18 +333,24 @@ class Claims:
         return due > len(taken)
 
     async def _drop_lost(self, error: BaseException, connection: AsyncConnection) -> None:
-        """Use a lost connection no more. What a claim takes that nobody hears of is freed by the move that comes before the next one."""
+        """Use a lost connection no more. What a claim takes that nobody hears of is freed by the move that comes before
+        the next one.
+        """
         if isinstance(error, asyncio.CancelledError) or is_lost(error, connection):
             await self._line.drop()
 
     def _forget_freed(self, batch: Batch) -> None:
-        """The fence has moved since it was sent, or is moving: whatever was taken is not in memory yet, and is freed thereby."""
+        """The fence has moved since it was sent, or is moving: whatever was taken is not in memory yet, and is freed
+        thereby.
+        """
         if not self._fence.refused(self._line.under):
             batch.runs, batch.left = [], True
 
 
 class _Reading:
-    """What the runs of one claim need, those at a higher epoch than `beyond`: themselves, their history, their mailboxes."""
+    """What the runs of one claim need, those at a higher epoch than `beyond`: themselves, their history, their
+    mailboxes.
+    """
 
     def __init__(self, text: Callable[[str], bytes], worker: int, claim: int, beyond: int, inputs: bool) -> None:
         taken = {"worker": worker, "claim": claim}
@@ -358,14 +382,34 @@ def _with_signals(claimed: list[Claimed], signals: Rows) -> list[Claimed]:
 
 
 def _fresh(line: Sequence[Any], now: datetime) -> Claimed:
-    """A run at its first epoch, as its claim gives it: no tags are null, since each JSON text costs a microsecond to read."""
+    """A run at its first epoch, as its claim gives it: no tags are null, since each JSON text costs a microsecond to
+    read.
+    """
     id, name, queue, epoch, mailbox, cancel, input_, tags, created_at, parent_id, seed = line[-11:]
     return Claimed(id, name, queue, epoch, input_, tags or {}, created_at, parent_id, seed, mailbox, cancel, now)
 
 
 def _read(row: Sequence[Any], now: datetime) -> Claimed:
     """A run as it was read after its claim."""
-    id, _, name, queue, epoch, input_, tags, created_at, parent_id, seed, mailbox, cancel, state, tags_now, warm, cancellations, *deaths = row
+    (
+        id,
+        _,
+        name,
+        queue,
+        epoch,
+        input_,
+        tags,
+        created_at,
+        parent_id,
+        seed,
+        mailbox,
+        cancel,
+        state,
+        tags_now,
+        warm,
+        cancellations,
+        *deaths,
+    ) = row
     claimed = Claimed(id, name, queue, epoch, input_, tags, created_at, parent_id, seed, mailbox, cancel, now)
     claimed.state, claimed.tags_now, claimed.warm, claimed.cancellations = state, tags_now, warm, cancellations or ()
     suspicions, crashes, claimed.suspected_at = deaths

@@ -98,8 +98,9 @@ class Connections:
             self._loop = running
         elif self._loop is not running:
             raise RuntimeError(
-                "this client was opened on another event loop, to which its connections belong. Expected: a client for each loop "
-                "(each `asyncio.run`, each thread that runs one); `SyncClient` serves any number of threads"
+                "this client was opened on another event loop, to which its connections belong. Expected: a client "
+                "for each loop (each `asyncio.run`, each thread that runs one); `SyncClient` serves any number of "
+                "threads"
             )
 
     async def check(self) -> None:
@@ -158,7 +159,9 @@ class Connections:
             await asyncio.sleep(pause)
 
     def _right_behind(self, wakes: str | None, id: UUID | None) -> list[Statement]:
-        """The hint to send in one flush with what it tells of; none when one has just left: then it is gathered with others."""
+        """The hint to send in one flush with what it tells of; none when one has just left: then it is gathered with
+        others.
+        """
         now = time.monotonic()
         if wakes is None or not self._may_notify or now < self._hint_at:
             return []

@@ -200,9 +200,10 @@ class _Waiter:
 class Endings:
     """Waits for the ends of workflows.
 
-    One of those who wait has the turn to read the notifications, for all of them, and asks on that same connection: no other thread and
-    no other connection stands between the end of what it waits for and its answer. Whoever gives the turn up wakes another one to
-    take it. A thread connects, and takes the turn when nobody has waited for a while, so that the server is rid of what it tells.
+    One of those who wait has the turn to read the notifications, for all of them, and asks on that same connection: no
+    other thread and no other connection stands between the end of what it waits for and its answer. Whoever gives the
+    turn up wakes another one to take it. A thread connects, and takes the turn when nobody has waited for a while, so
+    that the server is rid of what it tells.
     """
 
     def __init__(self, database: Database, connections: Connections) -> None:

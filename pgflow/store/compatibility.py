@@ -49,8 +49,9 @@ def check(found: Found, info: tuple[int, int] | None, schema: str) -> None:
         )
     if compatible_from > SCHEMA_VERSION:
         raise SchemaOutdated(
-            f'the schema "{schema}" is too new: it is of version {version} and for code from version {compatible_from} on; '
-            f"this code is of version {SCHEMA_VERSION}. Deploy newer code, or migrate the schema down with the code that made it."
+            f'the schema "{schema}" is too new: it is of version {version} and for code from version '
+            f"{compatible_from} on; this code is of version {SCHEMA_VERSION}. Deploy newer code, or migrate the "
+            "schema down with the code that made it."
         )
 
 
@@ -65,8 +66,8 @@ def check_server(version: int) -> None:
     """
     if version < OLDEST_SERVER:
         raise PgflowError(
-            f"the server is PostgreSQL {version // 10000}; pgflow needs {OLDEST_SERVER // 10000} or later. Upgrade the server, "
-            "or name another database."
+            f"the server is PostgreSQL {version // 10000}; pgflow needs {OLDEST_SERVER // 10000} or later. Upgrade "
+            "the server, or name another database."
         )
 
 

@@ -1,8 +1,8 @@
 """Connections of the engine to PostgreSQL: how they are opened, kept short, and opened again.
 
 Everything that the engine's connections have in common is decided here, once: they commit by themselves, notice a
-dead peer, have adapters of the engine's own, never wait longer than a fraction of the lease, and speak and plan the same
-whatever environment, role and database are set to (`settings.py`).
+dead peer, have adapters of the engine's own, never wait longer than a fraction of the lease, and speak and plan the
+same whatever environment, role and database are set to (`settings.py`).
 """
 
 from __future__ import annotations
@@ -64,9 +64,7 @@ def _template(name: str) -> str:
 def quoted(schema: str) -> str:
     """The schema's name as SQL has it."""
     if not schema or "\x00" in schema or "%" in schema or "{" in schema:
-        raise ValueError(
-            f"{schema!r} cannot be the name of a pgflow schema: choose letters, digits, underscores"
-        )
+        raise ValueError(f"{schema!r} cannot be the name of a pgflow schema: choose letters, digits, underscores")
     return '"' + schema.replace('"', '""') + '"'
 
 
@@ -112,7 +110,8 @@ class Database:
         schema: The schema of the tables.
         lease: The worker's lease in seconds; no statement of the engine runs for longer than two thirds of it.
         application: What `pg_stat_activity` shows, before the connection's purpose.
-        longest_silence: Seconds for which the server may say nothing, at most, if that is less than what follows from the lease.
+        longest_silence: Seconds for which the server may say nothing, at most, if that is less than what follows from
+            the lease.
 
     Raises:
         ValueError: The DSN is none, or the schema's name cannot be used in a statement.
@@ -152,15 +151,15 @@ class Database:
         return psycopg.conninfo.conninfo_to_dict(self.dsn)
 
     def _conninfo(self, purpose: str, within: float | None = None) -> str:
-        """The connection string with what the engine adds to the caller's. Settings are made later: see `settings.py`."""
+        """The connection string with what the engine adds to the caller's. Settings are made later: see
+        `settings.py`.
+        """
         return _conninfo(self.dsn, within, application_name=f"{self.application} {purpose}")
 
     def _settings(self, connection: AsyncConnection | Connection, plain: bool) -> dict[str, str]:
         return {} if plain else settings.session(self.statement_timeout, connection.info.server_version)
 
-    async def connect(
-        self, purpose: str, *, plain: bool = False, lock_timeout: int | None = None
-    ) -> AsyncConnection:
+    async def connect(self, purpose: str, *, plain: bool = False, lock_timeout: int | None = None) -> AsyncConnection:
         """Open one asynchronous connection, and see whether there is a pooler in between.
 
         Args:
@@ -200,8 +199,10 @@ class Database:
         Args:
             purpose: As for `connect`.
             plain: As for `connect`.
-            within: Seconds that each host of the DSN has for it, 2 at least, if the DSN gives it no less; None: as the DSN says.
-            silence: Seconds without a word from the server after which an answer is not waited for any more, if not the usual ones.
+            within: Seconds that each host of the DSN has for it, 2 at least, if the DSN gives it no less; None: as the
+                DSN says.
+            silence: Seconds without a word from the server after which an answer is not waited for any more, if not the
+                usual ones.
         """
         context = None if plain else CAREFUL
         connection = EngineConnection.connect(self._conninfo(purpose, within), autocommit=True, context=context)
@@ -334,7 +335,9 @@ class Line:
             try:
                 connection = await self.database.connect(self.purpose, lock_timeout=self.lock_timeout)
                 if self._fence is not None:
-                    passing = psycopg.Error  # a standby that only reads, a transaction that took too long: the lease bounds the tries
+                    passing = (
+                        psycopg.Error
+                    )  # a standby that only reads, a transaction that took too long: the lease bounds the tries
                     await self._fence.admit(connection, self.under if self.opened else None)
                     passing = psycopg.OperationalError
                 if self.on_open is not None:
@@ -382,9 +385,7 @@ class Line:
         connection = await self.get()
         try:
             async with connection.pipeline() as self._pipeline:
-                await connection.execute(
-                    b"BEGIN ISOLATION LEVEL SERIALIZABLE" if serializable else b"BEGIN"
-                )
+                await connection.execute(b"BEGIN ISOLATION LEVEL SERIALIZABLE" if serializable else b"BEGIN")
                 await connection.execute(*pooling.opening(connection, self.database.statement_timeout), prepare=True)
                 yield connection
                 await connection.execute(b"COMMIT")
@@ -415,14 +416,18 @@ def is_locked_out(error: BaseException) -> bool:
 
 
 def is_out_of_patience(error: BaseException) -> bool:
-    """Whether a statement was given up since it took too long, most likely for somebody else's lock; it has done nothing."""
+    """Whether a statement was given up since it took too long, most likely for somebody else's lock; it has done
+    nothing.
+    """
     return isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.QueryCanceled)
 
 
 def is_lost(error: BaseException, connection: AsyncConnection | Connection) -> bool:
     """Whether `error` means that the connection broke, so that the fate of what was sent is unknown."""
-    return connection.closed or pooling.is_elsewhere(error) or (
-        isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+    return (
+        connection.closed
+        or pooling.is_elsewhere(error)
+        or (isinstance(error, psycopg.OperationalError) and error.sqlstate is None)
     )
 
 

@@ -4,12 +4,12 @@
                   ^              |-- sender's row busy, or a stranger's key --+
                   +-----------------------------------------------------------+    |-- lease lost, or refused --> on_refused
 
-Each batch is fenced by the leases of the workflows that make its crossings (`sql/crossing_fence.sql`): whose lease is gone
-is refused alone. Ids are derived from where the steps stand, so that a batch whose connection broke is sent again, and a
-crossing whose worker died is made again by the next one, without doing anything twice.
+Each batch is fenced by the leases of the workflows that make its crossings (`sql/crossing_fence.sql`): whose lease is
+gone is refused alone. Ids are derived from where the steps stand, so that a batch whose connection broke is sent again,
+and a crossing whose worker died is made again by the next one, without doing anything twice.
 
-A child that must be unique may have to wait for a transaction of somebody who starts the same. Those go on a line of their
-own, with a bounded wait, so that they hold up none of the others.
+A child that must be unique may have to wait for a transaction of somebody who starts the same. Those go on a line of
+their own, with a bounded wait, so that they hold up none of the others.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ BYTES = 8 << 20
 """Characters of inputs and bodies in one statement, at most, unless one has more."""
 
 KEY_WAIT = "50ms"
-"""How long a statement waits for the transaction of a stranger who starts the same: long enough for a dispatch under way, and
-less than it takes the server to look for deadlocks, so that the stranger's never is their victim."""
+"""How long a statement waits for the transaction of a stranger who starts the same: long enough for a dispatch under
+way, and less than it takes the server to look for deadlocks, so that the stranger's never is their victim."""
 
 STUCK_PAUSE = 0.25
 """Seconds between two tries of what waits for a stranger's transaction."""
@@ -203,9 +203,7 @@ class Lane:
             "sender_ids": [crossing.workflow_id for crossing in batch],
             "epochs": [crossing.epoch for crossing in batch],
         }
-        answers: Answers = await self._execute(
-            self._line, parameters, [crossing.command for crossing in batch]
-        )
+        answers: Answers = await self._execute(self._line, parameters, [crossing.command for crossing in batch])
         await faults.reach("crossings.after")
         answered = {number for number, _, _ in answers}
         skipped = [crossing for number, crossing in enumerate(batch) if number not in answered]
@@ -290,9 +288,7 @@ class Crossings:
         self._fence = fence = fence_of(worker)
         self._signals = Lane(database, fence, "signals", self._send_signals, AT_ONCE, sent, on_death)
         self._children = Lane(database, fence, "children", self._send_children, AT_ONCE, started, on_death)
-        self._unique = Lane(
-            database, fence, "unique children", self._send_unique, UNIQUE_AT_ONCE, started, on_death
-        )
+        self._unique = Lane(database, fence, "unique children", self._send_unique, UNIQUE_AT_ONCE, started, on_death)
         self._inquiries = Inquiries(database, on_death=on_death)
 
     def start(self) -> None:
@@ -321,25 +317,19 @@ class Crossings:
         """Take one question; it is in the next statement."""
         self._inquiries.ask(inquiry)
 
-    async def _send_signals(
-        self, line: Line, parameters: dict[str, Any], commands: list[Sending]
-    ) -> Answers:
+    async def _send_signals(self, line: Line, parameters: dict[str, Any], commands: list[Sending]) -> Answers:
         text = self._text("signal_crossing", "signal_send")
         parameters |= signalling.columns_of(commands)
         rows = await _rows(line, text, parameters)
         answers = [(row[0], Sent(*row[1:])) for row in rows]
         return [(number, sent, sent.worker if sent.accepted else None) for number, sent in answers]
 
-    async def _send_children(
-        self, line: Line, parameters: dict[str, Any], commands: list[Dispatch]
-    ) -> Answers:
+    async def _send_children(self, line: Line, parameters: dict[str, Any], commands: list[Dispatch]) -> Answers:
         text = self._text("dispatch_crossing", "dispatch")
         parameters |= dispatching.columns_of(commands)
         return _started(await _rows(line, text, parameters), commands)
 
-    async def _send_unique(
-        self, line: Line, parameters: dict[str, Any], commands: list[Dispatch]
-    ) -> Answers:
+    async def _send_unique(self, line: Line, parameters: dict[str, Any], commands: list[Dispatch]) -> Answers:
         text = self._text("dispatch_crossing", "dispatch")
         parameters |= dispatching.columns_of(commands)
         async with line.transaction() as transaction:
@@ -363,10 +353,7 @@ class Crossings:
         }
         rows = await _rows(line, self._database.statement("crossing_wait"), wanted)
         busy = {id for (id,) in rows}
-        return [
-            (number, None if others.get(number) in busy else answer, queue)
-            for number, answer, queue in answers
-        ]
+        return [(number, None if others.get(number) in busy else answer, queue) for number, answer, queue in answers]
 
     def _text(self, *names: str) -> bytes:
         return b"".join(map(self._database.statement, (_FENCE, *names)))
@@ -394,6 +381,6 @@ def _size(crossing: Crossing) -> int:
 
 def _lost(crossing: Crossing) -> LeaseLost:
     return LeaseLost(
-        f"workflow {crossing.workflow_id}: this worker no longer holds the lease of epoch {crossing.epoch}, nothing was "
-        "done to other workflows; whoever holds it now goes on from the recorded history"
+        f"workflow {crossing.workflow_id}: this worker no longer holds the lease of epoch {crossing.epoch}, nothing "
+        "was done to other workflows; whoever holds it now goes on from the recorded history"
     )

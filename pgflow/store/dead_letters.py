@@ -12,7 +12,9 @@ from pgflow.store.inspection import json_of
 from pgflow.store.query import Query
 
 
-def find(schema: str, *, workflow_id: UUID | None, name: str | None, after: UUID | None, limit: int) -> Query[list[DeadSignal]]:
+def find(
+    schema: str, *, workflow_id: UUID | None, name: str | None, after: UUID | None, limit: int
+) -> Query[list[DeadSignal]]:
     """The statement that lists signals that were set aside, by their ids."""
     asked = {"workflow_id": workflow_id, "name": name, "after": after, "limit": limit}
     return Query(statement("dead_signals", schema), asked, _signals)

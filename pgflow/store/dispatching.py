@@ -74,9 +74,7 @@ def dispatch_fresh(schema: str, workflows: Sequence[Dispatch]) -> Query[list[Dis
 
 def columns_of(workflows: Sequence[Dispatch]) -> dict[str, str]:
     """The parameters that carry what is to be started, by column."""
-    columns: Sequence[Sequence[Any]] = (
-        list(zip(*workflows, strict=True)) if workflows else [()] * len(Dispatch._fields)
-    )
+    columns: Sequence[Sequence[Any]] = list(zip(*workflows, strict=True)) if workflows else [()] * len(Dispatch._fields)
     names = ("ids", "names", "inputs", "tags", "uniques", "run_ats", "priorities", "queues", "detached")
     found = dict(zip(names, map(literal, columns), strict=True))
     found["inputs"] = ArrayText(found["inputs"])
@@ -97,9 +95,10 @@ def held_up(error: psycopg.Error, workflow: Dispatch) -> PgflowError | None:
     if not (workflow.unique and is_out_of_patience(error)):
         return None
     return PgflowError(
-        f'dispatch: expected to learn in time whether a live workflow "{workflow.name}" has the tags {workflow.tags}. Most likely '
-        "somebody's transaction that is still open starts or ends it, and only its end will tell. Nothing was started: try again "
-        "when it has ended (pg_stat_activity shows it, idle in transaction perhaps)"
+        f'dispatch: expected to learn in time whether a live workflow "{workflow.name}" has the tags '
+        f"{workflow.tags}. Most likely somebody's transaction that is still open starts or ends it, and only its end "
+        "will tell. Nothing was started: try again when it has ended (pg_stat_activity shows it, idle in transaction "
+        "perhaps)"
     )
 
 

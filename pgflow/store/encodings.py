@@ -1,9 +1,11 @@
-"""Databases of another encoding than UTF-8: what they lack is escaped where the text is JSON, and refused where it is none.
+"""Databases of another encoding than UTF-8: what they lack is escaped where the text is JSON, and refused where it is
+none.
 
-In a database of encoding SQL_ASCII nothing is lacking: it keeps the bytes that it is given, here always UTF-8. In all others a character that
-the encoding has no place for would make the server refuse the whole statement. Payloads and errors are JSON that the server keeps as
-text: there each character beyond ASCII is written as an escape (a backslash, u, four digits), which needs no place anywhere. Tags are compared by the server, and
-names are no JSON: those that cannot be stored are an error before anything is sent.
+In a database of encoding SQL_ASCII nothing is lacking: it keeps the bytes that it is given, here always UTF-8. In all
+others a character that the encoding has no place for would make the server refuse the whole statement. Payloads and
+errors are JSON that the server keeps as text: there each character beyond ASCII is written as an escape (a backslash,
+u, four digits), which needs no place anywhere. Tags are compared by the server, and names are no JSON: those that
+cannot be stored are an error before anything is sent.
 """
 
 from __future__ import annotations
@@ -23,7 +25,19 @@ _WIDE = (b"UTF8", b"SQL_ASCII", None)
 """Encodings in which nothing is lacking; nobody has said which: nothing is known to be."""
 
 _JSON = frozenset(
-    ("bodies", "error", "input", "inputs", "loop_state", "output", "outputs", "payload", "state", "states", "turn_state")
+    (
+        "bodies",
+        "error",
+        "input",
+        "inputs",
+        "loop_state",
+        "output",
+        "outputs",
+        "payload",
+        "state",
+        "states",
+        "turn_state",
+    )
 )
 """Parameters whose texts are JSON, or hold JSON texts, in columns that the server does not look into."""
 
@@ -57,7 +71,9 @@ def noted(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) ->
 
 
 def lacking_on(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> str | None:
-    """The encoding that lacks characters on a connection of anybody's, the database's or the session's; None: neither does."""
+    """The encoding that lacks characters on a connection of anybody's, the database's or the session's; None: neither
+    does.
+    """
     pgconn = connection.pgconn
     server, client = pgconn.parameter_status(b"server_encoding"), pgconn.parameter_status(b"client_encoding")
     found = server if server not in _WIDE else client if client not in _WIDE else None
@@ -76,9 +92,7 @@ def storable(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any],
 
 def in_encoding(encoding: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """As `storable`, for an encoding that lacks characters."""
-    return {
-        name: _escaped(value) if name in _JSON else _checked(value, encoding) for name, value in parameters.items()
-    }
+    return {name: _escaped(value) if name in _JSON else _checked(value, encoding) for name, value in parameters.items()}
 
 
 def escaped_json(encoding: str | None, text: str) -> str:
@@ -93,7 +107,9 @@ def escaped_json(encoding: str | None, text: str) -> str:
 
 def _escaped(value: Any) -> Any:
     if isinstance(value, ArrayText):
-        return value if value.isascii() else _BEYOND_ASCII.sub(lambda found: _escape(found).replace("\\", "\\\\"), value)
+        return (
+            value if value.isascii() else _BEYOND_ASCII.sub(lambda found: _escape(found).replace("\\", "\\\\"), value)
+        )
     if isinstance(value, str):
         return value if value.isascii() else _BEYOND_ASCII.sub(_escape, value)
     if isinstance(value, list | tuple):
@@ -117,9 +133,9 @@ def _checked(value: Any, encoding: str) -> Any:
                 codec.encode(value)
             except UnicodeEncodeError as error:
                 raise Unstorable(
-                    f"the encoding {encoding} of the database, or of this connection, has no {value[error.start]!r}, which a text to "
-                    f"be stored holds: {value[:200]!r}. Names, queues and tags need characters of that encoding; "
-                    "payloads may have any. Choose others, or a database of encoding UTF8."
+                    f"the encoding {encoding} of the database, or of this connection, has no {value[error.start]!r}, "
+                    f"which a text to be stored holds: {value[:200]!r}. Names, queues and tags need characters of "
+                    "that encoding; payloads may have any. Choose others, or a database of encoding UTF8."
                 ) from None
     elif isinstance(value, list | tuple):
         for item in value:

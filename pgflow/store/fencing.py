@@ -2,15 +2,18 @@
 
     one number --a connection was lost, or leads to another server--> in doubt --one transaction--> another number
                                                                          |
-                                                                         '--> behind, or not registered any more: the lease is lost
+                                                                         '--> behind, or not registered any more: the
+                                                                         lease is lost
 
-Every write of a worker is fenced by its number: `runs.worker_id` under the run's row lock, `workers.id` for claims. What was
-sent on a connection that is lost may reach the server at any later moment. So before anything is sent again the worker
-takes another number: one transaction moves all runs that are in its memory to it, frees those that a claim has taken whose answer was
-lost, and removes the old number. Whatever was sent under that one meets a fence that has moved, by whatever way it comes.
+Every write of a worker is fenced by its number: `runs.worker_id` under the run's row lock, `workers.id` for claims.
+What was sent on a connection that is lost may reach the server at any later moment. So before anything is sent again
+the worker takes another number: one transaction moves all runs that are in its memory to it, frees those that a claim
+has taken whose answer was lost, and removes the old number. Whatever was sent under that one meets a fence that has
+moved, by whatever way it comes.
 
-The same transaction asks whether the database still has what it had acknowledged. If it has not (a failover to a standby that was
-behind, a restored copy), what is in memory means nothing any more: the lease counts as lost, and all goes on from the rows.
+The same transaction asks whether the database still has what it had acknowledged. If it has not (a failover to a
+standby that was behind, a restored copy), what is in memory means nothing any more: the lease counts as lost, and all
+goes on from the rows.
 
 Nothing here costs a write anything as long as no connection breaks.
 """
@@ -37,14 +40,20 @@ from pgflow.store.replication import believe
 _log = logging.getLogger("pgflow.store")
 
 LOCK_WAIT = "1s"
-"""How long a move waits for runs that are locked: by what was sent before, most probably. Those that are locked for longer it gives up."""
+"""How long a move waits for runs that are locked: by what was sent before, most probably. Those that are locked for
+longer it gives up.
+"""
 
 RECENT = 10.0
-"""Seconds after which what was done to another workflow is no longer looked for: its rows may have been removed by then (`sweeping.MOMENT`)."""
+"""Seconds after which what was done to another workflow is no longer looked for: its rows may have been removed by then
+(`sweeping.MOMENT`).
+"""
 
 
 def fresh_number() -> int:
-    """A number for a worker that nobody has had: drawn by lot, since a restored database would give out the next ones again."""
+    """A number for a worker that nobody has had: drawn by lot, since a restored database would give out the next ones
+    again.
+    """
     return secrets.randbits(53) | 1
 
 
@@ -76,11 +85,15 @@ class Fence(Fencing):
         self.incarnation: Incarnation | None = None
         """The server that it is registered at, as far as that can be told."""
         self.in_doubt = False
-        """Whether something that was sent may still take effect, or memory be ahead of the database: nothing is to be begun."""
+        """Whether something that was sent may still take effect, or memory be ahead of the database: nothing is to be
+        begun.
+        """
         self._done: dict[str, tuple[UUID, float]] = {}
 
     def refused(self, under: int) -> bool:
-        """Whether a refusal of what was sent under a number is final. Otherwise the fence has moved meanwhile: send it again."""
+        """Whether a refusal of what was sent under a number is final. Otherwise the fence has moved meanwhile: send it
+        again.
+        """
         return under == self.id and not self.in_doubt
 
     def had(self, number: int) -> bool:
@@ -109,7 +122,8 @@ class Fence(Fencing):
         """
 
     async def admit(self, connection: AsyncConnection, under: int | None) -> None:
-        """Take a connection that has just been opened into use: before that, move if something may be on its way, or be lost.
+        """Take a connection that has just been opened into use: before that, move if something may be on its way, or be
+        lost.
 
         Args:
             connection: The connection; it is in no transaction.
@@ -145,8 +159,8 @@ class MovingFence(Fence):
     def __init__(self, database: Database, worker_id: int, lost: Callable[[str], None]) -> None:
         super().__init__(worker_id)
         self.numbers: tuple[int, ...] = (worker_id,)
-        """Numbers of which one is in the database: more than one while it is not known whether a move has been committed. Read by
-        the thread of the heartbeat."""
+        """Numbers of which one is in the database: more than one while it is not known whether a move has been
+        committed. Read by the thread of the heartbeat."""
         self.held: Callable[[], Sequence[Held]] = list
         """The runs in memory."""
         self.moved: Callable[[Collection[tuple[UUID, int]], int], None] = lambda kept, freed: None
@@ -197,7 +211,9 @@ class MovingFence(Fence):
             pooling.pin(connection, found.timeline, found.started)
 
     def doubt(self) -> None:
-        """A connection leads to another server, or to this one begun anew: see what it has. Called on the worker's event loop."""
+        """A connection leads to another server, or to this one begun anew: see what it has. Called on the worker's
+        event loop.
+        """
         if self._dead or self.in_doubt:
             return
         self._doubt()
@@ -254,10 +270,17 @@ class MovingFence(Fence):
             self.incarnation = found
         self.in_doubt = False
         self._settled.set()
-        _log.info("worker %d goes on as %d with %d workflows: whatever was sent before has no effect any more", before[0], number, len(kept))
+        _log.info(
+            "worker %d goes on as %d with %d workflows: whatever was sent before has no effect any more",
+            before[0],
+            number,
+            len(kept),
+        )
         self.moved(kept, freed)
 
-    async def _transact(self, connection: AsyncConnection, numbers: list[int], number: int) -> tuple[set[tuple[UUID, int]], int]:
+    async def _transact(
+        self, connection: AsyncConnection, numbers: list[int], number: int
+    ) -> tuple[set[tuple[UUID, int]], int]:
         """Move; which runs are still this worker's, and how many it had by a claim that it never heard of."""
         text = self._database.statement
         ids: dict[str, Any] = {"numbers": numbers}
@@ -297,7 +320,9 @@ class MovingFence(Fence):
         return kept, len(unknown)
 
     async def _owned(self, connection: AsyncConnection, ids: dict[str, Any]) -> list[tuple[UUID, int]]:
-        """The runs that are this worker's, locked, and their epochs; those that a stranger holds locked are given up."""
+        """The runs that are this worker's, locked, and their epochs; those that a stranger holds locked
+        are given up.
+        """
         text = self._database.statement("fence_runs")
         try:
             async with connection.transaction():

@@ -1,10 +1,11 @@
 """Transactions that leave in one flush, by the shortest way there is: prepared statements, sent one behind the other.
 
-A cursor for each statement costs more than the statement itself when that is a small one. Here statements are prepared once a
-connection, parameters are text, and all answers are read together. What stands between two synchronisation points of libpq's
-pipelines is one transaction, without BEGIN and COMMIT. `flush` sets such a point behind each statement, so that a hint can leave
-right behind the commit that it tells of: outside of its transaction, and without a round trip of its own. `transact` sets one
-behind all of them. Through a pooler nothing is prepared, and each transaction begins with the settings that a session has otherwise.
+A cursor for each statement costs more than the statement itself when that is a small one. Here statements are prepared
+once a connection, parameters are text, and all answers are read together. What stands between two synchronisation
+points of libpq's pipelines is one transaction, without BEGIN and COMMIT. `flush` sets such a point behind each
+statement, so that a hint can leave right behind the commit that it tells of: outside of its transaction, and without a
+round trip of its own. `transact` sets one behind all of them. Through a pooler nothing is prepared, and each
+transaction begins with the settings that a session has otherwise.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ Answer = Rows | psycopg.Error
 
 
 class Bulk(NamedTuple):
-    """A statement that may give very many rows: they come in binary, and go to `take`, so many at a time, instead of into a list."""
+    """A statement that may give very many rows: they come in binary, and go to `take`, so many at a time, instead of
+    into a list.
+    """
 
     sql: bytes
     parameters: Mapping[str, Any]
@@ -92,14 +95,15 @@ async def flush(connection: AsyncConnection, *statements: Statement, until: floa
 
     Args:
         connection: One that commits by itself and is in no transaction.
-        until: The monotonic time by which all answers must be there; the connection's own patience with a silent server holds besides.
+        until: The monotonic time by which all answers must be there; the connection's own patience with a silent server
+            holds besides.
 
     Returns:
         The answer to each; one that failed stops none of the others.
 
     Raises:
-        psycopg.OperationalError: The connection broke, or no answer came (`NoAnswer`), and is closed: what became of the statements is not
-            known.
+        psycopg.OperationalError: The connection broke, or no answer came (`NoAnswer`), and is closed: what became of
+            the statements is not known.
         psycopg.DataError: A text holds a character that cannot be stored; nothing was sent.
 
     Example:
@@ -140,15 +144,15 @@ async def transact(connection: AsyncConnection, timeout: int, *statements: State
     Args:
         connection: One that commits by itself and is in no transaction.
         timeout: Milliseconds that a statement may take, set within the transaction.
-        statements: What to execute. Where a test has installed any hook, the transaction stops at each `Point` until the server has
-            executed what stands before it.
+        statements: What to execute. Where a test has installed any hook, the transaction stops at each `Point` until
+            the server has executed what stands before it.
 
     Returns:
         The rows of each statement; of a `Bulk`, none.
 
     Raises:
-        psycopg.Error: A statement failed, and nothing has come of any. If the connection broke, it is closed, and what became of
-            the transaction is not known.
+        psycopg.Error: A statement failed, and nothing has come of any. If the connection broke, it is closed, and what
+            became of the transaction is not known.
         psycopg.DataError: A text holds a character that cannot be stored; nothing was sent.
 
     Example:
@@ -217,7 +221,8 @@ def _names_on(connection: AsyncConnection | Connection) -> dict[bytes, bytes] | 
 def _apart(connection: AsyncConnection | Connection, statements: Sequence[Statement]) -> list[list[list[_Bound]]]:
     """A transaction for each statement, as they leave: in one flush.
 
-    Through a pooler each has its own: when the answer to one comes while the next is on its way, that one may be torn between sessions.
+    Through a pooler each has its own: when the answer to one comes while the next is on its way, that one may be torn
+    between sessions.
     """
     bound = _bound(connection, statements)
     settings = pooling.settings_of(connection)
@@ -285,7 +290,11 @@ def _exchange(
                     answer = preparing  # the other one only says that this one failed
             else:
                 answer = yield from _next(pgconn)
-                if prepared and answer.status not in _FINE and answer.error_field(DiagnosticField.SQLSTATE) in _UNPREPARED:
+                if (
+                    prepared
+                    and answer.status not in _FINE
+                    and answer.error_field(DiagnosticField.SQLSTATE) in _UNPREPARED
+                ):
                     prepared.clear()  # the next attempt prepares anew
             answers.append(answer)
         found.append(answers)
@@ -299,12 +308,16 @@ def _exchange(
 def _next(pgconn: PGconn) -> PQGen[PGresult]:
     results: list[PGresult] = yield from generators.fetch_many(pgconn)
     if not results or (results[0].status == ExecStatus.FATAL_ERROR and pgconn.status == ConnStatus.BAD):
-        raise psycopg.OperationalError(f"the connection broke before all answers were there: {pgconn.get_error_message()}")
+        raise psycopg.OperationalError(
+            f"the connection broke before all answers were there: {pgconn.get_error_message()}"
+        )
     return results[0]
 
 
 async def _wait(connection: AsyncConnection, exchange: PQGen[T], until: float | None = None) -> T:
-    """Drive an exchange by the callbacks of the event loop: whoever waits goes on once, when all answers are there, or none comes."""
+    """Drive an exchange by the callbacks of the event loop: whoever waits goes on once, when all answers are there, or
+    none comes.
+    """
     try:
         wanted = next(exchange)
     except StopIteration as end:
@@ -313,7 +326,9 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T], until: float | 
     loop = asyncio.get_running_loop()
     socket = connection.pgconn.socket
     ended: asyncio.Future[T] = loop.create_future()
-    watch = connection.watch if isinstance(connection, EngineAsyncConnection) and connection.silence is not None else None
+    watch = (
+        connection.watch if isinstance(connection, EngineAsyncConnection) and connection.silence is not None else None
+    )
     timer: asyncio.TimerHandle | None = None
 
     def give_up(error: Exception) -> None:
@@ -347,7 +362,9 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T], until: float | 
             loop.remove_writer(socket)
 
     def watch_no_more() -> None:
-        """At once: where the connection broke, libpq has closed the socket, and its number may be somebody else's in a moment."""
+        """At once: where the connection broke, libpq has closed the socket, and its number may be somebody else's in a
+        moment.
+        """
         loop.remove_reader(socket)
         loop.remove_writer(socket)
 
@@ -363,8 +380,8 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T], until: float | 
     except asyncio.CancelledError:
         if not ended.cancelled():
             raise  # the answers had come already
-        # Whoever gave it up may go on to free what it has locked: the server has a moment to end it. To cancel it would be sooner, but
-        # not safe: a commit that waits for a standby is reported as done then.
+        # Whoever gave it up may go on to free what it has locked: the server has a moment to end it. To cancel it would
+        # be sooner, but not safe: a commit that waits for a standby is reported as done then.
         ended = loop.create_future()
         try:
             with suppress(psycopg.Error, OSError):

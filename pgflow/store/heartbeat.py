@@ -31,8 +31,8 @@ LAST_LOCKS = "2s"
 """How long a worker that signs off waits for its own last transactions."""
 
 SHORTEST_SILENCE = 1.0
-"""Seconds that the server has to answer a heartbeat, at least; else a fifth of the lease, so that a lease outlives a frozen server if
-there is another to go to."""
+"""Seconds that the server has to answer a heartbeat, at least; else a fifth of the lease, so that a lease outlives a
+frozen server if there is another to go to."""
 
 RETRY = 0.1
 """Seconds between two attempts to connect again."""
@@ -129,7 +129,8 @@ class Heartbeat(threading.Thread):
             self._clear(connection, list(self._formerly))
 
     def _clear(self, connection: Connection, formerly: list[int]) -> None:
-        """Say that the process lives: what its last registration held is handed back, and its seeming death is nobody's fault.
+        """Say that the process lives: what its last registration held is handed back, and its seeming death is nobody's
+        fault.
 
         Rows that others have locked are tried again for a while.
         """
@@ -164,9 +165,7 @@ class Heartbeat(threading.Thread):
                     pause = every
                     continue
             except psycopg.Error as error:
-                _log.warning(
-                    "a heartbeat of worker %d failed and is repeated: %s", self._numbers()[0], error
-                )
+                _log.warning("a heartbeat of worker %d failed and is repeated: %s", self._numbers()[0], error)
                 if self._connection is not None:
                     self._connection.close()
                 pause = RETRY * random.uniform(0.5, 1.0)
@@ -218,26 +217,20 @@ class Heartbeat(threading.Thread):
         try:
             if is_shared(connection):
                 return None
-            (taken,) = connection.execute(
-                "SELECT pg_try_advisory_lock(%s::bigint)", [key]
-            ).fetchone() or (False,)
+            (taken,) = connection.execute("SELECT pg_try_advisory_lock(%s::bigint)", [key]).fetchone() or (False,)
         except (psycopg.errors.InsufficientPrivilege, psycopg.NotSupportedError) as error:
-            _log.info(
-                "no session locks here, the lease's expiry alone tells of dead workers: %s", error
-            )
+            _log.info("no session locks here, the lease's expiry alone tells of dead workers: %s", error)
             return None
         except psycopg.errors.UndefinedFunction as error:
-            _log.info(
-                "no session locks here, the lease's expiry alone tells of dead workers: %s", error
-            )
+            _log.info("no session locks here, the lease's expiry alone tells of dead workers: %s", error)
             return None
         return key if taken else None
 
     def _return(self) -> None:
         """Hand back what is still held, and take the worker off the list.
 
-        Its last transactions may still be under way though nobody waits for their answers: what a claim among them takes, and what
-        they have locked, is handed back after them. A stranger who has locked it is not waited for.
+        Its last transactions may still be under way though nobody waits for their answers: what a claim among them
+        takes, and what they have locked, is handed back after them. A stranger who has locked it is not waited for.
         """
         ids = {"ids": list(self._numbers()), "limit": 100_000, "gone": None, "confirm": None}
         connection, statement = self._connection, self._database.statement

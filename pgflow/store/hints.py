@@ -184,7 +184,9 @@ class Listener:
                 loop.remove_reader(socket)  # at once: its number may be somebody else's in a moment
                 broken.set_exception(error)
 
-        connection.add_notify_handler(lambda told: take(told.channel, told.payload))  # what comes with the answer to a question
+        connection.add_notify_handler(
+            lambda told: take(told.channel, told.payload)
+        )  # what comes with the answer to a question
         while True:
             socket = pgconn.socket
             loop.add_reader(socket, read)

@@ -1,6 +1,7 @@
 """Stored histories for those who replay them without a lease: an export, or a check of many before a deployment.
 
-Many are read in batches bounded by bytes, each in a short read-only transaction that has ended before anything is replayed.
+Many are read in batches bounded by bytes, each in a short read-only transaction that has ended before anything is
+replayed.
 """
 
 from __future__ import annotations
@@ -55,10 +56,9 @@ class Histories:
         self._connection = connection
         self._schema = schema
 
-    def select(
-        self, names: Sequence[str], statuses: Sequence[str], limit: int
-    ) -> Iterator[StoredHistory]:
-        """Histories of the workflows that may go on, then of those that have ended; of both, the youngest are chosen first.
+    def select(self, names: Sequence[str], statuses: Sequence[str], limit: int) -> Iterator[StoredHistory]:
+        """Histories of the workflows that may go on, then of those that have ended; of both, the youngest are chosen
+        first.
 
         Args:
             names: Workflows of these names.
@@ -89,9 +89,7 @@ class Histories:
             cursor = self._connection.execute(statement("histories_unknown", self._schema), asked)
             return dict(cursor.fetchall())
 
-    def _pages(
-        self, file: str, names: Sequence[str], statuses: Sequence[str], limit: int
-    ) -> Iterator[list[UUID]]:
+    def _pages(self, file: str, names: Sequence[str], statuses: Sequence[str], limit: int) -> Iterator[list[UUID]]:
         before: UUID | None = None
         at: datetime | None = None
         while statuses and limit > 0:
@@ -136,5 +134,17 @@ def _histories(rows: Iterable[tuple[Any, ...]], bound: int | None = None) -> Ite
 def _workflow(row: tuple[Any, ...]) -> StoredHistory:
     name, status, tags, seed, created_at, parent_id, now, cancellations, input, output, error = row[_AFTER_EVENT:]
     return StoredHistory(
-        row[0], name, status, input, tags, seed, created_at, parent_id, output, error, now, [], tuple(cancellations or ())
+        row[0],
+        name,
+        status,
+        input,
+        tags,
+        seed,
+        created_at,
+        parent_id,
+        output,
+        error,
+        now,
+        [],
+        tuple(cancellations or ()),
     )

@@ -1,6 +1,7 @@
 """DSNs of several hosts: whoever answered last is asked first.
 
-To find out that a host is frozen takes as long as a connection may take. Without this each connection would find it out anew.
+To find out that a host is frozen takes as long as a connection may take. Without this each connection would find it out
+anew.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Which server answers, and how far it has got: whether it can have lost what it, or the one before it, had acknowledged."""
+"""Which server answers, and how far it has got: whether it can have lost what it, or the one before it, had
+acknowledged.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from pgflow.store.connections import AsyncConnection, Connection, is_lost
 _log = logging.getLogger("pgflow.store")
 
 LOOK = (
-    b"SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), extract(epoch FROM pg_postmaster_start_time())::text, "
+    b"SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), extract(epoch FROM "
+    b"pg_postmaster_start_time())::text, "
     b"(pg_current_wal_insert_lsn() - '0/0')::bigint"
 )
 
@@ -37,7 +40,10 @@ class Incarnation(NamedTuple):
     def behind(self, known: Incarnation) -> str | None:
         """Why this one may lack what `known` had; None: it seems to have all of it."""
         if self.timeline != known.timeline:
-            return f"its log is on timeline {self.timeline} now, and was on {known.timeline}: a standby has taken over, or it was restored"
+            return (
+                f"its log is on timeline {self.timeline} now, and was on {known.timeline}: a standby has taken "
+                "over, or it was restored"
+            )
         if self.position < known.position:
             return f"its log has got to byte {self.position} and had got to {known.position}"
         return None

@@ -41,9 +41,7 @@ class Inquiries:
         await inquiries.close()
     """
 
-    def __init__(
-        self, database: Database, *, on_death: Callable[[BaseException], None] | None = None
-    ) -> None:
+    def __init__(self, database: Database, *, on_death: Callable[[BaseException], None] | None = None) -> None:
         self._on_death = on_death
         self._database = database
         self._line = Line(database, "inquiries")

@@ -17,7 +17,9 @@ T = TypeVar("T")
 
 
 async def wake_async(connection: Any, schema: str, queue: str) -> None:
-    """Hint within the caller's transaction that a queue will have work, where that is allowed: an error would end it."""
+    """Hint within the caller's transaction that a queue will have work, where that is allowed: an error
+    would end it.
+    """
     if await execute_async(connection, may_notify(schema)):
         await execute_async(connection, wake(schema, [queue]))
 
@@ -29,7 +31,9 @@ def wake_blocking(connection: Any, schema: str, queue: str) -> None:
 
 
 async def mail_async(connection: Any, schema: str, worker: int) -> None:
-    """Hint within the caller's transaction that something will have been sent to a workflow that a worker has or had."""
+    """Hint within the caller's transaction that something will have been sent to a workflow that a
+    worker has or had.
+    """
     if await execute_async(connection, may_notify(schema)):
         await execute_async(connection, mail(schema, [worker]))
 
@@ -54,7 +58,8 @@ async def execute_async(connection: Any, query: Query[T]) -> T:
             await connection.begin()  # else its commit() would not know that there is something to commit
         connection = (await connection.get_raw_connection()).driver_connection
     if isinstance(connection, psycopg.AsyncConnection):
-        # Not connection.cursor(): the caller may have cursors of a kind that reads other placeholders, and adapters of its own.
+        # Not connection.cursor(): the caller may have cursors of a kind that reads other placeholders, and adapters of
+        # its own.
         async with OwnAsyncCursor(connection, row_factory=tuple_row) as cursor:
             await cursor.execute(query.sql, query.params)
             return query.read(await cursor.fetchall())
@@ -76,8 +81,8 @@ def execute_blocking(connection: Any, query: Query[T]) -> T:
         found = found.connection.driver_connection
     if not isinstance(found, psycopg.Connection):
         raise TypeError(
-            f"connection={connection!r}: expected a psycopg connection, or a SQLAlchemy connection or session whose driver is "
-            "psycopg 3 (postgresql+psycopg://); asynchronous ones go with the asynchronous client"
+            f"connection={connection!r}: expected a psycopg connection, or a SQLAlchemy connection or session whose "
+            "driver is psycopg 3 (postgresql+psycopg://); asynchronous ones go with the asynchronous client"
         )
     with OwnCursor(found, row_factory=tuple_row) as cursor:
         cursor.execute(query.sql, query.params)

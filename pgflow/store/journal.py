@@ -9,9 +9,10 @@ that batches grow with the load and a single step waits for nobody. One batch is
 by its own epoch (see `sql/journal_fence.sql`), so runs whose lease is gone are refused alone, runs whose row
 somebody else has locked come again with the next batch, and the others commit.
 
-Before anything is written again after a connection broke the fence moves (`fencing.py`), so that the batch that was on its way
-cannot come late. What became of it is read from the rows themselves: it is written again, which changes nothing that is there already, together with a statement that tells when its rows became durable. That costs nothing
-as long as no connection breaks, and it works where transaction ids cannot be asked for.
+Before anything is written again after a connection broke the fence moves (`fencing.py`), so that the batch that was on
+its way cannot come late. What became of it is read from the rows themselves: it is written again, which changes nothing
+that is there already, together with a statement that tells when its rows became durable. That costs nothing as long as
+no connection breaks, and it works where transaction ids cannot be asked for.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ LONGEST_WAIT = 0.5
 """Seconds between two attempts of the same batch, at most."""
 
 LOCK_WAIT = 50
-"""Milliseconds that a batch waits for a row that somebody else has locked: longer than locks among workers last, and less than it takes
-the server to look for deadlocks. Then it is sent again, and passes over whatever is locked."""
+"""Milliseconds that a batch waits for a row that somebody else has locked: longer than locks among workers last, and
+less than it takes the server to look for deadlocks. Then it is sent again, and passes over whatever is locked."""
 
 _POISON = ("22", "23", "54")
 """SQLSTATE classes that speak of the data itself: data exception, integrity violation, limit exceeded."""
@@ -73,6 +74,7 @@ _POISON = ("22", "23", "54")
 
 _ENDS = (Completed, Failed, Cancelled)
 """Outcomes that others may wait for."""
+
 
 class Hints(Protocol):
     """How it is told that workflows have ended."""
@@ -116,7 +118,8 @@ class Journal:
             bound: Rows and outcomes that may wait before `room` holds callers up.
             hints: Tells that workflows have ended; None: nobody waits for that.
             on_batch: Called after each committed batch with its numbers of runs and rows (metrics, hints).
-            on_told: Called when the ends of workflows may have been told to others that found them in place of a child of their own.
+            on_told: Called when the ends of workflows may have been told to others that found them in place of a child
+                of their own.
             on_death: Called when the journal stops by an error of its own: it writes nothing more.
         """
         self._database = database
@@ -229,7 +232,9 @@ class Journal:
             del answer  # an idle journal must not keep the runs of its last batch in memory
 
     async def _warm_up(self) -> None:
-        """Connect, and have the server plan what is sent most: for a workflow that there is none of, so that nothing is written."""
+        """Connect, and have the server plan what is sent most: for a workflow that there is none of, so that nothing is
+        written.
+        """
         connection = await self._line.get()
         row = EventRow("1", 0, 1, 1, "activity", "", "completed", 1, "{}", "1", *[None] * 6)
         nobody = [
@@ -338,9 +343,7 @@ class Journal:
                 if not isinstance(error, psycopg.Error) or _is_poison(error):
                     return await self._write_apart(parts, wary, error)
                 if is_lost(error, connection):
-                    _log.warning(
-                        "the journal's connection broke, its last batch is in doubt: %s", error
-                    )
+                    _log.warning("the journal's connection broke, its last batch is in doubt: %s", error)
                     self._doubtful.update(id(write) for part in parts for write in part.writes)
                     await self._line.drop()
                 else:
@@ -354,7 +357,9 @@ class Journal:
                 return answer
 
     async def _write_apart(self, parts: list[Part], wary: bool, error: Exception) -> Answer:
-        """Something in the batch cannot be written: find it by halves; its run alone is refused, from there on, or busy."""
+        """Something in the batch cannot be written: find it by halves; its run alone is refused, from there on, or
+        busy.
+        """
         if len(parts) > 1:
             half = len(parts) // 2
             return await self._write(parts[:half], wary) + await self._write(parts[half:], wary)
@@ -373,19 +378,13 @@ class Journal:
             return first + Answer([(rest, refused)], [], {})
         return first + await self._write(parts_of(rest), wary)
 
-    async def _send(
-        self, connection: AsyncConnection, parts: list[Part], careful: bool, wary: bool
-    ) -> Answer:
+    async def _send(self, connection: AsyncConnection, parts: list[Part], careful: bool, wary: bool) -> Answer:
         await faults.reach("journal.before")
         careful = careful or bool(self._doubtful)
-        statement, parameters = append(
-            self._database.schema, str(self._line.under), parts, careful=careful, wary=wary
-        )
+        statement, parameters = append(self._database.schema, str(self._line.under), parts, careful=careful, wary=wary)
         ended = [part.key.workflow for part in parts if part.outcome is not None and isinstance(part.outcome, _ENDS)]
         if self._doubtful:
-            doubtful = [
-                part for part in parts if any(id(write) in self._doubtful for write in part.writes)
-            ]
+            doubtful = [part for part in parts if any(id(write) in self._doubtful for write in part.writes)]
             if doubtful:
                 answer = await self._send_again(parts, ended, statement, parameters)
                 if self._hints is not None:

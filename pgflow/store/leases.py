@@ -46,7 +46,9 @@ _process = (0, uuid.UUID(int=0))
 
 
 def this_process() -> uuid.UUID:
-    """A name for this process that no other process ever has, not even one with the same pid, nor a fork of this one."""
+    """A name for this process that no other process ever has, not even one with the same pid, nor a
+    fork of this one.
+    """
     global _process
     if _process[0] != os.getpid():
         _process = os.getpid(), uuid.uuid4()
@@ -95,8 +97,8 @@ class Lease:
             host: This machine's name, if not the default.
             pid: This process, if not the default.
             version: The code's version, for people to read.
-            formerly: The numbers of this worker's last registration, if it was lost: what it held is handed back, and nothing is
-                suspected of its seeming death.
+            formerly: The numbers of this worker's last registration, if it was lost: what it held is handed back, and
+                nothing is suspected of its seeming death.
 
         Raises:
             psycopg.OperationalError: The database cannot be reached.
@@ -131,9 +133,7 @@ class Lease:
                 heartbeat.abandon()
             raise
         lease = cls(heartbeat, fence)
-        lease._watch = asyncio.get_running_loop().create_task(
-            lease._watched(database.lease, lost), name="pgflow lease"
-        )
+        lease._watch = asyncio.get_running_loop().create_task(lease._watched(database.lease, lost), name="pgflow lease")
         return lease
 
     @property
@@ -143,7 +143,9 @@ class Lease:
 
     @property
     def clear_until(self) -> float:
-        """Until when something may be begun for what this worker holds; it is in the past while something is in doubt."""
+        """Until when something may be begun for what this worker holds; it is in the past while
+        something is in doubt.
+        """
         return 0.0 if self.fence.in_doubt else self._heartbeat.deadline
 
     @property
@@ -153,7 +155,9 @@ class Lease:
 
     @property
     def lock_key(self) -> int | None:
-        """The session lock that the heartbeat holds at the moment, as far as it knows; None: there are none to be had here."""
+        """The session lock that the heartbeat holds at the moment, as far as it knows; None: there are none to be had
+        here.
+        """
         return self._heartbeat.lock_key
 
     async def _watched(self, seconds: float, lost: Callable[[str], None]) -> None:
@@ -173,9 +177,7 @@ class Lease:
         heartbeat.stop()
         await asyncio.to_thread(heartbeat.join, SIGN_OFF)
         if heartbeat.is_alive():
-            _log.warning(
-                "the database does not answer, worker %d ends without a word", self.worker_id
-            )
+            _log.warning("the database does not answer, worker %d ends without a word", self.worker_id)
             heartbeat.abandon()
 
 
@@ -188,14 +190,19 @@ class Recovery:
     """
 
     def __init__(
-        self, database: Database, worker: int | Fence, *, own_key: Callable[[], int | None] = lambda: None, line: Line | None = None
+        self,
+        database: Database,
+        worker: int | Fence,
+        *,
+        own_key: Callable[[], int | None] = lambda: None,
+        line: Line | None = None,
     ) -> None:
         """
         Args:
             database: Where to look.
             worker: The worker that looks; it never takes itself for dead.
-            own_key: The session lock that the worker itself holds (`Lease.lock_key`). Whoever does not see its own takes nobody for dead
-                whose lock it does not see.
+            own_key: The session lock that the worker itself holds (`Lease.lock_key`). Whoever does not see its own
+                takes nobody for dead whose lock it does not see.
             line: Where to ask, if not on a connection of its own; closed with the recovery.
         """
         self._database = database
@@ -227,9 +234,7 @@ class Recovery:
         if strays:
             self._next_strays = clock + STRAYS_EVERY
         asked = {"worker": self._fence.id, "own_key": self._own_key(), "strays": strays}
-        cursor = await connection.execute(
-            self._database.statement("leases_look"), asked, prepare=True
-        )
+        cursor = await connection.execute(self._database.statement("leases_look"), asked, prepare=True)
         expired: dict[int, int | None] = {}
         proven: dict[int, bool] = {}
         missing: dict[tuple[int, int], float] = {}
@@ -268,9 +273,7 @@ class Recovery:
             total += int(count)
             self.queues |= set(queues)
             if names:
-                _log.warning(
-                    "workers %s died; %d workflows of theirs go on elsewhere", names, total
-                )
+                _log.warning("workers %s died; %d workflows of theirs go on elsewhere", names, total)
             if count < FREED_AT_ONCE:
                 return total
 

@@ -7,8 +7,8 @@ SERIALIZABLE protects nothing. What protects its rows: the bounds of what moves 
 progress that the loop's own row holds. What keeps out a worker that has lost its lease: the fence, which locks the
 runs' rows last, so that they are locked for a moment only, and undoes everything when one is not this worker's.
 
-No loop waits for another's lock: a transaction that has met one gives up in a moment, those whose rows are locked are set aside, and
-the others advance. What was set aside is looked at again, without waiting, until its rows are free.
+No loop waits for another's lock: a transaction that has met one gives up in a moment, those whose rows are locked are
+set aside, and the others advance. What was set aside is looked at again, without waiting, until its rows are free.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ KNOWN_LOOPS = 50_000
 """Loops of which this process remembers that it has swept their archive."""
 
 LOCK_WAIT = 50
-"""Milliseconds that a transaction waits for a row that somebody else has locked: longer than the journal has one, and less than it takes the
-server to look for deadlocks."""
+"""Milliseconds that a transaction waits for a row that somebody else has locked: longer than the journal has one, and
+less than it takes the server to look for deadlocks."""
 
 _CONFLICT = ("40001", "40P01")
 _FENCED_OUT = "22012"
@@ -120,9 +120,7 @@ class LoopAdvancer:
         self._aside.clear()
         self._waiting.clear()
         for advance in left:
-            self._settle(
-                advance, LeaseLost("the worker's loops were closed before this one was advanced")
-            )
+            self._settle(advance, LeaseLost("the worker's loops were closed before this one was advanced"))
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -220,9 +218,7 @@ class LoopAdvancer:
                         return [(group[0], _refusal(group[0], error))]
                     return await self._apart(group)
                 elif (connection := self._line.current) is None or is_lost(error, connection):
-                    _log.warning(
-                        "the connection of loops broke, what was sent is repeated: %s", error
-                    )
+                    _log.warning("the connection of loops broke, what was sent is repeated: %s", error)
                     await self._line.drop()
                 else:
                     _log.warning("the database put off the advancement of loops: %s", error)
@@ -250,9 +246,7 @@ class LoopAdvancer:
         }
         async with self._line.transaction(serializable=True) as transaction:
             fence["worker"] = self._line.under
-            progress = await transaction.execute(
-                text("loops_progress"), self._parameters(group), prepare=True
-            )
+            progress = await transaction.execute(text("loops_progress"), self._parameters(group), prepare=True)
             await self._line.reached("loops.after_progress")
             moved = await transaction.execute(text("loops_move"), prepare=True)
             await self._line.reached("loops.after_move")
@@ -266,8 +260,7 @@ class LoopAdvancer:
         for advance in group:
             self._remember(advance)
         return [
-            (advance, found[number] if number in found else _missing(advance))
-            for number, advance in enumerate(group)
+            (advance, found[number] if number in found else _missing(advance)) for number, advance in enumerate(group)
         ]
 
     def _parameters(self, group: Sequence[Advance]) -> dict[str, Any]:
@@ -280,10 +273,7 @@ class LoopAdvancer:
             "outputs": [advance.output for advance in group],
             "seqs": [advance.seq for advance in group],
             "started": [advance.started for advance in group],
-            "sweeps": [
-                self._swept.get((advance.workflow_id, advance.location)) != advance.keep
-                for advance in group
-            ],
+            "sweeps": [self._swept.get((advance.workflow_id, advance.location)) != advance.keep for advance in group],
         }
 
     def _remember(self, advance: Advance) -> None:
@@ -306,14 +296,14 @@ def _is_unsendable(error: psycopg.Error) -> bool:
 def _refusal(advance: Advance, error: psycopg.Error) -> BaseException:
     if error.sqlstate == _FENCED_OUT:
         return LeaseLost(
-            f"workflow {advance.workflow_id}: this worker no longer holds the lease of epoch {advance.epoch}; the turns "
-            f"of the loop at {display(advance.location)} were not forgotten, whoever holds the lease now does it"
+            f"workflow {advance.workflow_id}: this worker no longer holds the lease of epoch {advance.epoch}; the "
+            f"turns of the loop at {display(advance.location)} were not forgotten, whoever holds the lease now does it"
         )
     return error
 
 
 def _missing(advance: Advance) -> PgflowError:
     return PgflowError(
-        f"workflow {advance.workflow_id}: expected the row of the loop at {display(advance.location)} in active history, "
-        "found none. Was it removed by hand? Restore it, or fork the workflow before the loop."
+        f"workflow {advance.workflow_id}: expected the row of the loop at {display(advance.location)} in active "
+        "history, found none. Was it removed by hand? Restore it, or fork the workflow before the loop."
     )

@@ -1,9 +1,10 @@
 """Mailboxes: how what was sent to workflows reaches them.
 
-    inserted (no lock on the receiver) --deliver--> numbered in the receiver's mailbox --claim or attend--> in memory --> consumed
+    inserted (no lock on the receiver) --deliver--> numbered in the receiver's mailbox --claim or attend--> in memory
+    --> consumed
 
-Any worker delivers anything, in batches, hinted and by sweep: the indexes of what is not delivered are empty most of the
-time. A run that is in a worker's memory is told by that worker: what it delivers itself it hands over at once, what
+Any worker delivers anything, in batches, hinted and by sweep: the indexes of what is not delivered are empty most of
+the time. A run that is in a worker's memory is told by that worker: what it delivers itself it hands over at once, what
 others have delivered it finds by `attend`.
 """
 
@@ -39,7 +40,9 @@ class Delivery:
     owners: set[int] = field(default_factory=set)
     """Other workers, for whose runs there is news."""
     moved: bool = False
-    """Whether there is news for this worker's runs that it has to look for: its number moved while the statement was on its way."""
+    """Whether there is news for this worker's runs that it has to look for: its number moved while the statement was on
+    its way.
+    """
     passed_over: list[UUID] = field(default_factory=list)
     """Receivers that somebody else had locked: what was sent to them waits for the next round."""
 
@@ -91,9 +94,7 @@ class Mailbox:
             after_signal = after_signal if last_signal is None else last_signal
             after_request = after_request if last_request is None else last_request
 
-    def _add(
-        self, delivery: Delivery, rows: list[tuple[Any, ...]], looked_at: float, number: int
-    ) -> None:
+    def _add(self, delivery: Delivery, rows: list[tuple[Any, ...]], looked_at: float, number: int) -> None:
         for _, _, _, _, _, id, queue, status, worker, epoch, after, mailbox, cancel, pause, *signal in rows:
             if id is None:
                 continue
@@ -141,9 +142,7 @@ class Mailbox:
                 "seen": list(behind.values()),
                 "limit": SIGNALS,
             }
-            cursor = await connection.execute(
-                self._database.statement("mail_read"), asked, prepare=True
-            )
+            cursor = await connection.execute(self._database.statement("mail_read"), asked, prepare=True)
             for id, *values in await cursor.fetchall():
                 signal = Signal(*values)
                 news[id].signals.append(signal)

@@ -1,6 +1,7 @@
 """Messages in the database: statements to store, announce, find and remove them.
 
-    stored, without a wait for the disk -> announced by a notification, whole if it fits -> in the inboxes of subscribers
+    stored, without a wait for the disk -> announced by a notification, whole if it fits -> in the inboxes of
+    subscribers
               '-> for `RETENTION` in the table: for large bodies, late subscribers, and those who get no notifications
 
 No statement here rides in a transaction of history.
@@ -63,9 +64,7 @@ def start(schema: str, name: str, tags: str, last: bool) -> Query[tuple[int, Not
     return Query(statement("message_start", schema), params, read)
 
 
-def poll(
-    schema: str, after: dict[str, int], known: list[int]
-) -> Query[tuple[int, list[Notice]]]:
+def poll(schema: str, after: dict[str, int], known: list[int]) -> Query[tuple[int, list[Notice]]]:
     """Messages of some names after a number each, but for those that are known, and the highest number of all."""
     params = {
         "names": list(after),

@@ -1,9 +1,10 @@
 """A migration as others should meet it: one at a time, never in front of anybody for long, all or nothing.
 
-Indexes of large tables are not built in it: migrations leave out those that would take long, and they are built afterwards, beside whoever works.
+Indexes of large tables are not built in it: migrations leave out those that would take long, and they are built
+afterwards, beside whoever works.
 
-A migration takes tables for itself, and so waits for whoever reads them. Everybody who comes later waits behind it, even to read; so it waits for a
-moment only, gives everything back, and tries again, until its patience ends.
+A migration takes tables for itself, and so waits for whoever reads them. Everybody who comes later waits behind it,
+even to read; so it waits for a moment only, gives everything back, and tries again, until its patience ends.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ PATIENCE = 60.0
 """Seconds that a migration goes on trying to get what others hold."""
 
 LOCK_TIMEOUT = 0.5
-"""Seconds that one try waits for a table: shorter than the server takes to look for deadlocks, so that a worker is not its victim."""
+"""Seconds that one try waits for a table: shorter than the server takes to look for deadlocks, so that a worker is not
+its victim.
+"""
 
 _HELD = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 _THERE_ALREADY = (
@@ -81,19 +84,22 @@ def run(engine: Engine, schema: str, apply: Callable[[Connection], None], patien
                 raise
             if time.monotonic() > deadline:
                 raise MigrationFailed(
-                    f'the migration of the schema "{schema}" tried for {patience:g} s to get what others hold, and gave up; nothing was '
-                    f"changed. It needs its tables for itself for a moment.{holders} Let those end, or end them "
-                    "(pg_terminate_backend), and migrate again."
+                    f'the migration of the schema "{schema}" tried for {patience:g} s to get what others hold, and '
+                    f"gave up; nothing was changed. It needs its tables for itself for a moment.{holders} Let those "
+                    "end, or end them (pg_terminate_backend), and migrate again."
                 ) from error
             if not told:
                 told = True
-                _log.warning('the migration of the schema "%s" waits until it can have its tables for itself.%s', schema, holders)
+                _log.warning(
+                    'the migration of the schema "%s" waits until it can have its tables for itself.%s', schema, holders
+                )
         time.sleep(backoff * random.uniform(0.5, 1.0))
         backoff = min(backoff * 2, LONGEST_BACKOFF)
 
 
 def build_missing(engine: Engine, schema: str, metadata: MetaData, head: object, patience: float = PATIENCE) -> None:
-    """Build the indexes that migrations have left out, or that an interrupted build has left invalid. Nobody waits for that.
+    """Build the indexes that migrations have left out, or that an interrupted build has left invalid. Nobody waits for
+    that.
 
     Args:
         engine: Connects to the database.
@@ -128,7 +134,9 @@ def _build(connection: PsycopgConnection, schema: str, index: Index, invalid: bo
     connection.execute("SELECT set_config('lock_timeout', %s, false)", [f"{max(1, int(patience * 1000))}ms"])
     try:
         if invalid:
-            if connection.execute("SELECT FROM pg_stat_progress_create_index WHERE datname = current_database()").fetchone():
+            if connection.execute(
+                "SELECT FROM pg_stat_progress_create_index WHERE datname = current_database()"
+            ).fetchone():
                 return  # it may be that one which is being built, by another upgrade
             connection.execute(SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(name))
         _log.info("building the index %s; the table is in use meanwhile", index.name)
@@ -136,8 +144,8 @@ def _build(connection: PsycopgConnection, schema: str, index: Index, invalid: bo
     except _HELD as error:
         # What is half built stays: to drop it would wait for the same transactions. The next upgrade does it.
         raise MigrationFailed(
-            f'the schema "{schema}" is migrated, but its index {index.name} could not be built within {patience:g} s: others have transactions '
-            "open that began before. Migrate again when they have ended."
+            f'the schema "{schema}" is migrated, but its index {index.name} could not be built within {patience:g} '
+            "s: others have transactions open that began before. Migrate again when they have ended."
         ) from error
 
 
@@ -150,7 +158,8 @@ def _psycopg(connection: Connection) -> PsycopgConnection:
 def _alone(connection: PsycopgConnection, schema: str, deadline: float) -> None:
     """Wait until no other migration of this schema is under way, and from then on wait for nobody for long.
 
-    Where there are no advisory locks, two may try at once; whichever is late finds what the other has made, and looks again.
+    Where there are no advisory locks, two may try at once; whichever is late finds what the other has made, and looks
+    again.
     """
     row = connection.execute(
         "SELECT has_function_privilege(to_regprocedure('pg_advisory_xact_lock(bigint)')::oid, 'EXECUTE')"
@@ -191,5 +200,8 @@ def _holders(connection: PsycopgConnection, schema: str) -> str:
     ).fetchall()
     if not rows:
         return ""
-    told = "; ".join(f"process {pid} ({name}, {state}, its transaction is {age} s old) holds {what}" for pid, name, state, age, what in rows)
+    told = "; ".join(
+        f"process {pid} ({name}, {state}, its transaction is {age} s old) holds {what}"
+        for pid, name, state, age, what in rows
+    )
     return f" Now {told}."

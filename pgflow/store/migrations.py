@@ -35,11 +35,13 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 def migrate(dsn: str, schema: str = "pgflow", *, patience: float | None = None) -> None:
     """Create the schema, or bring it up to date. Two at once are safe: one waits for the other.
 
-    It may be called within a migration of the application's own alembic; it works on a connection of its own, and commits by itself.
+    It may be called within a migration of the application's own alembic; it works on a connection of its own, and
+    commits by itself.
 
     Args:
         dsn: The database, as a postgresql:// URL or key=value words.
-        schema: The schema's name. It may be one that is there already, such as `public`, if nothing in it has a name that pgflow needs.
+        schema: The schema's name. It may be one that is there already, such as `public`, if nothing in it has a name
+            that pgflow needs.
         patience: Seconds to go on trying while others hold its tables, 60 if not given.
 
     Raises:
@@ -143,7 +145,9 @@ def _run(config: Config, what: str, revision: str, sql: bool = False) -> None:
     except psycopg.OperationalError:
         raise
     except psycopg.Error as error:
-        raise MigrationFailed(f"{what} to {revision!r} failed, and nothing was changed: {str(error).strip()}") from error
+        raise MigrationFailed(
+            f"{what} to {revision!r} failed, and nothing was changed: {str(error).strip()}"
+        ) from error
     except CommandError as error:
         raise MigrationFailed(
             f"{what} to {revision!r} is not possible: {error}. Expected a revision that this code knows "
@@ -153,7 +157,9 @@ def _run(config: Config, what: str, revision: str, sql: bool = False) -> None:
 
 @contextmanager
 def _apart() -> Iterator[None]:
-    """Leave alembic as it was: the application may be in the middle of a migration of its own, which goes by the same globals."""
+    """Leave alembic as it was: the application may be in the middle of a migration of its own, which goes by the same
+    globals.
+    """
     from alembic import context, op
 
     kept = [(module, dict(vars(module))) for module in (context, op)]

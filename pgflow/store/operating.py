@@ -66,8 +66,8 @@ def refusal(error: psycopg.Error) -> PgflowError | None:
         return WorkflowNotFound(text)
     if is_out_of_patience(error):
         return PgflowError(
-            f"expected to reach the workflow's row in time, but most likely somebody else's transaction has it locked: {text}. Nothing was "
-            "done: try again when that has ended (pg_blocking_pids tells whose it is)"
+            "expected to reach the workflow's row in time, but most likely somebody else's transaction has it "
+            f"locked: {text}. Nothing was done: try again when that has ended (pg_blocking_pids tells whose it is)"
         )
     return PgflowError(text) if error.sqlstate in _REFUSED else None
 

@@ -1,9 +1,10 @@
-"""Sessions that are not ours: behind a pooler, the next transaction may be executed by another session, and this one by anybody.
+"""Sessions that are not ours: behind a pooler, the next transaction may be executed by another session, and this one by
+anybody.
 
-A pooler in transaction mode gives its clients keys of its own to cancel by, so a connection whose session names another process than the
-server had told at first is one through a pooler. Nothing may be kept in such a session: no prepared statement (somebody else's has the same
-name), no setting, no lock, nobody who listens. What a session of our own is given when it begins, each transaction is given there
-(`settings.py`).
+A pooler in transaction mode gives its clients keys of its own to cancel by, so a connection whose session names another
+process than the server had told at first is one through a pooler. Nothing may be kept in such a session: no prepared
+statement (somebody else's has the same name), no setting, no lock, nobody who listens. What a session of our own is
+given when it begins, each transaction is given there (`settings.py`).
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ if TYPE_CHECKING:
 _log = logging.getLogger("pgflow.store")
 
 _shared: WeakKeyDictionary[AsyncConnection | Connection, bytes | None] = WeakKeyDictionary()
-"""Connections through a pooler, and what sets the engine's settings within a transaction; None: there are none to set."""
+"""Connections through a pooler, and what sets the engine's settings within a transaction; None: there
+are none to set.
+"""
 
 _WHOSE = (
-    b"SELECT pg_backend_pid() = %d, current_setting('default_transaction_isolation'), current_setting('default_transaction_read_only'), "
+    b"SELECT pg_backend_pid() = %d, current_setting('default_transaction_isolation'), "
+    b"current_setting('default_transaction_read_only'), "
     b"current_setting('synchronous_commit')"
 )
 
@@ -71,7 +75,9 @@ def _beginning(connection: AsyncConnection | Connection, settings: Mapping[str, 
     return _WHOSE % pid + (b", " + items if items else b"")
 
 
-def _judge(connection: AsyncConnection | Connection, settings: Mapping[str, str], found: tuple[Any, ...] | None) -> None:
+def _judge(
+    connection: AsyncConnection | Connection, settings: Mapping[str, str], found: tuple[Any, ...] | None
+) -> None:
     if found is not None and settings and found[3] == "off":
         _tell_of_durability(connection.info.dbname, connection.info.user)
     if found is not None and found[0]:
@@ -83,8 +89,9 @@ def _judge(connection: AsyncConnection | Connection, settings: Mapping[str, str]
     if found is not None and tuple(found[1:3]) != _PLAIN:
         raise PgflowError(
             "there is a pooler in between, and transactions of this role begin with "
-            f"default_transaction_isolation={found[1]!r} and default_transaction_read_only={found[2]!r}. Expected: {_PLAIN[0]!r} and "
-            f"{_PLAIN[1]!r}. Reset them for the role and the database (ALTER ROLE ... RESET), or let pgflow connect directly."
+            f"default_transaction_isolation={found[1]!r} and default_transaction_read_only={found[2]!r}. Expected: "
+            f"{_PLAIN[0]!r} and {_PLAIN[1]!r}. Reset them for the role and the database (ALTER ROLE ... RESET), or "
+            "let pgflow connect directly."
         )
     lasting = {name: value for name, value in settings.items() if value != KEPT.get(name)}
     _shared[connection] = b"SELECT " + setting(lasting)
@@ -94,15 +101,16 @@ def _judge(connection: AsyncConnection | Connection, settings: Mapping[str, str]
 def _tell_of_durability(database: str, user: str) -> None:
     """Say it once in a process."""
     _log.warning(
-        "synchronous_commit is off for the database %s and the role %s: a crash of the server would lose workflows and results that were "
-        "acknowledged. The sessions of pgflow set it to on",
+        "synchronous_commit is off for the database %s and the role %s: a crash of the server would lose workflows "
+        "and results that were acknowledged. The sessions of pgflow set it to on",
         database,
         user,
     )
 
 
 def pin(connection: AsyncConnection | Connection, timeline: str, started: str) -> None:
-    """Let transactions on this connection be executed by this server alone: behind a pooler nobody hears that another has taken over.
+    """Let transactions on this connection be executed by this server alone: behind a pooler nobody hears that another
+    has taken over.
 
     Args:
         connection: One through a pooler.
@@ -117,8 +125,8 @@ def pin(connection: AsyncConnection | Connection, timeline: str, started: str) -
 def elsewhere(timeline: str, started: str) -> bytes:
     """The item of a SELECT that fails on any other server than this one, and on this one after a restart."""
     return (
-        f"CASE WHEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) = '{timeline}' "
-        f"AND extract(epoch FROM pg_postmaster_start_time())::text = '{started}' THEN '' ELSE current_setting('{_ELSEWHERE}') END"
+        f"CASE WHEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) = '{timeline}' AND extract(epoch FROM "
+        f"pg_postmaster_start_time())::text = '{started}' THEN '' ELSE current_setting('{_ELSEWHERE}') END"
     ).encode()
 
 
@@ -133,7 +141,9 @@ def is_shared(connection: AsyncConnection | Connection) -> bool:
 
 
 def settings_of(connection: AsyncConnection | Connection) -> bytes | None:
-    """What a transaction of one statement has to begin with; None: the session is the connection's own and has its settings."""
+    """What a transaction of one statement has to begin with; None: the session is the connection's own and has its
+    settings.
+    """
     return _shared.get(connection)
 
 

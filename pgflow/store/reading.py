@@ -1,4 +1,5 @@
-"""How moments are read from rows that anybody may have written by SQL: none of them keeps the rows beside it from being read.
+"""How moments are read from rows that anybody may have written by SQL: none of them keeps the rows beside it from being
+read.
 
 Those that Python's calendar does not hold (infinity, years before 1 and after 9999) are read as its first or last day.
 """
@@ -28,7 +29,9 @@ _LONG = struct.Struct("!q")
 
 
 class Moments(Loader):
-    """As psycopg reads them, ISO and UTC whatever a pooler has said of the session, and the nearest where it refuses."""
+    """As psycopg reads them, ISO and UTC whatever a pooler has said of the session, and the nearest
+    where it refuses.
+    """
 
     def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
         super().__init__(oid, context)

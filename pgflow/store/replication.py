@@ -1,9 +1,10 @@
 """Commits that wait for a standby: nobody cancels them, and one that somebody else has cancelled is no commit yet.
 
-Where standbys are synchronous a commit waits for them. Cancelled meanwhile, the server gives the wait up and reports the commit as done, with a
-warning that it might not have been replicated: whoever believes that goes on from what a failover loses. So the engine's
-connections cancel nothing when nobody waits for their answer any more: they wait a moment, and are closed. And that warning makes
-a connection a broken one, whose last commit has an unknown fate: it is made again, and waits again.
+Where standbys are synchronous a commit waits for them. Cancelled meanwhile, the server gives the wait up and reports
+the commit as done, with a warning that it might not have been replicated: whoever believes that goes on from what a
+failover loses. So the engine's connections cancel nothing when nobody waits for their answer any more: they wait a
+moment, and are closed. And that warning makes a connection a broken one, whose last commit has an unknown fate: it is
+made again, and waits again.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class OwnConnection(psycopg.Connection[TupleRow]):
             self.unreplicated = True
 
     def cancel_safe(self, *, timeout: float = 30.0) -> None:
-        """Cancel what is being executed, unless it is the engine's: that may be a commit, and psycopg waits a moment for it."""
+        """Cancel what is being executed, unless it is the engine's: that may be a commit, and psycopg waits a moment
+        for it.
+        """
         if not self.steadfast:
             super().cancel_safe(timeout=timeout)
 
@@ -64,7 +67,9 @@ class OwnAsyncConnection(psycopg.AsyncConnection[TupleRow]):
             self.unreplicated = True
 
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:
-        """Cancel what is being executed, unless it is the engine's: that may be a commit, and psycopg waits a moment for it."""
+        """Cancel what is being executed, unless it is the engine's: that may be a commit, and psycopg waits a moment
+        for it.
+        """
         if not self.steadfast:
             await super().cancel_safe(timeout=timeout)
 
@@ -86,9 +91,11 @@ def believe(connection: object) -> None:
     """See whether what a connection has just told can be believed.
 
     Raises:
-        psycopg.OperationalError: a commit might not have been replicated. Close the connection: what has come of it is not known.
+        psycopg.OperationalError: a commit might not have been replicated. Close the connection: what has come of it is
+            not known.
     """
     if getattr(connection, "unreplicated", False):
         raise psycopg.OperationalError(
-            "somebody has cancelled a commit that was waiting for a standby: it might not have been replicated, and does not count as done"
+            "somebody has cancelled a commit that was waiting for a standby: it might not have been replicated, and "
+            "does not count as done"
         )

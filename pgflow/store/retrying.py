@@ -72,8 +72,9 @@ class Tries:
     def late(self, found: str) -> NoAnswer:
         """What is said when the time is over."""
         return NoAnswer(
-            f"the database gave no answer within {time.monotonic() - self._began:.3g} s: {found}. Expected one within the `call_timeout` of "
-            "the client, or the caller's own timeout. What was sent may have been done all the same"
+            f"the database gave no answer within {time.monotonic() - self._began:.3g} s: {found}. Expected one within "
+            "the `call_timeout` of the client, or the caller's own timeout. What was sent may have been done all the "
+            "same"
         )
 
 

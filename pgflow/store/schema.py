@@ -92,9 +92,7 @@ def _history_columns() -> list[Column[Any]]:
             null=False,
             default="''",
         ),
-        _column(
-            "status", Text(), "pending, completed, failed, cancelled or abandoned.", null=False
-        ),
+        _column("status", Text(), "pending, completed, failed, cancelled or abandoned.", null=False),
         _column(
             "attempts",
             Integer(),
@@ -102,9 +100,7 @@ def _history_columns() -> list[Column[Any]]:
             null=False,
             default="0",
         ),
-        _column(
-            "created_at", _TIME, "When the row was first written.", null=False, default="now()"
-        ),
+        _column("created_at", _TIME, "When the row was first written.", null=False, default="now()"),
         _column(
             "completed_at",
             _TIME,
@@ -129,16 +125,13 @@ def _history_columns() -> list[Column[Any]]:
             _TIME,
             "On the first row of a loop's turn: the time that the turn started with.",
         ),
-        _column(
-            "loop_progress", Integer(), "On a loop: how many of its turns have been forgotten."
-        ),
-        _column(
-            "loop_state", JSON(), "On a loop: the state with which turn `loop_progress` starts."
-        ),
+        _column("loop_progress", Integer(), "On a loop: how many of its turns have been forgotten."),
+        _column("loop_state", JSON(), "On a loop: the state with which turn `loop_progress` starts."),
         _column(
             "turn_seq",
             Integer(),
-            "On the first row of a loop's turn: the place in the order of completion (seq) after which the turn started.",
+            "On the first row of a loop's turn: the place in the order of completion (seq) after which the turn "
+            "started.",
         ),
         _column("loop_seq", Integer(), "On a loop: the place after which turn `loop_progress` started."),
         _column("encoding", Text(), "Reserved for payload codecs; null: plain JSON."),
@@ -211,8 +204,8 @@ def make_metadata(schema: str | None = None) -> MetaData:
         Index("workflows_created", "created_at", "id"),
         Index("workflows_name", "name", "created_at", "id"),
         Index("workflows_parent", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
-        comment="Every workflow that is retained: wide and rarely changed. No foreign keys point here: each would cost a row "
-        "lock and its WAL for every step.",
+        comment="Every workflow that is retained: wide and rarely changed. No foreign keys point here: each would "
+        "cost a row lock and its WAL for every step.",
     )
     Table(
         "runs",
@@ -237,9 +230,7 @@ def make_metadata(schema: str | None = None) -> MetaData:
             null=False,
             default="0",
         ),
-        _column(
-            "mailbox", BigInteger(), "Signals delivered to it so far.", null=False, default="0"
-        ),
+        _column("mailbox", BigInteger(), "Signals delivered to it so far.", null=False, default="0"),
         _column(
             "cancel_requested",
             Boolean(),
@@ -269,26 +260,29 @@ def make_metadata(schema: str | None = None) -> MetaData:
         _column(
             "waiters",
             ARRAY(UUID()),
-            "Workflows that are told of its end though they are not its parent: they found it when they dispatched a unique one.",
+            "Workflows that are told of its end though they are not its parent: they found it when they dispatched a "
+            "unique one.",
         ),
         _column("last_worker", BigInteger(), "The worker that may still have it in memory while it sleeps."),
         _column("reset", ARRAY(Text()), "Failed: locations of the steps that a retry runs again."),
         _column(
             "fork_before",
             Text(collation="C"),
-            "Failed after the code had gone on from the failure: it cannot be retried, only forked before this location.",
+            "Failed after the code had gone on from the failure: it cannot be retried, only forked before this "
+            "location.",
         ),
         _column("freed_key", LargeBinary(), "Failed: the unique key that it held, for its retry."),
         _column(
             "suspicions",
             ARRAY(BigInteger()),
-            "Workers that died, or seemed to, while their process held this workflow, and it has recorded no progress since. "
-            "Null: none.",
+            "Workers that died, or seemed to, while their process held this workflow, and it has recorded no progress "
+            "since. Null: none.",
         ),
         _column(
             "crashes",
             ARRAY(BigInteger()),
-            "Those of them whose process held nothing else, as far as they have not been counted as attempts of activities.",
+            "Those of them whose process held nothing else, as far as they have not been counted as attempts of "
+            "activities.",
         ),
         _column(
             "presumed",
@@ -312,8 +306,8 @@ def make_metadata(schema: str | None = None) -> MetaData:
             unique=True,
             postgresql_where=text("unique_key IS NOT NULL"),
         ),
-        comment="One narrow row for each workflow that may still go on (all but completed and cancelled ones): what claims, "
-        "leases and wake-ups change.",
+        comment="One narrow row for each workflow that may still go on (all but completed and cancelled ones): what "
+        "claims, leases and wake-ups change.",
     )
     Table(
         "events",
@@ -325,9 +319,7 @@ def make_metadata(schema: str | None = None) -> MetaData:
         "forgotten_events",
         metadata,
         *_history_columns(),
-        _column(
-            "forgotten_at", _TIME, "When the row left active history.", null=False, default="now()"
-        ),
+        _column("forgotten_at", _TIME, "When the row left active history.", null=False, default="now()"),
         comment="Forgotten history: rows of finished loop turns, kept for people to read.",
     )
     Table(
@@ -351,7 +343,8 @@ def make_metadata(schema: str | None = None) -> MetaData:
         _column(
             "dropped_at",
             _TIME,
-            "When the receiver had ended without taking it, when it was dropped by a person, or (see problem) set aside.",
+            "When the receiver had ended without taking it, when it was dropped by a person, or (see problem) set "
+            "aside.",
         ),
         _column("sender_id", UUID(), "The workflow that sent it, if one did."),
         _column("encoding", Text(), "Reserved for payload codecs; null: plain JSON."),
@@ -369,7 +362,8 @@ def make_metadata(schema: str | None = None) -> MetaData:
             postgresql_where=text("number IS NOT NULL AND consumed_at IS NULL AND dropped_at IS NULL"),
         ),
         Index("signals_workflow", "workflow_id", "consumed_at"),
-        comment="Signals: inserted without a lock on the receiver, then delivered (numbered), then consumed by a listen.",
+        comment="Signals: inserted without a lock on the receiver, then delivered (numbered), then consumed by a "
+        "listen.",
     )
     Table(
         "requests",
@@ -419,7 +413,8 @@ def make_metadata(schema: str | None = None) -> MetaData:
         _column(
             "place",
             BigInteger(),
-            "Of two messages of a workflow the later one has the higher: the epoch, and a number of the worker's. Null: not known.",
+            "Of two messages of a workflow the later one has the higher: the epoch, and a number of the worker's. "
+            "Null: not known.",
         ),
         Index("messages_name", "name", "id"),
         prefixes=["UNLOGGED"],
@@ -446,9 +441,7 @@ def make_metadata(schema: str | None = None) -> MetaData:
         _column("queues", ARRAY(Text()), "The queues that it serves.", null=False),
         _column("started_at", _TIME, "When it registered.", null=False, default="now()"),
         _column("heartbeat_at", _TIME, "Its last heartbeat.", null=False, default="now()"),
-        _column(
-            "expires_at", _TIME, "When its leases end unless another heartbeat comes.", null=False
-        ),
+        _column("expires_at", _TIME, "When its leases end unless another heartbeat comes.", null=False),
         _column("process", UUID(), "The process: several workers may be in one."),
         _column("held", Integer(), "How many workflows its process held when it was found dead."),
         comment="One row for each worker process that is alive, or has died and not been buried yet.",

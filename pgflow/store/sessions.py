@@ -152,6 +152,7 @@ class ThreadSession:
 
     async def execute(self, statement: bytes, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """A statement's rows."""
+
         def work() -> list[tuple[Any, ...]]:
             with OwnCursor(self.connection, row_factory=tuple_row) as cursor:
                 if parameters is None:

@@ -1,8 +1,8 @@
 """What the engine's sessions are set to, whatever environment, service file, role or database say.
 
-The settings are made by a statement, not by options of the start: those lose to variables such as PGTZ, take the place of PGOPTIONS
-(which is heeded so: `-c role=app`), and are refused by poolers. A session that may be somebody else's a moment later keeps nothing:
-there each transaction begins with them.
+The settings are made by a statement, not by options of the start: those lose to variables such as PGTZ, take the place
+of PGOPTIONS (which is heeded so: `-c role=app`), and are refused by poolers. A session that may be somebody else's a
+moment later keeps nothing: there each transaction begins with them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ HELD = {
     "synchronous_commit": "on",
     "transform_null_equals": "off",
     "gin_fuzzy_search_limit": "0",
-    # How statements are planned: every one reaches its rows by an index. A plan that was made while the tables were empty would
-    # otherwise scan them, and in a serializable transaction lock them whole.
+    # How statements are planned: every one reaches its rows by an index. A plan that was made while the tables were
+    # empty would otherwise scan them, and in a serializable transaction lock them whole.
     "jit": "off",
     "enable_seqscan": "off",
     "enable_indexscan": "on",
@@ -70,7 +70,9 @@ def setting(settings: Mapping[str, str], *, local: str = "true") -> bytes:
         settings: Names and values, none of them from outside.
         local: SQL that says whether they are for the transaction alone.
     """
-    return ", ".join(f"set_config('{name}', {_value(name, value)}, {local})" for name, value in settings.items()).encode()
+    return ", ".join(
+        f"set_config('{name}', {_value(name, value)}, {local})" for name, value in settings.items()
+    ).encode()
 
 
 def _value(name: str, value: str) -> str:

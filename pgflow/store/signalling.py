@@ -28,9 +28,7 @@ def send(schema: str, signals: Sequence[Sending]) -> Query[list[Sent]]:
 
 def columns_of(signals: Sequence[Sending]) -> dict[str, list[Any]]:
     """The parameters that carry signals, by column."""
-    columns: Sequence[Sequence[Any]] = (
-        list(zip(*signals, strict=True)) if signals else [()] * len(Sending._fields)
-    )
+    columns: Sequence[Sequence[Any]] = list(zip(*signals, strict=True)) if signals else [()] * len(Sending._fields)
     names = ("ids", "workflow_ids", "workflow_names", "tags", "names", "bodies")
     return dict(zip(names, map(list, columns), strict=True))
 
@@ -40,13 +38,17 @@ def _sent(rows: Sequence[tuple[Any, ...]]) -> list[Sent]:
 
 
 def mail(schema: str, workers: Iterable[int]) -> Query[None]:
-    """The hint that something was sent to workflows that these workers have or had. After the commit, or in a caller's own."""
+    """The hint that something was sent to workflows that these workers have or had. After the commit, or in a caller's
+    own.
+    """
     payloads = [str(worker) for worker in sorted(set(workers))]
     return Query(statement("notify", schema), {"channel": mail_channel(schema), "payloads": payloads}, _nothing)
 
 
 def mail_behind(schema: str, signals: Sequence[Sending]) -> Statement:
-    """The hint at signals, to be sent in one flush with them, right behind: whoever sent them may be gone a moment later."""
+    """The hint at signals, to be sent in one flush with them, right behind: whoever sent them may be gone a moment
+    later.
+    """
     return statement("mail_hint", schema), {"channel": mail_channel(schema), "ids": [signal.id for signal in signals]}
 
 

@@ -1,9 +1,10 @@
 """Servers that fall silent: their kernel acknowledges what is sent, and no answer ever comes.
 
-A statement of the engine's has a timeout on the server, which answers by then, if only with an error. So a server from which nothing has
-come for a little longer than that is frozen, or somebody in between is. Or it is a commit that waits for a standby, which has no timeout:
-somebody looks, by another connection. If there is no answer either, the connection is closed. No request to cancel is sent, which
-a frozen server would not take. What became of the statement is not known, as with any lost connection.
+A statement of the engine's has a timeout on the server, which answers by then, if only with an error. So a server from
+which nothing has come for a little longer than that is frozen, or somebody in between is. Or it is a commit that waits
+for a standby, which has no timeout: somebody looks, by another connection. If there is no answer either, the connection
+is closed. No request to cancel is sent, which a frozen server would not take. What became of the statement is not
+known, as with any lost connection.
 """
 
 from __future__ import annotations
@@ -88,18 +89,21 @@ class Patience:
     def no_answer(self) -> NoAnswer:
         """What is said of a server that has been silent for so long."""
         return NoAnswer(
-            f"the database, or what is in between, has said nothing for {time.monotonic() - self.heard:.3g} s: the connection was closed, "
-            "and what became of the last statement is not known"
+            f"the database, or what is in between, has said nothing for {time.monotonic() - self.heard:.3g} s: the "
+            "connection was closed, and what became of the last statement is not known"
         )
 
 
 def too_late() -> NoAnswer:
     """What is said when the whole answer was not there in time."""
-    return NoAnswer("no answer came in time: the connection was closed, and what became of the last statement is not known")
+    return NoAnswer(
+        "no answer came in time: the connection was closed, and what became of the last statement is not known"
+    )
 
 
 class Watch:
-    """Sees to it that nobody waits for a silent server: one timer for all exchanges of a connection, one after the other.
+    """Sees to it that nobody waits for a silent server: one timer for all exchanges of a connection, one after the
+    other.
 
     Args:
         connection: The connection.
@@ -136,7 +140,12 @@ class Watch:
 
     def _arm(self) -> None:
         connection = self._connection()
-        if self._loop is not None and connection is not None and connection.silence is not None and not connection.closed:
+        if (
+            self._loop is not None
+            and connection is not None
+            and connection.silence is not None
+            and not connection.closed
+        ):
             left = self.heard + connection.silence - time.monotonic()
             self._timer = self._loop.call_later(max(0.0, left), self._tick)
 
@@ -233,7 +242,9 @@ class EngineConnection(OwnConnection):
 
 
 class EngineAsyncConnection(OwnAsyncConnection):
-    """As `EngineConnection`, asynchronous. Whoever waits and is cancelled waits on a silent server for a moment only."""
+    """As `EngineConnection`, asynchronous. Whoever waits and is cancelled waits on a silent server for
+    a moment only.
+    """
 
     silence: float | None = None
     """Seconds without a word from the server, after which somebody looks whether it lives."""
@@ -256,7 +267,9 @@ class EngineAsyncConnection(OwnAsyncConnection):
             return await super().wait(gen, interval, timeout)
         patience, socket = Patience(self.silence, None), self.pgconn.socket
         try:
-            while isinstance(found := await waiting.wait_async(bounded(gen, patience), socket, interval=interval), Silent):
+            while isinstance(
+                found := await waiting.wait_async(bounded(gen, patience), socket, interval=interval), Silent
+            ):
                 if not await self.at_work():
                     raise patience.no_answer()
                 patience.heard = time.monotonic()

@@ -1,10 +1,12 @@
 """Removal of signals that were taken, or dropped, some time ago: one worker at a time, in short transactions.
 
-    not due --time--> due --taken by one worker, for a lease--> walks through the table, page by page --the end--> not due
+    not due --time--> due --taken by one worker, for a lease--> walks through the table, page by page --the end--> not
+    due
                                   '--its worker dies: the lease runs out, and another goes on from its place
 
-There is no index on when a signal was taken: it would cost every signal more than it costs to look at each once in a while. The table is walked
-through by the numbers of its pages, a few at a time and with long pauses in between, so that nobody notices.
+There is no index on when a signal was taken: it would cost every signal more than it costs to look at each once in a
+while. The table is walked through by the numbers of its pages, a few at a time and with long pauses in between, so that
+nobody notices.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ LEASE = 20.0
 """Seconds after its last statement after which another worker goes on."""
 
 MOMENT = 15.0
-"""Seconds that a signal stays after it was sent, whatever else is said: longer than a client goes on sending one whose answer was lost."""
+"""Seconds that a signal stays after it was sent, whatever else is said: longer than a client goes on sending one whose
+answer was lost.
+"""
 
 SHARE = 0.1
 """The share of the time that one who walks through the table works."""
@@ -94,7 +98,12 @@ class Sweeper:
             began = time.monotonic()
             until = min(place + PAGES, pages)
             asked = {
-                **holder, "first": f"({place},0)", "behind": f"({until},0)", "until": until, "keep": self._keep, "moment": MOMENT,
+                **holder,
+                "first": f"({place},0)",
+                "behind": f"({until},0)",
+                "until": until,
+                "keep": self._keep,
+                "moment": MOMENT,
             }
             cursor = await connection.execute(text("chore_signals"), asked, prepare=True)
             rows = await cursor.fetchall()
@@ -105,7 +114,9 @@ class Sweeper:
             worked = time.monotonic() - began
             await faults.reach("sweeper.after_pages")
             await asyncio.sleep(min(worked / SHARE, LEASE / 4))
-        await connection.execute(text("chore_done"), {"holder": self._holder, "place": 0, "pause": self.pause}, prepare=True)
+        await connection.execute(
+            text("chore_done"), {"holder": self._holder, "place": 0, "pause": self.pause}, prepare=True
+        )
         return self.pause * random.uniform(1.0, 1.2)
 
     def _take(self) -> bytes:

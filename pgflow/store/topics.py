@@ -8,8 +8,8 @@ A message may be told of twice, by its notification and by a look at the table. 
 remembered, and a look goes back to the last one before those: of two messages that were sent at the same moment the one
 with the higher number may be seen first.
 
-Messages of one workflow come in order: what a worker sends late, when another one has had the workflow and has sent what comes after, is
-known by its place, and dropped.
+Messages of one workflow come in order: what a worker sends late, when another one has had the workflow and has sent
+what comes after, is known by its place, and dropped.
 """
 
 from __future__ import annotations

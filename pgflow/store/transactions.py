@@ -2,8 +2,8 @@
 
     BEGIN -> the activity's statements -> check -> fence -> the journal's statement for one run -> COMMIT
 
-The run's row is locked by the fence, just before the commit, so that an activity that takes long holds up nobody. If the
-lease is gone by then, everything is rolled back. If the connection breaks at the commit, the fate is asked for: the
+The run's row is locked by the fence, just before the commit, so that an activity that takes long holds up nobody. If
+the lease is gone by then, everything is rolled back. If the connection breaks at the commit, the fate is asked for: the
 lost transaction holds the run's row to its end, so whoever has that row next sees whether the result is there.
 """
 
@@ -293,7 +293,8 @@ class Transaction:
         if status == TransactionStatus.INERROR:
             raise _misused(
                 "caught an error of a statement, after which PostgreSQL refuses all others",
-                "Put a statement that may fail into `with ctx.connection.transaction():`, and catch its error around that",
+                "Put a statement that may fail into `with ctx.connection.transaction():`, and catch its error around "
+                "that",
             )
         if status == TransactionStatus.IDLE:
             raise _misused("has ended its transaction itself")
@@ -301,7 +302,8 @@ class Transaction:
             raise _misused("has left a statement unfinished")
         if status == TransactionStatus.UNKNOWN:
             raise psycopg.OperationalError(
-                "the connection of the transactional activity is closed or broke before the commit: nothing was committed"
+                "the connection of the transactional activity is closed or broke before the commit: nothing was "
+                "committed"
             )
 
     def _check_settings(self, left: tuple[str | None, ...]) -> None:
@@ -354,6 +356,6 @@ def _held(write: Write, worker: int) -> dict[str, Any]:
 def _misused(what: str, advice: str = "") -> TransactionMisused:
     advice = advice or "Leave the transaction open: the engine commits it together with the activity's result"
     return TransactionMisused(
-        f"the transactional activity {what}. Expected: one transaction, as it was begun, until the activity returns. {advice}. "
-        "Nothing is recorded as done."
+        f"the transactional activity {what}. Expected: one transaction, as it was begun, until the activity returns. "
+        f"{advice}. Nothing is recorded as done."
     )

@@ -1,7 +1,7 @@
 """Ids of version 7 (RFC 9562): made by whoever starts a workflow, in the order of time, so that a retry is harmless.
 
-They grow strictly within a process: the random part of a millisecond's first id is anywhere below half of what 74 bits hold, and
-grows by up to 2**32 a step.
+They grow strictly within a process: the random part of a millisecond's first id is anywhere below half of what 74 bits
+hold, and grows by up to 2**32 a step.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ FRESH = 100
 """Milliseconds for which an id has just been made."""
 
 MOMENT = 0.01
-"""Seconds for which whoever listens for the end of a workflow with a fresh id waits before looking: it has hardly ended yet, and the
-word of its end comes first."""
+"""Seconds for which whoever listens for the end of a workflow with a fresh id waits before looking: it has hardly ended
+yet, and the word of its end comes first."""
 
 _lock = threading.Lock()
 _last_ms = 0
@@ -27,7 +27,9 @@ _last_random = 0
 
 
 def _begin_anew() -> None:
-    """In a forked child: its ids are not to follow closely upon the last one of its parent, as those of its siblings would."""
+    """In a forked child: its ids are not to follow closely upon the last one of its parent, as those of its siblings
+    would.
+    """
     global _lock, _last_ms, _last_random
     _lock, _last_ms, _last_random = threading.Lock(), 0, 0
 
@@ -64,5 +66,7 @@ def uuid7s(count: int) -> list[UUID]:
 
 
 def is_fresh(id: UUID) -> bool:
-    """Whether an id was made a moment ago, as far as its time and this machine's clock tell: enough to decide when to look."""
+    """Whether an id was made a moment ago, as far as its time and this machine's clock tell: enough to decide when to
+    look.
+    """
     return 0 <= time.time_ns() // 1_000_000 - (id.int >> 80) < FRESH

@@ -1,7 +1,7 @@
 """The table that says which migration a schema is at, and what may stand in a schema before the first one.
 
-It has a name of its own: alembic's default, `alembic_version`, is the application's where the two share a schema. Schemas of revisions
-0001 to 0003 may still have it under that name; it is renamed by the first migration that comes by.
+It has a name of its own: alembic's default, `alembic_version`, is the application's where the two share a schema.
+Schemas of revisions 0001 to 0003 may still have it under that name; it is renamed by the first migration that comes by.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def look(connection: Connection, schema: str) -> Found:
     tables = {
         str(name): str(kind)
         for name, kind in connection.execute(
-            "SELECT relname, relkind FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %s",
+            "SELECT relname, relkind FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE "
+            "n.nspname = %s",
             [schema],
         )
     }
@@ -71,7 +72,8 @@ def refuse_strangers(found: Found, schema: str) -> None:
         raise MigrationFailed(
             f'the schema "{schema}" was not made by pgflow, and is not free for it: it holds {shown}'
             + (f" and {more} more" if more > 0 else "")
-            + ". Nothing was changed. Name another schema (`schema=`, `--schema`, PGFLOW_SCHEMA), or give what is there another name."
+            + ". Nothing was changed. Name another schema (`schema=`, `--schema`, PGFLOW_SCHEMA), or give what "
+            "is there another name."
         )
 
 
@@ -122,7 +124,9 @@ def _read(connection: Connection, schema: str, table: str) -> str | None:
 
 
 def _former_revision(connection: Connection, schema: str, tables: dict[str, str]) -> str | None:
-    """The revision in a table of the former name, if that is pgflow's: one row, and the `schema_info` that goes with it."""
+    """The revision in a table of the former name, if that is pgflow's: one row, and the `schema_info` that goes with
+    it.
+    """
     if not tables.keys() >= {FORMER, "schema_info", "workflows", "runs", "events"}:
         return None
     try:
@@ -140,21 +144,39 @@ def _former_revision(connection: Connection, schema: str, tables: dict[str, str]
 
 
 def _in_the_way(connection: Connection, schema: str, kinds: dict[str, str]) -> tuple[str, ...]:
-    """Relations of the names that pgflow's have. A schema of the default name that is not empty is somebody else's pgflow."""
-    shown = {"r": "table", "p": "table", "v": "view", "m": "view", "f": "table", "S": "sequence", "i": "index", "I": "index", "c": "type"}
+    """Relations of the names that pgflow's have. A schema of the default name that is not empty is somebody else's
+    pgflow.
+    """
+    shown = {
+        "r": "table",
+        "p": "table",
+        "v": "view",
+        "m": "view",
+        "f": "table",
+        "S": "sequence",
+        "i": "index",
+        "I": "index",
+        "c": "type",
+    }
     if schema != _DEFAULT_SCHEMA:
         taken = sorted(_names() & kinds.keys())
         return tuple(f"{shown.get(kinds[name], 'relation')} {name}" for name in taken)
-    empty_version_table = FORMER in kinds and not connection.execute(
-        SQL("SELECT FROM {} LIMIT 1").format(Identifier(schema, FORMER))
-    ).fetchall()
+    empty_version_table = (
+        FORMER in kinds
+        and not connection.execute(SQL("SELECT FROM {} LIMIT 1").format(Identifier(schema, FORMER))).fetchall()
+    )
     own = {NAME, f"{NAME}_pkc"} | ({FORMER, f"{FORMER}_pkc"} if empty_version_table else set())
     functions = connection.execute(
-        "SELECT DISTINCT proname FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE n.nspname = %s ORDER BY 1",
+        "SELECT DISTINCT proname FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE n.nspname = "
+        "%s ORDER BY 1",
         [schema],
     )
     return (
-        *(f"{shown[kinds[name]]} {name}" for name in sorted(kinds.keys() - own) if shown.get(kinds[name]) in ("table", "view")),
+        *(
+            f"{shown[kinds[name]]} {name}"
+            for name in sorted(kinds.keys() - own)
+            if shown.get(kinds[name]) in ("table", "view")
+        ),
         *(f"function {name}" for (name,) in functions),
     )
 
@@ -164,5 +186,7 @@ def _names() -> set[str]:
     from pgflow.store.schema import make_metadata  # with all of SQLAlchemy, which nobody else needs
 
     tables = make_metadata().tables.values()
-    indexes = {str(index.name) for table in tables for index in table.indexes} | {f"{table.name}_pkey" for table in tables}
+    indexes = {str(index.name) for table in tables for index in table.indexes} | {
+        f"{table.name}_pkey" for table in tables
+    }
     return {table.name for table in tables} | indexes | _VIEWS

@@ -1,7 +1,7 @@
 """What users test their workflows with.
 
-`run` runs a workflow in memory, in no time. `replay` runs today's code over a stored history and changes nothing: does the code
-still fit what has been recorded?
+`run` runs a workflow in memory, in no time. `replay` runs today's code over a stored history and changes nothing: does
+the code still fit what has been recorded?
 """
 
 from pgflow.history.stored import StoredHistory

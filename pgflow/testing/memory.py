@@ -1,7 +1,7 @@
 """One workflow as the database would hold it, in memory: what a test runs on when it has no database.
 
-It keeps the rules that execution relies on: a row that has ended is not replaced, the rows of a loop's ended turns leave active
-history, a signal is consumed with the row of the listen that took it.
+It keeps the rules that execution relies on: a row that has ended is not replaced, the rows of a loop's ended turns
+leave active history, a signal is consumed with the row of the listen that took it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Memory:
         input: the arguments, as JSON.
         tags: given at dispatch.
         signals: its mailbox, in order.
-        now: the time at which it is dispatched; it goes on by a millisecond a transaction, and by whatever is waited for.
+        now: the time at which it is dispatched; it goes on by a millisecond a transaction, and by whatever is waited
+            for.
     """
 
     def __init__(
@@ -137,9 +138,7 @@ class Memory:
             advance.moved += 1
         row = row._replace(loop_progress=advance.turns, loop_state=advance.state, loop_seq=advance.started)
         if advance.breaks:
-            row = row._replace(
-                status=STATUS_COMPLETED, seq=advance.seq, output=advance.output, at=self.now
-            )
+            row = row._replace(status=STATUS_COMPLETED, seq=advance.seq, output=advance.output, at=self.now)
         self._events[advance.location] = row
 
     def stored(self) -> StoredHistory:

@@ -1,8 +1,8 @@
 """Replay as a check: today's code over a stored history, without a database, an activity or a timer.
 
-The code gets what history has recorded, in the order in which it was delivered, exactly as a worker gives it. Whatever would
-be new (an activity to run, a moment to wait for, a row to write) is where the replay ends. A history that ends there is
-fine; one that the code does not fit is an error, and so is code that fails where the workflow has not.
+The code gets what history has recorded, in the order in which it was delivered, exactly as a worker gives it. Whatever
+would be new (an activity to run, a moment to wait for, a row to write) is where the replay ends. A history that ends
+there is fine; one that the code does not fit is an error, and so is code that fails where the workflow has not.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from pgflow.testing.watching import told, watched
 _MOST_TURNS = 10_000
 """Pumps after which code that goes on without a step is left: turns of a loop that call none, for example."""
 
+
 @dataclass(frozen=True, slots=True)
 class Replayed:
     """What a replay came to, when code and history fit.
@@ -57,8 +58,9 @@ class Replayed:
         next_steps: the steps at which the code waits for more than history holds, such as 'sleep at {3}'.
         events: rows of history that it was compared with.
         unreached: rows that the code has not come to, since they stand behind a step that is new.
-        other_arguments: steps that the code calls with other arguments than the recorded ones. That is no error of its own: the
-            code may have been changed so on purpose. If it has not, its arguments depend on what no replay repeats.
+        other_arguments: steps that the code calls with other arguments than the recorded ones. That is no error of its
+            own: the code may have been changed so on purpose. If it has not, its arguments depend on what no replay
+                repeats.
     """
 
     id: UUID
@@ -72,14 +74,13 @@ class Replayed:
     other_arguments: tuple[OtherArguments, ...] = ()
 
 
-def replay(
-    workflow: Workflow[Any, Any], history: StoredHistory | Mapping[str, Any] | Path | str
-) -> Replayed:
+def replay(workflow: Workflow[Any, Any], history: StoredHistory | Mapping[str, Any] | Path | str) -> Replayed:
     """Run a workflow's code over a stored history; nothing is executed but the workflow's own code, nothing is written.
 
     Parameters:
         workflow: today's code.
-        history: what `pgflow workflow export` or `client.export` wrote: its text, the loaded document, or a file's path.
+        history: what `pgflow workflow export` or `client.export` wrote: its text, the loaded document, or a file's
+            path.
 
     Raises:
         HistoryDiverged: the code asks for another step than history holds; with `location`, `expected` and `found`.
@@ -102,8 +103,8 @@ def replay(
         stored = StoredHistory.from_json(history)
     if stored.name != workflow.name:
         raise ValueError(
-            f'this is a history of workflow "{stored.name}", expected one of "{workflow.name}". Was the workflow renamed? '
-            f'`workflow.options(name="{stored.name}")` gives it its old name.'
+            f'this is a history of workflow "{stored.name}", expected one of "{workflow.name}". Was the workflow '
+            f'renamed? `workflow.options(name="{stored.name}")` gives it its old name.'
         )
     return outside_of_tasks(lambda: _Replay(workflow, stored).result())
 
@@ -161,7 +162,11 @@ class _Replay:
 
     def _judge(self, run: Run) -> Replayed:
         if run.fatal is not None:
-            if isinstance(run.fatal, LatentHistory) and run.fatal.__cause__ is not None and self._stored.status != "failed":
+            if (
+                isinstance(run.fatal, LatentHistory)
+                and run.fatal.__cause__ is not None
+                and self._stored.status != "failed"
+            ):
                 raise run.fatal.__cause__  # left the code while history goes on: it is what is to be mended
             raise run.fatal
         outcome, recorded = self._outcome, self._stored.output
@@ -190,7 +195,15 @@ class _Replay:
     ) -> Replayed:
         stored = self._stored
         return Replayed(
-            stored.id, status, output, same_output, error, next_steps, len(stored.events), unreached, tuple(self._others)
+            stored.id,
+            status,
+            output,
+            same_output,
+            error,
+            next_steps,
+            len(stored.events),
+            unreached,
+            tuple(self._others),
         )
 
     # Host: time stands still, and nothing that is asked for happens.

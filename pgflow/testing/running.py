@@ -1,8 +1,8 @@
 """A workflow run in memory, for unit tests: no database, no waiting, activities replaced by fakes.
 
-Time is skipped: whatever is slept for, waited for or due later is due at once when nothing else can happen. At each sleep the
-workflow is given up and taken again with a replay, as after a crash, so code that a replay could not repeat is found by
-its unit test.
+Time is skipped: whatever is slept for, waited for or due later is due at once when nothing else can happen. At each
+sleep the workflow is given up and taken again with a replay, as after a crash, so code that a replay could not repeat
+is found by its unit test.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Ran(Generic[R]):
     """What came of a workflow that was run in memory.
 
     Attributes:
-        status: completed, failed or cancelled; sleeping when it waits for a signal that nobody sends; sleeping or running when
-            it was left at the limit.
+        status: completed, failed or cancelled; sleeping when it waits for a signal that nobody sends; sleeping or
+            running when it was left at the limit.
         error: what left its code, when it has failed.
         history: what `replay` takes, also under other code: an old run for a test of the new code.
     """
@@ -82,7 +82,8 @@ class Ran(Generic[R]):
             raise self.error
         waits = [f"{event.kind} {event.name}".strip() for event in self.history.events if event.status == "pending"]
         raise PgflowError(
-            f'workflow "{self.history.name}" has no output, it is {self.status}: it waits at {", ".join(waits) or "nothing"}. '
+            f'workflow "{self.history.name}" has no output, it is {self.status}: it waits at '
+            f"{', '.join(waits) or 'nothing'}. "
             "Give the signals that it waits for: run(..., signals=[...])."
         )
 
@@ -105,18 +106,21 @@ def run(
 
     Parameters:
         args, kwargs: the workflow's arguments.
-        activities: what is called in place of activities, given as themselves or by name: functions of the same parameters,
-            the `ActivityContext` first. Activities that are not named here are executed as they are. A fake that is not used is none
-            too many; one for a name that no activity has is an error.
-        signals: what waits in the workflow's mailbox, in order; a `listen` that finds nothing there times out, if it can.
+        activities: what is called in place of activities, given as themselves or by name: functions of the same
+            parameters, the `ActivityContext` first. Activities that are not named here are executed as they are. A fake
+            that is not used is none too many; one for a name that no activity has is an error.
+        signals: what waits in the workflow's mailbox, in order; a `listen` that finds nothing there times out, if it
+            can.
         tags: given at dispatch; those of `workflow.options(tags=...)` if not given.
         now: when it is dispatched; 2030 if not given.
-        limit: transactions and turns of its code after which it is left where it is, for workflows that never end; 100,000 if not given.
+        limit: transactions and turns of its code after which it is left where it is, for workflows that never end;
+            100,000 if not given.
         arguments: arguments of the workflow by name, where its parameters have the names of those here.
 
     Raises:
         ValueError: a fake for a name that no activity has.
-        TypeError: it is no workflow, the arguments do not fit it, something among the signals is none, a fake that cannot be called.
+        TypeError: it is no workflow, the arguments do not fit it, something among the signals is none, a fake that
+            cannot be called.
         PgflowError: the workflow starts another one: that needs a database.
 
     Example:
@@ -130,8 +134,8 @@ def run(
     for name in (*given, *(() if arguments is UNSET or "arguments" in named else ("arguments",))):
         if workflow.may_mean(name, len(args)):
             raise TypeError(
-                f'pgflow.testing.run({name}=...): the workflow "{workflow.name}" has a parameter "{name}", and so has `run`. Give the '
-                f"workflow's as run(..., arguments={{\"{name}\": ...}})."
+                f'pgflow.testing.run({name}=...): the workflow "{workflow.name}" has a parameter "{name}", and so has '
+                f'`run`. Give the workflow\'s as run(..., arguments={{"{name}": ...}}).'
             )
     return _run(workflow, args, {**kwargs, **named}, **given)
 
@@ -151,9 +155,7 @@ def _run(
     check_number(limit, "limit", 1)
     tags_text(tags)
     mailbox = [_signal(number, body) for number, body in enumerate(signals, 1)]
-    memory = Memory(
-        _ID, workflow.name, workflow.encode_arguments(args, kwargs), dict(tags or {}), mailbox, now
-    )
+    memory = Memory(_ID, workflow.name, workflow.encode_arguments(args, kwargs), dict(tags or {}), mailbox, now)
     return outside_of_tasks(lambda: _Runner(workflow, memory, fakes, limit).result())
 
 
@@ -162,7 +164,8 @@ def _fakes(activities: Fakes) -> dict[str, Callable[..., Any]]:
 
     Raises:
         TypeError: one cannot be called, or stands for something that is no activity.
-        ValueError: one stands for a name that no activity has, so that the real one would be executed; or two for the same.
+        ValueError: one stands for a name that no activity has, so that the real one would be executed; or two for the
+            same.
     """
     fakes: dict[str, Callable[..., Any]] = {}
     for replaced, fake in activities.items():
@@ -174,8 +177,10 @@ def _fakes(activities: Fakes) -> dict[str, Callable[..., Any]]:
             if name not in known:
                 close = difflib.get_close_matches(name, known, 1)
                 raise ValueError(
-                    f'activities: no activity is called "{name}"{f"; is it meant to be {close[0]!r}?" if close else ""} The real one would be '
-                    "executed. Give the activity itself, which cannot be misspelt: activities={charge: fake}, or charge.options(name=...) "
+                    "activities: no activity is called "
+                    f'"{name}"{f"; is it meant to be {close[0]!r}?" if close else ""} The real one would be '
+                    "executed. Give the activity itself, which cannot be misspelt: activities={charge: fake}, or "
+                    "charge.options(name=...) "
                     "where it is called by another name."
                 )
         else:
@@ -205,7 +210,9 @@ class _Timer:
 
 
 class _Runner(Generic[R]):
-    """The worker and the database of one workflow: everything happens one after the other, in the order in which it was asked."""
+    """The worker and the database of one workflow: everything happens one after the other, in the order in which it was
+    asked.
+    """
 
     def __init__(
         self,
@@ -255,7 +262,9 @@ class _Runner(Generic[R]):
         self._left = False
         self._error = None
         depth = sys.get_coroutine_origin_tracking_depth()
-        sys.set_coroutine_origin_tracking_depth(max(depth, ORIGIN_DEPTH))  # so that a step that is never awaited is told with its line
+        sys.set_coroutine_origin_tracking_depth(
+            max(depth, ORIGIN_DEPTH)
+        )  # so that a step that is never awaited is told with its line
         run = execute(self._memory.claim(), watched(self._workflow, self._note), self)
         try:
             while not self._left and self._limit > 0:
@@ -360,12 +369,11 @@ class _Runner(Generic[R]):
         command = crossing.command
         if not isinstance(command, Sending):
             raise PgflowError(
-                f'pgflow.testing.run: the workflow "{self._workflow.name}" starts another one, "{command.name}", for which there '
-                "is no database here. Test it with a worker on pgflow.embedded.Postgres."
+                f'pgflow.testing.run: the workflow "{self._workflow.name}" starts another one, "{command.name}", '
+                "for which there is no database here. Test it with a worker on pgflow.embedded.Postgres."
             )
         answer = Sent(command.workflow_id or _RECEIVER, None, 0)
         self._due.append(lambda: crossing.on_done(crossing, answer))
 
     def ask(self, inquiry: Inquiry) -> None:
         self._due.append(lambda: inquiry.on_answer(inquiry, dict.fromkeys(inquiry.ids)))
-

@@ -28,7 +28,9 @@ def watched(workflow: Workflow[Any, Any], note: Callable[[BaseException], None])
 
 
 def told(error: str | None) -> PgflowError:
-    """A recorded failure that no code has raised: of code that waits for nothing, of an input or an output that does not fit."""
+    """A recorded failure that no code has raised: of code that waits for nothing, of an input or an output that does
+    not fit.
+    """
     found = decode_error(error or "{}")
     if found.get("type") == SerializationError.__name__:
         return SerializationError(str(found.get("message")))

@@ -89,7 +89,9 @@ class Claiming:
         self._task.add_done_callback(partial(tell_of_death, then=self._on_death))
 
     async def stop(self, seconds: float) -> None:
-        """Claim no more. Let a claim that is under way come back, for so many seconds; what it takes after that goes with the lease."""
+        """Claim no more. Let a claim that is under way come back, for so many seconds; what it takes after that goes
+        with the lease.
+        """
         self._stopping = True
         task = self._task
         if task is not None:
@@ -173,7 +175,9 @@ class Claiming:
             quiet = await self._rest(more, next_due)
 
     async def _rest(self, more: bool, next_due: datetime | None) -> bool:
-        """Pause until there is reason to claim again: a hint, a deadline, room in memory, or (true) nothing but the poll."""
+        """Pause until there is reason to claim again: a hint, a deadline, room in memory, or (true) nothing but the
+        poll.
+        """
         if more and self._roomy():
             return False
         until = time.monotonic() + (FULL if more else self._settings.poll)
@@ -195,7 +199,9 @@ class Claiming:
         return unasked
 
     async def _claim_hinted(self) -> None:
-        """Take the new workflows that hints have named, as far as there is room: cheaper than to look for what is due."""
+        """Take the new workflows that hints have named, as far as there is room: cheaper than to look
+        for what is due.
+        """
         room = min(self._settings.concurrency - len(self._runs), MAX_CLAIM)
         if len(self._hinted) > room or self._backlog() >= self._settings.max_backlog:
             self.look()
@@ -222,14 +228,20 @@ class Claiming:
         try:
             batch = await self._claims.claim_suspected(places, self._settings.queues, self._names)
         except psycopg.Error as error:
-            log.warning("claiming what deaths are suspected of failed, the next look is in %g s: %s", SUSPECTS_WAIT.total_seconds(), error)
+            log.warning(
+                "claiming what deaths are suspected of failed, the next look is in %g s: %s",
+                SUSPECTS_WAIT.total_seconds(),
+                error,
+            )
             return
         self._clock.observe(batch.now)
         if batch.runs or places[2]:
             self._suspected = 0  # the next claim tells whether there are more
             self._suspects.see(0)
         await self._begin(batch.runs)
-        self._suspects.took(self._runs[claimed.workflow_id] for claimed in batch.runs if claimed.workflow_id in self._runs)
+        self._suspects.took(
+            self._runs[claimed.workflow_id] for claimed in batch.runs if claimed.workflow_id in self._runs
+        )
 
     def _roomy(self) -> bool:
         """Whether a claim is worth its round trip: a tenth of the places is free."""

@@ -1,9 +1,9 @@
 """The database's time as a worker knows it, without asking.
 
 Every commit tells the database's time at a moment that lies before its answer arrives. So (that time - monotonic time
-of the arrival) is never more than the true difference of the two clocks, and the largest one seen is the best: `now()` is
-never ahead of the database, and behind it only by the fastest answer's delay. Old observations are dropped, since clocks
-drift and are set.
+of the arrival) is never more than the true difference of the two clocks, and the largest one seen is the best: `now()`
+is never ahead of the database, and behind it only by the fastest answer's delay. Old observations are dropped, since
+clocks drift and are set.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What the runs in a worker's memory know the database to have: one that lacks it is behind (`pgflow.store.fencing`)."""
+"""What the runs in a worker's memory know the database to have: one that lacks it is behind
+(`pgflow.store.fencing`).
+"""
 
 from __future__ import annotations
 
@@ -25,5 +27,7 @@ def held(runs: Mapping[UUID, Run], cold: Iterable[Claimed] = ()) -> list[Held]:
         witness = run.outgoing.witness
         location, status = (None, STATUS_PENDING) if witness is None or run.advancing else witness
         found.append(Held(id, run.claimed.epoch, run.claimed.mailbox, location, status != STATUS_PENDING))
-    found += [Held(each.workflow_id, each.epoch, each.mailbox, None, False) for each in cold if each.workflow_id not in runs]
+    found += [
+        Held(each.workflow_id, each.epoch, each.mailbox, None, False) for each in cold if each.workflow_id not in runs
+    ]
     return found

@@ -48,9 +48,7 @@ def configure(level: str = "info", form: str = "human") -> None:
     if form == "json":
         handler.setFormatter(JsonFormatter())
     elif form == "human":
-        handler.setFormatter(
-            logging.Formatter("%(asctime)s %(process)d %(levelname)-7s %(name)s: %(message)s")
-        )
+        handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)-7s %(name)s: %(message)s"))
     else:
         raise ValueError(f"log format {form!r}: expected human or json")
     root = logging.getLogger()

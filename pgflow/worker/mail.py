@@ -73,7 +73,9 @@ class Mail:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.looked = asyncio.Event()
-        """Set once it has looked for the first time: what was asked of workflows before is known to those claimed after."""
+        """Set once it has looked for the first time: what was asked of workflows before is known to those claimed
+        after.
+        """
 
     def start(self) -> None:
         """Begin to deliver."""

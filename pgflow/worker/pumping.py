@@ -29,11 +29,12 @@ SLOW = 1.0
 class Pump:
     """The queue of runs that something has happened to.
 
-    It pumps from a callback, never from within a task, so that a run's own loop can be drained there on every version of
-    Python; and always in a later callback than the one that asked, so that whoever hands something to a run goes on first.
+    It pumps from a callback, never from within a task, so that a run's own loop can be drained there on every version
+    of Python; and always in a later callback than the one that asked, so that whoever hands something to a run goes on
+    first.
 
-    An error out of a pump is the engine's own. It fails that one run: handed back, the run would meet it again and again, on
-    one worker after the other. Where not even that can be done, the lease must not be kept: `on_death`.
+    An error out of a pump is the engine's own. It fails that one run: handed back, the run would meet it again and
+    again, on one worker after the other. Where not even that can be done, the lease must not be kept: `on_death`.
 
     Parameters:
         on_death: a run has met an error and cannot be failed by it.
@@ -62,7 +63,9 @@ class Pump:
         return run.label if run is not None else None
 
     def interrupt(self, seconds: float, frame: FrameType | None) -> bool:
-        """From the watchdog's thread: end the workflow whose code has been executing for so long; whether there is one."""
+        """From the watchdog's thread: end the workflow whose code has been executing for so long;
+        whether there is one.
+        """
         run = self.current
         loop = getattr(run, "loop", None)  # it may leave memory meanwhile
         return run is not None and loop is not None and interrupt(loop, blocking(run.label, seconds, line_of(frame)))
@@ -88,8 +91,9 @@ class Pump:
                     if now - started > SLOW:
                         with offstage():
                             log.warning(
-                                "%s did not come to rest for %.1f s: its own code computes for too long between two steps, and no "
-                                "other workflow runs meanwhile. Move the computation into a plain `def` activity.",
+                                "%s did not come to rest for %.1f s: its own code computes for too long between two "
+                                "steps, and no other workflow runs meanwhile. Move the computation into a plain `def` "
+                                "activity.",
                                 run.label,
                                 now - started,
                             )
@@ -103,7 +107,9 @@ class Pump:
                 self._armed = False
 
     def guarded(self, run: Run, call: Callable[[], T]) -> T | None:
-        """Let a run hear something: an error of the engine's own in it fails that run, and not the part of the worker that calls."""
+        """Let a run hear something: an error of the engine's own in it fails that run, and not the part of the worker
+        that calls.
+        """
         try:
             return call()
         except Exception as error:

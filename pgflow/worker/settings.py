@@ -10,7 +10,9 @@ from pgflow.options import check_queue
 from pgflow.retry import LONGEST, seconds
 
 LONGEST_LEASE = 30 * 86_400.0
-"""Seconds that a lease may have: the server counts the time that a statement may take, a part of it, in 31 bits of milliseconds."""
+"""Seconds that a lease may have: the server counts the time that a statement may take, a part of it, in 31 bits of
+milliseconds.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +63,23 @@ class Settings:
                 raise ValueError(f"{name}={value!r}: expected a whole number, at least 1")
         if not isinstance(self.cached, int) or isinstance(self.cached, bool) or self.cached < 0:
             raise ValueError(f"cached={self.cached!r}: expected a whole number, at least 0")
-        bounds = (("lease", 1.0, LONGEST_LEASE), ("poll", 0.01, LONGEST), ("recovery", 0.05, LONGEST), ("grace", 0.0, LONGEST), ("signal_keep", 0.0, LONGEST))
+        bounds = (
+            ("lease", 1.0, LONGEST_LEASE),
+            ("poll", 0.01, LONGEST),
+            ("recovery", 0.05, LONGEST),
+            ("grace", 0.0, LONGEST),
+            ("signal_keep", 0.0, LONGEST),
+        )
         for name, least, most in bounds:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not value >= least:
                 raise ValueError(f"{name}={value!r}: expected at least {least:g} seconds")
             seconds(value, name, most)
-        numbers = {"payload_limit": self.limits.payload, "max_active_rows": self.limits.max_rows, "max_crashes": self.limits.crashes}
+        numbers = {
+            "payload_limit": self.limits.payload,
+            "max_active_rows": self.limits.max_rows,
+            "max_crashes": self.limits.crashes,
+        }
         for name, number in numbers.items():
             if not isinstance(number, int) or isinstance(number, bool) or number < 1:
                 raise ValueError(f"{name}={number!r}: expected a whole number, at least 1")

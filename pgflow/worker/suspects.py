@@ -1,11 +1,12 @@
 """Workflows that the deaths of processes are suspected of, and how many of them this process takes.
 
-Whoever ends its process is among those that the process held. Held by fewer and fewer at a time, it is soon alone, and a death with
-one suspect is proof. One that is suspected three times or more runs alone in its process until it has made progress, or for a while that
-doubles with each further death: an innocent one whose steps take hours must not hold up everybody else for hours.
+Whoever ends its process is among those that the process held. Held by fewer and fewer at a time, it is soon alone, and
+a death with one suspect is proof. One that is suspected three times or more runs alone in its process until it has made
+progress, or for a while that doubles with each further death: an innocent one whose steps take hours must not hold up
+everybody else for hours.
 
-A process that holds nothing takes it at once. One that is busy leaves it to others for some seconds, then takes nothing new until what
-it holds has ended; if that takes too long, it takes it beside the rest: nobody waits for ever.
+A process that holds nothing takes it at once. One that is busy leaves it to others for some seconds, then takes nothing
+new until what it holds has ended; if that takes too long, it takes it beside the rest: nobody waits for ever.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ DRAINS = 15.0
 
 
 class Suspects:
-    """What one worker holds of them, and what it may take. All workers of a process know of each other: they die together.
+    """What one worker holds of them, and what it may take. All workers of a process know of each other: they die
+    together.
 
     Parameters:
         runs: what the worker holds.

@@ -1,7 +1,7 @@
 """A tenure: the time between a worker's registration and the loss, or the return, of its lease.
 
-All that is bound to the worker's id lives and ends here: its journal, its claims, its loops, the runs in its memory. When
-the lease can no longer be trusted, everything is dropped without a write, and the worker begins another tenure.
+All that is bound to the worker's id lives and ends here: its journal, its claims, its loops, the runs in its memory.
+When the lease can no longer be trusted, everything is dropped without a write, and the worker begins another tenure.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class Tenure:
         registry: the workflows that the worker knows.
         settings: the worker's.
         notifier: sends hints after commits.
-        trusted_until: until when, on the monotonic clock, the lease is this worker's, as far as it can know; past while that is in doubt.
+        trusted_until: until when, on the monotonic clock, the lease is this worker's, as far as it can know; past while
+            that is in doubt.
         on_death: a part that should never end has ended by an error of its own: drop the tenure.
     """
 
@@ -107,12 +108,27 @@ class Tenure:
         """Where runs hand over what they do to other workflows."""
         self._claims = Claims(database, fence, settings.limits.other_arguments is not None)
         self._claiming = Claiming(
-            self._claims, registry.names, settings, self.runs, self._clock, lambda: self.journal.backlog, self._prepare, self._begin, on_death
+            self._claims,
+            registry.names,
+            settings,
+            self.runs,
+            self._clock,
+            lambda: self.journal.backlog,
+            self._prepare,
+            self._begin,
+            on_death,
         )
         self.look, self.hint = self._claiming.look, self._claiming.hint
         self._cache = Cache(settings.cached)
         self._mail = Mail(
-            Mailbox(database, fence), notifier, settings.poll, self._seen, self._pausing, self._arrive, self.look, on_death
+            Mailbox(database, fence),
+            notifier,
+            settings.poll,
+            self._seen,
+            self._pausing,
+            self._arrive,
+            self.look,
+            on_death,
         )
         self._on_death = on_death
         self._threads = ThreadPoolExecutor(
@@ -153,7 +169,9 @@ class Tenure:
         self._mail.look(mine=worker == 0 or self.fence.had(worker), hinted=True)
 
     async def hand_back(self, grace: float, hurried: asyncio.Event) -> None:
-        """Claim no more, let running activities end for `grace` seconds, hand every workflow back; once it is `hurried`, drop them."""
+        """Claim no more, let running activities end for `grace` seconds, hand every workflow back; once it is
+        `hurried`, drop them.
+        """
         self._stopping = True
         handing, hurry = self._loop.create_task(self._hand_back(grace)), self._loop.create_task(hurried.wait())
         try:
@@ -176,7 +194,8 @@ class Tenure:
             run.stop()
         if not await self._until_empty(grace):
             log.warning(
-                "%d workflows still run an activity after %g s of grace: their attempts are cut off and will be repeated",
+                "%d workflows still run an activity after %g s of grace: their attempts are cut off and will be "
+                "repeated",
                 len(self.runs),
                 grace,
             )
@@ -207,7 +226,9 @@ class Tenure:
         self._activities.close()
         await self._transactions.close(LAST_WRITES)
         if left := await self._activities.ended(LAST_WRITES):
-            log.error("activities go on although they were cancelled, what they come to is dropped: %s", "; ".join(left))
+            log.error(
+                "activities go on although they were cancelled, what they come to is dropped: %s", "; ".join(left)
+            )
         self._cache.clear()
         await self._mail.close()
         await self.loops.close()
@@ -292,7 +313,9 @@ class Tenure:
         return self.fence.id
 
     def _moved(self, kept: Collection[tuple[UUID, int]], freed: int) -> None:
-        """The fence has moved: runs that did not go with it are others', but for those whose outcome may have been committed."""
+        """The fence has moved: runs that did not go with it are others', but for those whose outcome may have been
+        committed.
+        """
         for id, run in list(self.runs.items()):
             if (id, run.claimed.epoch) not in kept and run.outcome is None:
                 run.lost(LeaseLost("it was not this worker's any more when the connection was opened again"))

@@ -1,7 +1,9 @@
-"""What a workflow's code calls that a replay does not repeat: clocks, chance, calls that block. Found in its bytecode, before it runs.
+"""What a workflow's code calls that a replay does not repeat: clocks, chance, calls that block. Found in its bytecode,
+before it runs.
 
-Nothing is replaced, since other threads use the same functions; so what is reached by way of a variable or of a library is not seen.
-Looked through are the workflow's function, the functions within it, and those of the same package that it calls by name.
+Nothing is replaced, since other threads use the same functions; so what is reached by way of a variable or of a library
+is not seen. Looked through are the workflow's function, the functions within it, and those of the same package that it
+calls by name.
 """
 
 from __future__ import annotations
@@ -60,7 +62,8 @@ def tell_of_unrepeatable(registry: Registry) -> None:
             if found not in _told:
                 _told.add(found)
                 log.warning(
-                    'workflow "%s" calls %s at %s, which is another thing on each replay: its steps must not depend on it. Use %s.',
+                    'workflow "%s" calls %s at %s, which is another thing on each replay: its steps must not depend '
+                    "on it. Use %s.",
                     name,
                     found.name,
                     found.where,
@@ -116,7 +119,9 @@ def _package(function: FunctionType) -> str:
 
 
 def _loaded(code: CodeType, names: dict[str, Any], cells: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
-    """What the code loads by name, attributes of modules and classes included: how it is called there, what it is, where."""
+    """What the code loads by name, attributes of modules and classes included: how it is called there, what it is,
+    where.
+    """
     line = code.co_firstlineno
     current: tuple[str, Any] | None = None
     for instruction in dis.get_instructions(code):
@@ -133,7 +138,11 @@ def _loaded(code: CodeType, names: dict[str, Any], cells: dict[str, Any]) -> Ite
                 loaded = argument, cells[argument].cell_contents
             except ValueError:
                 loaded = None  # it is not filled yet
-        elif operation in ("LOAD_ATTR", "LOAD_METHOD") and current is not None and isinstance(current[1], ModuleType | type):
+        elif (
+            operation in ("LOAD_ATTR", "LOAD_METHOD")
+            and current is not None
+            and isinstance(current[1], ModuleType | type)
+        ):
             value = vars(current[1]).get(argument)
             if value is not None:
                 if isinstance(current[1], type) and current[1] in (datetime, date) and argument in _MOMENTS:
@@ -176,11 +185,34 @@ def _table() -> dict[Any, str]:
     clocks = ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "localtime", "gmtime")
     table.update({getattr(time, name): _CLOCK for name in clocks})
     table[time.sleep] = "`await ctx.sleep(...)`"
-    drawn = ("random", "randint", "randrange", "choice", "choices", "shuffle", "sample", "uniform", "gauss", "getrandbits", "expovariate")
+    drawn = (
+        "random",
+        "randint",
+        "randrange",
+        "choice",
+        "choices",
+        "shuffle",
+        "sample",
+        "uniform",
+        "gauss",
+        "getrandbits",
+        "expovariate",
+    )
     table.update({_key(getattr(random, name)): _CHANCE for name in drawn})
-    table.update(dict.fromkeys((uuid.uuid1, uuid.uuid4, os.urandom, secrets.token_hex, secrets.token_bytes, secrets.token_urlsafe), _CHANCE))
+    table.update(
+        dict.fromkeys(
+            (uuid.uuid1, uuid.uuid4, os.urandom, secrets.token_hex, secrets.token_bytes, secrets.token_urlsafe), _CHANCE
+        )
+    )
     table.update(dict.fromkeys((secrets.choice, secrets.randbelow), _CHANCE))
-    blocks = (socket.socket, socket.create_connection, urllib.request.urlopen, subprocess.run, subprocess.Popen, os.system)
+    blocks = (
+        socket.socket,
+        socket.create_connection,
+        urllib.request.urlopen,
+        subprocess.run,
+        subprocess.Popen,
+        os.system,
+    )
     table.update(dict.fromkeys((*blocks, subprocess.check_output, subprocess.check_call, subprocess.call), _BLOCKS))
     return table
 

@@ -1,4 +1,6 @@
-"""What the first workflow of a process would wait for, done before: pydantic loads half of itself when it first meets a class."""
+"""What the first workflow of a process would wait for, done before: pydantic loads half of itself when it first meets a
+class.
+"""
 
 from __future__ import annotations
 

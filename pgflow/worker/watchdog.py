@@ -1,15 +1,16 @@
 """Notices a blocked event loop, names the code that blocks it, and ends a workflow whose code does not give it back.
 
-The loop ticks; a thread looks whether it still does. When it has not for a second, the thread logs what the loop's thread
-is executing, once for each time that it is blocked. The lease is not in danger: heartbeats come from a thread of their own.
+The loop ticks; a thread looks whether it still does. When it has not for a second, the thread logs what the loop's
+thread is executing, once for each time that it is blocked. The lease is not in danger: heartbeats come from a thread of
+their own.
 
     blocked for a second                            told
     ... by one workflow's code, for `LIMIT` of CPU  that workflow is ended by an exception in its code
         or `PATIENCE` seconds                       (`execution/spinning.py`), which fails it
     ... and it takes none of several exceptions     hopeless: the process has to end
 
-Seconds of CPU are those of the blocked thread, and others are counted in looks: a process that was stopped, or that had to wait for its
-turn on a busy machine, has not been computing.
+Seconds of CPU are those of the blocked thread, and others are counted in looks: a process that was stopped, or that had
+to wait for its turn on a busy machine, has not been computing.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ PATIENCE = 60.0
 """Seconds that it may take without using the CPU, as in a call that blocks."""
 
 EXCEPTIONS = 5
-"""How many are raised in code that does not give the loop back, one for each further tenth of those limits, before it is hopeless."""
+"""How many are raised in code that does not give the loop back, one for each further tenth of those limits, before it
+is hopeless.
+"""
 
 
 class Watchdog:
@@ -46,8 +49,8 @@ class Watchdog:
 
     Parameters:
         describe: what the loop works on at the moment, for the log ("workflow ..."), or None.
-        interrupt: called in the watchdog's thread with the seconds and the frame that the loop's thread executes: end the code of the
-            workflow that the loop works on; whether there is one.
+        interrupt: called in the watchdog's thread with the seconds and the frame that the loop's thread executes: end
+            the code of the workflow that the loop works on; whether there is one.
         hopeless: called in the watchdog's thread when such code has taken no exception.
 
     Example:
@@ -81,9 +84,7 @@ class Watchdog:
             self._handle = loop.call_later(TICK, tick)
 
         tick()
-        self._thread = threading.Thread(
-            target=self._watch, args=(watched,), name="pgflow watchdog", daemon=True
-        )
+        self._thread = threading.Thread(target=self._watch, args=(watched,), name="pgflow watchdog", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -125,7 +126,8 @@ class Watchdog:
     def _end(self, blocked: _Blocked, silent: float, watched: int) -> None:
         if blocked.exceptions == EXCEPTIONS:
             log.critical(
-                "%s has blocked the event loop for %.1f s, and takes no exception (is there an `except:` in it, or a call that blocks?)",
+                "%s has blocked the event loop for %.1f s, and takes no exception (is there an `except:` in it, or a "
+                "call that blocks?)",
                 blocked.by,
                 silent,
             )

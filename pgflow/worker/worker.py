@@ -1,4 +1,6 @@
-"""`pgflow.Worker`: registers, claims and runs workflows, recovers those of dead workers, hands everything back at its end."""
+"""`pgflow.Worker`: registers, claims and runs workflows, recovers those of dead workers, hands everything back at its
+end.
+"""
 
 from __future__ import annotations
 
@@ -56,11 +58,12 @@ class Worker:
         poll: the longest pause, in seconds, between two looks for work that no notification announced.
         payload_limit: the largest payload in bytes of JSON.
         max_active_rows: active history rows at which a workflow is stopped with an error.
-        strict: whether to fail a workflow whose code, on replay, calls a step with other arguments than the recorded ones.
-        max_crashes: deaths of processes, while they ran nothing but one workflow's code and it made no progress, after which it fails; no
-            fewer than 4.
-        signal_keep: seconds (or a timedelta) that a signal is kept after it was taken, or dropped, so that one sent again under the same id is
-            known; workers remove it after that, whether its workflow lives or not.
+        strict: whether to fail a workflow whose code, on replay, calls a step with other arguments than the recorded
+            ones.
+        max_crashes: deaths of processes, while they ran nothing but one workflow's code and it made no progress, after
+            which it fails; no fewer than 4.
+        signal_keep: seconds (or a timedelta) that a signal is kept after it was taken, or dropped, so that one sent
+            again under the same id is known; workers remove it after that, whether its workflow lives or not.
 
     Raises:
         ValueError: a setting out of its range, two workflows of one name.
@@ -119,7 +122,9 @@ class Worker:
         self._begin()
         forking.watch(self)
         self.when_hopeless: Callable[[], None] = lambda: None
-        """Called in a thread when a workflow's code blocks the event loop for good; `pgflow worker` ends its process then."""
+        """Called in a thread when a workflow's code blocks the event loop for good; `pgflow worker` ends its process
+        then.
+        """
 
     def _begin(self) -> None:
         self._tenure: Tenure | None = None
@@ -160,10 +165,11 @@ class Worker:
     async def run(self) -> None:
         """Run until `stop()`. A worker runs once: to go on after it was stopped, make another.
 
-        A cancellation is a stop: before it leaves this method, running activities end within the grace period and everything is handed back.
-        A cancellation of a worker that is stopping already drops everything at once; what it held is free for others all the same. In both
-        cases no task, connection or thread of the worker is left afterwards, but for threads in which plain functions are still running:
-        nothing can end those, and what comes of them is dropped.
+        A cancellation is a stop: before it leaves this method, running activities end within the grace period and
+        everything is handed back. A cancellation of a worker that is stopping already drops everything at once; what it
+        held is free for others all the same. In both cases no task, connection or thread of the worker is left
+        afterwards, but for threads in which plain functions are still running: nothing can end those, and what comes of
+        them is dropped.
 
         Raises:
             WorkerMisused: it runs already, or has been stopped.
@@ -190,7 +196,9 @@ class Worker:
 
     def _check_unused(self) -> None:
         if self._stopping:
-            raise WorkerMisused("this worker has been stopped, and a worker runs once: make another `pgflow.Worker` to go on")
+            raise WorkerMisused(
+                "this worker has been stopped, and a worker runs once: make another `pgflow.Worker` to go on"
+            )
         if self._life is not None and not self._life.done():
             raise WorkerMisused("this worker runs already: `run()` was called twice, or within `async with worker`")
 
@@ -209,7 +217,9 @@ class Worker:
         listener.start()
         watchdog = Watchdog(self._describe, self._interrupt, lambda: self.when_hopeless())
         watchdog.start()
-        sweeper = asyncio.get_running_loop().create_task(Sweeper(database, self._settings.signal_keep).run(), name="pgflow sweeper")
+        sweeper = asyncio.get_running_loop().create_task(
+            Sweeper(database, self._settings.signal_keep).run(), name="pgflow sweeper"
+        )
         sweeper.add_done_callback(partial(tell_of_death, then=self._fail))
         try:
             while not self._stopping:

@@ -1,6 +1,6 @@
 """Transactional activities of the tests; a process of its own runs them too.
 
-    PGFLOW_DATABASE_URL=... python -m tests.activities.process POINT
+PGFLOW_DATABASE_URL=... python -m tests.activities.process POINT
 """
 
 from __future__ import annotations

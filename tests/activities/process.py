@@ -1,6 +1,6 @@
 """A worker in a process of its own, which may kill itself at a point of a transactional activity's commit.
 
-    PGFLOW_DATABASE_URL=... python -m tests.activities.process [POINT]
+PGFLOW_DATABASE_URL=... python -m tests.activities.process [POINT]
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""`ctx.heartbeat`: progress for people and for the next attempt, and how a thread learns that nobody waits for it. About 5 seconds."""
+"""`ctx.heartbeat`: progress for people and for the next attempt, and how a thread learns that nobody waits for it.
+About 5 seconds.
+"""
 
 from __future__ import annotations
 

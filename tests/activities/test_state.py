@@ -1,4 +1,6 @@
-"""`ctx.state` and `ctx.update_tags`: kept with the workflow in the transaction of the activity's result. About 5 seconds."""
+"""`ctx.state` and `ctx.update_tags`: kept with the workflow in the transaction of the activity's result. About 5
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -192,7 +194,10 @@ async def test_merged_key_by_key(scene: Scene, client: pgflow.Client) -> None:
     [
         ("nan", 'SerializationError: ctx.state["kept"] cannot be stored: found nan'),
         ("object", 'SerializationError: ctx.state["kept"]'),
-        ("large", "SerializationError: the workflow's state would be 2,000,011 bytes of JSON; expected at most 1,048,576"),
+        (
+            "large",
+            "SerializationError: the workflow's state would be 2,000,011 bytes of JSON; expected at most 1,048,576",
+        ),
         ("key", "SerializationError: ctx.state has the key 7; expected texts as keys"),
         ("nested tag", "ValueError: tags: 'a': {'b': 1} is not flat"),
         ("large tags", "SerializationError: tags are 20,008 bytes of JSON; expected at most 16,384"),

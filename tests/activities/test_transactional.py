@@ -1,4 +1,6 @@
-"""Transactional activities: an activity's own writes and its result are durable together, or not at all. About 10 seconds."""
+"""Transactional activities: an activity's own writes and its result are durable together, or not at all. About 10
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ async def test_effect_and_result_are_one_transaction(scene: Scene, client: pgflo
         handle = await client.dispatch(flows.booking, thread=thread)
         assert await handle.output(20) == [1, "room booked", 2]
     assert effects(scene) == [("room", 1)]
-    assert scene.one("SELECT xmin::text FROM effects") == scene.one("SELECT xmin::text FROM events WHERE location = '2'")
+    assert scene.one("SELECT xmin::text FROM effects") == scene.one(
+        "SELECT xmin::text FROM events WHERE location = '2'"
+    )
     assert scene.one("SELECT state FROM workflows") == {"plain": 2, "room": 1}
     assert steps(scene)[1][1:] == ("book_in_thread" if thread else "book", "completed", 1)
 
@@ -161,7 +165,9 @@ async def test_a_timeout_rolls_back(scene: Scene, client: pgflow.Client, name: s
 
 
 async def test_among_others(scene: Scene, client: pgflow.Client) -> None:
-    """Transactional and plain ones at once: each effect once, in the transaction of its result, and the state of all."""
+    """Transactional and plain ones at once: each effect once, in the transaction of its result, and the
+    state of all.
+    """
     async with worker(scene):
         handle = await client.dispatch(flows.together, 6)
         found = await handle.output(60)

@@ -99,7 +99,9 @@ async def test_a_slow_one_holds_up_nobody(scene: Scene, client: pgflow.Client) -
 async def test_a_commit_of_a_run_that_has_left_memory(
     scene: Scene, client: pgflow.Client, thread: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The worker drops its runs, as it does when it cannot trust its lease any more: the commit stands, and nobody stumbles over it."""
+    """The worker drops its runs, as it does when it cannot trust its lease any more: the commit stands, and nobody
+    stumbles over it.
+    """
     gate = Gate()
     with faults.install({"transactions.after_commit": gate}):
         async with worker(scene) as first:
@@ -108,7 +110,9 @@ async def test_a_commit_of_a_run_that_has_left_memory(
             assert first._tenure is not None
             first._tenure._discard()
             gate.open.set()
-            await until(lambda: scene.one(f"SELECT count(*) {BACKENDS} AND state <> 'idle'") == 0, "the end of the transaction")
+            await until(
+                lambda: scene.one(f"SELECT count(*) {BACKENDS} AND state <> 'idle'") == 0, "the end of the transaction"
+            )
     async with worker(scene):
         await handle.output(30)
     assert len(effects(scene)) == len({what for what, _ in effects(scene)})
@@ -212,7 +216,9 @@ async def test_a_session_killed_before_its_commit(scene: Scene, client: pgflow.C
 
 
 @pytest.mark.parametrize("thread", [False, True])
-async def test_a_session_that_broke_while_idle_costs_no_attempt(scene: Scene, client: pgflow.Client, thread: bool) -> None:
+async def test_a_session_that_broke_while_idle_costs_no_attempt(
+    scene: Scene, client: pgflow.Client, thread: bool
+) -> None:
     async with worker(scene):
         for number in (1, 2):
             handle = await client.dispatch(flows.booking, thread=thread)
@@ -266,7 +272,9 @@ async def test_what_ends_meanwhile_writes_nothing_of_its_state(
 async def test_the_code_goes_on_while_it_commits(
     scene: Scene, client: pgflow.Client, commits: bool, lets_go: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another result comes first and the code wants no other: what is being committed stands, or is recorded as cancelled."""
+    """Another result comes first and the code wants no other: what is being committed stands, or is recorded as
+    cancelled.
+    """
     for name in ("end_now", "has_ended", "first_ended"):
         monkeypatch.setattr(flows, name, asyncio.Event())
     journal, commit = Gate(), Gate()
@@ -356,5 +364,3 @@ async def test_killed_between_the_write_and_the_commit(scene: Scene, client: pgf
         scene.do("SELECT pg_advisory_unlock(7)")
         assert await handle.output(30) == [1, "room booked", 2]
     assert effects(scene) == [("room", 1)]
-
-

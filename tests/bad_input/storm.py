@@ -1,4 +1,5 @@
-"""The workflows of the storm: one that does what it is told, however hostile, and one that wants nothing but to come to its end.
+"""The workflows of the storm: one that does what it is told, however hostile, and one that wants nothing but to come to
+its end.
 
 A plan is a list of acts; each is swallowed or not. A worker process runs these (`test_storm.py`).
 """

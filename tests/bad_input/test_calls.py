@@ -64,12 +64,20 @@ CALLS: list[tuple[str, str, Body]] = [
     ("an activity as a branch", r"await ctx\.activity\(charge", lambda ctx: ctx.branch(charge)),
     ("an activity joined", r"await ctx\.activity\(charge", lambda ctx: ctx.join(charge)),
     ("an activity as a loop", r"await ctx\.activity\(charge", lambda ctx: ctx.loop(charge)),
-    ("a workflow as a function", r"ctx\.inline\(other.*ctx\.dispatch\(other.*pgflow\.testing\.run", lambda ctx: other(ctx)),
+    (
+        "a workflow as a function",
+        r"ctx\.inline\(other.*ctx\.dispatch\(other.*pgflow\.testing\.run",
+        lambda ctx: other(ctx),
+    ),
     ("a workflow as an activity", r"ctx\.inline\(other.*ctx\.dispatch\(other", lambda ctx: ctx.activity(other)),
     ("a workflow as a branch", r"ctx\.inline\(other", lambda ctx: ctx.branch(other)),
     ("no decorator", r"put @pgflow\.activity on the function", lambda ctx: ctx.activity(undecorated)),
     ("no decorator, inline", r"put @pgflow\.workflow on the function", lambda ctx: ctx.inline(undecorated)),
-    ("a partial of one", "stands beneath another decorator", lambda ctx: ctx.activity(functools.partial(charge, cents=1))),
+    (
+        "a partial of one",
+        "stands beneath another decorator",
+        lambda ctx: ctx.activity(functools.partial(charge, cents=1)),
+    ),
     ("a decorator above", "put it on top", lambda ctx: ctx.activity(noted(charge), 100)),
     ("a name", r"@pgflow\.activity", lambda ctx: ctx.activity("charge", 100)),
     ("the context left out", r"ctx\.activity\(charge", lambda ctx: charge(100)),
@@ -102,7 +110,9 @@ def test_activities_where_workflows_belong() -> None:
 
 
 async def test_unit_tests_call_functions_themselves() -> None:
-    """With an activity's context, a mock of one, or by `__wrapped__` with whatever the function needs; so do other activities."""
+    """With an activity's context, a mock of one, or by `__wrapped__` with whatever the function needs; so do other
+    activities.
+    """
     context = pgflow.ActivityContext("1", UUID(int=1), "charge", 1)
     assert await charge(context, 100) == 100 and stamp(context, cents=5) == 5
     assert await charge(MagicMock(spec=pgflow.ActivityContext), 7) == 7
@@ -181,20 +191,36 @@ DECLARED: list[tuple[str, str, Callable[[], Any]]] = [
     ("a class", r"expected a function, found a class\. Decorate a function", lambda: pgflow.activity(Gateway)),
     ("an object", "expected a function, found a Callable_.*Write a `def`", lambda: pgflow.activity(Callable_())),
     ("a partial", "found a partial.*Write a `def`", lambda: pgflow.activity(functools.partial(undecorated))),
-    ("a partial as a workflow", "found a partial.*Write a `def`", lambda: pgflow.workflow(functools.partial(undecorated))),
+    (
+        "a partial as a workflow",
+        "found a partial.*Write a `def`",
+        lambda: pgflow.workflow(functools.partial(undecorated)),
+    ),
     ("a lambda", "a lambda has no name", lambda: pgflow.activity(lambda ctx: 1)),
     ("an async generator", "found an async generator", lambda: pgflow.activity(numbers)),
     ("an async generator as a workflow", "found an async generator", lambda: pgflow.workflow(numbers)),
     ("a generator", "found a generator", lambda: pgflow.activity(more_numbers)),
     ("a generator behind a decorator", "found a generator", lambda: pgflow.activity(plainly(more_numbers))),
-    ("a decorator that hides", "A decorator beneath hides its parameters: let it use functools.wraps", lambda: pgflow.activity(hiding)),
-    ("the wrong context", "found that of a workflow.*decorate it with @pgflow.workflow", lambda: pgflow.activity(wrong_context)),
+    (
+        "a decorator that hides",
+        "A decorator beneath hides its parameters: let it use functools.wraps",
+        lambda: pgflow.activity(hiding),
+    ),
+    (
+        "the wrong context",
+        "found that of a workflow.*decorate it with @pgflow.workflow",
+        lambda: pgflow.activity(wrong_context),
+    ),
     ("the wrong context of a workflow", "found that of an activity", lambda: pgflow.workflow(context_of_an_activity)),
     ("no context", r"found no_context\(a: 'int', b: 'int'\).*Add it in front", lambda: pgflow.activity(no_context)),
     ("the context second", "Put the context first", lambda: pgflow.activity(context_second)),
     ("twice", 'decorated already, as the activity "charge"', lambda: pgflow.activity(charge)),
     ("a workflow as an activity", 'decorated already, as the workflow "other"', lambda: pgflow.activity(other)),
-    ("beneath another decorator", 'decorated already, as the activity "charge"', lambda: pgflow.activity(noted(charge))),
+    (
+        "beneath another decorator",
+        'decorated already, as the activity "charge"',
+        lambda: pgflow.activity(noted(charge)),
+    ),
 ]
 
 

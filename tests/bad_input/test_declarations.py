@@ -41,34 +41,99 @@ async def other(ctx: pgflow.WorkflowContext) -> None: ...
 
 DSN = "host=/nowhere"
 WRONG: list[tuple[str, type[Exception], str, Callable[[], Any]]] = [
-    ("plain workflow", TypeError, "plain: expected an `async def`, found a plain `def`", lambda: pgflow.workflow(plain)),
+    (
+        "plain workflow",
+        TypeError,
+        "plain: expected an `async def`, found a plain `def`",
+        lambda: pgflow.workflow(plain),
+    ),
     ("class as workflow", TypeError, "expected an `async def`", lambda: pgflow.workflow(Thing)),
     ("no context", TypeError, "expected a first parameter for the context", lambda: pgflow.workflow(without_context)),
-    ("no context for an activity", TypeError, "expected a first parameter for the context", lambda: pgflow.activity(without_context)),
+    (
+        "no context for an activity",
+        TypeError,
+        "expected a first parameter for the context",
+        lambda: pgflow.activity(without_context),
+    ),
     ("class as activity", TypeError, "expected a function, found", lambda: pgflow.activity(Thing)),
     ("empty name", ValueError, "name", lambda: pgflow.workflow(name="")(fine)),
     ("NUL in a name", ValueError, "name", lambda: pgflow.workflow(name="a\0b")(fine)),
     ("long name", ValueError, "name", lambda: pgflow.activity(name="x" * 201)(fine)),
-    ("timeout of nothing", ValueError, "timeout of an activity: expected more than 0 seconds", lambda: pgflow.activity(timeout=0)),
-    ("timeout as text", ValueError, "expected a timedelta or a number of seconds", lambda: pgflow.activity(timeout="30")),
+    (
+        "timeout of nothing",
+        ValueError,
+        "timeout of an activity: expected more than 0 seconds",
+        lambda: pgflow.activity(timeout=0),
+    ),
+    (
+        "timeout as text",
+        ValueError,
+        "expected a timedelta or a number of seconds",
+        lambda: pgflow.activity(timeout="30"),
+    ),
     ("retry as number", TypeError, "expected a pgflow.RetryPolicy, found 3", lambda: pgflow.activity(retry=3)),
     ("no attempts", ValueError, "max_attempts=0", lambda: pgflow.RetryPolicy(max_attempts=0)),
     ("negative delay", ValueError, "not negative", lambda: pgflow.RetryPolicy(initial=-1)),
     ("a delay of years", ValueError, "at most 31,536,000 seconds", lambda: pgflow.RetryPolicy(initial=1e12)),
-    ("a longest delay of years", ValueError, r"maximum=.*365 days", lambda: pgflow.RetryPolicy(maximum=timedelta(days=366))),
-    ("a delay of thousands of digits", ValueError, "expected a duration that is finite", lambda: pgflow.RetryPolicy(initial=10**5000)),
+    (
+        "a longest delay of years",
+        ValueError,
+        r"maximum=.*365 days",
+        lambda: pgflow.RetryPolicy(maximum=timedelta(days=366)),
+    ),
+    (
+        "a delay of thousands of digits",
+        ValueError,
+        "expected a duration that is finite",
+        lambda: pgflow.RetryPolicy(initial=10**5000),
+    ),
     ("a delay that is no number", ValueError, "finite", lambda: pgflow.RetryPolicy(maximum=float("nan"))),
     ("an endless multiplier", ValueError, "finite number", lambda: pgflow.RetryPolicy(multiplier=float("inf"))),
-    ("a multiplier of thousands of digits", ValueError, "finite number", lambda: pgflow.RetryPolicy(multiplier=10**5000)),
+    (
+        "a multiplier of thousands of digits",
+        ValueError,
+        "finite number",
+        lambda: pgflow.RetryPolicy(multiplier=10**5000),
+    ),
     ("a text as multiplier", ValueError, "finite number", lambda: pgflow.RetryPolicy(multiplier="2")),
-    ("one name for many", ValueError, "expected a tuple of exception classes", lambda: pgflow.RetryPolicy(non_retryable="ValueError")),
-    ("one class for many", ValueError, "expected a tuple of exception classes", lambda: pgflow.RetryPolicy(non_retryable=ValueError)),
-    ("what is no class", ValueError, "expected a tuple of exception classes", lambda: pgflow.RetryPolicy(non_retryable=(int,))),
+    (
+        "one name for many",
+        ValueError,
+        "expected a tuple of exception classes",
+        lambda: pgflow.RetryPolicy(non_retryable="ValueError"),
+    ),
+    (
+        "one class for many",
+        ValueError,
+        "expected a tuple of exception classes",
+        lambda: pgflow.RetryPolicy(non_retryable=ValueError),
+    ),
+    (
+        "what is no class",
+        ValueError,
+        "expected a tuple of exception classes",
+        lambda: pgflow.RetryPolicy(non_retryable=(int,)),
+    ),
     ("what is no name", ValueError, "such as", lambda: pgflow.RetryPolicy(non_retryable=("not a name",))),
     ("a timeout of ages", ValueError, "36,600 days", lambda: pgflow.activity(timeout=1e12)),
-    ("a lease of months", ValueError, "lease: expected at most 2,592,000", lambda: pgflow.Worker(DSN, workflows=[checkout], lease=1e7)),
-    ("an endless poll", ValueError, "poll: expected", lambda: pgflow.Worker(DSN, workflows=[checkout], poll=float("inf"))),
-    ("an endless grace", ValueError, "grace: expected", lambda: pgflow.Worker(DSN, workflows=[checkout], grace=float("inf"))),
+    (
+        "a lease of months",
+        ValueError,
+        "lease: expected at most 2,592,000",
+        lambda: pgflow.Worker(DSN, workflows=[checkout], lease=1e7),
+    ),
+    (
+        "an endless poll",
+        ValueError,
+        "poll: expected",
+        lambda: pgflow.Worker(DSN, workflows=[checkout], poll=float("inf")),
+    ),
+    (
+        "an endless grace",
+        ValueError,
+        "grace: expected",
+        lambda: pgflow.Worker(DSN, workflows=[checkout], grace=float("inf")),
+    ),
     ("shrinking delay", ValueError, "multiplier=0.5", lambda: pgflow.RetryPolicy(multiplier=0.5)),
     ("signal of a plain class", TypeError, "expected a dataclass or a pydantic model", lambda: pgflow.signal(Thing)),
     ("message of a function", TypeError, "expected a dataclass or a pydantic model", lambda: pgflow.message(plain)),
@@ -82,9 +147,19 @@ WRONG: list[tuple[str, type[Exception], str, Callable[[], Any]]] = [
     ),
     ("concurrency", ValueError, "concurrency=0", lambda: pgflow.Worker(DSN, workflows=[checkout], concurrency=0)),
     ("queues", ValueError, "at least one name", lambda: pgflow.Worker(DSN, workflows=[checkout], queues=[])),
-    ("lease", ValueError, "lease=0.1: expected at least 1 seconds", lambda: pgflow.Worker(DSN, workflows=[checkout], lease=0.1)),
+    (
+        "lease",
+        ValueError,
+        "lease=0.1: expected at least 1 seconds",
+        lambda: pgflow.Worker(DSN, workflows=[checkout], lease=0.1),
+    ),
     ("payload limit", ValueError, "payload_limit=0", lambda: pgflow.Worker(DSN, workflows=[checkout], payload_limit=0)),
-    ("schema of a worker", ValueError, "cannot be the name", lambda: pgflow.Worker(DSN, workflows=[checkout], schema="")),
+    (
+        "schema of a worker",
+        ValueError,
+        "cannot be the name",
+        lambda: pgflow.Worker(DSN, workflows=[checkout], schema=""),
+    ),
     ("schema of a client", ValueError, "cannot be the name", lambda: pgflow.Client(DSN, schema="a%b")),
     ("payload limit of a client", ValueError, "payload_limit=0", lambda: pgflow.SyncClient(DSN, payload_limit=0)),
     ("connections of a client", ValueError, "connections=0", lambda: pgflow.Client(DSN, connections=0)),
@@ -121,7 +196,9 @@ async def test_a_server_that_does_not_answer() -> None:
         pgflow.migrate(DSN)
 
 
-@pytest.mark.parametrize(("error", "match", "declare"), [wrong[1:] for wrong in WRONG], ids=[wrong[0] for wrong in WRONG])
+@pytest.mark.parametrize(
+    ("error", "match", "declare"), [wrong[1:] for wrong in WRONG], ids=[wrong[0] for wrong in WRONG]
+)
 def test_refused_at_once(error: type[Exception], match: str, declare: Callable[[], Any]) -> None:
     with pytest.raises(error, match=match):
         declare()

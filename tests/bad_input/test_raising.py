@@ -1,4 +1,6 @@
-"""Whatever code raises, wherever it does, fails its own workflow: the worker lives, and its neighbours come to their end. About 5 seconds."""
+"""Whatever code raises, wherever it does, fails its own workflow: the worker lives, and its neighbours come to their
+end. About 5 seconds.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +133,10 @@ async def cleaning_up(ctx: pgflow.ActivityContext, what: str) -> None:
         await asyncio.sleep(0)
 
 
-ACTIVITIES = {each.name: each for each in (at_once, later, in_a_thread, transactional, transactional_thread, in_a_task, cleaning_up)}
+ACTIVITIES = {
+    each.name: each
+    for each in (at_once, later, in_a_thread, transactional, transactional_thread, in_a_task, cleaning_up)
+}
 
 
 @pgflow.workflow
@@ -186,7 +191,9 @@ async def test_the_worker_lives_and_the_neighbours_end(dsn: str, caplog: pytest.
         handles = []
         for number, what in enumerate(MADE):
             for where in ACTIVITIES:
-                if not (where == "in_a_task" and what in ("SystemExit", "KeyboardInterrupt")):  # asyncio ends the loop itself
+                if not (
+                    where == "in_a_task" and what in ("SystemExit", "KeyboardInterrupt")
+                ):  # asyncio ends the loop itself
                     handles.append((where, what, await client.dispatch(calls, where, what)))
             for where in BODIES:
                 handles.append((where, what, await client.dispatch(raises, where, what)))

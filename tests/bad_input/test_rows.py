@@ -1,4 +1,6 @@
-"""Rows that are written by SQL past every check: what nobody can read harms nobody else, and can be looked at. About 10 seconds."""
+"""Rows that are written by SQL past every check: what nobody can read harms nobody else, and can be looked at. About 10
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,13 @@ class Hostile:
 
     def event(self, **values: str) -> None:
         """Add a row of history as if it had been claimed before."""
-        given = {"location": "'1'", "kind": "'activity'", "name": "'remember'", "status": "'completed'", "version": "1"} | values
+        given = {
+            "location": "'1'",
+            "kind": "'activity'",
+            "name": "'remember'",
+            "status": "'completed'",
+            "version": "1",
+        } | values
         given["workflow_id"] = "%s"
         text = f"INSERT INTO pgflow.events ({', '.join(given)}) VALUES ({', '.join(given.values())})"
         self.connection.execute(text, [self.id])  # type: ignore[arg-type]
@@ -85,8 +93,14 @@ HOSTILE: dict[str, Change] = {
     "a long number in the tags": lambda it: it.set("workflows", tags=text('{"n":' + DIGITS + "}") + "::jsonb"),
     "tags that are no object": lambda it: it.set("workflows", tags="'[1,2]'::jsonb"),
     "large tags": lambda it: it.set("workflows", tags=text('{"n":"' + "x" * 1_000_000 + '"}') + "::jsonb"),
-    "the long number of tags given": lambda it: (it.set("workflows", tags_given=text('{"n":' + DIGITS + "}") + "::jsonb"), it.event())[0],
-    "deep state": lambda it: (it.set("workflows", state=text('{"n":' + BRACKETS + "}") + "::json"), it.set("runs", epoch="1"))[0],
+    "the long number of tags given": lambda it: (
+        it.set("workflows", tags_given=text('{"n":' + DIGITS + "}") + "::jsonb"),
+        it.event(),
+    )[0],
+    "deep state": lambda it: (
+        it.set("workflows", state=text('{"n":' + BRACKETS + "}") + "::json"),
+        it.set("runs", epoch="1"),
+    )[0],
     "a state that is no object": lambda it: (it.set("workflows", state="'7'::json"), it.set("runs", epoch="1"))[0],
     "an endless dispatch": lambda it: it.set("workflows", created_at="'infinity'"),
     "a dispatch before the calendar": lambda it: it.set("workflows", created_at="'4000-01-01 BC'"),
@@ -111,12 +125,16 @@ HOSTILE: dict[str, Change] = {
     "an error that is none": lambda it: it.event(seq="1", status="'failed'", error="'7'::json"),
     "a deep error": lambda it: it.event(seq="1", status="'failed'", error=text(BRACKETS) + "::json"),
     "a row that ended in infinity": lambda it: it.event(seq="1", output="'1'::json", completed_at="'infinity'"),
-    "a row that began before the calendar": lambda it: it.event(seq="1", output="'1'::json", created_at="'4000-01-01 BC'"),
+    "a row that began before the calendar": lambda it: it.event(
+        seq="1", output="'1'::json", created_at="'4000-01-01 BC'"
+    ),
     "a retry that is never due": lambda it: it.event(status="'pending'", wake_at="'infinity'"),
     "a retry that was due before the calendar": lambda it: it.event(status="'pending'", wake_at="'-infinity'"),
     "heartbeat details in depth": lambda it: it.event(status="'pending'", output=text(BRACKETS) + "::json"),
     "a removed step's mark": lambda it: it.event(kind="'removed'", input=text(DIGITS) + "::json"),
-    "a loop of nothing": lambda it: it.event(kind="'loop'", status="'pending'", loop_progress="-1", loop_state="'7'::json"),
+    "a loop of nothing": lambda it: it.event(
+        kind="'loop'", status="'pending'", loop_progress="-1", loop_state="'7'::json"
+    ),
     "a deep signal": lambda it: it.poke('{"n":' + BRACKETS + "}"),
     "a long number in a signal": lambda it: it.poke('{"n":' + DIGITS + "}"),
     "no epoch left": lambda it: it.set("runs", epoch="2147483647"),
@@ -174,7 +192,13 @@ async def test_nobody_else_is_harmed(dsn: str, connection: psycopg.Connection[An
         for number in range(20):
             handle = await client.dispatch(steps)
             assert await handle.output(60) == 1, number
-        never = {"a due moment that never comes", "a moment that never was", "an unknown status", "a retry that is never due", "a due moment before the calendar"}
+        never = {
+            "a due moment that never comes",
+            "a moment that never was",
+            "an unknown status",
+            "a retry that is never due",
+            "a due moment before the calendar",
+        }
         for what, it in hostile.items():
             if what not in never:
                 try:
@@ -188,6 +212,12 @@ async def test_nobody_else_is_harmed(dsn: str, connection: psycopg.Connection[An
     look(dsn, ids)
     with pgflow.SyncClient(dsn) as sync:
         failed = {what: sync.get(it.id).error for what, it in hostile.items()}
-    for what in ("deep tags", "a long number in the tags", "tags that are no object", "a row of an unknown status", "a row of digits"):
+    for what in (
+        "deep tags",
+        "a long number in the tags",
+        "tags that are no object",
+        "a row of an unknown status",
+        "a row of digits",
+    ):
         error = failed[what]
         assert error is not None and "Mend" in error["message"], (what, error)

@@ -1,4 +1,6 @@
-"""What is wrong only when it runs: each fails its own workflow, or nothing, and is told to whoever waits. About 5 seconds."""
+"""What is wrong only when it runs: each fails its own workflow, or nothing, and is told to whoever waits. About 5
+seconds.
+"""
 
 from __future__ import annotations
 

@@ -166,7 +166,9 @@ def test_queues_that_are_none(queues: Any) -> None:
 def test_a_module_of_its_own_for_each_namesake() -> None:
     """Two classes of one name are told apart by where they stand."""
     module = types.ModuleType("elsewhere")
-    twin: Any = pgflow.signal(dataclass(type("Approved", (), {"__annotations__": {"by": str}, "__module__": module.__name__})))
+    twin: Any = pgflow.signal(
+        dataclass(type("Approved", (), {"__annotations__": {"by": str}, "__module__": module.__name__}))
+    )
 
     @pgflow.workflow
     async def caller(ctx: pgflow.WorkflowContext) -> None:

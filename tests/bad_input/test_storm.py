@@ -1,4 +1,5 @@
-"""A worker process under a storm of hostile workflows: random acts, values, errors and rows. Every innocent one comes to its end.
+"""A worker process under a storm of hostile workflows: random acts, values, errors and rows. Every innocent one comes
+to its end.
 
 The worker is one process for all examples, and the same one at their end. About 15 seconds.
 """
@@ -35,7 +36,13 @@ class Storm:
     def __init__(self, dsn: str, log: Path) -> None:
         self.dsn = dsn
         self._log = log
-        command = [sys.executable, "cli.py", "worker", "tests.bad_input.storm:WORKFLOWS", "tests.bad_input.test_rows:WORKFLOWS"]
+        command = [
+            sys.executable,
+            "cli.py",
+            "worker",
+            "tests.bad_input.storm:WORKFLOWS",
+            "tests.bad_input.test_rows:WORKFLOWS",
+        ]
         with log.open("w") as out:
             self.process = subprocess.Popen(
                 [*command, "--log-level", "error"], cwd=ROOT, stderr=out, env={**os.environ, "PGFLOW_DATABASE_URL": dsn}
@@ -81,14 +88,25 @@ def weather(server_dsn: str, template: str, tmp_path_factory: pytest.TempPathFac
 
 acts = st.one_of(
     st.tuples(st.sampled_from(sorted(storm.ACTS)), st.sampled_from(sorted(storm.VALUES)), st.booleans()),
-    st.tuples(st.sampled_from(sorted([*storm.ACTIVITIES, *storm.BODIES])), st.sampled_from(sorted(storm.MADE)), st.booleans()),
+    st.tuples(
+        st.sampled_from(sorted([*storm.ACTIVITIES, *storm.BODIES])), st.sampled_from(sorted(storm.MADE)), st.booleans()
+    ),
 ).filter(lambda act: act[:2] not in storm.ENDLESS)
 plans = st.tuples(st.lists(acts, max_size=4), st.sampled_from(sorted([*storm.MADE, *storm.VALUES])))
 rows = st.permutations(sorted(HOSTILE)).map(lambda every: every[:8])
-gusts = st.tuples(st.lists(plans, min_size=4, max_size=12), rows).flatmap(lambda both: st.permutations([*both[0], *both[1]]))
+gusts = st.tuples(st.lists(plans, min_size=4, max_size=12), rows).flatmap(
+    lambda both: st.permutations([*both[0], *both[1]])
+)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None, phases=[Phase.generate])
+@settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+    phases=[Phase.generate],
+)
 @given(gusts)
 def test_every_innocent_workflow_comes_to_its_end(weather: Storm, gust: list[Any]) -> None:
     client = weather.client
@@ -139,9 +157,20 @@ def test_what_was_hostile_has_ended_as_well(weather: Storm) -> None:
 deaths = st.tuples(st.sampled_from([*storm.DEADLY, "its code"]), st.sampled_from(["killed", "0", "1", "139"]))
 
 
-@settings(max_examples=1, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None, phases=[Phase.generate])
-@given(st.lists(plans, min_size=6, max_size=12), st.lists(deaths, min_size=2, max_size=2, unique_by=lambda death: death[0]))
-def test_deaths_take_no_innocent_workflow_with_them(dsn_of_deaths: str, gust: list[Any], dying: list[tuple[str, str]]) -> None:
+@settings(
+    max_examples=1,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+    phases=[Phase.generate],
+)
+@given(
+    st.lists(plans, min_size=6, max_size=12), st.lists(deaths, min_size=2, max_size=2, unique_by=lambda death: death[0])
+)
+def test_deaths_take_no_innocent_workflow_with_them(
+    dsn_of_deaths: str, gust: list[Any], dying: list[tuple[str, str]]
+) -> None:
     """Processes die of some, and are started again: those fail, and all others come to their end."""
     with pgflow.SyncClient(dsn_of_deaths) as client:
         guilty = [client.dispatch(storm.deadly, where, how) for where, how in dying]
@@ -162,7 +191,11 @@ def dsn_of_deaths(server_dsn: str, template: str) -> Iterator[str]:
     with databases.database(server_dsn, template) as dsn:
         environment = {**os.environ, flows.VARIABLE: dsn, "PGFLOW_TEST_LOGS": os.devnull}
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bad_input.storm"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, "-m", "tests.bad_input.storm"],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         try:
             yield dsn

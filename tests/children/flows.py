@@ -124,7 +124,9 @@ async def in_time(ctx: pgflow.WorkflowContext) -> str:
 
 @pgflow.workflow
 async def turns(ctx: pgflow.WorkflowContext, count: int) -> int:
-    async def turn(ctx: pgflow.WorkflowContext, state: tuple[int, int]) -> pgflow.Continue[tuple[int, int]] | pgflow.Break[int]:
+    async def turn(
+        ctx: pgflow.WorkflowContext, state: tuple[int, int]
+    ) -> pgflow.Continue[tuple[int, int]] | pgflow.Break[int]:
         index, total = state
         if index == count:
             return pgflow.Break(total)

@@ -55,7 +55,9 @@ async def test_in_branches_turns_and_generations(dsn: str, cached: int) -> None:
         places = {(event.location, event.kind) for event in await client.history(branched.id)}
         assert {("{4, 1}", "child_output"), ("{5, 1}", "child_workflow"), ("{6}", "child_output")} <= places
     with psycopg.connect(dsn) as connection:
-        roots = connection.execute("SELECT DISTINCT root_id FROM pgflow.workflows WHERE name = 'generations'").fetchall()
+        roots = connection.execute(
+            "SELECT DISTINCT root_id FROM pgflow.workflows WHERE name = 'generations'"
+        ).fetchall()
         assert sorted(roots, key=str) == sorted([(None,), (deep.id,)], key=str)
 
 
@@ -67,8 +69,14 @@ async def test_a_failure_reaches_the_parent(dsn: str, cached: int) -> None:
         _, event, _ = await client.history(caught.id)
         assert (event.kind, event.status) == ("child_output", "failed")
         assert event.error is not None
-        assert (event.error["status"], event.error["type"], event.error["message"]) == ("failed", "ValueError", "no luck")
-        with pytest.raises(pgflow.WorkflowFailed, match='WorkflowFailed: workflow "failing" .* failed: ValueError: no luck'):
+        assert (event.error["status"], event.error["type"], event.error["message"]) == (
+            "failed",
+            "ValueError",
+            "no luck",
+        )
+        with pytest.raises(
+            pgflow.WorkflowFailed, match='WorkflowFailed: workflow "failing" .* failed: ValueError: no luck'
+        ):
             await (await client.dispatch(passing_on, "no luck")).output(timeout=20)
 
 
@@ -213,7 +221,13 @@ async def test_arguments_that_do_not_fit(dsn: str) -> None:
 
     async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[clumsy]):
         handle = await client.dispatch(clumsy)
-        assert await handle.output(timeout=20) == ["TypeError", "SerializationError", "TypeError", "ValueError", "TypeError"]
+        assert await handle.output(timeout=20) == [
+            "TypeError",
+            "SerializationError",
+            "TypeError",
+            "ValueError",
+            "TypeError",
+        ]
         assert await client.history(handle.id) == []
 
 
@@ -239,5 +253,7 @@ async def test_a_fan_out_and_back(dsn: str) -> None:
         handle = await client.dispatch(family, 500)
         assert await handle.output(timeout=60) == sum(2 * i for i in range(500))
         with psycopg.connect(dsn) as connection:
-            children = connection.execute("SELECT count(*), count(DISTINCT parent_id) FROM pgflow.workflows WHERE parent_id IS NOT NULL")
+            children = connection.execute(
+                "SELECT count(*), count(DISTINCT parent_id) FROM pgflow.workflows WHERE parent_id IS NOT NULL"
+            )
             assert children.fetchone() == (500, 1)

@@ -1,4 +1,6 @@
-"""Children of workers that die, or lose the lease, between the child's start and its row: one child each, and the end is heard of."""
+"""Children of workers that die, or lose the lease, between the child's start and its row: one child each, and the end
+is heard of.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ async def test_killed_around_the_start_of_the_child(dsn: str, point: str, starte
 
 @pytest.mark.parametrize("passing", [1, 2, 3, 4, 5])
 async def test_killed_at_any_write_of_a_family(dsn: str, passing: int) -> None:
-    """A family takes four or more, as its children's steps are in the batch of their starts or not; the other one takes five to start its own."""
+    """A family takes four or more, as its children's steps are in the batch of their starts or not; the other one takes
+    five to start its own.
+    """
     async with pgflow.Client(dsn) as client:
         one_by_one = await client.dispatch(branches, 5)
         handle = await client.dispatch(family, 30)

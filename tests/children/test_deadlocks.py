@@ -1,4 +1,5 @@
-"""Signals, completions, wake-ups and cancellations on the same few workflows from many connections: nobody deadlocks, all get through.
+"""Signals, completions, wake-ups and cancellations on the same few workflows from many connections: nobody deadlocks,
+all get through.
 
 About 5 seconds.
 """
@@ -48,7 +49,9 @@ async def test_nobody_deadlocks(dsn: str) -> None:
             async with await psycopg.AsyncConnection.connect(dsn) as connection:
                 while not ended.is_set():
                     for handle in chance.sample(handles, 4):
-                        sent += await client.signal(Go(), to=handle.id, missing_ok=True, connection=connection) is not None
+                        sent += (
+                            await client.signal(Go(), to=handle.id, missing_ok=True, connection=connection) is not None
+                        )
                     await (connection.commit if chance.random() < 0.8 else connection.rollback)()
             return sent
 

@@ -1,4 +1,6 @@
-"""Unique children: one live workflow for a key whoever starts it, shared by all who find it; a stranger's transaction holds up nobody else."""
+"""Unique children: one live workflow for a key whoever starts it, shared by all who find it; a stranger's transaction
+holds up nobody else.
+"""
 
 from __future__ import annotations
 
@@ -178,7 +180,9 @@ print("\\n".join(found))
 
 
 async def test_processes_threads_and_workflows_race_for_a_key(dsn: str) -> None:
-    """Three processes of eight threads, and twenty workflows of two workers, start the same: five rounds, five workflows."""
+    """Three processes of eight threads, and twenty workflows of two workers, start the same: five rounds, five
+    workflows.
+    """
 
     @pgflow.workflow
     async def racer(ctx: pgflow.WorkflowContext) -> list[str]:

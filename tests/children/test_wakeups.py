@@ -1,4 +1,6 @@
-"""A parent is woken by its child's end whatever comes between: workers here poll so rarely that only a wake-up helps."""
+"""A parent is woken by its child's end whatever comes between: workers here poll so rarely that only a
+wake-up helps.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ async def test_a_parent_whose_row_is_locked_when_the_end_is_delivered(dsn: str) 
 
 
 async def test_a_parent_that_went_to_sleep_before_it_heard(dsn: str) -> None:
-    """The end is delivered by another worker while the parent's suspension is on its way; its own worker hears of it only after."""
+    """The end is delivered by another worker while the parent's suspension is on its way; its own worker hears of it
+    only after.
+    """
     async with (
         pgflow.Client(dsn) as client,
         pgflow.Worker(dsn, workflows=[over_one_that_waits], poll=NEVER) as owner,
@@ -98,7 +102,9 @@ async def over_two_that_wait(ctx: pgflow.WorkflowContext) -> list[str]:
     return list(await asyncio.gather(*[child.output() for child in children]))
 
 
-async def test_children_that_were_asked_of_just_now_are_asked_of_again_a_little_later(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_children_that_were_asked_of_just_now_are_asked_of_again_a_little_later(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waits: list[float] = []
     ask = Inquiries.ask
 
@@ -107,7 +113,9 @@ async def test_children_that_were_asked_of_just_now_are_asked_of_again_a_little_
         ask(self, inquiry)
 
     monkeypatch.setattr(Inquiries, "ask", noting)
-    monkeypatch.setattr(crossing, "time", SimpleNamespace(monotonic=lambda: 1.0))  # each question is put just after the last
+    monkeypatch.setattr(
+        crossing, "time", SimpleNamespace(monotonic=lambda: 1.0)
+    )  # each question is put just after the last
     async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[over_two_that_wait, waiting], poll=NEVER):
         handle = await client.dispatch(over_two_that_wait)
         await status(client, handle, "sleeping")

@@ -81,7 +81,9 @@ def test_a_server_that_is_too_old(database_dsn: str, monkeypatch: pytest.MonkeyP
 
 
 def test_a_wrong_schema_and_a_wrong_revision(database_dsn: str) -> None:
-    assert "Error: schema='50%': expected a name" in said(pgflow("db", "upgrade", "--schema", "50%", dsn=database_dsn), 1)
+    assert "Error: schema='50%': expected a name" in said(
+        pgflow("db", "upgrade", "--schema", "50%", dsn=database_dsn), 1
+    )
     assert "'0815' is not possible" in said(pgflow("db", "upgrade", "--revision", "0815", dsn=database_dsn), 1)
     assert "is not possible" in said(pgflow("db", "downgrade", "--yes", dsn=database_dsn), 1)
 
@@ -89,7 +91,9 @@ def test_a_wrong_schema_and_a_wrong_revision(database_dsn: str) -> None:
 def test_a_migration_that_fails(database_dsn: str) -> None:
     with psycopg.connect(database_dsn, autocommit=True) as connection:
         connection.execute("CREATE SCHEMA other CREATE TABLE unlike (mine int); CREATE TYPE other.runs AS ENUM ()")
-    assert 'nothing was changed: type "runs" already exists' in said(pgflow("db", "upgrade", "--schema", "other", dsn=database_dsn), 1)
+    assert 'nothing was changed: type "runs" already exists' in said(
+        pgflow("db", "upgrade", "--schema", "other", dsn=database_dsn), 1
+    )
 
 
 def test_help_imports_no_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,11 @@ def test_signal(dsn: str) -> None:
     flow = Command(dsn)
     id = flow("dispatch", "approve")
     sent = flow("signal", id, "approved", '{"by": "eva", "at": [1, 2]}')
-    assert one(dsn, "SELECT id::text, name, body FROM pgflow.signals") == (sent, "approved", {"by": "eva", "at": [1, 2]})
+    assert one(dsn, "SELECT id::text, name, body FROM pgflow.signals") == (
+        sent,
+        "approved",
+        {"by": "eva", "at": [1, 2]},
+    )
     assert "there is no workflow" in flow("signal", uuid4(), "approved", code=1)
 
 
@@ -81,7 +85,10 @@ def test_retry_and_fork(dsn: str) -> None:
         id,
     )
     forked = flow("fork", id, "--before", "{1}", "--queue", "other")
-    assert one(dsn, "SELECT queue, forked_from::text FROM pgflow.workflow_overview WHERE id = %s", forked) == ("other", id)
+    assert one(dsn, "SELECT queue, forked_from::text FROM pgflow.workflow_overview WHERE id = %s", forked) == (
+        "other",
+        id,
+    )
     assert "is no location" in flow("fork", id, "--before", "here", code=1)
     assert flow("retry", id) == "it goes on"
     assert one(dsn, "SELECT status, attempts, seq FROM pgflow.events") == ("pending", 0, None)

@@ -1,4 +1,6 @@
-"""`pgflow replay` and `pgflow workflow export`: what they say, with which exit code, and that nothing changes. About 5 seconds."""
+"""`pgflow replay` and `pgflow workflow export`: what they say, with which exit code, and that nothing changes. About 5
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,9 @@ INSERTED = """
 
 RETURNS_ANOTHER = AS_BEFORE.replace("return await", "return 1 + await")
 
-OTHER_ARGUMENTS = AS_BEFORE.replace("reserve, order", "reserve, order + 1").replace("reserve, seats", "reserve, seats + 1")
+OTHER_ARGUMENTS = AS_BEFORE.replace("reserve, order", "reserve, order + 1").replace(
+    "reserve, seats", "reserve, seats + 1"
+)
 
 BREAKS = """
     raise KeyError(await ctx.activity(reserve, order))
@@ -168,7 +172,12 @@ def test_divergences_are_told_with_their_place(shop: Shop) -> None:
     by_id = {UUID(one["workflow_id"]): one for one in found["divergences"]}
     assert set(by_id) == {shop.sleeping, shop.completed}
     told = by_id[shop.sleeping]
-    assert (told["error"], told["location"], told["status"], told["name"]) == ("HistoryDiverged", "{1}", "sleeping", "checkout")
+    assert (told["error"], told["location"], told["status"], told["name"]) == (
+        "HistoryDiverged",
+        "{1}",
+        "sleeping",
+        "checkout",
+    )
     assert (told["expected"], told["found"]) == ('activity "charge" of version 1', 'activity "reserve" of version 1')
     assert "ctx.removed" in told["message"]
     said = shop.pgflow("replay", module, code=1).stdout
@@ -206,10 +215,15 @@ def test_other_arguments_are_told_unless_they_are_ignored(shop: Shop) -> None:
     assert {(one["workflow_id"], one["error"], one["location"]) for one in told} == {
         (str(id), "OtherArguments", "{1}") for id in (shop.sleeping, shop.completed)
     }
-    assert 'recorded arguments {"order":2}' in {one["workflow_id"]: one["expected"] for one in told}[str(shop.completed)]
+    assert (
+        'recorded arguments {"order":2}' in {one["workflow_id"]: one["expected"] for one in told}[str(shop.completed)]
+    )
     assert 'the arguments {"order":3}, and so have 1 further steps' in shop.pgflow("replay", module, code=1).stdout
     assert shop.replayed(0, module, "--ignore-arguments")["ignored_arguments"] == 2
-    assert "2 of these call recorded steps with other arguments" in shop.pgflow("replay", module, "--ignore-arguments").stdout
+    assert (
+        "2 of these call recorded steps with other arguments"
+        in shop.pgflow("replay", module, "--ignore-arguments").stdout
+    )
 
 
 def test_a_workflow_about_to_fail_is_looked_at_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,6 @@
-"""`pgflow worker`: what it refuses to start with, and what it says then. About 5 seconds; how it works is shown elsewhere."""
+"""`pgflow worker`: what it refuses to start with, and what it says then. About 5 seconds; how it works is shown
+elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,9 @@ def test_targets_that_are_none(refused: Callable[..., str], target: str, said: s
     assert said in refused(target, "--dsn", NO_SERVER)
 
 
-def test_two_workflows_of_one_name(refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_workflows_of_one_name(
+    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "twins.py").write_text(TWINS)
     monkeypatch.syspath_prepend(tmp_path)
     assert refused("twins", "--dsn", NO_SERVER) == (
@@ -163,4 +167,6 @@ def test_a_workflow_that_another_decorator_hides(monkeypatch: pytest.MonkeyPatch
         module.__dict__,
     )
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    assert "hidden_flows.hidden: @pgflow.workflow stands beneath another decorator" in refused("hidden_flows", "--dsn", NO_SERVER)
+    assert "hidden_flows.hidden: @pgflow.workflow stands beneath another decorator" in refused(
+        "hidden_flows", "--dsn", NO_SERVER
+    )

@@ -131,7 +131,12 @@ def test_history(workflow: Command, sample: Sample) -> None:
     ]
     assert [step["iteration"] for step in found] == [0, 19, 20, 20]
     printed = workflow.text("history", sample.looping, "--forgotten")
-    assert [line.split("  ")[0] for line in printed.splitlines()[1:]] == ["{1}", "{1, 20, 1}", "{1, 21, 1}", "{1, 21, 2}"]
+    assert [line.split("  ")[0] for line in printed.splitlines()[1:]] == [
+        "{1}",
+        "{1, 20, 1}",
+        "{1, 21, 1}",
+        "{1, 21, 2}",
+    ]
     assert workflow.json("history", sample.pending) == []
 
 

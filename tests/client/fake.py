@@ -104,7 +104,11 @@ class Proxy:
                 if self.cut_after is not None and self.cut_after in data:
                     self.cut_after = None
                     doomed.set()
-                if self.withholds and outside.is_set() and (begin := re.search(rb"BEGIN|set_config\('statement_timeout', \$", data)):
+                if (
+                    self.withholds
+                    and outside.is_set()
+                    and (begin := re.search(rb"BEGIN|set_config\('statement_timeout', \$", data))
+                ):
                     outside.clear()
                     self.withheld += 1
                     ends_with = b"COMMIT" if begin[0] == b"BEGIN" else SYNC

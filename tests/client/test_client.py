@@ -74,7 +74,9 @@ async def test_dispatch_and_typed_output(dsn: str) -> None:
 
 
 async def test_any_encoding_of_the_callers(dsn: str) -> None:
-    """What the DSN says of the client's encoding is for other programs: texts go as UTF-8 and come back as they were."""
+    """What the DSN says of the client's encoding is for other programs: texts go as UTF-8 and come back
+    as they were.
+    """
 
     @pgflow.activity
     async def echo(ctx: pgflow.ActivityContext, text: str) -> str:
@@ -193,7 +195,9 @@ def test_sync_client(dsn: str) -> None:
 
 
 def test_the_sync_client_is_what_the_async_one_generates() -> None:
-    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "sync_client.py"), "--check"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "sync_client.py"), "--check"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -213,7 +217,12 @@ BAD: list[tuple[str, type[Exception], str, Callable[[pgflow.Client], Awaitable[A
     ("unknown", pgflow.WorkflowNotFound, "no workflow", lambda c: c.get(uuid.uuid4())),
     ("unknown output", pgflow.WorkflowNotFound, "no workflow", lambda c: c.output(uuid.uuid4())),
     ("unknown history", pgflow.WorkflowNotFound, "no workflow", lambda c: c.history(uuid.uuid4())),
-    ("one of many", pgflow.SerializationError, "order", lambda c: c.dispatch_many(checkout, [{"order": ORDER}, {"order": 3}])),
+    (
+        "one of many",
+        pgflow.SerializationError,
+        "order",
+        lambda c: c.dispatch_many(checkout, [{"order": ORDER}, {"order": 3}]),
+    ),
 ]
 
 

@@ -130,7 +130,9 @@ async def _callers_connection(kind: str, dsn: str) -> AsyncIterator[tuple[Any, A
         with psycopg.connect(dsn, cursor_factory=psycopg.ClientCursor) as blocking:
             yield blocking, blocking.commit, blocking.rollback
     elif kind.endswith("async"):
-        engine = create_async_engine("postgresql+psycopg://", async_creator=lambda: psycopg.AsyncConnection.connect(dsn))
+        engine = create_async_engine(
+            "postgresql+psycopg://", async_creator=lambda: psycopg.AsyncConnection.connect(dsn)
+        )
         try:
             if kind == "session async":
                 async with AsyncSession(engine) as session:
@@ -302,7 +304,12 @@ def test_many_requests_go_in_parts_by_number_and_size() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
-    [({"a": 1}, "sequence of mappings"), ("ab", "sequence of mappings"), (7, "sequence of mappings"), ([{}, 5], "at 1: 5")],
+    [
+        ({"a": 1}, "sequence of mappings"),
+        ("ab", "sequence of mappings"),
+        (7, "sequence of mappings"),
+        ([{}, 5], "at 1: 5"),
+    ],
 )
 def test_arguments_of_many_are_mappings(dsn: str, arguments: Any, told: str) -> None:
     with pgflow.SyncClient(dsn) as client:
@@ -352,8 +359,13 @@ def test_lists_agree_with_looking_at_everything(dsn: str) -> None:
                 "UPDATE pgflow.workflows AS w SET status = 'failed' FROM pgflow.runs AS r "
                 "WHERE r.workflow_id = w.id AND r.status = 'failed'"
             )
-            connection.execute("UPDATE pgflow.workflows SET status = 'completed' WHERE name = 'b' AND tags @> '{\"n\": 3}'")
-            connection.execute("DELETE FROM pgflow.runs WHERE workflow_id IN (SELECT id FROM pgflow.workflows WHERE status = 'completed')")
+            connection.execute(
+                "UPDATE pgflow.workflows SET status = 'completed' WHERE name = 'b' AND tags @> '{\"n\": 3}'"
+            )
+            connection.execute(
+                "DELETE FROM pgflow.runs WHERE workflow_id IN (SELECT id FROM pgflow.workflows WHERE status = "
+                "'completed')"
+            )
         everything = client.list(limit=1000)
         assert len(everything) == 40
         options: dict[str, list[Any]] = {

@@ -1,4 +1,6 @@
-"""Processes that are forked while clients, workers and servers are open: each has its own, and none touches another's."""
+"""Processes that are forked while clients, workers and servers are open: each has its own, and none
+touches another's.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,9 @@ def named(client: Any) -> Any:
 
 
 def test_a_synchronous_client(dsn: str) -> None:
-    """One thread waits, another listens, a third asks at the moment of the fork; each child and the parent go on by themselves."""
+    """One thread waits, another listens, a third asks at the moment of the fork; each child and the parent go on by
+    themselves.
+    """
     with named(pgflow.SyncClient(dsn)) as client, client.subscribe(Said) as heard:
         first = client.dispatch(job)
         waiting = threading.Thread(target=first.output)

@@ -30,7 +30,9 @@ def numbers(listed: list[pgflow.WorkflowInfo]) -> list[int]:
 
 
 def test_whatever_the_ids_are(dsn: str) -> None:
-    """Of the callers' own, random or counted backwards; and those of one transaction in the order in which they were given."""
+    """Of the callers' own, random or counted backwards; and those of one transaction in the order in which they were
+    given.
+    """
     with pgflow.SyncClient(dsn) as client:
         for n in range(20):
             client.dispatch(job, n, id=uuid.uuid4() if n % 2 else uuid.UUID(int=1000 - n), tags={"half": n // 10})
@@ -49,7 +51,9 @@ async def test_children(dsn: str) -> None:
         assert numbers(await client.list(parent_id=handle.id)) == list(range(7, -1, -1))
 
 
-@pytest.mark.parametrize("asked", [{}, {"name": "job"}, {"status": "pending"}, {"tags": {"all": 1}}, {"queue": "default"}])
+@pytest.mark.parametrize(
+    "asked", [{}, {"name": "job"}, {"status": "pending"}, {"tags": {"all": 1}}, {"queue": "default"}]
+)
 @pytest.mark.parametrize("by", ["cursor", "id", "before"])
 def test_page_by_page(dsn: str, asked: dict[str, Any], by: str) -> None:
     with pgflow.SyncClient(dsn) as client:
@@ -88,8 +92,8 @@ def test_what_a_replay_of_histories_begins_with(dsn: str) -> None:
             client.dispatch(job, n, id=uuid.uuid4())
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute(
-                "WITH ended AS (UPDATE pgflow.workflows SET status = 'completed' WHERE (input->>'n')::int < 4 RETURNING id) "
-                "DELETE FROM pgflow.runs USING ended WHERE workflow_id = ended.id"
+                "WITH ended AS (UPDATE pgflow.workflows SET status = 'completed' WHERE (input->>'n')::int < 4 "
+                "RETURNING id) DELETE FROM pgflow.runs USING ended WHERE workflow_id = ended.id"
             )
             chosen = list(Histories(connection, "pgflow").select(["job"], ["pending", "completed"], 4))
     assert {json.loads(history.input)["n"] for history in chosen} == {5, 4, 3, 2}
@@ -118,7 +122,10 @@ def test_a_page_takes_no_more_than_itself(dsn: str, asked: dict[str, Any], index
             "CASE WHEN n %% 2 = 0 THEN 'completed' END, now() - n * %s FROM generate_series(1, 20000) AS n",
             [timedelta(seconds=1)],
         )
-        connection.execute("INSERT INTO pgflow.runs (workflow_id, name, status) SELECT id, name, 'pending' FROM pgflow.workflows WHERE status IS NULL")
+        connection.execute(
+            "INSERT INTO pgflow.runs (workflow_id, name, status) SELECT id, name, 'pending' FROM pgflow.workflows "
+            "WHERE status IS NULL"
+        )
         connection.execute("VACUUM (ANALYZE) pgflow.workflows, pgflow.runs")
         row = connection.execute(b"EXPLAIN (ANALYZE, FORMAT JSON) " + query.sql, query.params).fetchone()
         assert row is not None

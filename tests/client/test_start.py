@@ -1,4 +1,6 @@
-"""`start` and `workflow.options`: every argument is the workflow's, whatever its parameters are called. About 5 seconds."""
+"""`start` and `workflow.options`: every argument is the workflow's, whatever its parameters are called. About 5
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,15 @@ async def poll(
 
 @pgflow.activity
 async def poll_once(
-    ctx: pgflow.ActivityContext, self: str, fn: str, timeout: int, retry: str, name: str, args: list[int], activity: str, version: int
+    ctx: pgflow.ActivityContext,
+    self: str,
+    fn: str,
+    timeout: int,
+    retry: str,
+    name: str,
+    args: list[int],
+    activity: str,
+    version: int,
 ) -> list[Any]:
     return [self, fn, timeout, retry, name, args, activity, version]
 
@@ -43,7 +53,9 @@ async def poll_once(
 @pgflow.workflow
 async def around(ctx: pgflow.WorkflowContext, how: str) -> Any:
     if how == "activity":
-        return await ctx.activity(poll_once, self="s", fn="f", timeout=3, retry="r", name="n", args=[1], activity="a", version=4)
+        return await ctx.activity(
+            poll_once, self="s", fn="f", timeout=3, retry="r", name="n", args=[1], activity="a", version=4
+        )
     if how == "inline":
         return await ctx.inline(poll, **GIVEN)
     child = await ctx.start(poll.options(tags={"customer": 7}, priority=3), **GIVEN)
@@ -96,7 +108,9 @@ async def test_activities_inline_workflows_and_children(client: pgflow.Client) -
 async def test_an_option_that_may_be_meant_for_the_workflow_is_refused(client: pgflow.Client, option: str) -> None:
     """It would silently go astray: here to a queue that nobody serves, there to nobody at all."""
     given: Any = {**GIVEN, **{name: None for name in ("id", "tags", "run_at", "connection")}}
-    said = rf'client\.dispatch\({option}=.*the workflow "poll" has a parameter "{option}".*client\.start\(poll\.options\('
+    said = (
+        rf'client\.dispatch\({option}=.*the workflow "poll" has a parameter "{option}".*client\.start\(poll\.options\('
+    )
     with pytest.raises(TypeError, match=said):
         await client.dispatch(poll, **{option: given[option]})
     assert await client.list() == []
@@ -149,7 +163,9 @@ async def test_options_do_what_dispatchs_keywords_do(client: pgflow.Client, dsn:
         await connection.rollback()
     with pytest.raises(pgflow.WorkflowNotFound):
         await client.get(rolled_back.id)
-    many = await client.dispatch_many(plain.options(queue="slow", tags={"key": 3}, run_at=later), [{"n": 1}], priority=4)
+    many = await client.dispatch_many(
+        plain.options(queue="slow", tags={"key": 3}, run_at=later), [{"n": 1}], priority=4
+    )
     info = await many[0].info()
     assert (info.queue, info.tags, info.priority) == ("slow", {"key": 3}, 4)
 
@@ -190,9 +206,16 @@ def test_a_unit_test_gives_them_as_well() -> None:
     async def limited(ctx: pgflow.WorkflowContext, limit: int, tags: str = "", arguments: str = "") -> list[Any]:
         return [limit, tags, arguments, ctx.tags]
 
-    with pytest.raises(TypeError, match=r'run\(limit=...\): the workflow "limited" has a parameter "limit".*arguments='):
+    with pytest.raises(
+        TypeError, match=r'run\(limit=...\): the workflow "limited" has a parameter "limit".*arguments='
+    ):
         run(limited, limit=1)
-    assert run(limited.options(tags={"a": 1}), arguments={"limit": 3, "tags": "mine", "arguments": "x"}).output == [3, "mine", "x", {"a": 1}]
+    assert run(limited.options(tags={"a": 1}), arguments={"limit": 3, "tags": "mine", "arguments": "x"}).output == [
+        3,
+        "mine",
+        "x",
+        {"a": 1},
+    ]
     assert run(poll, arguments=GIVEN).output == GIVEN
     with pytest.raises(TypeError, match=r'"limited" has a parameter "arguments"'):
         run(limited, 1, arguments={"tags": "mine"})

@@ -167,7 +167,9 @@ async def test_closing_tells_those_who_wait(dsn: str) -> None:
         await client.get(handle.id)
 
 
-@pytest.mark.parametrize(("status", "error"), [("failed", pgflow.WorkflowFailed), ("cancelled", pgflow.WorkflowCancelled)])
+@pytest.mark.parametrize(
+    ("status", "error"), [("failed", pgflow.WorkflowFailed), ("cancelled", pgflow.WorkflowCancelled)]
+)
 async def test_other_ends(dsn: str, status: str, error: type[Exception]) -> None:
     async with pgflow.Client(dsn) as client:
         handle = await client.dispatch(job)
@@ -197,8 +199,12 @@ def test_threads_wait_for_hints(dsn: str, hints_alone: None) -> None:
     assert not client._endings._thread.is_alive()
 
 
-def test_threads_take_turns_at_reading_what_is_told(dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever reads leaves when its own workflow has ended; another one takes over, and the thread that connects never has to."""
+def test_threads_take_turns_at_reading_what_is_told(
+    dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads leaves when its own workflow has ended; another one takes over, and the thread that connects never
+    has to.
+    """
     monkeypatch.setattr(client_sync, "QUIET", NEVER)
     with ThreadPoolExecutor(5) as pool, pgflow.SyncClient(dsn) as client:
         handles = client.dispatch_many(job, [{"number": i} for i in range(5)])
@@ -212,7 +218,9 @@ def test_threads_take_turns_at_reading_what_is_told(dsn: str, hints_alone: None,
         assert not client._endings._turn.locked() and not client._endings._waiting
 
 
-def test_what_is_told_while_nobody_waits_is_read_and_remembered(dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_told_while_nobody_waits_is_read_and_remembered(
+    dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else the server would have to keep it. Who asks for such a workflow later has its answer at once."""
     monkeypatch.setattr(client_sync, "QUIET", 0.05)
     monkeypatch.setattr(client_sync, "MOMENT", NEVER)
@@ -227,7 +235,9 @@ def test_what_is_told_while_nobody_waits_is_read_and_remembered(dsn: str, hints_
             assert handle.output(timeout=20) == 7
 
 
-def test_threads_see_an_end_that_was_told_too_early(dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_see_an_end_that_was_told_too_early(
+    dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pgflow.SyncClient(dsn) as client, ThreadPoolExecutor(1) as pool:
         first = client.dispatch(job)
         waiting = pool.submit(first.output)

@@ -1,4 +1,6 @@
-"""Calls of clients that wait for somebody else's transaction: the right answer when that ends in time, else an error that says so."""
+"""Calls of clients that wait for somebody else's transaction: the right answer when that ends in time, else an error
+that says so.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ async def test_a_unique_one_that_somebody_does_not_end_starting(dsn: str, impati
     scene = Scene(dsn)
     with scene.other() as stranger:
         stranger.execute(START)
-        with pytest.raises(pgflow.PgflowError, match=r'a live workflow "waiting" has the tags .*"only".* still open') as caught:
+        with pytest.raises(
+            pgflow.PgflowError, match=r'a live workflow "waiting" has the tags .*"only".* still open'
+        ) as caught:
             if how == "sync":
                 await asyncio.to_thread(blocking)
             else:
@@ -123,7 +127,9 @@ async def test_another_event_loop(dsn: str, call: str) -> None:
 
 
 async def test_a_unique_one_whose_id_is_started_and_ends_meanwhile(dsn: str) -> None:
-    """While it waits for a stranger with the same key, the same id is started otherwise, and has ended: it is found, and nothing is left half."""
+    """While it waits for a stranger with the same key, the same id is started otherwise, and has ended: it is found,
+    and nothing is left half.
+    """
     scene, id = Scene(dsn), uuid.uuid4()
     async with pgflow.Client(dsn) as client:
         with scene.other() as stranger:

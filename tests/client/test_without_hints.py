@@ -58,7 +58,9 @@ def told(connection: psycopg.Connection[Any]) -> list[str]:
 
 
 async def test_a_two_phase_commit(server: str) -> None:
-    """Dispatches, signals and cancellations of a prepared transaction are there when it is committed, and not before."""
+    """Dispatches, signals and cancellations of a prepared transaction are there when it is committed,
+    and not before.
+    """
     async with pgflow.Client(server, hints=False) as client, pgflow.Worker(server, workflows=[hears], poll=0.05):
         there = await client.dispatch(hears)
         doomed = await client.dispatch(hears)
@@ -81,7 +83,10 @@ async def test_a_two_phase_commit(server: str) -> None:
 
 
 async def test_an_asynchronous_two_phase_commit(server: str) -> None:
-    async with pgflow.Client(server, hints=False) as client, await psycopg.AsyncConnection.connect(server) as connection:
+    async with (
+        pgflow.Client(server, hints=False) as client,
+        await psycopg.AsyncConnection.connect(server) as connection,
+    ):
         await connection.tpc_begin(connection.xid(1, "order 8", "pgflow"))
         handle = await client.dispatch(hears, connection=connection)
         await client.signal(Word("hello"), to=handle.id, connection=connection)
@@ -160,7 +165,7 @@ def test_every_function_asks(server: str) -> None:
     """None sends a hint past the setting."""
     with psycopg.connect(server, autocommit=True) as connection:
         found = connection.execute(
-            "SELECT proname FROM pg_proc WHERE pronamespace = 'pgflow'::regnamespace AND proname <> 'may_hint' "
-            "AND prosrc LIKE '%pg_notify(%' AND (prosrc LIKE '%has_function_privilege%' OR prosrc NOT LIKE '%may_hint()%')"
+            "SELECT proname FROM pg_proc WHERE pronamespace = 'pgflow'::regnamespace AND proname <> 'may_hint' AND "
+            "prosrc LIKE '%pg_notify(%' AND (prosrc LIKE '%has_function_privilege%' OR prosrc NOT LIKE '%may_hint()%')"
         ).fetchall()
     assert found == []

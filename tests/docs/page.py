@@ -5,9 +5,9 @@
     sql      statements, which another test runs
     text     for the eye alone
 
-A command that ends with ` &` stays in the background until the page ends; when output is given for it, that is awaited, and an
-`export` line in it is obeyed, as a reader would paste it. `export PGFLOW_DATABASE_URL=...` as a command is for readers: the page's
-database is the test's. Of `make` the target must be there; it is not run here.
+A command that ends with ` &` stays in the background until the page ends; when output is given for it, that is awaited,
+and an `export` line in it is obeyed, as a reader would paste it. `export PGFLOW_DATABASE_URL=...` as a command is for
+readers: the page's database is the test's. Of `make` the target must be there; it is not run here.
 """
 
 from __future__ import annotations
@@ -63,10 +63,17 @@ class Reader:
         programs.mkdir()
         for name, call in (("pgflow", f"{ROOT / 'cli.py'}"), ("python", "")):
             program = programs / name
-            program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(call) if call else ""} "$@"\n')
+            program.write_text(
+                f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(call) if call else ""} "$@"\n'
+            )
             program.chmod(0o755)
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("PGFLOW_")}
-        self._environment |= {DATABASE: dsn, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        self._environment |= {
+            DATABASE: dsn,
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+        }
         self._written: set[str] = set()
 
     def follow(self, block: Block) -> None:

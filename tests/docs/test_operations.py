@@ -32,18 +32,33 @@ async def double(ctx: pgflow.WorkflowContext, number: int) -> int:
 
 
 def test_the_table_of_settings_is_complete() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (?:`--([\w-]+)`)? ?\| ([^|]+) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(\w+)` \| (?:`--([\w-]+)`)? ?\| ([^|]+) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE
+    )
     parameters = inspect.signature(pgflow.Worker).parameters
     assert {name for name, _, _ in rows} == set(parameters) - {"dsn", "workflows", "schema"}
-    options = {option.opts[0].removeprefix("--"): option for option in worker.params if isinstance(option, click.Option)}
-    assert {option for _, option, _ in rows if option} == set(options) - {"dsn", "schema", "processes", "log-level", "log-format"}
+    options = {
+        option.opts[0].removeprefix("--"): option for option in worker.params if isinstance(option, click.Option)
+    }
+    assert {option for _, option, _ in rows if option} == set(options) - {
+        "dsn",
+        "schema",
+        "processes",
+        "log-level",
+        "log-format",
+    }
     for name, option, default in rows:
         if default.startswith("as "):
             assert parameters[name].default is None
         else:
-            values = [parameters[name].default] + ([options[option].default] if option and not options[option].is_flag else [])
+            values = [parameters[name].default] + (
+                [options[option].default] if option and not options[option].is_flag else []
+            )
             words = {False: "off", True: "on"}
-            shown = [words[value] if isinstance(value, bool) else value[0] if isinstance(value, tuple) else value for value in values]
+            shown = [
+                words[value] if isinstance(value, bool) else value[0] if isinstance(value, tuple) else value
+                for value in values
+            ]
             assert {str(value).removesuffix(".0") for value in shown} == {default.strip("`")}
 
 
@@ -88,7 +103,9 @@ async def test_the_roles_of_the_page(database_dsn: str, roles: dict[str, str]) -
         connection.execute("CREATE FUNCTION pgflow.later() RETURNS int LANGUAGE sql AS 'SELECT 1'")
     with psycopg.connect(roles["shop_worker"], autocommit=True) as connection:
         connection.execute("INSERT INTO pgflow.later VALUES (1)")
-        (id,) = connection.execute("SELECT pgflow.dispatch('double', '{\"number\": 1}', tags := '{\"n\": 1}')").fetchone() or ("",)
+        (id,) = connection.execute(
+            "SELECT pgflow.dispatch('double', '{\"number\": 1}', tags := '{\"n\": 1}')"
+        ).fetchone() or ("",)
         connection.execute("SELECT pgflow.signal('double', '{\"n\": 1}', 'word', '{}'), pgflow.later()")
         connection.execute("SELECT pgflow.pause(%s), pgflow.resume(%s), pgflow.cancel(%s)", [id, id, id])
     with psycopg.connect(roles["shop_reader"], autocommit=True) as connection:

@@ -10,7 +10,9 @@ import pgflow
 from tests.docs.page import ROOT, blocks_of
 from tests.docs.test_pages import PAGES
 
-EXECUTED = "\n".join(block.text for page in PAGES for block in blocks_of(ROOT / page) if block.language in ("python", "sql"))
+EXECUTED = "\n".join(
+    block.text for page in PAGES for block in blocks_of(ROOT / page) if block.language in ("python", "sql")
+)
 
 
 def _is_error(value: object) -> bool:
@@ -22,7 +24,17 @@ def public(of: type) -> list[str]:
     return sorted(name for name in {*vars(of), *getattr(of, "__annotations__", {})} if not name.startswith("_"))
 
 
-ACTIVITY = ["id", "workflow_id", "name", "attempt", "idempotency_key", "state", "update_tags", "heartbeat", "connection"]
+ACTIVITY = [
+    "id",
+    "workflow_id",
+    "name",
+    "attempt",
+    "idempotency_key",
+    "state",
+    "update_tags",
+    "heartbeat",
+    "connection",
+]
 """What `ActivityContext` offers to activities; the rest is the engine's."""
 
 GIVEN = {

@@ -16,10 +16,16 @@ PACKAGES = ("asyncio", "concurrent", "email", "importlib", "json", "multiprocess
 def test_the_demo(tmp_path: Path) -> None:
     """A worker is killed while activities are in flight, they are begun again, and every file is counted once."""
     for name in PACKAGES:
-        shutil.copytree(Path(sysconfig.get_path("stdlib")) / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            Path(sysconfig.get_path("stdlib")) / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
     files = len(list(tmp_path.rglob("*.py")))
     ran = subprocess.run(
-        [sys.executable, "-m", "examples.catalogue", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=200
+        [sys.executable, "-m", "examples.catalogue", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert re.search(r"worker \d +process \d+, KILLED after .* s", ran.stdout), ran.stdout

@@ -141,7 +141,9 @@ async def in_turns_that_go_on(ctx: Ctx, seen: Seen) -> None:
 
 
 async def in_turns_beside_a_branch(ctx: Ctx, seen: Seen) -> None:
-    """What the loop's turn catches reaches the branch beside it, and the code around both, even when the turn is forgotten."""
+    """What the loop's turn catches reaches the branch beside it, and the code around both, even when the turn is
+    forgotten.
+    """
 
     async def turns(branch: Ctx) -> None:
         await in_turns_that_go_on(branch, seen)
@@ -150,9 +152,13 @@ async def in_turns_beside_a_branch(ctx: Ctx, seen: Seen) -> None:
 
 
 def _named(*waits: Waits) -> dict[str, Program]:
-    return {f"{one.__name__} {'returns' if r else 'raises'}": compensating(one, r) for one in waits for r in (False, True)}
+    return {
+        f"{one.__name__} {'returns' if r else 'raises'}": compensating(one, r) for one in waits for r in (False, True)
+    }
 
 
 LISTENING = _named(hear, hear_in_time, hear_many, in_group, in_join, in_timeout, in_turns)
 OTHERS = _named(run, sleep, child, detached, in_gather, beside_a_task)
-CAUGHT = _named(in_turns_that_go_on) | {"beside a branch, raises": compensating(in_turns_beside_a_branch, returns=False)}
+CAUGHT = _named(in_turns_that_go_on) | {
+    "beside a branch, raises": compensating(in_turns_beside_a_branch, returns=False)
+}

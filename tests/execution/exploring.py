@@ -4,8 +4,8 @@
        ^          | crash     | crash
        '----------'-----------'
 
-A state is what is durable, what is on its way, and what the code has seen. Each is reached once, by running the program anew
-along a path to it; a crash leads from each to the claim of what is durable there. So every subset and every order
+A state is what is durable, what is on its way, and what the code has seen. Each is reached once, by running the program
+anew along a path to it; a crash leads from each to the claim of what is durable there. So every subset and every order
 of completions is met, and any number of crashes one after the other.
 """
 
@@ -84,4 +84,11 @@ def _on_its_way(life: Incarnation) -> Any:
         (tuple((row.location, row.status, row.seq) for row in write.rows), type(write.outcome)) for write in life.writes
     )
     timers = tuple(sorted(timer.when - life.now() for timer in life.timers if not timer.cancelled))
-    return life.ended, writes, tuple(life.choices()), tuple(call.label for call in life.calls), len(timers), life.around()
+    return (
+        life.ended,
+        writes,
+        tuple(life.choices()),
+        tuple(call.label for call in life.calls),
+        len(timers),
+        life.around(),
+    )

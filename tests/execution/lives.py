@@ -1,6 +1,7 @@
 """One workflow over several lives, each ended by a crash, and what must hold after every single thing that happens:
 
-- what an earlier life saw is the beginning of what a later one sees, except for turns that the later one does not replay;
+- what an earlier life saw is the beginning of what a later one sees, except for turns that the later one does not
+  replay;
 - no activity runs whose result was recorded, nothing is written over a step that has ended;
 - no row is committed at a location while a step called earlier in its branch has none;
 - a place in the order of completion belongs to one delivery.
@@ -144,7 +145,9 @@ def without_ended_turns(world: World, entries: list[tuple[str, str]]) -> list[tu
 
 
 def check_no_holes(world: World) -> None:
-    """The heads of each branch count 1, 2, 3 without a gap (no version but 1 is called here); turns may be forgotten."""
+    """The heads of each branch count 1, 2, 3 without a gap (no version but 1 is called here); turns may
+    be forgotten.
+    """
     branches: dict[str, list[int]] = {}
     for key in world.events:
         parent, _, coordinate = key.rpartition(",")
@@ -157,7 +160,9 @@ def check_no_holes(world: World) -> None:
 
 
 def check_places(world: World) -> None:
-    """A place in the order of completion is that of one result, of a timeout and what it cancelled, or of what a body left."""
+    """A place in the order of completion is that of one result, of a timeout and what it cancelled, or of what a body
+    left.
+    """
     places: dict[int, list[str]] = {}
     for event in world.events.values():
         if event.seq is not None:

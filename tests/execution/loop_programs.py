@@ -40,7 +40,9 @@ def loser_that_catches(seen: Seen) -> pgflow.Workflow[Any, Any]:
 
 
 def turns_beside_a_branch(seen: Seen) -> pgflow.Workflow[Any, Any]:
-    """A loop that forgets after every turn, beside a branch, and a task that hears of each turn's end before the next begins."""
+    """A loop that forgets after every turn, beside a branch, and a task that hears of each turn's end before the next
+    begins.
+    """
 
     @pgflow.workflow
     async def program(ctx: Ctx) -> str:

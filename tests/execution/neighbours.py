@@ -1,11 +1,11 @@
 """The simulator with other workflows around: children, signals, and requests to cancel, each of their moments a choice.
 
-    cross     what a step does to another workflow commits, and is answered
-    look      the database answers how children stand; `answer` brings it to the run, perhaps much later
-    end       a child ends, and its parent is to be told
-    send      somebody sends the workflow a signal
-    deliver   all that is numbered in the mailbox, and wakes who sleeps; `arrive` tells the run in memory
-    cancel    somebody asks, once, that the workflow be cancelled
+cross     what a step does to another workflow commits, and is answered
+look      the database answers how children stand; `answer` brings it to the run, perhaps much later
+end       a child ends, and its parent is to be told
+send      somebody sends the workflow a signal
+deliver   all that is numbered in the mailbox, and wakes who sleeps; `arrive` tells the run in memory
+cancel    somebody asks, once, that the workflow be cancelled
 """
 
 from __future__ import annotations
@@ -92,12 +92,18 @@ class Neighbourhood(World):
         return True
 
     def consume(self, write: Write) -> None:
-        """Take what listens have taken: each once, the first of its name, and nothing but that stands in the listen's row."""
-        rows = {row.location: row.output or "" for row in write.rows if row.kind == "listen" and row.status == "completed"}
+        """Take what listens have taken: each once, the first of its name, and nothing but that stands in the listen's
+        row.
+        """
+        rows = {
+            row.location: row.output or "" for row in write.rows if row.kind == "listen" and row.status == "completed"
+        }
         consumed = [] if write.beside is None else write.beside.consumed
         for id, location in consumed:
             signal = self.mail.pop(id)
-            assert all(other.name != signal.name or other.number > signal.number for other in self.mail.values()), "out of order"
+            assert all(other.name != signal.name or other.number > signal.number for other in self.mail.values()), (
+                "out of order"
+            )
             assert str(id) in rows[location]
         assert sum(output.count('"id"') for output in rows.values()) == len(consumed)
 
@@ -134,7 +140,9 @@ class Neighbourhood(World):
 
     def send(self) -> None:
         """Somebody sends the next letter."""
-        self.post.append(Signal(UUID(int=1000 + self.posted), 0, self.letters[self.posted], f'{{"number":{self.posted}}}'))
+        self.post.append(
+            Signal(UUID(int=1000 + self.posted), 0, self.letters[self.posted], f'{{"number":{self.posted}}}')
+        )
         self.posted += 1
 
     def deliver(self) -> None:
@@ -198,7 +206,9 @@ class Neighbour(Incarnation):
     # Host
 
     def cross(self, crossing: Crossing) -> None:
-        assert not self.run.claimed.cancel_requested, "the cancellation comes first, and is not to wait for one after the other"
+        assert not self.run.claimed.cancel_requested, (
+            "the cancellation comes first, and is not to wait for one after the other"
+        )
         self.crossing.append(crossing)
 
     def write(self, write: Write) -> None:
@@ -252,7 +262,9 @@ class Neighbour(Incarnation):
         elif what == "look":
             inquiry, _ = self.inquiries[0]
             children = world.children
-            found = {id: children.get(id) for id in inquiry.ids if id not in children or children[id].status != "running"}
+            found = {
+                id: children.get(id) for id in inquiry.ids if id not in children or children[id].status != "running"
+            }
             self.inquiries[0] = (inquiry, found)
         elif what == "answer":
             inquiry, answers = self.inquiries.pop(0)
@@ -310,8 +322,15 @@ class NeighbourLives(Lives):
         started = {event.output for event in starts if event.status == "completed"}
         there = {f'{{"id":"{id}"}}' for id in world.children}
         assert started <= there
-        if world.cancel_asked and not world.cancel_sent and not world.cancel_requested and self.starts_none_when_cancelled:
-            assert set(world.running) <= world.detached, "the cancellation reaches all children that were there or on their way"
+        if (
+            world.cancel_asked
+            and not world.cancel_sent
+            and not world.cancel_requested
+            and self.starts_none_when_cancelled
+        ):
+            assert set(world.running) <= world.detached, (
+                "the cancellation reaches all children that were there or on their way"
+            )
         if not world.forgotten:
             # What was cancelled or left behind on its way may have been started, or not.
             assert len(started) <= len(there) <= len(starts)
@@ -329,4 +348,3 @@ def random_life(program: Program, lives: type[NeighbourLives], seed: int) -> Non
     one = lives(program)
     one.live(rng, crash=rng.choice((0.0, 0.05, 0.3, 0.6)))
     one.check_end()
-

@@ -1,7 +1,8 @@
 """Random programs: trees of what a workflow can do at once and one after the other, and the workflow that does it.
 
-Each leaf gives back its own place in the tree, so that a result that reaches another step is noticed, and what the code sees
-is written down when a result has been delivered. Signals keep arriving, of two kinds by turns, whether somebody listens or not.
+Each leaf gives back its own place in the tree, so that a result that reaches another step is noticed, and what the code
+sees is written down when a result has been delivered. Signals keep arriving, of two kinds by turns, whether somebody
+listens or not.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tests.execution.programs import echo, fails, second_time
 Ctx = pgflow.WorkflowContext
 Node = tuple[Any, ...]
 """A kind, and what belongs to it: numbers, then the nodes below."""
+
 
 @pgflow.signal
 @dataclass
@@ -53,7 +55,17 @@ LONG = st.sampled_from([3, 30])
 LEAVES = st.one_of(
     st.sampled_from([("act",), ("act",), ("facts",), ("flaky",), ("fails",), ("version",), ("shield",), ("sleep", 0)]),
     st.tuples(st.just("sleep"), SHORT | LONG),
-    st.sampled_from([("hear", Ping), ("hear", Pong), ("hear", Ping, Pong), ("hear many", 1), ("hear many", 3), ("child",), ("failing",)]),
+    st.sampled_from(
+        [
+            ("hear", Ping),
+            ("hear", Pong),
+            ("hear", Ping, Pong),
+            ("hear many", 1),
+            ("hear many", 3),
+            ("child",),
+            ("failing",),
+        ]
+    ),
     st.tuples(st.just("hear in time"), SHORT | LONG),
 )
 
@@ -75,7 +87,9 @@ AT_ONCE = {"gather", "join", "group"}
 ANY_ORDER = AT_ONCE | {
     "act", "flaky", "fails", "version", "shield", "sleep", "hear", "child", "failing", "seq", "branch", "loop",
 }  # fmt: skip
-"""Whatever order things complete in, a program of these alone gives the same, unless listens at once share out the signals."""
+"""Whatever order things complete in, a program of these alone gives the same, unless listens at once share out the
+signals.
+"""
 
 
 def gives_the_same_in_any_order(tree: Node) -> bool:
@@ -84,7 +98,9 @@ def gives_the_same_in_any_order(tree: Node) -> bool:
 
 
 def _kinds(node: Node) -> list[str]:
-    below = [each for part in node[1:] if isinstance(part, tuple) for each in ([part] if isinstance(part[0], str) else part)]
+    below = [
+        each for part in node[1:] if isinstance(part, tuple) for each in ([part] if isinstance(part[0], str) else part)
+    ]
     return [node[0], *(kind for each in below for kind in _kinds(each))]
 
 
@@ -149,7 +165,9 @@ class _Interpreter:
         step: Any = (
             ctx.listen_many(Ping, Pong, limit=how[0])
             if kind == "hear many"
-            else ctx.listen(*how) if kind == "hear" else ctx.listen(Ping, timeout=how[0])
+            else ctx.listen(*how)
+            if kind == "hear"
+            else ctx.listen(Ping, timeout=how[0])
         )
         return self._numbers(step, ctx, path)
 

@@ -140,9 +140,7 @@ def long_timed(seen: Seen) -> pgflow.Workflow[Any, Any]:
         try:
             async with ctx.timeout(60):
                 async with ctx.timeout(3600):
-                    await asyncio.gather(
-                        ctx.activity(second_time, "a"), ctx.sleep(20), ctx.sleep(100)
-                    )
+                    await asyncio.gather(ctx.activity(second_time, "a"), ctx.sleep(20), ctx.sleep(100))
         except TimeoutError:
             seen.append("too late")
         else:

@@ -73,8 +73,22 @@ class World:
         self.now += timedelta(milliseconds=1)
         events = [self.events[key] for key in sorted(self.events)]
         return Claimed(
-            self.id, self.workflow.name, "default", self.epoch, self.input, {}, EPOCH, None, self.id, 0, False, self.now, events,
-            state=self.state, tags_now=json.loads(self.tags) if self.tags else None, cancellations=self.cancellations,
+            self.id,
+            self.workflow.name,
+            "default",
+            self.epoch,
+            self.input,
+            {},
+            EPOCH,
+            None,
+            self.id,
+            0,
+            False,
+            self.now,
+            events,
+            state=self.state,
+            tags_now=json.loads(self.tags) if self.tags else None,
+            cancellations=self.cancellations,
         )
 
     def commit(self, write: Write) -> bool:

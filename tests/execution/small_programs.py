@@ -113,7 +113,9 @@ def timeout_within_timeout(seen: Seen) -> pgflow.Workflow[Any, Any]:
 
 
 def late_after_a_failed_group(seen: Seen) -> pgflow.Workflow[Any, Any]:
-    """A timeout fires after a group within it has failed; that the group cancelled its own wait is forgotten by then."""
+    """A timeout fires after a group within it has failed; that the group cancelled its own wait is
+    forgotten by then.
+    """
 
     @pgflow.workflow
     async def program(ctx: Ctx) -> str:

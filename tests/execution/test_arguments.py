@@ -1,4 +1,6 @@
-"""Arguments that are not the recorded ones: told by a replay, refused by whoever is strict, and compared by what they mean."""
+"""Arguments that are not the recorded ones: told by a replay, refused by whoever is strict, and compared by what they
+mean.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +118,9 @@ def test_sets_are_equal_in_any_order() -> None:
 
     history = run(edited).history
     shuffled = [  # as a process with other hashes writes them
-        event._replace(input=event.input.replace('"a"', "?").replace('"b"', '"a"').replace("?", '"b"') if event.input else None)
+        event._replace(
+            input=event.input.replace('"a"', "?").replace('"b"', '"a"').replace("?", '"b"') if event.input else None
+        )
         for event in history.events
     ]
     assert [event.input for event in shuffled] != [event.input for event in history.events]

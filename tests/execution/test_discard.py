@@ -11,7 +11,9 @@ from tests.execution.simulator import Incarnation, World
 
 
 async def test_what_a_finally_begins_is_not_begun_on_the_workers_loop() -> None:
-    """A crash of the simulator is what the loss of a lease is to a worker: `discard`, with the worker's loop running."""
+    """A crash of the simulator is what the loss of a lease is to a worker: `discard`, with the worker's
+    loop running.
+    """
     workers = asyncio.get_running_loop()
     met: list[asyncio.AbstractEventLoop] = []
     refused: list[BaseException] = []

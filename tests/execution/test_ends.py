@@ -1,4 +1,6 @@
-"""A run ends, or goes to sleep, while something of it is still on its way: nothing of that is lost, written too late, or waited for in vain."""
+"""A run ends, or goes to sleep, while something of it is still on its way: nothing of that is lost, written too late,
+or waited for in vain.
+"""
 
 from __future__ import annotations
 

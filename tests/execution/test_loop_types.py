@@ -1,4 +1,6 @@
-"""States and outputs of loops are converted by their body's annotations, wherever these were written; or the loop is refused."""
+"""States and outputs of loops are converted by their body's annotations, wherever these were written; or the loop is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -138,7 +140,9 @@ def test_what_cannot_be_found_is_refused(body: Any) -> None:
     assert ran.history.events == []
 
 
-async def two_outputs(ctx: WorkflowContext, state: int) -> pgflow.Break[int] | pgflow.Break[Decimal] | pgflow.Continue[int]:
+async def two_outputs(
+    ctx: WorkflowContext, state: int
+) -> pgflow.Break[int] | pgflow.Break[Decimal] | pgflow.Continue[int]:
     return pgflow.Break(state)
 
 

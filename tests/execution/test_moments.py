@@ -70,7 +70,18 @@ def test_the_longest_duration_is_waited_for(method: str) -> None:
     assert run(waits).output >= "2030"
 
 
-@pytest.mark.parametrize("moment", [BEYOND, datetime.min.replace(tzinfo=EAST), datetime(2030, 1, 1), datetime.max.replace(tzinfo=UTC), 7, None, "soon"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        BEYOND,
+        datetime.min.replace(tzinfo=EAST),
+        datetime(2030, 1, 1),
+        datetime.max.replace(tzinfo=UTC),
+        7,
+        None,
+        "soon",
+    ],
+)
 def test_moments_are_refused_at_the_call(moment: Any) -> None:
     @pgflow.workflow
     async def waits(ctx: pgflow.WorkflowContext) -> None:

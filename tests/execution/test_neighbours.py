@@ -1,5 +1,6 @@
-"""Children and signals in whatever order things happen, and wherever the process dies or somebody cancels: what the code has seen it
-sees again, each child is started once, no end of a child is missed, and each signal is taken once and in order.
+"""Children and signals in whatever order things happen, and wherever the process dies or somebody cancels: what the
+code has seen it sees again, each child is started once, no end of a child is missed, and each signal is taken once and
+in order.
 
 Small programs are taken through every state that they can come to, larger ones through random lives.
 """

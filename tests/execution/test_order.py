@@ -1,7 +1,7 @@
 """Whatever completes in whatever order, and wherever the process dies: the code sees again what it has seen.
 
-Small programs are taken through every state that they can come to, with a crash in each; larger ones through hundreds of
-random lives. What is checked after every single thing that happens stands in `lives.py`.
+Small programs are taken through every state that they can come to, with a crash in each; larger ones through hundreds
+of random lives. What is checked after every single thing that happens stands in `lives.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from tests.execution.programs import PROGRAMS
 from tests.execution.small_programs import SMALL
 
 EXPLORED = SMALL | {
-    name: PROGRAMS[name] for name in ("gathered", "joined", "task_group", "first_of", "as_they_come", "timed", "long_timed")
+    name: PROGRAMS[name]
+    for name in ("gathered", "joined", "task_group", "first_of", "as_they_come", "timed", "long_timed")
 }
 
 

@@ -1,4 +1,6 @@
-"""How often a parent asks how its children stand: of many not at every piece of news, or each end would cost a question of all."""
+"""How often a parent asks how its children stand: of many not at every piece of news, or each end would cost a question
+of all.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ async def parent(ctx: pgflow.WorkflowContext, count: int) -> int:
 
 
 @pytest.mark.parametrize(("count", "wait"), [(10, 0.001), (100, 0.01), (300, 0.02)])
-def test_the_question_after_the_first_waits_for_more_news(count: int, wait: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_question_after_the_first_waits_for_more_news(
+    count: int, wait: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(crossing.time, "monotonic", lambda: 100.0)
     monkeypatch.setattr(crossing, "LONGEST_PAUSE", 0.02)
     life = Neighbour(Neighbourhood(parent, count))

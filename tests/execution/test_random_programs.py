@@ -1,6 +1,7 @@
 """Random programs that crash at random: results reach their steps, none runs again, the code sees the same.
 
-They take steps, branch, loop, start children and listen, while signals arrive at any moment; some are cancelled. PGFLOW_PROGRAMS sets how many.
+They take steps, branch, loop, start children and listen, while signals arrive at any moment; some are cancelled.
+PGFLOW_PROGRAMS sets how many.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def test_random_programs(tree: Node, seed: int, crash: float) -> None:
 
 @settings(max_examples=PROGRAMS // 2, deadline=None, suppress_health_check=list(HealthCheck))
 @given(TREES, st.integers(0, 2**32), st.sampled_from([0.0, 0.05, 0.3, 0.6]))
-@example(("first", (("sleep", 0.3), ("loop", 2, 1, ("first", (("act",), ("sleep", 0.002)))))), 29, 0.0)  # a turn begins as the code ends
+@example(
+    ("first", (("sleep", 0.3), ("loop", 2, 1, ("first", (("act",), ("sleep", 0.002)))))), 29, 0.0
+)  # a turn begins as the code ends
 def test_random_programs_that_somebody_cancels(tree: Node, seed: int, crash: float) -> None:
     cancelled = CancelledTreeLives(program_of(tree))
     cancelled.live(random.Random(seed), crash)

@@ -1,4 +1,5 @@
-"""What a workflow does at once costs in proportion: thousands of steps in parallel are not thousands of times thousands.
+"""What a workflow does at once costs in proportion: thousands of steps in parallel are not thousands of times
+thousands.
 
 Counted are the lines of pgflow's execution and history that run, not seconds: the same on every machine.
 """

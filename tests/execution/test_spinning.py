@@ -74,7 +74,9 @@ def test_what_the_code_has_left_behind_may_spin(monkeypatch: Any) -> None:
 
 
 def test_an_exception_arrives_while_the_run_executes_or_not_at_all() -> None:
-    """A thread raises in a run's code at any moment; what the loop's thread does between two runs must meet none of that."""
+    """A thread raises in a run's code at any moment; what the loop's thread does between two runs must meet none of
+    that.
+    """
     told: list[EngineError] = []
     loop = RunLoop(lambda: "a run", 7, lambda: 0.0, told.append, lambda: False)  # type: ignore[abstract]
     stopped = threading.Event()

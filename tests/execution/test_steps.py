@@ -102,9 +102,7 @@ def test_sleep_gives_the_lease_up() -> None:
 def test_loop_forgets_and_breaks() -> None:
     @pgflow.workflow
     async def count(ctx: pgflow.WorkflowContext, n: int) -> int:
-        async def turn(
-            ctx: pgflow.WorkflowContext, state: int
-        ) -> pgflow.Continue[int] | pgflow.Break[int]:
+        async def turn(ctx: pgflow.WorkflowContext, state: int) -> pgflow.Continue[int] | pgflow.Break[int]:
             await ctx.activity(double, state)
             return pgflow.Break(state) if state + 1 == n else pgflow.Continue(state + 1)
 

@@ -1,4 +1,6 @@
-"""Steps that are never awaited: one line in the log that names each, and nothing from Python beside it. About 3 seconds."""
+"""Steps that are never awaited: one line in the log that names each, and nothing from Python beside it. About 3
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -191,7 +193,9 @@ async def loses_it_to_a_deadline(ctx: Any) -> None:
         (leaves_a_task_to_a_branch, [7]), (keeps_it_beyond_its_branch, [7]), (loses_it_to_a_deadline, [7]),
     ],
 )  # fmt: skip
-def test_what_is_not_forgotten(caplog: pytest.LogCaptureFixture, code: Callable[[Any], Awaitable[Any]], done: list[int]) -> None:
+def test_what_is_not_forgotten(
+    caplog: pytest.LogCaptureFixture, code: Callable[[Any], Awaitable[Any]], done: list[int]
+) -> None:
     """An error came between, or the code still has it: nothing is told, and it is what it was."""
 
     @pgflow.workflow

@@ -98,7 +98,9 @@ def follows(primary: Server) -> Callable[[], Any]:
 
 def no_hole(server: Server) -> None:
     """All steps are there, each with its own result."""
-    rows = server.all("SELECT pgflow.display_location(location), output::text, status FROM pgflow.events ORDER BY location")
+    rows = server.all(
+        "SELECT pgflow.display_location(location), output::text, status FROM pgflow.events ORDER BY location"
+    )
     assert rows == [(f"{{{number + 1}}}", str(number), "completed") for number in range(STEPS)]
 
 
@@ -140,7 +142,10 @@ async def test_failover_behind_a_pooler(servers: Place) -> None:
     with servers.server("pooled") as primary, servers.standby(primary) as standby:
         await come_true(follows(primary), "replication")
         with pooler(primary.dsn) as between:
-            async with pgflow.Client(between.dsn) as client, pgflow.Worker(between.dsn, workflows=[counting], lease=120):
+            async with (
+                pgflow.Client(between.dsn) as client,
+                pgflow.Worker(between.dsn, workflows=[counting], lease=120),
+            ):
                 handle = await client.dispatch(counting)
                 gate.open(20)
                 await come_true(lambda: standby.all(ROWS) == [20], "rows on the standby")

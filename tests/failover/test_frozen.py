@@ -154,7 +154,10 @@ async def test_all_go_on_at_another_host(servers: Place) -> None:
             with pgflow.SyncClient(dsn, call_timeout=4) as blocking:
                 handles = [await client.dispatch(job, number) for number in range(5)]
                 waiting = [asyncio.create_task(handle.output()) for handle in handles]
-                await come_true(lambda: first.all("SELECT count(*) FROM pgflow.runs WHERE status = 'sleeping'") == [5], "five that wait")
+                await come_true(
+                    lambda: first.all("SELECT count(*) FROM pgflow.runs WHERE status = 'sleeping'") == [5],
+                    "five that wait",
+                )
                 await come_true(follows(first), "replication")
                 first.freeze()
                 second.promote()
@@ -201,7 +204,9 @@ async def test_a_worker_goes_on_when_its_server_does(alone: Server) -> None:
 async def test_a_commit_that_waits_for_a_standby_is_no_silence(
     alone: Server, psycopgs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody looks, finds the server alive and the commit waiting, and waits on: no other session is begun in its place."""
+    """Somebody looks, finds the server alive and the commit waiting, and waits on: no other session is begun in its
+    place.
+    """
     looks: list[bool] = []
     at_work: Callable[[Any], Any] = EngineAsyncConnection.at_work
 

@@ -70,7 +70,9 @@ async def test_a_client_on_a_standby_writes_nothing(servers: tuple[Server, Serve
         handle = await client.dispatch(add, 1, 2)
 
         async def there() -> bool:
-            return len(await reader.list("add", limit=1)) == 1 and (await reader.list("add", limit=1))[0].id == handle.id
+            return (
+                len(await reader.list("add", limit=1)) == 1 and (await reader.list("add", limit=1))[0].id == handle.id
+            )
 
         await until(there)
         for write in (
@@ -80,7 +82,9 @@ async def test_a_client_on_a_standby_writes_nothing(servers: tuple[Server, Serve
             lambda: reader.pause(handle.id),
             lambda: reader.fork(handle.id, before="{1}"),
         ):
-            with pytest.raises((pgflow.ReadOnlyServer, pgflow.WorkflowNotFound), match=f"{refused}|no step at") as caught:
+            with pytest.raises(
+                (pgflow.ReadOnlyServer, pgflow.WorkflowNotFound), match=f"{refused}|no step at"
+            ) as caught:
                 await write()
             if caught.type is pgflow.ReadOnlyServer:
                 assert str(standby.home) in str(caught.value)

@@ -122,7 +122,9 @@ async def test_a_commit_that_somebody_cancels_is_not_believed(lonely: Server, tr
             lambda: set(lonely.all(WAITING.format("transaction''s fate" if transactional else "journal"))) - {first},
             "the commit that makes sure",
         )
-        assert lonely.all(f"SELECT count(*) FROM pgflow.events WHERE workflow_id = '{handle.id}'") == [1], "it is there, for others to see"
+        assert lonely.all(f"SELECT count(*) FROM pgflow.events WHERE workflow_id = '{handle.id}'") == [1], (
+            "it is there, for others to see"
+        )
         assert began == ["first"]
         await asyncio.to_thread(wait_for, lonely, "")
         assert await handle.output(60) == ["first", "second"]

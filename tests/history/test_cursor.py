@@ -92,8 +92,7 @@ def test_any_other_step_diverges_and_consumes_nothing(
     history: list[tuple[tuple[str, str], int]], data: st.DataObject
 ) -> None:
     rows = [
-        event(str(i + 1), kind=kind, name=name, version=version)
-        for i, ((kind, name), version) in enumerate(history)
+        event(str(i + 1), kind=kind, name=name, version=version) for i, ((kind, name), version) in enumerate(history)
     ]
     cursor = Cursor("", rows)
     for _ in range(data.draw(st.integers(0, len(rows) - 1))):

@@ -20,7 +20,9 @@ payloads = st.none() | st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=3,
-).flatmap(lambda value: st.sampled_from([json.dumps(value), json.dumps(value, ensure_ascii=False, separators=(",", ":"))]))
+).flatmap(
+    lambda value: st.sampled_from([json.dumps(value), json.dumps(value, ensure_ascii=False, separators=(",", ":"))])
+)
 moments = st.datetimes(timezones=st.just(UTC))
 events = st.builds(
     Event,

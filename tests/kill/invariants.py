@@ -1,4 +1,6 @@
-"""What must be true after a storm, however many workers died in it; read from the tables and from the side table alone."""
+"""What must be true after a storm, however many workers died in it; read from the tables and from the
+side table alone.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ def violations(sql: psycopg.Connection[Any], *, late: bool = False) -> list[str]
     """Everything that is wrong, one sentence each; empty when all is well.
 
     Parameters:
-        late: whether a COMMIT may have reached the server long after its transaction began, which is when such an activity says it ended.
+        late: whether a COMMIT may have reached the server long after its transaction began, which is when such an
+            activity says it ended.
     """
     return [
         *_outcomes(sql),
@@ -75,9 +78,9 @@ def _crossings(sql: psycopg.Connection[Any]) -> list[str]:
         f"{id}: {children} children, {signals} signals"
         for id, children, signals in _all(
             sql,
-            "SELECT w.id, count(DISTINCT c.id), count(s.id) FROM pgflow.workflows AS w "
-            "LEFT JOIN pgflow.workflows AS c ON c.parent_id = w.id LEFT JOIN pgflow.signals AS s ON s.workflow_id = c.id "
-            "WHERE w.name = 'family' GROUP BY w.id HAVING count(DISTINCT c.id) <> 2 OR count(s.id) <> 2",
+            "SELECT w.id, count(DISTINCT c.id), count(s.id) FROM pgflow.workflows AS w LEFT JOIN pgflow.workflows AS "
+            "c ON c.parent_id = w.id LEFT JOIN pgflow.signals AS s ON s.workflow_id = c.id WHERE w.name = 'family' "
+            "GROUP BY w.id HAVING count(DISTINCT c.id) <> 2 OR count(s.id) <> 2",
         )
     ]
 
@@ -94,10 +97,14 @@ def _doubled_places(sql: psycopg.Connection[Any]) -> list[str]:
     Places are counted on from active history: a turn may use those of turns that were forgotten before a crash again.
     """
     found: dict[Any, list[str]] = defaultdict(list)
-    loops = {(id, decode(location)) for id, location in _all(sql, "SELECT workflow_id, location FROM pgflow.history WHERE kind = 'loop'")}
+    loops = {
+        (id, decode(location))
+        for id, location in _all(sql, "SELECT workflow_id, location FROM pgflow.history WHERE kind = 'loop'")
+    }
     for id, location, seq in _all(
         sql,
-        "SELECT workflow_id, location, seq FROM pgflow.history WHERE status IN ('completed', 'failed') AND seq IS NOT NULL",
+        "SELECT workflow_id, location, seq FROM pgflow.history WHERE status IN ('completed', 'failed') AND seq IS NOT "
+        "NULL",
     ):
         path = decode(location)
         turn = max((depth + 1 for depth in range(1, len(path)) if (id, path[:depth]) in loops), default=0)
@@ -134,7 +141,9 @@ def _holes(sql: psycopg.Connection[Any]) -> list[str]:
             path = decode(location)
             inside = any(path[:depth] in loops for depth in range(1, len(path)))
             if forgotten != inside:
-                wrong.append(f"{id} {location} ({kind}): in {'forgotten' if forgotten else 'active'} history after the end")
+                wrong.append(
+                    f"{id} {location} ({kind}): in {'forgotten' if forgotten else 'active'} history after the end"
+                )
     return wrong
 
 
@@ -173,10 +182,14 @@ def _attempts(sql: psycopg.Connection[Any], unsure: tuple[str, ...]) -> list[str
         _, location, status, attempts, completed_at = recorded[key]
         attempted[key] = max(attempted[key], attempt)
         if name not in unsure and status in ("completed", "failed") and begun_at > completed_at:
-            wrong.append(f"{id} {location}: attempt {attempt} of {name} began at {begun_at}, it was {status} at {completed_at}")
+            wrong.append(
+                f"{id} {location}: attempt {attempt} of {name} began at {begun_at}, it was {status} at {completed_at}"
+            )
     for key, (id, location, status, attempts, _) in recorded.items():
         if status in ("completed", "failed") and attempted[key] != attempts:
-            wrong.append(f"{id} {location}: {status} after {attempts} attempts, the last one that began is {attempted[key]}")
+            wrong.append(
+                f"{id} {location}: {status} after {attempts} attempts, the last one that began is {attempted[key]}"
+            )
     return wrong
 
 

@@ -3,9 +3,9 @@
     python -m tests.kill.launcher WORKERS MEAN_LIFE SEED
 
 A worker is killed from outside, a random time after it has begun to work (some while they still start), or kills itself
-at a named point between two statements of the engine; another one takes its place. Tells on standard output, one JSON object a line, who was started and
-who is dead. Reads orders on standard input: `calm` (kill nobody any more), `stop` (SIGTERM for all). When its input
-ends, everything ends.
+at a named point between two statements of the engine; another one takes its place. Tells on standard output, one JSON
+object a line, who was started and who is dead. Reads orders on standard input: `calm` (kill nobody any more), `stop`
+(SIGTERM for all). When its input ends, everything ends.
 """
 
 from __future__ import annotations

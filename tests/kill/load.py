@@ -42,7 +42,10 @@ CREATE TABLE kills (
 QUICKLY = pgflow.RetryPolicy(max_attempts=4, initial=0.02, maximum=0.1)
 AS_OFTEN_AS_IT_TAKES = pgflow.RetryPolicy(max_attempts=100, initial=0.02, maximum=0.1)
 """For activities that fail when their connection is cut."""
-_NOTE = "INSERT INTO attempts (token, workflow_id, key, name, attempt, begun_at) VALUES (%s, %s, %s, %s, %s, to_timestamp(%s))"
+_NOTE = (
+    "INSERT INTO attempts (token, workflow_id, key, name, attempt, begun_at) VALUES (%s, %s, %s, %s, %s, "
+    "to_timestamp(%s))"
+)
 
 _ENTER = "INSERT INTO public.effects (key, workflow_id) VALUES (%s, %s)"
 

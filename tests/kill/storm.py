@@ -1,4 +1,6 @@
-"""A storm: a mixed load on workers that are killed all the time, until so many have died; then calm, until all has ended."""
+"""A storm: a mixed load on workers that are killed all the time, until so many have died; then calm, until all has
+ended.
+"""
 
 from __future__ import annotations
 
@@ -172,7 +174,9 @@ class _Patience:
         Raises:
             AssertionError: nothing has ended for too long.
         """
-        row = self._sql.execute("SELECT count(*) FILTER (WHERE status IS NULL), count(status) FROM pgflow.workflows").fetchone()
+        row = self._sql.execute(
+            "SELECT count(*) FILTER (WHERE status IS NULL), count(status) FROM pgflow.workflows"
+        ).fetchone()
         assert row is not None
         left, ended = row
         if ended != self.ended or not left:
@@ -180,8 +184,8 @@ class _Patience:
         elif time.monotonic() - self._since > PATIENCE:
             stuck = self._sql.execute(
                 "SELECT r.workflow_id::text, r.name, r.status, r.worker_id, r.epoch, r.wake_at::text, now()::text, "
-                "(SELECT json_agg(e.location || ' ' || e.kind || ' ' || e.status ORDER BY e.location) FROM pgflow.events AS e "
-                " WHERE e.workflow_id = r.workflow_id) FROM pgflow.runs AS r LIMIT 20"
+                "(SELECT json_agg(e.location || ' ' || e.kind || ' ' || e.status ORDER BY e.location) FROM "
+                "pgflow.events AS e  WHERE e.workflow_id = r.workflow_id) FROM pgflow.runs AS r LIMIT 20"
             ).fetchall()
             raise AssertionError(f"no workflow has ended for {PATIENCE:g} s; stuck:\n" + "\n".join(map(str, stuck)))
         return int(left)

@@ -24,5 +24,12 @@ def test_nothing_is_lost_or_done_twice(dsn: str, tmp_path: Path) -> None:
     assert storm.workflows > ENDS
     registry = Registry(WORKFLOWS)
     with Database(dsn).connect_blocking("test") as connection:
-        replayed = check(Histories(connection, "pgflow"), {name: registry.get(name) for name in registry.names}, ["completed"], 100_000)
-    assert (replayed.divergences, replayed.other_output, replayed.checked) == ([], 0, storm.workflows), "each history tells the same again"
+        replayed = check(
+            Histories(connection, "pgflow"),
+            {name: registry.get(name) for name in registry.names},
+            ["completed"],
+            100_000,
+        )
+    assert (replayed.divergences, replayed.other_output, replayed.checked) == ([], 0, storm.workflows), (
+        "each history tells the same again"
+    )

@@ -1,7 +1,8 @@
 """A wire between workers and the server that does what networks do: it cuts, delays, freezes, and delivers late.
 
-The worst of it is `late`: the client is cut off in the middle of a write, and what it had sent reaches the server seconds later, when it
-has long been written again on another connection. No order that a client can know of holds any more.
+The worst of it is `late`: the client is cut off in the middle of a write, and what it had sent reaches the server
+seconds later, when it has long been written again on another connection. No order that a client can know of holds any
+more.
 """
 
 from __future__ import annotations
@@ -90,7 +91,11 @@ class Wire:
         writer.close()
 
     async def _carry(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, up_reader: asyncio.StreamReader, up_writer: asyncio.StreamWriter
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        up_reader: asyncio.StreamReader,
+        up_writer: asyncio.StreamWriter,
     ) -> None:
         """Carry what one client sends, until something befalls it for good."""
         flows = asyncio.Event()
@@ -138,7 +143,9 @@ class Wire:
             back.cancel()
             await asyncio.wait([back])
 
-    async def _carry_back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event) -> None:
+    async def _carry_back(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event
+    ) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(1 << 20):
                 await flows.wait()

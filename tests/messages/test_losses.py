@@ -1,4 +1,6 @@
-"""Messages where notifications are lost or forbidden, connections break, the table is emptied, or there are too many. About 20 seconds."""
+"""Messages where notifications are lost or forbidden, connections break, the table is emptied, or there are too many.
+About 20 seconds.
+"""
 
 from __future__ import annotations
 
@@ -161,7 +163,9 @@ def modest_dsn(dsn: str) -> Iterator[str]:
             connection.execute(sql.SQL("DROP ROLE {}").format(name))
 
 
-async def test_where_notifications_are_forbidden(modest_dsn: str, often: None, caplog: pytest.LogCaptureFixture) -> None:
+async def test_where_notifications_are_forbidden(
+    modest_dsn: str, often: None, caplog: pytest.LogCaptureFixture
+) -> None:
     async with (
         pgflow.Worker(modest_dsn, workflows=flows.ALL, poll=0.05),
         pgflow.Client(modest_dsn) as client,
@@ -224,7 +228,9 @@ async def test_a_stopping_worker_sends_what_it_has(dsn: str, client: pgflow.Clie
         assert await read(subscribed, 3) == [0, 1, 2]
 
 
-async def test_what_waits_is_bounded(dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_waits_is_bounded(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     box = outbox.Outbox("pgflow")
     monkeypatch.setattr(outbox, "MOST", 10)
     box.add([message(number) for number in range(15)])
@@ -276,7 +282,17 @@ async def test_what_the_database_refuses_is_given_up(dsn: str, caplog: pytest.Lo
 
 async def test_strangers_may_notify(dsn: str, client: pgflow.Client) -> None:
     """What is no message is passed over."""
-    payloads = ["", "x", "1", "1 ", "a progress\n{}\n{}", "2 progress", "3 progress\n[]\n{}", "4 progress\n" + "[" * 7_000, f"{'9' * 30} progress\n{{}}\n{{}}"]
+    payloads = [
+        "",
+        "x",
+        "1",
+        "1 ",
+        "a progress\n{}\n{}",
+        "2 progress",
+        "3 progress\n[]\n{}",
+        "4 progress\n" + "[" * 7_000,
+        f"{'9' * 30} progress\n{{}}\n{{}}",
+    ]
     async with client.subscribe(Progress) as subscribed:
         with psycopg.connect(dsn, autocommit=True) as connection:
             for payload in payloads:
@@ -291,8 +307,8 @@ async def test_old_ones_are_removed_a_few_at_a_time(dsn: str, monkeypatch: pytes
     monkeypatch.setattr(hints, "TRIM_AT_ONCE", 10)
     with psycopg.connect(dsn) as connection:
         connection.execute(
-            "INSERT INTO pgflow.messages (name, body, sent_at) SELECT 'progress', '{}', now() - make_interval(secs => age) "
-            "FROM unnest(%s::float[]) AS age",
+            "INSERT INTO pgflow.messages (name, body, sent_at) SELECT 'progress', '{}', now() - make_interval(secs => "
+            "age) FROM unnest(%s::float[]) AS age",
             [[messages.RETENTION + 60] * 35 + [messages.RETENTION - 60] * 5],
         )
         query = messages.trim("pgflow")
@@ -330,7 +346,9 @@ async def test_two_workers_do_not_lose_order_or_messages(dsn: str, client: pgflo
 
 
 async def test_a_connection_that_broke_while_idle_costs_no_message(dsn: str) -> None:
-    """That it broke is noticed before something is sent through it: afterwards nobody could tell what became of that."""
+    """That it broke is noticed before something is sent through it: afterwards nobody could tell what
+    became of that.
+    """
     notifier = Notifier(Database(dsn))
     notifier.start()
     box = notifier.outbox

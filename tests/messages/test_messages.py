@@ -101,7 +101,9 @@ async def test_large_ones(client: pgflow.Client, worker: pgflow.Worker, letter: 
 def test_payloads_fit() -> None:
     for size in range(PAYLOAD_BYTES - 100, PAYLOAD_BYTES + 100):
         for letter in "xä😀":
-            payload = message_payload(Notice(2**62, "n" * 200, '{"a":1}', f'"{letter * (size // len(letter.encode()))}"'))
+            payload = message_payload(
+                Notice(2**62, "n" * 200, '{"a":1}', f'"{letter * (size // len(letter.encode()))}"')
+            )
             assert len(payload.encode()) <= PAYLOAD_BYTES
 
 
@@ -154,7 +156,11 @@ async def test_a_replay_sends_nothing_again(dsn: str, client: pgflow.Client, cac
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        ("undeclared", "TypeError: ctx.publish: expected a class declared by @pgflow.message, found <class 'tests.messages.flows.Undeclared'>"),
+        (
+            "undeclared",
+            "TypeError: ctx.publish: expected a class declared by @pgflow.message, found <class "
+            "'tests.messages.flows.Undeclared'>",
+        ),
         ("class", "TypeError: ctx.publish: expected a class declared by @pgflow.message, found <class 'type'>"),
         ("large", 'SerializationError: message "progress" is 2,000,0'),
         ("deep tags", "ValueError: tags: 'a': {'b': 1} is not flat"),
@@ -165,12 +171,16 @@ async def test_what_cannot_be_published(client: pgflow.Client, worker: pgflow.Wo
     """It is an error of the code's, and takes no place in history."""
     handle = await client.dispatch(flows.mistaken, kind)
     assert (await handle.output(WAIT)).startswith(told)
-    assert [(e.location, e.kind, e.name) for e in await client.history(handle.id)] == [("{1}", "message_send", "other message")]
+    assert [(e.location, e.kind, e.name) for e in await client.history(handle.id)] == [
+        ("{1}", "message_send", "other message")
+    ]
 
 
 def test_what_cannot_be_subscribed_to(dsn: str) -> None:
     with pgflow.SyncClient(dsn) as client:
-        with pytest.raises(TypeError, match="subscribe: expected a class declared by @pgflow.message, found .*Undeclared"):
+        with pytest.raises(
+            TypeError, match="subscribe: expected a class declared by @pgflow.message, found .*Undeclared"
+        ):
             client.subscribe(flows.Undeclared)
         with pytest.raises(TypeError, match="subscribe: expected a class declared by @pgflow.message, found .*More"):
             client.subscribe(More)

@@ -1,4 +1,6 @@
-"""Messages of a workflow that has moved to another worker: what the first one sends late overtakes nothing, and is not the last."""
+"""Messages of a workflow that has moved to another worker: what the first one sends late overtakes nothing, and is not
+the last.
+"""
 
 from __future__ import annotations
 

@@ -43,7 +43,9 @@ def ids(box: Inbox[Any]) -> list[int]:
 
 @st.composite
 def traffic(draw: st.DrawFn) -> list[tuple[int, str, str]]:
-    """Messages, in the order in which they become visible: those sent at the same moment are not in the order of numbers."""
+    """Messages, in the order in which they become visible: those sent at the same moment are not in the order of
+    numbers.
+    """
     count = draw(st.integers(1, 30))
     made = [
         (id, draw(st.sampled_from("ab")), draw(st.sampled_from(["{}", '{"n":1}', '{"n":2,"m":null}'])))
@@ -128,7 +130,9 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_a_subscription_begins_where_the_table_ends() -> None:
-    """It is spared what was sent before, also where somebody else has subscribed earlier; what came meanwhile it has."""
+    """It is spared what was sent before, also where somebody else has subscribed earlier; what came
+    meanwhile it has.
+    """
     all = Topics(Clock())
     early = begun(all, top=3)
     late = inbox()

@@ -76,7 +76,9 @@ async def test_into_turns_that_have_been_forgotten(dsn: str) -> None:
         origin = await client.dispatch(nested)
         assert await origin.output(timeout=20) == ALL
         kept = [event for event in await client.history(origin.id, forgotten=True) if event.kind == "activity"]
-        assert [event.input["name"] for event in kept if event.iteration == 1 and "outer" in event.input["name"]] == ["outer 1"]
+        assert [event.input["name"] for event in kept if event.iteration == 1 and "outer" in event.input["name"]] == [
+            "outer 1"
+        ]
         for before, again in (
             ("{1, 2, 1}", ["outer 1", "1.0", "1.1", "1.2", "outer 2", "2.0", "2.1", "2.2"]),
             ("{1, 3, 1}", ["outer 2", "2.0", "2.1", "2.2"]),
@@ -122,7 +124,9 @@ async def test_a_workflow_that_goes_on(dsn: str) -> None:
 
 
 async def test_before_what_was_cancelled_later(dsn: str) -> None:
-    """The place is a branch, which has no place in the order of completion: the fork is not cancelled by what came after."""
+    """The place is a branch, which has no place in the order of completion: the fork is not cancelled by what came
+    after.
+    """
 
     @pgflow.workflow
     async def branching(ctx: pgflow.WorkflowContext) -> str:

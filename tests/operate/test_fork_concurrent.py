@@ -1,4 +1,6 @@
-"""Forks of concurrent code: at every place, a copy of what came before in both orders, or a refusal; never one item's result for another's."""
+"""Forks of concurrent code: at every place, a copy of what came before in both orders, or a refusal; never one item's
+result for another's.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ async def races(ctx: pgflow.WorkflowContext, seed: int) -> dict[str, str]:
 
 @pgflow.workflow
 async def loops(ctx: pgflow.WorkflowContext, seed: int) -> dict[str, str]:
-    """Loops side by side, whose turns are forgotten; the longest outlives the others, and one stands within a turn of another."""
+    """Loops side by side, whose turns are forgotten; the longest outlives the others, and one stands within a turn of
+    another.
+    """
     took = durations(seed)
 
     def turning(name: str, turns: int, keep: int) -> Any:
@@ -123,7 +127,11 @@ WORKFLOWS = [lanes, races, loops, deadlines]
 ITEMS = {
     "lanes": [str(n) for n in range(9)],
     "races": [str(n) for n in range(9)],
-    "loops": [f"a{n}" for n in range(6)] + [f"b{n}" for n in (0, 1)] + ["b4"] + ["i0", "i1"] + [f"c{n}" for n in range(4)],
+    "loops": [f"a{n}" for n in range(6)]
+    + [f"b{n}" for n in (0, 1)]
+    + ["b4"]
+    + ["i0", "i1"]
+    + [f"c{n}" for n in range(4)],
     "deadlines": [str(n) for n in range(6)],
 }
 
@@ -168,12 +176,15 @@ async def test_the_copy_is_before_in_both_orders(dsn: str) -> None:
                     fork = await client.fork(origin.id, before=place)
                 except pgflow.PgflowError:
                     continue
-                behind = 'SELECT count(*) FROM events WHERE workflow_id = %s AND (location >= %s COLLATE "C" OR seq >= %s)'
+                behind = (
+                    'SELECT count(*) FROM events WHERE workflow_id = %s AND (location >= %s COLLATE "C" OR seq >= %s)'
+                )
                 assert scene.one(behind, fork.id, place, 1_000_000 if seq is None else seq) == 0
                 # Whatever has a result has all results that came before it, but for those of turns that are over.
                 missing = (
-                    "SELECT count(*) FROM events AS o WHERE o.workflow_id = %s AND o.seq < (SELECT max(seq) FROM events WHERE workflow_id = %s) "
-                    "AND NOT EXISTS (SELECT FROM events AS f WHERE f.workflow_id = %s AND f.location = o.location AND f.seq = o.seq)"
+                    "SELECT count(*) FROM events AS o WHERE o.workflow_id = %s AND o.seq < (SELECT max(seq) FROM "
+                    "events WHERE workflow_id = %s) AND NOT EXISTS (SELECT FROM events AS f WHERE f.workflow_id = %s "
+                    "AND f.location = o.location AND f.seq = o.seq)"
                 )
                 assert scene.one(missing, origin.id, fork.id, fork.id) == 0
     scene.close()

@@ -1,4 +1,6 @@
-"""Pausing: whatever is asked of a workflow while it is to be paused, or was asked before, is heard once it goes on; at once if that is now."""
+"""Pausing: whatever is asked of a workflow while it is to be paused, or was asked before, is heard once it goes on; at
+once if that is now.
+"""
 
 from __future__ import annotations
 
@@ -128,7 +130,9 @@ BY = pytest.mark.parametrize("by", ["client", "sql"])
 
 
 @BY
-@pytest.mark.parametrize("asked", ["pause cancel", "pause resume cancel", "pause pause resume cancel", "pause resume pause cancel"])
+@pytest.mark.parametrize(
+    "asked", ["pause cancel", "pause resume cancel", "pause pause resume cancel", "pause resume pause cancel"]
+)
 async def test_a_cancel_is_heard_while_an_activity_is_in_flight(world: World, asked: str, by: str) -> None:
     handle = await world.begin("signal")
     for what in asked.split():
@@ -224,7 +228,10 @@ async def test_a_cancel_that_was_asked_for_before_is_heard_before_the_pause(dsn:
         # No worker is there: the cancel is delivered by hand, as one would.
         world = World(client, None, scene)  # type: ignore[arg-type]
         await world.ask("cancel", handle.id, by)
-        scene.do("WITH gone AS (DELETE FROM requests) UPDATE runs SET cancel_requested = true, status = 'pending', wake_at = now()")
+        scene.do(
+            "WITH gone AS (DELETE FROM requests) UPDATE runs SET cancel_requested = true, status = 'pending', wake_at "
+            "= now()"
+        )
         assert await world.ask("pause", handle.id, by)
         assert scene.one("SELECT status FROM runs") == "pending"
         async with pgflow.Worker(dsn, workflows=WORKFLOWS, poll=3600):
@@ -239,5 +246,9 @@ async def test_a_pause_outlives_the_worker_that_was_to_heed_it(dsn: str, scene: 
     dead = scene.worker(lease=-1.0)
     run, cancelled = scene.run(dead, pause_requested=True), scene.run(dead, pause_requested=True, cancel_requested=True)
     await recover(scene.database, scene.worker())
-    assert scene.one("SELECT status, pause_requested, wake_at FROM runs WHERE workflow_id = %s", run) == ("paused", False, None)
+    assert scene.one("SELECT status, pause_requested, wake_at FROM runs WHERE workflow_id = %s", run) == (
+        "paused",
+        False,
+        None,
+    )
     assert scene.one("SELECT status, pause_requested FROM runs WHERE workflow_id = %s", cancelled) == ("pending", True)

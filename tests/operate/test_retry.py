@@ -140,7 +140,9 @@ async def test_a_failure_that_was_compensated_is_refused_and_fork_is_named(dsn: 
     async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=WORKFLOWS):
         handle = await client.dispatch(compensating)
         await fails(handle, "a is broken")
-        with pytest.raises(pgflow.PgflowError, match=r"had gone on from the failure of the step at \{1\}.*fork\(.*before=\{1\}\)"):
+        with pytest.raises(
+            pgflow.PgflowError, match=r"had gone on from the failure of the step at \{1\}.*fork\(.*before=\{1\}\)"
+        ):
             await client.retry(handle.id)
         assert (await handle.info()).status == "failed"
         BROKEN.clear()
@@ -220,7 +222,10 @@ async def test_a_retry_that_the_replay_refuses_names_fork(dsn: str) -> None:
         async with pgflow.Worker(dsn, workflows=[wrapping]):
             handle = await client.dispatch(wrapping)
             await fails(handle, "undone")
-        for edition, said in ((otherwise, r"diverged at \{2\}.*or fork it before \{2\}"), (without, r"retry the workflow, or fork it before \{2\}|a is broken")):
+        for edition, said in (
+            (otherwise, r"diverged at \{2\}.*or fork it before \{2\}"),
+            (without, r"retry the workflow, or fork it before \{2\}|a is broken"),
+        ):
             await client.retry(handle.id)
             async with pgflow.Worker(dsn, workflows=[edition]):
                 await fails(handle, said)

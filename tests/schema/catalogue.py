@@ -57,7 +57,11 @@ def contents(dsn: str, schema: str = "pgflow", *, tables_only: bool = False) -> 
                 return [neutral(item) for item in value]
             if not isinstance(value, str):
                 return value
-            value = value.replace(wake_channel(schema), "<wake>").replace(mail_channel(schema), "<mail>").replace(name, "<s>")
+            value = (
+                value.replace(wake_channel(schema), "<wake>")
+                .replace(mail_channel(schema), "<mail>")
+                .replace(name, "<s>")
+            )
             for before in ("FUNCTION ", " ON "):
                 value = value.replace(f"{before}{unquoted}.", f"{before}<s>.")
             return value

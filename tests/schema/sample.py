@@ -38,19 +38,24 @@ def fill(dsn: str, schema: str = "pgflow") -> Sample:
             given |= {key: columns.pop(key) for key in list(columns) if key in given}
             id: UUID = one("SELECT dispatch(%s, %s, %s)", name, given["input"], given["tags"])
             sql.execute(
-                "UPDATE workflows SET created_at = now() - interval '30 min', parent_id = %s, root_id = %s WHERE id = %s",
+                "UPDATE workflows SET created_at = now() - interval '30 min', parent_id = %s, root_id = %s WHERE id = "
+                "%s",
                 [given["parent_id"], given["parent_id"], id],
             )
             for column, value in columns.items():
                 if column in ("output", "error") or value in ("completed", "cancelled"):
-                    sql.execute(f"UPDATE workflows SET {column} = %s, completed_at = now() WHERE id = %s".encode(), [value, id])
+                    sql.execute(
+                        f"UPDATE workflows SET {column} = %s, completed_at = now() WHERE id = %s".encode(), [value, id]
+                    )
                 else:
                     sql.execute(f"UPDATE runs SET {column} = %s WHERE workflow_id = %s".encode(), [value, id])
             if columns.get("status") in ("completed", "cancelled"):
                 sql.execute("DELETE FROM runs WHERE workflow_id = %s", [id])
             return id
 
-        def step(id: UUID, location: str, kind: str, name: str, status: str, table: str = "events", **columns: Any) -> None:
+        def step(
+            id: UUID, location: str, kind: str, name: str, status: str, table: str = "events", **columns: Any
+        ) -> None:
             values = {"workflow_id": id, "location": location, "kind": kind, "name": name, "status": status} | columns
             if status != "pending":
                 values |= {"completed_at": one("SELECT now() - interval '10 min'"), "seq": columns.get("seq", 1)}
@@ -67,12 +72,24 @@ def fill(dsn: str, schema: str = "pgflow") -> Sample:
         pending = run("checkout", wake_at=before, priority=3)
         running = run("checkout", status="running", wake_at=None, worker_id=alive, claim=1, epoch=2)
         step(running, "1", "activity", "reserve", "completed", output='{"seats": [1, 2]}', attempts=1)
-        step(running, "2", "activity", "charge", "pending", attempts=2, error=ERROR, wake_at=later, input='{"cents": 700}')
+        step(
+            running,
+            "2",
+            "activity",
+            "charge",
+            "pending",
+            attempts=2,
+            error=ERROR,
+            wake_at=later,
+            input='{"cents": 700}',
+        )
         run("checkout", status="running", wake_at=None, worker_id=dead, claim=9, epoch=7)
         run("parked", wake_at="infinity")
         sleeping = run("remind", status="sleeping", wake_at=later, tags="{}")
         step(sleeping, "1", "sleep", "", "pending", wake_at=later)
-        listening = run("approve", status="sleeping", wake_at=None, waiting_for=["approved", "refused"], parent_id=running)
+        listening = run(
+            "approve", status="sleeping", wake_at=None, waiting_for=["approved", "refused"], parent_id=running
+        )
         step(listening, "1", "activity", "ask\x1b[31m", "completed", output='"[bold]yes[/bold]"', attempts=1)
         step(listening, "2", "listen", "", "pending")
         looping = run("collect", status="sleeping", wake_at=later)

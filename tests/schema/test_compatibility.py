@@ -93,7 +93,11 @@ async def test_a_schema_that_is_too_old_or_too_new(dsn: str) -> None:
     assert said is not None and f"is of version 0; this code needs at least {NEEDS}. Run `pgflow db upgrade`" in said
     change(dsn, f"UPDATE pgflow.schema_info SET version = {SCHEMA_VERSION + 2}, compatible_from = {SCHEMA_VERSION + 1}")
     said = await told(dsn)
-    assert said is not None and f"is too new: it is of version {SCHEMA_VERSION + 2} and for code from version {SCHEMA_VERSION + 1} on" in said
+    assert (
+        said is not None
+        and f"is too new: it is of version {SCHEMA_VERSION + 2} and for code from version {SCHEMA_VERSION + 1} on"
+        in said
+    )
     change(dsn, f"UPDATE pgflow.schema_info SET version = {SCHEMA_VERSION + 5}, compatible_from = {SCHEMA_VERSION}")
     assert await told(dsn) is None
 

@@ -42,9 +42,16 @@ def by_client(sql: Sql, name: str, tags: dict[str, Any], *, unique: bool = True,
 def test_a_dispatched_workflow_is_pending_and_due(sql: Sql) -> None:
     id = one(sql, """SELECT dispatch('greet', '{"b": 1.10, "a": null}')""")
     assert id.version == 7
-    query = "SELECT name, status, queue, priority, tags, input::text, epoch, worker_id, wake_at <= now() FROM workflow_overview"
+    query = (
+        "SELECT name, status, queue, priority, tags, input::text, epoch, worker_id, wake_at <= now() FROM "
+        "workflow_overview"
+    )
     assert one(sql, query) == ("greet", "pending", "default", 0, {}, '{"b": 1.10, "a": null}', 0, None, True)
-    assert one(sql, "SELECT id, w.status, unique_key FROM workflows AS w JOIN runs ON workflow_id = id") == (id, None, None)
+    assert one(sql, "SELECT id, w.status, unique_key FROM workflows AS w JOIN runs ON workflow_id = id") == (
+        id,
+        None,
+        None,
+    )
 
 
 def test_all_that_can_be_said(sql: Sql) -> None:
@@ -70,7 +77,9 @@ def test_an_id_that_was_used_before(sql: Sql) -> None:
     assert one(sql, """SELECT dispatch('greet', '{"n": 3}', id => %s, is_unique => true)""", id) == id
     assert one(sql, "SELECT input::text FROM workflows") == '{"n": 1}'
     assert sql.execute("SELECT FROM runs").fetchall() == []
-    with pytest.raises(psycopg.errors.UniqueViolation, match=f'the id {id} belongs to a workflow "greet", expected "part"'):
+    with pytest.raises(
+        psycopg.errors.UniqueViolation, match=f'the id {id} belongs to a workflow "greet", expected "part"'
+    ):
         one(sql, "SELECT dispatch('part', id => %s)", id)
 
 
@@ -129,7 +138,10 @@ def test_a_key_that_somebody_holds_for_longer_than_the_caller_waits(dsn: str, sq
     with another(dsn) as first, another(dsn) as second:
         one(first, query)
         second.execute(f"SET LOCAL {limit} = '300ms'".encode())
-        with pytest.raises(psycopg.errors.LockNotAvailable, match='a live workflow "greet" has the tags .*still open'), second.transaction():
+        with (
+            pytest.raises(psycopg.errors.LockNotAvailable, match='a live workflow "greet" has the tags .*still open'),
+            second.transaction(),
+        ):
             one(second, query)
         second.execute(f"SET LOCAL {limit} = 0".encode())
         first.rollback()
@@ -161,11 +173,17 @@ def test_it_belongs_to_the_callers_transaction(dsn: str, sql: Sql) -> None:
         ("'greet', tags => '\"x\"'", "expected a flat JSON object"),
         ("'greet', tags => '{\"a\": {}}'", "expected a flat JSON object"),
         ("'greet', tags => '{\"a\": [1]}'", "expected a flat JSON object"),
-        ("'greet', tags => jsonb_build_object('a', repeat('x', 20000))", "tags are 2\\d+ bytes of JSON, expected at most 16384"),
+        (
+            "'greet', tags => jsonb_build_object('a', repeat('x', 20000))",
+            "tags are 2\\d+ bytes of JSON, expected at most 16384",
+        ),
         ("'greet', queue => ''", "queue is '', expected the name of a queue"),
         ("'greet', queue => NULL", "queue is null, expected the name of a queue"),
         ("'greet', queue => repeat('q', 201)", "expected the name of a queue"),
-        ("'greet', run_at => '10000-01-01Z'", "run_at is 10000-.*, expected a moment before the year 10000, or infinity"),
+        (
+            "'greet', run_at => '10000-01-01Z'",
+            "run_at is 10000-.*, expected a moment before the year 10000, or infinity",
+        ),
     ],
 )
 def test_bad_input_starts_nothing(sql: Sql, call: str, said: str) -> None:
@@ -236,7 +254,9 @@ def test_a_client_reads_nothing_that_it_does_not_ask_for(sql: Sql) -> None:
         query = dispatching.dispatch("pgflow", [Dispatch(uuid7(), "many") for _ in range(1000)])
         with sql.transaction():
             sql.execute(query.sql, query.params, prepare=True)
-            read = one(sql, "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'workflows'")
+            read = one(
+                sql, "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'workflows'"
+            )
         assert read == 0, f"{read} rows of {number} thousand were read"
 
 

@@ -58,7 +58,9 @@ def test_uuid7(sql: psycopg.Connection[Any]) -> None:
 
 def test_functions_can_be_used_where_indexes_and_parallel_plans_want_them(sql: psycopg.Connection[Any]) -> None:
     """And none of them looks up names where its caller does."""
-    query = "SELECT proname, provolatile, proparallel, proconfig FROM pg_proc WHERE pronamespace = 'pgflow'::regnamespace"
+    query = (
+        "SELECT proname, provolatile, proparallel, proconfig FROM pg_proc WHERE pronamespace = 'pgflow'::regnamespace"
+    )
     found = {name: rest for name, *rest in sql.execute(query)}
     pinned = ["search_path=pg_catalog, pg_temp"]
     assert found["display_location"] == ["i", "s", pinned]

@@ -39,7 +39,10 @@ def ask(dsn: str, query: str, *values: Any) -> list[Any]:
 
 
 def relations(dsn: str, schema: str = "pgflow") -> set[str]:
-    query = "SELECT relname FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace WHERE nspname = %s AND relkind IN ('r', 'v')"
+    query = (
+        "SELECT relname FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace WHERE nspname = %s AND "
+        "relkind IN ('r', 'v')"
+    )
     return {name for (name,) in ask(dsn, query, schema)}
 
 
@@ -109,7 +112,13 @@ def test_history_reads_the_same_in_every_version(dsn: str) -> None:
         "SELECT location, iteration, status, extract(epoch FROM completed_at - created_at)::int, forgotten "
         "FROM pgflow.history ORDER BY forgotten, location"
     )
-    rows = [("1", 0, "completed", 0), ("2", 0, "completed", 0), ("3", 0, "failed", 60), ("4", 0, "pending", None), ("5,1", 7, "abandoned", 0)]
+    rows = [
+        ("1", 0, "completed", 0),
+        ("2", 0, "completed", 0),
+        ("3", 0, "failed", 60),
+        ("4", 0, "pending", None),
+        ("5,1", 7, "abandoned", 0),
+    ]
     shown = [(*row, forgotten) for forgotten in (False, True) for row in rows]
     assert ask(dsn, asked) == shown
     migrations.downgrade(dsn, revision="0002")
@@ -256,7 +265,10 @@ def test_without_advisory_locks(database_dsn: str) -> None:
     ask(database_dsn, "REVOKE EXECUTE ON FUNCTION pg_advisory_xact_lock(bigint) FROM PUBLIC")
     ask(database_dsn, f"CREATE ROLE {role}")
     try:
-        ask(database_dsn, f"GRANT CREATE ON DATABASE {psycopg.conninfo.conninfo_to_dict(database_dsn)['dbname']} TO {role}")
+        ask(
+            database_dsn,
+            f"GRANT CREATE ON DATABASE {psycopg.conninfo.conninfo_to_dict(database_dsn)['dbname']} TO {role}",
+        )
         migrate(psycopg.conninfo.make_conninfo(database_dsn, options=f"-c role={role}"))
         assert migrations.current(database_dsn) == migrations.newest()
     finally:
@@ -328,9 +340,16 @@ def test_migrations_in_the_wheel(database_dsn: str, tmp_path: Path) -> None:
         copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
         (tmp_path / target).parent.mkdir(parents=True, exist_ok=True)
         copy(ROOT / source, tmp_path / target)
-    kept = {path.relative_to(ROOT / "alembic") for path in (ROOT / "alembic").rglob("*") if "__pycache__" not in path.parts}
-    assert kept <= {path.relative_to(tmp_path / "pgflow/migrations") for path in (tmp_path / "pgflow/migrations").rglob("*")}
-    code = "import sys, pgflow; pgflow.migrate(sys.argv[1]); from pgflow.store import migrations; print(migrations._location())"
+    kept = {
+        path.relative_to(ROOT / "alembic") for path in (ROOT / "alembic").rglob("*") if "__pycache__" not in path.parts
+    }
+    assert kept <= {
+        path.relative_to(tmp_path / "pgflow/migrations") for path in (tmp_path / "pgflow/migrations").rglob("*")
+    }
+    code = (
+        "import sys, pgflow; pgflow.migrate(sys.argv[1]); from pgflow.store import migrations; "
+        "print(migrations._location())"
+    )
     told = ended(python("-c", code, database_dsn, cwd=tmp_path))
     assert told.strip() == str(tmp_path / "pgflow" / "migrations")
     migrate(database_dsn, "beside")

@@ -1,4 +1,6 @@
-"""Migrations in databases that are not pgflow's alone: beside the application's alembic, replication, readers, DBAs, other pgflows."""
+"""Migrations in databases that are not pgflow's alone: beside the application's alembic, replication, readers, DBAs,
+other pgflows.
+"""
 
 from __future__ import annotations
 
@@ -114,14 +116,18 @@ def test_under_a_publication_of_all_tables(database_dsn: str, start: str | None)
           AND NOT EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary)
     """
     assert ask(database_dsn, keyless) == []
-    assert ask(database_dsn, "SELECT count(*) FROM pg_class WHERE relnamespace = 'pgflow'::regnamespace AND relreplident = 'f'") == [(0,)]
+    assert ask(
+        database_dsn, "SELECT count(*) FROM pg_class WHERE relnamespace = 'pgflow'::regnamespace AND relreplident = 'f'"
+    ) == [(0,)]
     migrations.downgrade(database_dsn, revision="0001")
     migrations.downgrade(database_dsn, revision="base")
     migrate(database_dsn)
 
 
 def test_scripts_under_a_publication_of_all_tables(database_dsn: str) -> None:
-    """What a DBA is given to run works there as well, from wherever it begins, also at a schema that code of before made."""
+    """What a DBA is given to run works there as well, from wherever it begins, also at a schema that code of before
+    made.
+    """
     ask(database_dsn, "CREATE PUBLICATION everything FOR ALL TABLES")
     migrate(database_dsn, "made")
     for number, start in enumerate(("base", "0001", "0002", "0003"), 1):
@@ -152,7 +158,10 @@ def test_nothing_to_do_needs_no_rights(dsn: str) -> None:
 
 def test_who_may_not_even_look(dsn: str) -> None:
     """An error of the migration, not of the driver."""
-    with role(dsn, "GRANT USAGE ON SCHEMA pgflow TO {role}") as poor, pytest.raises(pgflow.MigrationFailed, match="permission denied"):
+    with (
+        role(dsn, "GRANT USAGE ON SCHEMA pgflow TO {role}") as poor,
+        pytest.raises(pgflow.MigrationFailed, match="permission denied"),
+    ):
         migrate(poor)
 
 
@@ -168,8 +177,8 @@ def test_within_a_migration_of_the_application(database_dsn: str, tmp_path: Path
 def test_a_migration_that_fails_leaves_the_applications_alone(database_dsn: str, tmp_path: Path) -> None:
     """The application may catch it and go on."""
     body = (
-        "\n    from pgflow.store import migrations"
-        f"\n    try:\n        migrations.upgrade({database_dsn!r}, revision='0815')\n    except pgflow.MigrationFailed:\n        pass"
+        f"\n    from pgflow.store import migrations\n    try:\n        migrations.upgrade({database_dsn!r}, "
+        "revision='0815')\n    except pgflow.MigrationFailed:\n        pass"
     )
     Application(tmp_path, database_dsn, body).upgrade()
     assert ask(database_dsn, "SELECT version_num FROM public.alembic_version") == [("one",)]
@@ -189,7 +198,10 @@ def test_in_one_schema_with_the_application(database_dsn: str, tmp_path: Path, w
     assert ask(database_dsn, versions) == [("one", migrations.newest())]
     migrate(database_dsn, "public")
     migrations.downgrade(database_dsn, "public", "base")
-    assert ask(database_dsn, "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' ORDER BY 1") == [
+    assert ask(
+        database_dsn,
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' ORDER BY 1",
+    ) == [
         ("alembic_version",),
         ("mine",),
         ("pgflow_version",),
@@ -212,7 +224,11 @@ def test_the_table_of_before_is_taken_over(database_dsn: str, revision: str) -> 
 
 def test_a_table_that_only_looks_like_the_one_of_before(database_dsn: str, tmp_path: Path) -> None:
     """An application may count its revisions as pgflow does: without the tables that go with it, it is not pgflow's."""
-    ask(database_dsn, "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY); INSERT INTO alembic_version VALUES ('0002')")
+    ask(
+        database_dsn,
+        "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY); INSERT INTO alembic_version VALUES "
+        "('0002')",
+    )
     assert migrations.current(database_dsn, "public") is None
     migrate(database_dsn, "public")
     assert ask(database_dsn, "SELECT version_num FROM public.alembic_version") == [("0002",)]
@@ -222,23 +238,44 @@ def test_a_table_that_only_looks_like_the_one_of_before(database_dsn: str, tmp_p
 @pytest.mark.parametrize(
     ("schema", "made", "said"),
     [
-        ("pgflow", "CREATE TABLE pgflow.flows (); CREATE TABLE pgflow.steps ()", "it holds table flows, table steps. Nothing was changed"),
-        ("pgflow", "CREATE FUNCTION pgflow.start_flow() RETURNS int LANGUAGE sql AS 'SELECT 1'", "it holds function start_flow"),
-        ("pgflow", "CREATE TABLE pgflow.alembic_version AS SELECT 'abc' AS version_num", "it holds table alembic_version"),
         (
             "pgflow",
-            "CREATE TABLE pgflow.alembic_version AS SELECT '0003' AS version_num; CREATE TABLE pgflow.schema_info (what text); "
-            "CREATE TABLE pgflow.workflows (); CREATE TABLE pgflow.runs (); CREATE TABLE pgflow.events ()",
+            "CREATE TABLE pgflow.flows (); CREATE TABLE pgflow.steps ()",
+            "it holds table flows, table steps. Nothing was changed",
+        ),
+        (
+            "pgflow",
+            "CREATE FUNCTION pgflow.start_flow() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "it holds function start_flow",
+        ),
+        (
+            "pgflow",
+            "CREATE TABLE pgflow.alembic_version AS SELECT 'abc' AS version_num",
+            "it holds table alembic_version",
+        ),
+        (
+            "pgflow",
+            "CREATE TABLE pgflow.alembic_version AS SELECT '0003' AS version_num; CREATE TABLE pgflow.schema_info "
+            "(what text); CREATE TABLE pgflow.workflows (); CREATE TABLE pgflow.runs (); CREATE TABLE pgflow.events ()",
             "it holds table alembic_version, table events, table runs, table schema_info, table workflows",
         ),
         (
             "pgflow",
-            "CREATE TABLE pgflow.alembic_version AS SELECT '0003' AS version_num; CREATE TABLE pgflow.schema_info AS SELECT 7 AS version; "
-            "CREATE TABLE pgflow.workflows (); CREATE TABLE pgflow.runs (); CREATE TABLE pgflow.events ()",
+            "CREATE TABLE pgflow.alembic_version AS SELECT '0003' AS version_num; CREATE TABLE pgflow.schema_info AS "
+            "SELECT 7 AS version; CREATE TABLE pgflow.workflows (); CREATE TABLE pgflow.runs (); CREATE TABLE "
+            "pgflow.events ()",
             "it holds table alembic_version, table events, table runs, table schema_info, table workflows",
         ),
-        ("public", "CREATE TABLE mine (); CREATE TABLE events (); CREATE VIEW history AS SELECT 1", "it holds table events, view history"),
-        ("public", "CREATE TABLE mine (runs_pkey int UNIQUE); CREATE SEQUENCE workflows", "it holds sequence workflows"),
+        (
+            "public",
+            "CREATE TABLE mine (); CREATE TABLE events (); CREATE VIEW history AS SELECT 1",
+            "it holds table events, view history",
+        ),
+        (
+            "public",
+            "CREATE TABLE mine (runs_pkey int UNIQUE); CREATE SEQUENCE workflows",
+            "it holds sequence workflows",
+        ),
         ("pgflow", " ".join(f"CREATE TABLE pgflow.t{n} ();" for n in range(10, 22)), "t17 and 4 more"),
     ],
 )
@@ -266,7 +303,10 @@ def test_readers_hold_it_up_and_it_holds_up_nobody(database_dsn: str, caplog: py
             failed.append(error)
 
     waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
-    with psycopg.connect(database_dsn, application_name="report") as reader, psycopg.connect(database_dsn, autocommit=True) as other:
+    with (
+        psycopg.connect(database_dsn, application_name="report") as reader,
+        psycopg.connect(database_dsn, autocommit=True) as other,
+    ):
         reader.execute("LOCK TABLE pgflow.runs, pgflow.events, pgflow.workflows IN ACCESS SHARE MODE")
         (reader_pid,) = reader.execute("SELECT pg_backend_pid()").fetchone() or (0,)
         thread = threading.Thread(target=run)
@@ -285,9 +325,13 @@ def test_readers_hold_it_up_and_it_holds_up_nobody(database_dsn: str, caplog: py
         thread.join(PATIENCE)
     assert failed == []
     assert migrations.current(database_dsn) == migrations.newest()
-    told = [record.getMessage() for record in caplog.records if "waits until it can have its tables" in record.getMessage()]
+    told = [
+        record.getMessage() for record in caplog.records if "waits until it can have its tables" in record.getMessage()
+    ]
     assert len(told) == 1
-    assert f"process {reader_pid} (report, idle in transaction" in told[0] and "holds events, runs, workflows" in told[0]
+    assert (
+        f"process {reader_pid} (report, idle in transaction" in told[0] and "holds events, runs, workflows" in told[0]
+    )
 
 
 def test_patience_ends(database_dsn: str) -> None:
@@ -296,7 +340,9 @@ def test_patience_ends(database_dsn: str) -> None:
     before = contents(database_dsn)
     with psycopg.connect(database_dsn, application_name="report") as reader:
         reader.execute("SELECT FROM pgflow.schema_info")
-        with pytest.raises(pgflow.MigrationFailed, match="gave up; nothing was changed.*report, idle in transaction.*holds schema_info"):
+        with pytest.raises(
+            pgflow.MigrationFailed, match="gave up; nothing was changed.*report, idle in transaction.*holds schema_info"
+        ):
             migrate(database_dsn, patience=0.1)
     assert contents(database_dsn) == before
 
@@ -317,7 +363,10 @@ def test_ten_at_once(database_dsn: str, locks: bool) -> None:
     script = "import sys, pgflow; sys.stdin.readline(); pgflow.migrate(sys.argv[1])"
     with role(database_dsn, "GRANT CREATE ON DATABASE {database} TO {role}") as dsn:
         processes = [
-            subprocess.Popen([sys.executable, "-c", script, dsn], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(10)
+            subprocess.Popen(
+                [sys.executable, "-c", script, dsn], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            for _ in range(10)
         ]
         for process in processes:
             assert process.stdin is not None
@@ -338,7 +387,9 @@ def test_one_line_is_logged(database_dsn: str, caplog: pytest.LogCaptureFixture)
     for _ in range(2):
         caplog.clear()
         migrate(database_dsn)
-        assert [record.getMessage() for record in caplog.records] == [f'the schema "pgflow" is at revision {migrations.newest()}']
+        assert [record.getMessage() for record in caplog.records] == [
+            f'the schema "pgflow" is at revision {migrations.newest()}'
+        ]
     assert (root.level, list(root.handlers), logging.getLogger("alembic.runtime.migration").filters[:]) == before
 
 
@@ -346,7 +397,6 @@ def test_a_search_path_of_its_own(dsn: str) -> None:
     """What stands in the way is looked up in the schema that was named, whatever the session's path."""
     migrate(make_conninfo(dsn, options="-c search_path=pgflow"), "beside")
     assert contents(dsn) == contents(dsn, "beside")
-
 
 
 LARGE = """
@@ -361,7 +411,9 @@ LARGE = """
 
 
 def test_indexes_of_large_tables_are_built_beside_others(database_dsn: str) -> None:
-    """The migration leaves out what would take long; whoever reads or writes meanwhile goes on, and what comes out is the same."""
+    """The migration leaves out what would take long; whoever reads or writes meanwhile goes on, and what comes out is
+    the same.
+    """
     migrations.upgrade(database_dsn, revision="0005")
     ask(database_dsn, LARGE)
     migrations.upgrade(database_dsn, revision="0007")
@@ -379,7 +431,10 @@ def test_an_index_that_a_cut_off_build_has_left_is_built_anew(dsn: str) -> None:
     """Also when the migration itself has nothing to do; and a transaction that it waits for in vain is told of."""
     ask(dsn, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'pgflow.signals_dead'::regclass")
     with psycopg.connect(dsn) as stranger:
-        stranger.execute("INSERT INTO pgflow.signals (id, workflow_id, name, body) VALUES (gen_random_uuid(), gen_random_uuid(), 'a', '{}')")
+        stranger.execute(
+            "INSERT INTO pgflow.signals (id, workflow_id, name, body) VALUES (gen_random_uuid(), gen_random_uuid(), "
+            "'a', '{}')"
+        )
         with pytest.raises(pgflow.MigrationFailed, match="is migrated, but its index signals_dead could not be built"):
             migrate(dsn, patience=0.2)
         stranger.rollback()

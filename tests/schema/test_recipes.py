@@ -18,7 +18,9 @@ def recipes() -> list[Any]:
     """The page's blocks, by the headings above them."""
     found = []
     heading = ""
-    for part in re.finditer(r"^## ([^\n]+)$|^```sql\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+    for part in re.finditer(
+        r"^## ([^\n]+)$|^```sql\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    ):
         if part[1]:
             heading = part[1]
         else:

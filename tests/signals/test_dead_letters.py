@@ -44,7 +44,9 @@ async def note(ctx: pgflow.ActivityContext, cents: int) -> int:
 async def account(ctx: pgflow.WorkflowContext) -> list[int]:
     """Every deposit until it is closed."""
 
-    async def turn(ctx: pgflow.WorkflowContext, seen: list[int]) -> pgflow.Continue[list[int]] | pgflow.Break[list[int]]:
+    async def turn(
+        ctx: pgflow.WorkflowContext, seen: list[int]
+    ) -> pgflow.Continue[list[int]] | pgflow.Break[list[int]]:
         match await ctx.listen(Deposit, Close):
             case Deposit(cents):
                 return pgflow.Continue([*seen, await ctx.activity(note, cents)])
@@ -121,14 +123,24 @@ async def test_the_listen_waits_on(dsn: str, cached: int, caplog: pytest.LogCapt
     by_id = {signal.id: signal for signal in found}
     for id, bad in zip(ids, BAD, strict=True):
         signal = by_id[id]
-        assert (signal.workflow_id, signal.workflow_name, signal.name, signal.body) == (handle.id, "account", "deposit", json.loads(bad))
+        assert (signal.workflow_id, signal.workflow_name, signal.name, signal.body) == (
+            handle.id,
+            "account",
+            "deposit",
+            json.loads(bad),
+        )
         assert signal.set_aside_at >= signal.created_at and signal.sender_id is None
-    assert by_id[ids[0]].problem.startswith('signal "deposit" taken at {1, ') and "Field required (at cents)" in by_id[ids[0]].problem
+    assert (
+        by_id[ids[0]].problem.startswith('signal "deposit" taken at {1, ')
+        and "Field required (at cents)" in by_id[ids[0]].problem
+    )
     assert "SystemExit: thirteen" in by_id[ids[2]].problem
     told = [record.getMessage() for record in caplog.records if "was set aside" in record.getMessage()]
     assert sorted(id for id in ids for line in told if str(id) in line) == sorted(ids) and len(told) == len(ids)
     assert 'the signal "deposit"' in told[0] and "client.redeliver" in told[0]
-    assert ask(dsn, "SELECT count(*) FROM pgflow.signals WHERE problem IS NOT NULL AND consumed_at IS NOT NULL") == [(0,)]
+    assert ask(dsn, "SELECT count(*) FROM pgflow.signals WHERE problem IS NOT NULL AND consumed_at IS NOT NULL") == [
+        (0,)
+    ]
 
 
 async def test_by_the_handful(dsn: str) -> None:
@@ -206,7 +218,11 @@ async def test_whoever_lost_the_lease_sets_nothing_aside(dsn: str) -> None:
         async def hold() -> None:
             if not held.is_set():
                 held.set()
-                ask(dsn, "UPDATE pgflow.runs SET epoch = epoch + 1, status = 'paused', worker_id = NULL WHERE status = 'running'")
+                ask(
+                    dsn,
+                    "UPDATE pgflow.runs SET epoch = epoch + 1, status = 'paused', worker_id = NULL WHERE status = "
+                    "'running'",
+                )
 
         with faults.install({"journal.before": hold}):
             async with pgflow.Worker(dsn, workflows=WORKFLOWS):
@@ -231,7 +247,9 @@ async def test_delivered_anew(dsn: str, cached: int) -> None:
         await client.redeliver(third)
         (again,) = await dead(client, 1)
         assert again.id == third and again.body == {"amount": 7}
-        with pytest.raises(pgflow.PgflowError, match='redeliver: the signal "deposit" .* is not set aside: it (was taken|waits)'):
+        with pytest.raises(
+            pgflow.PgflowError, match='redeliver: the signal "deposit" .* is not set aside: it (was taken|waits)'
+        ):
             await client.redeliver(first)
         await client.signal(Deposit(4), to=handle.id)
         await client.signal(Close(), to=handle.id)
@@ -364,7 +382,9 @@ async def test_an_id_of_the_senders(dsn: str) -> None:
         assert await client.signal(Deposit(7), workflow=account, tags={"n": 1}, id=id) == id
         async with await psycopg.AsyncConnection.connect(dsn) as connection:
             assert await client.signal(Deposit(7), to=one.id, id=id, connection=connection) == id
-        with pytest.raises(ValueError, match=f'belongs to a signal "deposit" to the workflow {one.id}.*Nothing was sent'):
+        with pytest.raises(
+            ValueError, match=f'belongs to a signal "deposit" to the workflow {one.id}.*Nothing was sent'
+        ):
             await client.signal(Deposit(7), to=other.id, id=id)
         with pytest.raises(ValueError, match='belongs to a signal "deposit"'):
             await client.signal(Close(), to=one.id, id=id)

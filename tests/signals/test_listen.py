@@ -253,8 +253,6 @@ def test_the_sync_client_signals(dsn: str) -> None:
         assert client.signal(Approved("eva"), to=uuid4(), missing_ok=True) is None
 
 
-
-
 async def test_no_signal_overtakes_an_earlier_one_whose_receiver_was_locked(dsn: str) -> None:
     """More than one delivery takes, and the receiver's row is locked for the first of them only."""
     count = 1100

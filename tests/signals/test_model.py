@@ -1,7 +1,9 @@
-"""A model of mailboxes, sleep and wake against the real database: nothing is lost, nothing comes twice, whoever interferes.
+"""A model of mailboxes, sleep and wake against the real database: nothing is lost, nothing comes twice, whoever
+interferes.
 
-Hypothesis chooses what happens next: signals are sent, also in transactions that stay open, two workers deliver, claim, take,
-go to sleep and die, and hear of what others have delivered only when they look. PGFLOW_MODEL sets how many schedules.
+Hypothesis chooses what happens next: signals are sent, also in transactions that stay open, two workers deliver, claim,
+take, go to sleep and die, and hear of what others have delivered only when they look. PGFLOW_MODEL sets how many
+schedules.
 """
 
 from __future__ import annotations
@@ -238,7 +240,8 @@ class Mail(RuleBasedStateMachine):
         taken: dict[tuple[UUID, str], list[int]] = {}
         seen: set[str] = set()
         for id, name, output in self.scene.all(
-            "SELECT workflow_id, name, output FROM events WHERE workflow_id = ANY (%s) AND kind = 'listen' ORDER BY workflow_id, seq",
+            "SELECT workflow_id, name, output FROM events WHERE workflow_id = ANY (%s) AND kind = 'listen' ORDER BY "
+            "workflow_id, seq",
             self.workflows,
         ):
             assert output["id"] not in seen, "a signal was taken twice"
@@ -246,7 +249,8 @@ class Mail(RuleBasedStateMachine):
             taken.setdefault((id, name), []).append(output["number"])
         assert all(numbers == sorted(numbers) for numbers in taken.values()), taken
         signals = self.scene.all(
-            "SELECT id::text, workflow_id, number, consumed_at IS NOT NULL FROM signals WHERE workflow_id = ANY (%s)", self.workflows
+            "SELECT id::text, workflow_id, number, consumed_at IS NOT NULL FROM signals WHERE workflow_id = ANY (%s)",
+            self.workflows,
         )
         assert {id for id, _, _, consumed in signals if consumed} == seen
         numbers = [(workflow, number) for _, workflow, number, _ in signals if number is not None]
@@ -255,8 +259,9 @@ class Mail(RuleBasedStateMachine):
     @invariant()
     def nobody_sleeps_on_what_has_been_delivered(self) -> None:
         lost = self.scene.all(
-            "SELECT s.id FROM runs AS r JOIN signals AS s ON s.workflow_id = r.workflow_id AND s.name = ANY (r.waiting_for) "
-            "WHERE r.workflow_id = ANY (%s) AND r.status = 'sleeping' AND s.number IS NOT NULL AND s.consumed_at IS NULL",
+            "SELECT s.id FROM runs AS r JOIN signals AS s ON s.workflow_id = r.workflow_id AND s.name = ANY "
+            "(r.waiting_for) WHERE r.workflow_id = ANY (%s) AND r.status = 'sleeping' AND s.number IS NOT NULL AND "
+            "s.consumed_at IS NULL",
             self.workflows,
         )
         assert lost == [], "a wake-up was lost"
@@ -270,7 +275,8 @@ class Mail(RuleBasedStateMachine):
         self.nobody_sleeps_on_what_has_been_delivered()
         # What is left was sent to somebody who sleeps on another name: it is there when a timeout wakes them.
         self.scene.do(
-            "UPDATE runs SET status = 'pending', wake_at = now() WHERE workflow_id = ANY (%s) AND status = 'sleeping'", self.workflows
+            "UPDATE runs SET status = 'pending', wake_at = now() WHERE workflow_id = ANY (%s) AND status = 'sleeping'",
+            self.workflows,
         )
         self.do(self._drain(LEFT))
         self.nothing_comes_twice_or_out_of_order()

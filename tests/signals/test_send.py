@@ -126,7 +126,9 @@ def test_what_does_not_fit_is_refused_where_it_is_called(dsn: str) -> None:
             said = await handle.output(timeout=20)
             assert await client.history(handle.id) == []
         for text, expected in zip(
-            said, ["declared by @pgflow.signal", "found neither", "found both", "expected a UUID", "not flat"], strict=True
+            said,
+            ["declared by @pgflow.signal", "found neither", "found both", "expected a UUID", "not flat"],
+            strict=True,
         ):
             assert expected in text
 
@@ -134,7 +136,9 @@ def test_what_does_not_fit_is_refused_where_it_is_called(dsn: str) -> None:
 
 
 async def test_whoever_sent_may_do_nothing_more(dsn: str) -> None:
-    """The hint leaves with the signals: an event loop that stands still afterwards holds nobody up, though nobody polls."""
+    """The hint leaves with the signals: an event loop that stands still afterwards holds nobody up, though nobody
+    polls.
+    """
 
     def send(id: UUID) -> None:
         with asyncio.Runner() as runner:

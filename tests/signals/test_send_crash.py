@@ -54,7 +54,9 @@ async def test_killed_before(dsn: str) -> None:
 
 
 async def test_whoever_lost_the_lease_writes_nothing(dsn: str) -> None:
-    """The lease is taken away while the signal is committed and not recorded: the next owner sends it again, to no effect."""
+    """The lease is taken away while the signal is committed and not recorded: the next owner sends it again, to no
+    effect.
+    """
     held, go_on = asyncio.Event(), asyncio.Event()
 
     async def hold() -> None:
@@ -116,9 +118,7 @@ async def test_a_busy_sender_comes_with_the_next_batch(dsn: str) -> None:
             async def lock() -> None:
                 if not locked.is_set():
                     locked.set()
-                    await connection.execute(
-                        "SELECT FROM pgflow.runs WHERE workflow_id = %s FOR UPDATE", [slow.id]
-                    )
+                    await connection.execute("SELECT FROM pgflow.runs WHERE workflow_id = %s FOR UPDATE", [slow.id])
 
             with faults.install({"crossings.before": lock}):
                 id = uuid4()

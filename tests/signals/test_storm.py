@@ -1,7 +1,8 @@
 """Workflows by thousands that listen, sleep and are woken by random senders: every signal is taken once, in order.
 
-Two workers with a small cache share the work, so that runs go on in memory, replay, and change hands; one of them is dropped now
-and then as if it had died. Senders are clients, SQL, and transactions that stay open for a while or are rolled back.
+Two workers with a small cache share the work, so that runs go on in memory, replay, and change hands; one of them is
+dropped now and then as if it had died. Senders are clients, SQL, and transactions that stay open for a while or are
+rolled back.
 """
 
 from __future__ import annotations
@@ -69,7 +70,10 @@ async def ear(ctx: pgflow.WorkflowContext, seed: int, wanted: int) -> list[list[
 
 
 async def send(
-    dsn: str, client: pgflow.Client, targets: asyncio.Queue[tuple[pgflow.WorkflowHandle[list[list[int]]], int]], chance: random.Random
+    dsn: str,
+    client: pgflow.Client,
+    targets: asyncio.Queue[tuple[pgflow.WorkflowHandle[list[list[int]]], int]],
+    chance: random.Random,
 ) -> None:
     """Send each workflow of the queue its signals, `Ping(0)`, `Pong(0)`, `Ping(1)` ..., in one of several ways."""
     async with await psycopg.AsyncConnection.connect(dsn) as connection:
@@ -135,6 +139,9 @@ async def test_every_signal_is_taken_once_and_in_order(dsn: str) -> None:
                     pings, pongs = await handle.output()
                     assert [pings, pongs] == [list(range((count + 1) // 2)), list(range(count // 2))], handle
     with psycopg.connect(dsn) as connection:
-        query = "SELECT count(*), count(consumed_at), count(dropped_at), count(DISTINCT (workflow_id, number)) FROM pgflow.signals"
+        query = (
+            "SELECT count(*), count(consumed_at), count(dropped_at), count(DISTINCT (workflow_id, number)) FROM "
+            "pgflow.signals"
+        )
         total = sum(wanted)
         assert connection.execute(query).fetchone() == (total, total, 0, total)

@@ -48,7 +48,12 @@ def ask(dsn: str, query: str, *values: Any) -> list[Any]:
 
 def put(dsn: str, name: str, **columns: str) -> None:
     """A signal whose other columns are SQL expressions."""
-    given = {"id": "gen_random_uuid()", "workflow_id": "gen_random_uuid()", "body": "'{}'", "created_at": "now() - interval '30 days'"} | columns
+    given = {
+        "id": "gen_random_uuid()",
+        "workflow_id": "gen_random_uuid()",
+        "body": "'{}'",
+        "created_at": "now() - interval '30 days'",
+    } | columns
     ask(dsn, f"INSERT INTO pgflow.signals (name, {', '.join(given)}) VALUES (%s, {', '.join(given.values())})", name)
 
 
@@ -98,7 +103,12 @@ async def test_what_was_numbered_while_its_receiver_ended(dsn: str) -> None:
     """Neither taken nor dropped: the end did not see it, and nobody else will."""
     async with pgflow.Client(dsn) as client:
         live, failed, ended, lately = [(await client.dispatch(endless)).id for _ in range(4)]
-    for name, id in (("stays: live", live), ("stays: failed", failed), ("ended", ended), ("stays: ended lately", lately)):
+    for name, id in (
+        ("stays: live", live),
+        ("stays: failed", failed),
+        ("ended", ended),
+        ("stays: ended lately", lately),
+    ):
         put(dsn, name, workflow_id=f"'{id}'", number="1")
     for status, at, id in (("failed", OLD, failed), ("completed", OLD, ended), ("cancelled", YOUNG, lately)):
         ask(dsn, f"UPDATE pgflow.workflows SET status = '{status}', completed_at = {at} WHERE id = '{id}'")
@@ -120,8 +130,12 @@ async def test_what_was_numbered_while_its_receiver_ended(dsn: str) -> None:
         ("running", None, False),
     ],
 )
-async def test_what_its_sender_may_send_again_stays(dsn: str, run: str | None, worker: tuple[str, str] | None, goes: bool) -> None:
-    """A sender that was cut off between the signal and its own row sends the same signal again, however long that takes."""
+async def test_what_its_sender_may_send_again_stays(
+    dsn: str, run: str | None, worker: tuple[str, str] | None, goes: bool
+) -> None:
+    """A sender that was cut off between the signal and its own row sends the same signal again, however long that
+    takes.
+    """
     async with pgflow.Client(dsn) as client:
         sender = await client.dispatch(endless)
     if worker is not None:
@@ -168,7 +182,15 @@ async def test_by_a_few_pages_at_a_time(dsn: str) -> None:
     assert sweeper.removed == 12_000 - 120
     assert ask(dsn, "SELECT count(*), count(consumed_at) FROM pgflow.signals") == [(120, 0)]
     text = Database(dsn).statement("chore_signals").decode()
-    values = {"holder": sweeper._holder, "lease": 1, "first": "(0,0)", "behind": "(64,0)", "until": 64, "keep": 1.0, "moment": 1.0}
+    values = {
+        "holder": sweeper._holder,
+        "lease": 1,
+        "first": "(0,0)",
+        "behind": "(64,0)",
+        "until": 64,
+        "keep": 1.0,
+        "moment": 1.0,
+    }
     async with await Database(dsn).connect("explain") as connection:
         plan = await (await connection.execute(("EXPLAIN " + text).encode(), values)).fetchall()
     told = "\n".join(line for (line,) in plan)
@@ -176,7 +198,9 @@ async def test_by_a_few_pages_at_a_time(dsn: str) -> None:
 
 
 async def test_one_at_a_time(dsn: str) -> None:
-    """While one is at it the others leave it alone; when its lease is over another goes on from its place, and it stops."""
+    """While one is at it the others leave it alone; when its lease is over another goes on from its place, and it
+    stops.
+    """
     pages = fill(dsn)
     first, second = Sweeper(Database(dsn), DAY), Sweeper(Database(dsn), DAY)
     reached, go_on = asyncio.Event(), asyncio.Event()
@@ -195,7 +219,9 @@ async def test_one_at_a_time(dsn: str) -> None:
         go_on.set()
         await walk
     assert first.removed and second.removed and first.removed + second.removed == 12_000 - 120
-    assert ask(dsn, "SELECT place, held_until, next_at > now() + interval '50 minutes' FROM pgflow.chores") == [(0, None, True)]
+    assert ask(dsn, "SELECT place, held_until, next_at > now() + interval '50 minutes' FROM pgflow.chores") == [
+        (0, None, True)
+    ]
     assert await first.look() > 1.0 and pages
     for sweeper in (first, second):
         await sweeper._line.drop()
@@ -234,7 +260,9 @@ async def test_a_database_that_refuses_does_not_end_the_worker(dsn: str, caplog:
     task = asyncio.create_task(sweeper.run())
 
     async def told() -> bool:
-        return any("removing old signals failed, the next try is in" in record.getMessage() for record in caplog.records)
+        return any(
+            "removing old signals failed, the next try is in" in record.getMessage() for record in caplog.records
+        )
 
     await until(told)
     assert not task.done()

@@ -2,10 +2,11 @@
 
     python -m tests.soak [--minutes 10] [--workers 4] [--life 0.6] [--live 100] [--seed N] [--wire 1.0]
 
-With `--wire`, workers reach the database through a wire that cuts, delays, freezes, and delivers late (`tests/kill/wire.py`).
+With `--wire`, workers reach the database through a wire that cuts, delays, freezes, and delivers late
+(`tests/kill/wire.py`).
 
-One round after another, each on a database of its own and with other chances; ends with an error at the first violation,
-and keeps what the workers logged. Ctrl-C ends it after the round.
+One round after another, each on a database of its own and with other chances; ends with an error at the first
+violation, and keeps what the workers logged. Ctrl-C ends it after the round.
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ def main() -> int:
     parser.add_argument("--life", type=float, default=0.6, help="seconds that a worker lives, on average")
     parser.add_argument("--live", type=int, default=100, help="workflows that have not ended, at most")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the first round")
-    parser.add_argument("--wire", type=float, help="seconds that a wire leaves each connection alone, on average; without, there is none")
+    parser.add_argument(
+        "--wire",
+        type=float,
+        help="seconds that a wire leaves each connection alone, on average; without, there is none",
+    )
     asked = parser.parse_args()
     until = time.monotonic() + asked.minutes * 60
     interrupted = False
@@ -62,7 +67,9 @@ def main() -> int:
             with ExitStack() as stack:
                 dsn = stack.enter_context(databases.database(server))
                 migrate(dsn)
-                between = None if asked.wire is None else stack.enter_context(wire(dsn, mean_peace=asked.wire, seed=seed))
+                between = (
+                    None if asked.wire is None else stack.enter_context(wire(dsn, mean_peace=asked.wire, seed=seed))
+                )
                 storm = rage(
                     dsn,
                     logs / f"{seed}.log",
@@ -78,7 +85,10 @@ def main() -> int:
                 befell.update({} if between is None else between.befell)
             killed.update(storm.killed)
             workflows += storm.workflows
-            print(f"seed {seed}: {killed.total()} kills, {befell.total()} faults of the wire, {workflows} workflows", flush=True)
+            print(
+                f"seed {seed}: {killed.total()} kills, {befell.total()} faults of the wire, {workflows} workflows",
+                flush=True,
+            )
             if storm.violations:
                 print(*storm.violations, f"the workers' log: {logs / f'{seed}.log'}", sep="\n", file=sys.stderr)
                 return 1

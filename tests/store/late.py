@@ -1,4 +1,6 @@
-"""A way to the server on which what was sent arrives late: the client is cut off, and nobody but the test says when the server gets it."""
+"""A way to the server on which what was sent arrives late: the client is cut off, and nobody but the test says when the
+server gets it.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,13 @@ class Late:
         try:
             while data := await reader.read(1 << 20):
                 begun = begun or data
-                if self._purpose and self._purpose in begun and data is not begun and self._word in data and not self.held.is_set():
+                if (
+                    self._purpose
+                    and self._purpose in begun
+                    and data is not begun
+                    and self._word in data
+                    and not self.held.is_set()
+                ):
                     back.cancel()
                     await asyncio.wait([back])
                     wire: socket.socket = writer.get_extra_info("socket")

@@ -141,9 +141,7 @@ class Scene:
         return workflow_id
 
     def locations(self, workflow_id: UUID, table: str = "events") -> list[str]:
-        return self.all(
-            f"SELECT location FROM {table} WHERE workflow_id = %s ORDER BY location", workflow_id
-        )
+        return self.all(f"SELECT location FROM {table} WHERE workflow_id = %s ORDER BY location", workflow_id)
 
     # Writes whose fate is logged: ("committed" | "refused", write or advance, time or error)
 

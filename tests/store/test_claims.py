@@ -92,17 +92,13 @@ async def test_claim_brings_all_that_a_replay_needs(
     by_location = {each.location: each for each in rows}
     for event in claimed.events:
         written = by_location[event.location]
-        expected: dict[str, Any] = {
-            name: getattr(written, name) for name in written._fields
-        }
+        expected: dict[str, Any] = {name: getattr(written, name) for name in written._fields}
         if written.kind != "removed":
             expected["input"] = None
         assert event._asdict() == {**expected, "loop_seq": None, "at": scene.told(write)}
 
 
-async def test_first_the_highest_priority_then_the_longest_due(
-    scene: Scene, claims: Claims
-) -> None:
+async def test_first_the_highest_priority_then_the_longest_due(scene: Scene, claims: Claims) -> None:
     late = [scene.run(wake_in=-i) for i in range(1, 4)]
     urgent = [scene.run(wake_in=-i, priority=7) for i in range(1, 4)]
     minor = [scene.run(wake_in=-100, priority=-2)]
@@ -130,9 +126,7 @@ async def test_only_due_runs_of_known_names_and_queues(scene: Scene, claims: Cla
     assert (await claims.claim(100, ["default", "second"], ["flow"])).runs == []
 
 
-async def test_limit_is_kept_and_the_rest_is_found_by_the_next_claims(
-    scene: Scene, claims: Claims
-) -> None:
+async def test_limit_is_kept_and_the_rest_is_found_by_the_next_claims(scene: Scene, claims: Claims) -> None:
     every = {scene.run(wake_in=-i % 7, priority=i % 3) for i in range(50)}
     scene.do("UPDATE runs SET wake_at = now() - interval '1 minute' WHERE wake_at > now()")
     found = []
@@ -152,9 +146,7 @@ async def test_run_that_becomes_visible_late_is_found_by_the_sweep(
     await claims.claim(10, ["default"], ["flow"])
     late = scene.run(wake_in=-3600)
     monkeypatch.setattr(claims, "_next_sweep", 0.0)
-    assert [run.workflow_id for run in (await claims.claim(10, ["default"], ["flow"])).runs] == [
-        late
-    ]
+    assert [run.workflow_id for run in (await claims.claim(10, ["default"], ["flow"])).runs] == [late]
 
 
 async def test_worker_whose_lease_has_expired_or_is_gone_claims_nothing(
@@ -169,7 +161,9 @@ async def test_worker_whose_lease_has_expired_or_is_gone_claims_nothing(
 
 
 async def test_a_hint_names_what_to_claim(scene: Scene, claims: Claims, journal: Journal) -> None:
-    """A new run that is due, with what a replay needs. All others are left as they are, those that others hold as well."""
+    """A new run that is due, with what a replay needs. All others are left as they are, those that
+    others hold as well.
+    """
     wanted, signalled = scene.run(priority=7), scene.run(mailbox=2)
     for number, name in ((2, "second"), (1, "first"), (None, "not delivered")):
         scene.do(
@@ -299,9 +293,7 @@ async def test_dead_entries_that_vacuum_cannot_remove_do_not_stand_before_ready_
     snapshot.execute("SELECT count(*) FROM runs")
     await fill(scene, 20_000, wake_at="now() - interval '10 s'")
     scene.do("UPDATE runs SET status = 'running', worker_id = 77, wake_at = NULL")
-    await claims.claim(
-        10, ["default"], ["flow"]
-    )  # a sweep, which learns from which moment on to look
+    await claims.claim(10, ["default"], ["flow"])  # a sweep, which learns from which moment on to look
     for _ in range(20):
         scene.run()
     cost = await blocks(scene, claims)
@@ -312,9 +304,7 @@ async def test_dead_entries_that_vacuum_cannot_remove_do_not_stand_before_ready_
     snapshot.close()
 
 
-async def test_sleeper_that_becomes_due_is_found_without_a_sweep(
-    scene: Scene, claims: Claims
-) -> None:
+async def test_sleeper_that_becomes_due_is_found_without_a_sweep(scene: Scene, claims: Claims) -> None:
     for wake_in in (0.2, 0.4):
         scene.run(wake_in=wake_in, status="sleeping")
     claims._next_sweep = float("inf")

@@ -95,17 +95,22 @@ async def test_a_transaction_of_which_one_fails_never_was(connection: AsyncConne
     async with connection:
         for _ in range(2):
             with pytest.raises(psycopg.errors.UndefinedColumn):
-                await transact(connection, 7_000, (INSERT, {"number": 1}), (wrong, {}), (INSERT, {"number": 2}), (COUNT, {}))
+                await transact(
+                    connection, 7_000, (INSERT, {"number": 1}), (wrong, {}), (INSERT, {"number": 2}), (COUNT, {})
+                )
             with faults.install({"between": lambda: None}), pytest.raises(psycopg.errors.UndefinedColumn):
                 await transact(connection, 7_000, (INSERT, {"number": 1}), (wrong, {}), Point("between"), (COUNT, {}))
             assert await flush(connection, (COUNT, {})) == [[(0,)]]
-        one, two, count = await transact(connection, 7_000, (INSERT, {"number": 1}), (INSERT, {"number": 2}), (COUNT, {}))
+        one, two, count = await transact(
+            connection, 7_000, (INSERT, {"number": 1}), (INSERT, {"number": 2}), (COUNT, {})
+        )
         assert (one, two, count) == ([(1,)], [(2,)], [(2,)])
 
 
 async def test_values_arrive_as_they_are(connection: AsyncConnection) -> None:
     sql = (
-        b"SELECT %(id)s::uuid, %(at)s::timestamptz, %(yes)s::boolean, %(none)s::int, %(texts)s::text[], %(ids)s::uuid[], "
+        b"SELECT %(id)s::uuid, %(at)s::timestamptz, %(yes)s::boolean, %(none)s::int, %(texts)s::text[], "
+        b"%(ids)s::uuid[], "
         b"%(at)s::timestamptz, 7 %% 4"
     )
     texts = ["", "a,b", 'say "b"', "back\\slash", None, "null", "{}", "é\n"]
@@ -131,7 +136,9 @@ async def test_a_connection_that_breaks_is_closed(connection: AsyncConnection) -
         assert connection.closed
 
 
-async def test_whoever_stops_waiting_leaves_no_connection_with_answers_on_their_way(connection: AsyncConnection) -> None:
+async def test_whoever_stops_waiting_leaves_no_connection_with_answers_on_their_way(
+    connection: AsyncConnection,
+) -> None:
     pid, dsn = connection.info.backend_pid, connection.info.dsn
     async with await Database(dsn).connect("other") as other:
 
@@ -169,7 +176,9 @@ async def test_answers_that_come_together_with_a_cancellation_are_waited_for_by_
     async with connection, asyncio.timeout(20):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
-                loop.call_later(0.05, time.sleep, 0.5)  # when the loop looks again, the answer is there and the time is over
+                loop.call_later(
+                    0.05, time.sleep, 0.5
+                )  # when the loop looks again, the answer is there and the time is over
                 await flush(connection, (b"SELECT pg_sleep(0.1)", {}))
 
 
@@ -177,7 +186,9 @@ async def test_a_broken_connection_leaves_nothing_behind_in_the_loop(connection:
     """Its socket's number is the next socket's, perhaps already in the turn of the loop in which it breaks."""
     heard: list[bytes] = []
     async with connection, asyncio.timeout(20):
-        dying = asyncio.create_task(flush(connection, (b"SELECT pg_terminate_backend(pg_backend_pid())", {}), (COUNT, {})))
+        dying = asyncio.create_task(
+            flush(connection, (b"SELECT pg_terminate_backend(pg_backend_pid())", {}), (COUNT, {}))
+        )
         while not connection.closed:
             await asyncio.sleep(0)
         heard = await heard_by_new_sockets()
@@ -192,7 +203,9 @@ async def test_a_listener_that_breaks_leaves_nothing_behind_in_the_loop(dsn: str
     async with asyncio.timeout(20):
         await listener.listening.wait()
         with psycopg.connect(dsn, autocommit=True) as other:
-            other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%listener'")
+            other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%listener'"
+            )
         while listener.listening.is_set():
             await asyncio.sleep(0)
         assert await heard_by_new_sockets() == [b"word"] * 2

@@ -46,9 +46,7 @@ async def test_every_column_arrives(scene: Scene, worker: int, journal: Journal)
     journal.write(second)
     await settled(scene, first, second)
     columns = ", ".join(
-        f"{name}::text"
-        if name in ("input", "output", "error", "turn_state", "loop_state")
-        else name
+        f"{name}::text" if name in ("input", "output", "error", "turn_state", "loop_state") else name
         for name in full._fields
     )
     found = scene.all(f"SELECT {columns} FROM events ORDER BY location")
@@ -76,8 +74,8 @@ async def test_outcomes(scene: Scene, worker: int, journal: Journal) -> None:
     found = {
         workflow: rest
         for workflow, *rest in scene.all(
-            "SELECT w.id, w.status, w.output::text, w.error::text, w.completed_at IS NOT NULL, r.status, r.worker_id, r.claim, "
-            "r.waiting_for, r.wake_at, r.unique_key FROM workflows w LEFT JOIN runs r ON r.workflow_id = w.id"
+            "SELECT w.id, w.status, w.output::text, w.error::text, w.completed_at IS NOT NULL, r.status, r.worker_id, "
+            "r.claim, r.waiting_for, r.wake_at, r.unique_key FROM workflows w LEFT JOIN runs r ON r.workflow_id = w.id"
         )
     }
     at = scene.told(writes[0])
@@ -102,9 +100,7 @@ async def test_outcomes(scene: Scene, worker: int, journal: Journal) -> None:
     assert scene.one("SELECT count(*) FROM events") == len(outcomes)
 
 
-async def test_ended_rows_are_never_overwritten(
-    scene: Scene, worker: int, journal: Journal
-) -> None:
+async def test_ended_rows_are_never_overwritten(scene: Scene, worker: int, journal: Journal) -> None:
     workflow = scene.run(worker)
     steps = [
         row("1", None, status="pending", attempts=2, turn_state="1", turn_now=WHEN, input="[1]"),
@@ -118,9 +114,13 @@ async def test_ended_rows_are_never_overwritten(
         journal.write(write)
         await settled(scene, write)
         assert scene.one("SELECT attempts FROM events") == min(3, max(2, step.attempts))
-    assert scene.one(
-        "SELECT status, output::text, turn_state::text, turn_now, input::text FROM events"
-    ) == ("completed", '"first"', "1", WHEN, "[1]")
+    assert scene.one("SELECT status, output::text, turn_state::text, turn_now, input::text FROM events") == (
+        "completed",
+        '"first"',
+        "1",
+        WHEN,
+        "[1]",
+    )
 
 
 async def test_progress_never_goes_back(scene: Scene, worker: int, journal: Journal) -> None:
@@ -132,9 +132,7 @@ async def test_progress_never_goes_back(scene: Scene, worker: int, journal: Jour
     assert scene.one("SELECT loop_progress, loop_state::text FROM events") == (20, "20")
 
 
-async def test_rows_of_one_location_are_folded_within_a_batch(
-    scene: Scene, worker: int, journal: Journal
-) -> None:
+async def test_rows_of_one_location_are_folded_within_a_batch(scene: Scene, worker: int, journal: Journal) -> None:
     workflow = scene.run(worker)
     writes = [
         scene.write(workflow, [row("1", None, status="pending", attempts=0, turn_state="5")]),
@@ -145,14 +143,14 @@ async def test_rows_of_one_location_are_folded_within_a_batch(
         journal.write(write)
     await settled(scene, *writes)
     assert journal.batches == 1
-    assert scene.one(
-        "SELECT status, output::text, turn_state::text FROM events WHERE location = '1'"
-    ) == ("completed", '"done"', "5")
+    assert scene.one("SELECT status, output::text, turn_state::text FROM events WHERE location = '1'") == (
+        "completed",
+        '"done"',
+        "5",
+    )
 
 
-async def test_writes_are_gathered_while_a_batch_is_away(
-    scene: Scene, worker: int, journal: Journal
-) -> None:
+async def test_writes_are_gathered_while_a_batch_is_away(scene: Scene, worker: int, journal: Journal) -> None:
     runs = [scene.run(worker) for _ in range(50)]
     reached, go_on = asyncio.Event(), asyncio.Event()
 
@@ -196,7 +194,9 @@ async def test_batches_are_bounded_in_rows_and_bytes(scene: Scene, worker: int) 
     await journal.close()
 
 
-async def test_what_a_callback_of_a_refused_batch_writes_is_waited_for(scene: Scene, worker: int, journal: Journal) -> None:
+async def test_what_a_callback_of_a_refused_batch_writes_is_waited_for(
+    scene: Scene, worker: int, journal: Journal
+) -> None:
     again = scene.write(scene.run(worker), [row("1")])
     bad = scene.write(scene.run(worker), [row("1", "this is no JSON")])
     bad.on_refused = lambda write, error: journal.write(again)
@@ -219,9 +219,7 @@ async def test_callers_can_wait_for_room(scene: Scene, worker: int) -> None:
     await journal.close()
 
 
-async def test_writes_of_one_run_stay_in_order_past_a_busy_row(
-    scene: Scene, worker: int, journal: Journal
-) -> None:
+async def test_writes_of_one_run_stay_in_order_past_a_busy_row(scene: Scene, worker: int, journal: Journal) -> None:
     busy, free = scene.run(worker), scene.run(worker)
     stranger = scene.other()
     stranger.execute("SELECT FROM runs WHERE workflow_id = %s FOR UPDATE", [busy])
@@ -240,10 +238,7 @@ async def test_writes_of_one_run_stay_in_order_past_a_busy_row(
     stranger.rollback()
     stranger.close()
     await settled(scene, *held)
-    assert (
-        scene.one("SELECT output::text FROM events WHERE workflow_id = %s AND location = '1'", busy)
-        == '"end"'
-    )
+    assert scene.one("SELECT output::text FROM events WHERE workflow_id = %s AND location = '1'", busy) == '"end"'
     order = [id(write) for write in held]
     assert [each for each in scene.log if each in set(order)] == order
 
@@ -280,16 +275,13 @@ POISON = {
 
 
 @pytest.mark.parametrize("what", POISON)
-async def test_poisoned_row_is_refused_alone(
-    scene: Scene, worker: int, journal: Journal, what: str
-) -> None:
-    """With all that its run wrote after it, even what is written before the refusal is told; not what came before it."""
+async def test_poisoned_row_is_refused_alone(scene: Scene, worker: int, journal: Journal, what: str) -> None:
+    """With all that its run wrote after it, even what is written before the refusal is told; not what
+    came before it.
+    """
     runs = [scene.run(worker) for _ in range(9)]
     before = [scene.write(workflow, [row("1")]) for workflow in runs]
-    same = [
-        scene.write(workflow, [POISON[what] if workflow is runs[4] else row("2")])
-        for workflow in runs
-    ]
+    same = [scene.write(workflow, [POISON[what] if workflow is runs[4] else row("2")]) for workflow in runs]
     after = scene.write(runs[4], [row("3")])
     for write in (*before, *same, after):
         journal.write(write)
@@ -304,9 +296,7 @@ async def test_poisoned_row_is_refused_alone(
 
     same[4].on_refused = refuse
     fates = await scene.fates(*before, *same, after)
-    assert fates == ["committed"] * 9 + ["committed"] * 4 + ["refused"] + ["committed"] * 4 + [
-        "refused"
-    ]
+    assert fates == ["committed"] * 9 + ["committed"] * 4 + ["refused"] + ["committed"] * 4 + ["refused"]
     await settled(scene, *late)
     assert scene.locations(runs[4]) == ["1"]
     assert scene.one("SELECT status FROM runs WHERE workflow_id = %s", runs[4]) == "failed"
@@ -364,9 +354,7 @@ async def test_database_that_comes_back(scene: Scene, worker: int, journal: Jour
         nonlocal cut
         if cut < 5:
             cut += 1
-            scene.do(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%%journal'"
-            )
+            scene.do("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%%journal'")
 
     with faults.install({"journal.before": cutting}):
         writes = [scene.write(workflow, [row(f"{i}")]) for i in range(1, 10)]
@@ -377,9 +365,7 @@ async def test_database_that_comes_back(scene: Scene, worker: int, journal: Jour
     assert len(scene.locations(workflow)) == 9
 
 
-async def test_statement_is_prepared_and_reaches_rows_by_index(
-    scene: Scene, worker: int, journal: Journal
-) -> None:
+async def test_statement_is_prepared_and_reaches_rows_by_index(scene: Scene, worker: int, journal: Journal) -> None:
     """The plan that is made while the tables are empty is still good when they are not."""
     write = scene.write(scene.run(worker), [row("1")])
     journal.write(write)
@@ -409,7 +395,9 @@ async def test_server_error_is_no_refusal(scene: Scene, worker: int, journal: Jo
 
 
 async def test_a_row_that_could_not_be_seen(scene: Scene, worker: int, journal: Journal) -> None:
-    """Rows are inserted as new ones where none is seen. One that turns out to be there is kept, and no run suffers by it."""
+    """Rows are inserted as new ones where none is seen. One that turns out to be there is kept, and no run suffers by
+    it.
+    """
     workflow, neighbour = scene.run(worker), scene.run(worker)
     writes = [
         scene.write(workflow, [row("1", '"later"'), row("2")]),

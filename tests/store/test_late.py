@@ -1,4 +1,6 @@
-"""What was sent on a connection that was lost takes no effect any more, whoever sent it, once it has been sent again. About 10 seconds."""
+"""What was sent on a connection that was lost takes no effect any more, whoever sent it, once it has been sent again.
+About 10 seconds.
+"""
 
 from __future__ import annotations
 
@@ -164,7 +166,9 @@ async def test_a_claim(scene: Scene, registered: Registered, between: Late) -> N
 
 
 @pytest.mark.parametrize("hinted", [False, True])
-async def test_what_a_claim_took_whose_answer_was_lost_is_free_again(scene: Scene, registered: Registered, hinted: bool) -> None:
+async def test_what_a_claim_took_whose_answer_was_lost_is_free_again(
+    scene: Scene, registered: Registered, hinted: bool
+) -> None:
     kept = registered.run()
     workflow = scene.run(name="cut here")
     async with proxy(scene.database.dsn) as between:
@@ -184,7 +188,9 @@ async def test_what_a_claim_took_whose_answer_was_lost_is_free_again(scene: Scen
         await claims.close()
 
 
-async def test_what_was_sent_while_the_fence_moved_is_sent_again(scene: Scene, registered: Registered, between: Late) -> None:
+async def test_what_was_sent_while_the_fence_moved_is_sent_again(
+    scene: Scene, registered: Registered, between: Late
+) -> None:
     """It is refused under the number of before, on a connection that is whole, and that is no lost lease."""
     workflow, other = registered.run(), registered.run()
     built, go_on = asyncio.Event(), asyncio.Event()
@@ -202,7 +208,9 @@ async def test_what_was_sent_while_the_fence_moved_is_sent_again(scene: Scene, r
             done: list[object] = []
             command = Sending(uuid7(), other, None, None, "news", '"comes late"')
             between.hold("signals", "late")
-            crossings.cross(Crossing(other, 1, command, lambda _, answer: done.append(answer), lambda _, error: done.append(error)))
+            crossings.cross(
+                Crossing(other, 1, command, lambda _, answer: done.append(answer), lambda _, error: done.append(error))
+            )
             await until(lambda: registered.moves, "the move")
             go_on.set()
             assert await scene.fates(write) == ["committed"]
@@ -244,7 +252,10 @@ async def test_a_move_of_unknown_fate_is_made_again(scene: Scene, registered: Re
             if times == 1 and committed:
                 between.cut_after = b"COMMIT"
             elif times == 1:
-                scene.do("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE '%%journal'")
+                scene.do(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE "
+                    "'%%journal'"
+                )
 
         with faults.install({"fence.before_commit": cut}):
             between.cut_after = b"cut here"
@@ -273,7 +284,16 @@ def behind(what: str) -> Sequence[str]:
 
 @pytest.mark.parametrize(
     "what",
-    ["the registration", "the claim", "the workflow", "the last row", "the end of the last row", "a delivery", "a signal", "a child"],
+    [
+        "the registration",
+        "the claim",
+        "the workflow",
+        "the last row",
+        "the end of the last row",
+        "a delivery",
+        "a signal",
+        "a child",
+    ],
 )
 async def test_a_database_that_is_behind_is_noticed_when_a_connection_is_opened_again(
     scene: Scene, registered: Registered, what: str

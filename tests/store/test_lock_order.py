@@ -1,7 +1,8 @@
-"""Whoever waits for the row of one run holds that of no run with a higher id; so no two transactions wait for each other.
+"""Whoever waits for the row of one run holds that of no run with a higher id; so no two transactions wait for each
+other.
 
-Everything that locks several runs is made to meet a stranger, who has locked the run with the lower id and then, as the rule says,
-takes the other:
+Everything that locks several runs is made to meet a stranger, who has locked the run with the lower id and then, as the
+rule says, takes the other:
 
     stranger   locks the first run .................... locks the second, must get it at once ... commits
     engine                          asks for both, second first: waits for the first, or passes it over ... does the rest
@@ -52,13 +53,19 @@ async def moment() -> None:
 @asynccontextmanager
 async def deliveries(scene: Scene) -> AsyncIterator[Work]:
     """Signals, requests to cancel and ends of children are delivered, and wake who sleeps."""
-    first, second = (scene.run(status="sleeping", wake_in=3600, waiting_for=["news"], awaits_children=True) for _ in range(2))
+    first, second = (
+        scene.run(status="sleeping", wake_in=3600, waiting_for=["news"], awaits_children=True) for _ in range(2)
+    )
     for run in (second, first):
         scene.all("SELECT signal(%s::uuid, 'news')", run)
         scene.all("SELECT cancel(%s)", run)
         scene.do("INSERT INTO requests (workflow_id, kind) VALUES (%s, 'child')", run)
     mailbox = Mailbox(scene.database, scene.worker())
-    yield Work((first, second), mailbox.deliver, "SELECT mailbox = 2 AND cancel_requested AND status = 'pending' FROM runs WHERE workflow_id = %s")
+    yield Work(
+        (first, second),
+        mailbox.deliver,
+        "SELECT mailbox = 2 AND cancel_requested AND status = 'pending' FROM runs WHERE workflow_id = %s",
+    )
     await mailbox.close()
 
 
@@ -87,7 +94,11 @@ async def advancements(scene: Scene) -> AsyncIterator[Work]:
     await until(lambda: scene.one("SELECT count(*) FROM events") == 4, "the turns")
     for run in (second, first):
         advancer.advance(scene.advance(run, 1))
-    yield Work((first, second), _started_once(advancer.start), "SELECT loop_progress = 1 FROM events WHERE workflow_id = %s AND location = '1'")
+    yield Work(
+        (first, second),
+        _started_once(advancer.start),
+        "SELECT loop_progress = 1 FROM events WHERE workflow_id = %s AND location = '1'",
+    )
     await advancer.close()
     await journal.close()
 
@@ -101,7 +112,9 @@ async def sendings(scene: Scene) -> AsyncIterator[Work]:
     for run in (second, first):
         command = Sending(uuid7(), receiver, None, None, str(run), "{}")
         crossings.cross(Crossing(run, 1, command, lambda crossing, answer: None, lambda crossing, error: None))
-    yield Work((first, second), _started_once(crossings.start), "SELECT EXISTS (SELECT FROM signals WHERE name = %s::text)")
+    yield Work(
+        (first, second), _started_once(crossings.start), "SELECT EXISTS (SELECT FROM signals WHERE name = %s::text)"
+    )
     await crossings.close()
 
 
@@ -124,7 +137,11 @@ async def recoveries(scene: Scene) -> AsyncIterator[Work]:
     """What a dead worker held is given to others."""
     dead, worker = scene.worker(lease=-1.0), scene.worker()
     first, second = scene.run(dead), scene.run(dead)
-    yield Work((first, second), lambda: recover(scene.database, worker), "SELECT status = 'pending' FROM runs WHERE workflow_id = %s")
+    yield Work(
+        (first, second),
+        lambda: recover(scene.database, worker),
+        "SELECT status = 'pending' FROM runs WHERE workflow_id = %s",
+    )
 
 
 @asynccontextmanager
@@ -133,7 +150,8 @@ async def retries(scene: Scene) -> AsyncIterator[Work]:
     child = scene.run(status="failed")
     parent = scene.run(status="failed", reset=["1"])
     scene.do(
-        "INSERT INTO events (workflow_id, location, kind, name, status, input) VALUES (%s, '1', 'child_output', 'c', 'failed', %s)",
+        "INSERT INTO events (workflow_id, location, kind, name, status, input) VALUES (%s, '1', 'child_output', 'c', "
+        "'failed', %s)",
         parent,
         f'{{"id":"{child}"}}',
     )

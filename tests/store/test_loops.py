@@ -68,9 +68,7 @@ async def settled(scene: Scene, *what: object) -> None:
 class Writer:
     """Runs a loop as the engine does: turn by turn, an advancement at each multiple, the break at the end."""
 
-    def __init__(
-        self, scene: Scene, journal: Journal, advancer: LoopAdvancer, workflow: UUID
-    ) -> None:
+    def __init__(self, scene: Scene, journal: Journal, advancer: LoopAdvancer, workflow: UUID) -> None:
         self.scene, self.journal, self.advancer, self.workflow = scene, journal, advancer, workflow
 
     async def write(self, rows: list[EventRow]) -> None:
@@ -154,9 +152,7 @@ async def test_rows_around_the_loop_stay(scene: Scene, writer: Writer) -> None:
     await other.turns(0, 12)
     await writer.forget(10)
     left = scene.locations(writer.workflow)
-    assert [location for location in left if not location.startswith("1,")] == sorted(
-        ["1", *around]
-    )
+    assert [location for location in left if not location.startswith("1,")] == sorted(["1", *around])
     assert turns_in(left) == [10, 11]
     assert turns_in(scene.locations(other.workflow)) == list(range(12))
 
@@ -168,15 +164,16 @@ async def test_archive_keeps_every_column(scene: Scene, writer: Writer) -> None:
         "SELECT column_name::text FROM information_schema.columns WHERE table_schema = current_schema() "
         "AND table_name = 'events'"
     )
-    query = f"SELECT {', '.join(f'{name}::text' for name in columns)} FROM %s WHERE workflow_id = %%s AND location LIKE '1,%%%%' ORDER BY location"
+    query = (
+        f"SELECT {', '.join(f'{name}::text' for name in columns)} FROM %s WHERE workflow_id = %%s AND location "
+        "LIKE '1,%%%%' ORDER BY location"
+    )
     before = scene.all(query % "events", writer.workflow)
     await writer.forget(3)
     assert scene.all(query % "forgotten_events", writer.workflow) == before
 
 
-async def test_smaller_keep_sweeps_what_an_older_deployment_kept(
-    scene: Scene, worker: int, writer: Writer
-) -> None:
+async def test_smaller_keep_sweeps_what_an_older_deployment_kept(scene: Scene, worker: int, writer: Writer) -> None:
     await writer.write([loop_row()])
     await writer.turns(0, 60)
     await writer.forget(20, keep=1000)
@@ -197,9 +194,7 @@ async def test_many_loops_advance_in_few_transactions(
     for advance in advances:
         advancer.advance(advance)
     await settled(scene, *advances)
-    transactions = (
-        scene.one("SELECT count(DISTINCT xmin::text)::int FROM forgotten_events") - before
-    )
+    transactions = scene.one("SELECT count(DISTINCT xmin::text)::int FROM forgotten_events") - before
     assert transactions == 3
     for writer in writers:
         assert turns_in(scene.locations(writer.workflow)) == [2]
@@ -249,9 +244,7 @@ async def test_missing_loop_row_is_named(scene: Scene, writer: Writer) -> None:
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_next_turn_writes_while_the_advancement_is_held_open(
-    scene: Scene, writer: Writer, point: str
-) -> None:
+async def test_next_turn_writes_while_the_advancement_is_held_open(scene: Scene, writer: Writer, point: str) -> None:
     await writer.write([loop_row()])
     await writer.turns(0, 20)
     reached, go_on = asyncio.Event(), asyncio.Event()
@@ -279,9 +272,7 @@ async def test_next_turn_writes_while_the_advancement_is_held_open(
 
 
 @pytest.mark.parametrize("point", POINTS[:-1])
-async def test_stale_worker_is_refused_wherever_it_was_held_up(
-    scene: Scene, writer: Writer, point: str
-) -> None:
+async def test_stale_worker_is_refused_wherever_it_was_held_up(scene: Scene, writer: Writer, point: str) -> None:
     """Its lease goes to another worker while it advances; that one advances first, or later, or both at once."""
     await writer.write([loop_row()])
     await writer.turns(0, 40)
@@ -322,9 +313,7 @@ async def test_stale_worker_is_refused_wherever_it_was_held_up(
     await journal.close()
 
 
-async def test_serialization_failures_are_repeated_and_counted(
-    scene: Scene, writer: Writer
-) -> None:
+async def test_serialization_failures_are_repeated_and_counted(scene: Scene, writer: Writer) -> None:
     """Somebody changes the run's row after the transaction's snapshot: the fence cannot lock what it has seen."""
     await writer.write([loop_row()])
     await writer.turns(0, 20)
@@ -334,9 +323,7 @@ async def test_serialization_failures_are_repeated_and_counted(
         nonlocal touched
         touched += 1
         if touched <= 3:
-            scene.do(
-                "UPDATE runs SET mailbox = mailbox + 1 WHERE workflow_id = %s", writer.workflow
-            )
+            scene.do("UPDATE runs SET mailbox = mailbox + 1 WHERE workflow_id = %s", writer.workflow)
 
     with faults.install({"loops.after_trim": touch}):
         assert await writer.forget(20, keep=5) == 20 * len(turn_rows(0))
@@ -386,7 +373,8 @@ async def test_advancement_reads_only_what_it_forgets(scene: Scene, writer: Writ
         await writer.forget(turns, keep=1000)
     # A row where the progress says that there can be none: a scan of the whole prefix would take it along.
     scene.do(
-        "INSERT INTO events (workflow_id, location, kind, name, status) VALUES (%s, '1,3,9', 'activity', 'x', 'completed')",
+        "INSERT INTO events (workflow_id, location, kind, name, status) VALUES (%s, '1,3,9', 'activity', 'x', "
+        "'completed')",
         writer.workflow,
     )
     await writer.forget(60, keep=1000)

@@ -91,9 +91,7 @@ class Race:
         advancing: asyncio.Future[None] | None = None
         while True:
             rows = turn_rows(index)
-            await asyncio.gather(
-                self.write(loop, who, epoch, rows[:2]), self.write(loop, who, epoch, rows[2:])
-            )
+            await asyncio.gather(self.write(loop, who, epoch, rows[:2]), self.write(loop, who, epoch, rows[2:]))
             ended = index + 1
             if ended == loop.turns or (ended % loop.interval == 0 and ended > progress):
                 if advancing is not None:
@@ -198,9 +196,7 @@ class Race:
                 continue
             progress, tables = found[loop.workflow]
             forgotten = [int_turn(location) for location in tables["forgotten"]]
-            expected = [
-                i for i in range(max(0, progress - loop.keep), progress) for _ in range(ROWS)
-            ]
+            expected = [i for i in range(max(0, progress - loop.keep), progress) for _ in range(ROWS)]
             assert sorted(forgotten) == expected, (loop, progress)
             active = {int_turn(location) for location in tables["active"]}
             assert active == set(range(progress, progress + len(active))), (loop, progress)
@@ -212,9 +208,7 @@ def int_turn(location: str) -> int:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_random_interleavings_of_turns_takeovers_and_forgetting(
-    scene: Scene, seed: int
-) -> None:
+async def test_random_interleavings_of_turns_takeovers_and_forgetting(scene: Scene, seed: int) -> None:
     chance = random.Random(seed)
     race = Race(scene, chance)
     for part in (*race.journals, *race.advancers):
@@ -238,9 +232,10 @@ async def test_random_interleavings_of_turns_takeovers_and_forgetting(
             await asyncio.gather(*loop.owners)
     race.check()
     for loop in race.loops:
-        assert scene.one(
-            "SELECT status, loop_progress FROM events WHERE workflow_id = %s", loop.workflow
-        ) == ("completed", loop.turns)
+        assert scene.one("SELECT status, loop_progress FROM events WHERE workflow_id = %s", loop.workflow) == (
+            "completed",
+            loop.turns,
+        )
     for part in (*race.journals, *race.advancers):
         await part.close()
     assert race.advanced > 1_000

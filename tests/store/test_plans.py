@@ -1,7 +1,7 @@
 """Runs are looked up by their ids whatever the statistics say.
 
-A vacuum that finds `runs` empty leaves the planner with the belief that its whole index is one page; until the next one, which may be
-minutes later, a statement that can be joined by reading all of the index will be.
+A vacuum that finds `runs` empty leaves the planner with the belief that its whole index is one page; until the next
+one, which may be minutes later, a statement that can be joined by reading all of the index will be.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ import pytest
 from tests.store.scene import Scene
 
 STATEMENTS = {
-    "journal": ["journal_fence", "journal_rows", "journal_consumed", "journal_aside", "journal_outcomes", "journal_stopped", "journal_result"],
+    "journal": [
+        "journal_fence",
+        "journal_rows",
+        "journal_consumed",
+        "journal_aside",
+        "journal_outcomes",
+        "journal_stopped",
+        "journal_result",
+    ],
     "journal of ends": ["journal_fence", "journal_outcomes", "journal_result"],
     "signals of workflows": ["crossing_fence", "signal_crossing", "signal_send"],
     "children": ["crossing_fence", "dispatch_crossing", "dispatch"],
@@ -36,14 +44,18 @@ STATEMENTS = {
 @pytest.mark.parametrize("name", STATEMENTS)
 async def test_no_statement_reads_all_runs_after_they_were_vacuumed_away(scene: Scene, name: str) -> None:
     scene.do("VACUUM (ANALYZE) runs")
-    fill = "INSERT INTO runs (workflow_id, name, status) SELECT gen_random_uuid(), 'flow', 'paused' FROM generate_series(1, 2000)"
+    fill = (
+        "INSERT INTO runs (workflow_id, name, status) SELECT gen_random_uuid(), 'flow', 'paused' FROM "
+        "generate_series(1, 2000)"
+    )
     scene.do(fill)
     scene.do("DELETE FROM runs")
     scene.do("VACUUM (ANALYZE, TRUNCATE false) runs")
     scene.do(fill)
     for node, only_if in nodes(await plan(scene, STATEMENTS[name])):
         if node.get("Relation Name") == "runs" or node.get("Index Name", "").startswith("runs_"):
-            # Where each row gets values of its own there has to be a join; it is left out when there is nothing to write.
+            # Where each row gets values of its own there has to be a join; it is left out when there is nothing to
+            # write.
             assert "Index Cond" in node or node["Node Type"] == "ModifyTable" or only_if, node
 
 
@@ -60,7 +72,9 @@ async def plan(scene: Scene, parts: list[str]) -> Any:
     text = re.sub(r"%\((\w+)\)s", place, text).replace("%%", "%")
     async with await scene.database.connect("explain") as connection:
         await connection.execute(f"PREPARE asked AS {text}".encode())
-        cursor = await connection.execute(f"EXPLAIN (FORMAT JSON) EXECUTE asked ({', '.join(['NULL'] * len(places))})".encode())
+        cursor = await connection.execute(
+            f"EXPLAIN (FORMAT JSON) EXECUTE asked ({', '.join(['NULL'] * len(places))})".encode()
+        )
         row = await cursor.fetchone()
         assert row is not None
         return row[0] if isinstance(row[0], list) else json.loads(row[0])

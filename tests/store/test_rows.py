@@ -1,4 +1,6 @@
-"""What a step and its workflow write to the server's log is bounded by what their rows hold and where the rows stand."""
+"""What a step and its workflow write to the server's log is bounded by what their rows hold and where
+the rows stand.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ async def test_claims_and_ends_leave_rows_on_their_pages(scene: Scene, worker: i
     ids = [uuid7() for _ in range(MANY)]
     scene.do("INSERT INTO workflows (id, name, input) SELECT id, 'flow', '{}' FROM unnest(%s::uuid[]) AS id", ids)
     scene.do(
-        "INSERT INTO runs (workflow_id, name, status, wake_at) SELECT id, 'flow', 'pending', now() FROM unnest(%s::uuid[]) AS id",
+        "INSERT INTO runs (workflow_id, name, status, wake_at) SELECT id, 'flow', 'pending', now() FROM "
+        "unnest(%s::uuid[]) AS id",
         ids,
     )
 

@@ -1,4 +1,6 @@
-"""Rules of docs/safety.md that no other test is about: fencing, fresh history, locks, timeouts, one flush, unknown commits."""
+"""Rules of docs/safety.md that no other test is about: fencing, fresh history, locks, timeouts, one flush, unknown
+commits.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ async def test_whoever_lost_the_lease_writes_nothing(
 
 @pytest.mark.parametrize("thread", [False, True])
 @pytest.mark.parametrize("how", ["another worker", "another epoch", "nobody"])
-async def test_a_transaction_without_the_lease_commits_nothing(scene: Scene, worker: int, how: str, thread: bool) -> None:
+async def test_a_transaction_without_the_lease_commits_nothing(
+    scene: Scene, worker: int, how: str, thread: bool
+) -> None:
     """Neither the result nor what the activity itself has written; and it gets no further than to the fence."""
     scene.do("CREATE TABLE public.effects (what text)")
     workflow = scene.run(worker)
@@ -126,7 +130,9 @@ def _uncommented(text: str) -> str:
 
 
 def _texts() -> dict[str, str]:
-    """The statements, with the head that they are sent with, or behind in one transaction, and the functions of the schema, all without their comments."""
+    """The statements, with the head that they are sent with, or behind in one transaction, and the functions of the
+    schema, all without their comments.
+    """
     folder = resources.files("pgflow.store") / "sql"
     found = {}
     for file in folder.iterdir():
@@ -167,15 +173,22 @@ def touching() -> list[str]:
 
 def test_what_locks_runs_is_found() -> None:
     found = {name for name in touching() if locks(name)}
-    assert {"claim.sql", "crossing_fence.sql", "journal_fence.sql", "leases_free.sql", "loops_fence.sql", "mail_deliver.sql"} <= found
+    assert {
+        "claim.sql",
+        "crossing_fence.sql",
+        "journal_fence.sql",
+        "leases_free.sql",
+        "loops_fence.sql",
+        "mail_deliver.sql",
+    } <= found
     assert {"retry", "fork"} <= found
     assert set(ALONE) | set(UNLOCKED) <= set(touching())
 
 
 @pytest.mark.parametrize("name", touching())
 def test_runs_are_locked_first_in_order_and_in_one_mode(name: str) -> None:
-    """Whoever changes rows of `runs` has locked them before, in the same statement or function; in one mode, and either by id,
-    or without waiting for anybody."""
+    """Whoever changes rows of `runs` has locked them before, in the same statement or function; in one mode, and either
+    by id, or without waiting for anybody."""
     for _, mode, part in locks(name):
         assert mode == "NO KEY UPDATE"
         if name in ALONE:
@@ -204,7 +217,8 @@ async def test_the_old_owners_last_commit_is_seen(scene: Scene, claims: Claims) 
         locked = "SELECT FROM runs WHERE workflow_id = %s FOR NO KEY UPDATE SKIP LOCKED"
         assert scene.all(locked, workflow) == [], "the server has executed the claim"
         scene.do(
-            "INSERT INTO events (workflow_id, location, kind, name, status) VALUES (%s, '1', 'activity', 'x', 'completed')",
+            "INSERT INTO events (workflow_id, location, kind, name, status) VALUES (%s, '1', 'activity', 'x', "
+            "'completed')",
             workflow,
         )
 
@@ -327,7 +341,10 @@ async def test_a_commit_whose_answer_was_lost_is_no_loss_and_no_double(
     assert scene.told(writes[0]) == completed_at, "the time that was told is the one that is recorded"
     assert scene.locations(workflow) == ["1", "2"]
     if isinstance(outcome, Completed):
-        assert scene.one("SELECT status, output::text FROM workflows WHERE id = %s", workflow) == ("completed", '"over"')
+        assert scene.one("SELECT status, output::text FROM workflows WHERE id = %s", workflow) == (
+            "completed",
+            '"over"',
+        )
 
 
 async def test_a_commit_that_never_came_about_is_made_again(scene: Scene, worker: int) -> None:
@@ -341,7 +358,9 @@ async def test_a_commit_that_never_came_about_is_made_again(scene: Scene, worker
         nonlocal cut
         cut += 1
         if cut == 1:
-            scene.do("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE '%%journal'")
+            scene.do(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE '%%journal'"
+            )
 
     with faults.install({"journal.before": cutting}):
         write = scene.write(workflow, [row("1")], Suspended(None))

@@ -1,6 +1,8 @@
-"""Statements that look before they lock: what was done between the look and the lock counts, whatever the look has shown.
+"""Statements that look before they lock: what was done between the look and the lock counts, whatever the look has
+shown.
 
-A policy on a table holds up whoever reads it in the role `slow` until a lock is free: its snapshot is then older than its locks.
+A policy on a table holds up whoever reads it in the role `slow` until a lock is free: its snapshot is then older than
+its locks.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ async def held_up(scene: Scene, slow: Mailbox, meanwhile: Callable[[], object]) 
     return await late
 
 
-async def test_a_cancel_is_delivered_once(scene: Scene, boxes: tuple[Mailbox, Mailbox], worker: int, journal: Journal) -> None:
+async def test_a_cancel_is_delivered_once(
+    scene: Scene, boxes: tuple[Mailbox, Mailbox], worker: int, journal: Journal
+) -> None:
     """The workflow has taken its cancellation when another worker, which had seen the request before, delivers it."""
     slow, quick = boxes
     run = scene.run(worker)
@@ -124,8 +128,12 @@ async def test_news_are_counted_once_and_wake_once(
     assert scene.one("SELECT status, mailbox FROM runs WHERE workflow_id = %s", run) == ("sleeping", 1)
 
 
-async def test_what_is_seen_and_what_is_new_are_numbered_in_order(scene: Scene, boxes: tuple[Mailbox, Mailbox], worker: int) -> None:
-    """Of three signals the first is delivered by another in between: the others take later numbers, and the mailbox ends at the last."""
+async def test_what_is_seen_and_what_is_new_are_numbered_in_order(
+    scene: Scene, boxes: tuple[Mailbox, Mailbox], worker: int
+) -> None:
+    """Of three signals the first is delivered by another in between: the others take later numbers, and the mailbox
+    ends at the last.
+    """
     slow, quick = boxes
     run = scene.run(worker)
     first, second, third = uuid7(), uuid7(), uuid7()
@@ -134,7 +142,12 @@ async def test_what_is_seen_and_what_is_new_are_numbered_in_order(scene: Scene, 
         scene.do(insert, id, run)
 
     def deliver_the_first() -> None:
-        scene.do("WITH s AS (UPDATE signals SET number = 1 WHERE id = %s) UPDATE runs SET mailbox = 1 WHERE workflow_id = %s", first, run)
+        scene.do(
+            "WITH s AS (UPDATE signals SET number = 1 WHERE id = %s) UPDATE runs SET mailbox = 1 WHERE workflow_id = "
+            "%s",
+            first,
+            run,
+        )
 
     await held_up(scene, slow, deliver_the_first)
     numbers = scene.all("SELECT number FROM signals ORDER BY arrival")
@@ -145,7 +158,9 @@ async def test_what_is_seen_and_what_is_new_are_numbered_in_order(scene: Scene, 
 
 
 async def test_a_number_that_moves_while_a_delivery_is_on_its_way(scene: Scene) -> None:
-    """What is delivered to this worker's run under its new number is not told as news without the signals: it has to be looked for."""
+    """What is delivered to this worker's run under its new number is not told as news without the signals: it has to be
+    looked for.
+    """
     scene.do(PREPARE)
     fence = Fence(scene.worker())
     slow = Mailbox(scene.database, fence)

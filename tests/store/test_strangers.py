@@ -1,4 +1,5 @@
-"""A lock that a stranger holds, on a run or on any row of one workflow, delays that workflow alone, whoever of the worker's writers meets it.
+"""A lock that a stranger holds, on a run or on any row of one workflow, delays that workflow alone, whoever of the
+worker's writers meets it.
 
 A second connection holds the lock for as long as the test says; the others have to be done by then.
 """
@@ -77,7 +78,11 @@ async def test_the_journal(scene: Scene, worker: int, journal: Journal, what: st
     for write in opened:
         journal.write(write)
     assert set(await scene.fates(*opened)) == {"committed"}
-    signal = scene.one("INSERT INTO signals (id, workflow_id, name, body, number) VALUES (gen_random_uuid(), %s, 'go', '{}', 1) RETURNING id", busy)
+    signal = scene.one(
+        "INSERT INTO signals (id, workflow_id, name, body, number) VALUES (gen_random_uuid(), %s, 'go', '{}', 1) "
+        "RETURNING id",
+        busy,
+    )
     with locked(scene, LOCKS[what], busy) as stranger:
         if what == "signal":
             late = consuming(scene, busy, signal)
@@ -103,7 +108,10 @@ async def test_the_journal(scene: Scene, worker: int, journal: Journal, what: st
 async def test_the_journal_when_it_cannot_see_what_is_locked(scene: Scene, worker: int, journal: Journal) -> None:
     """Even a lock that no look before the write finds: a row that a stranger has inserted and not committed."""
     busy, others = scene.run(worker), [scene.run(worker) for _ in range(OTHERS)]
-    insert = "INSERT INTO events (workflow_id, location, kind, name, status) VALUES (%s, '1', 'activity', 'x', 'pending') RETURNING 1"
+    insert = (
+        "INSERT INTO events (workflow_id, location, kind, name, status) VALUES (%s, '1', 'activity', 'x', "
+        "'pending') RETURNING 1"
+    )
     with locked(scene, insert, busy) as stranger:
         late = scene.write(busy, [row("1")])
         writes = [scene.write(run, [row("1")]) for run in others]
@@ -121,7 +129,10 @@ async def test_the_journal_when_it_cannot_see_what_is_locked(scene: Scene, worke
 async def looping(scene: Scene, worker: int, journal: Journal, count: int) -> list[UUID]:
     """Workflows with a loop each, one turn of which has ended."""
     runs = [scene.run(worker) for _ in range(count)]
-    writes = [scene.write(run, [loop_row(), row("1,1,1", turn_state="0"), row("1,2,1", iteration=1, turn_state="1")]) for run in runs]
+    writes = [
+        scene.write(run, [loop_row(), row("1,1,1", turn_state="0"), row("1,2,1", iteration=1, turn_state="1")])
+        for run in runs
+    ]
     for write in writes:
         journal.write(write)
     assert set(await scene.fates(*writes)) == {"committed"}
@@ -136,7 +147,9 @@ LOOP_LOCKS = {
 
 
 @pytest.mark.parametrize("what", LOOP_LOCKS)
-async def test_loops_of_one_group(scene: Scene, worker: int, journal: Journal, advancer: LoopAdvancer, what: str) -> None:
+async def test_loops_of_one_group(
+    scene: Scene, worker: int, journal: Journal, advancer: LoopAdvancer, what: str
+) -> None:
     """Those of the others advance, turn after turn, and the journal writes for them; the busy one follows."""
     busy, *others = await looping(scene, worker, journal, 1 + OTHERS)
     with locked(scene, LOOP_LOCKS[what], busy) as stranger:
@@ -192,7 +205,9 @@ async def test_what_is_held_up_is_refused_when_the_worker_ends(scene: Scene, wor
 async def test_a_loop_that_ends_while_it_is_advanced(
     scene: Scene, worker: int, journal: Journal, advancer: LoopAdvancer, point: str, status: str, zombie: bool
 ) -> None:
-    """An advancement is held open, this worker's or that of one that has lost its lease: the journal waits for neither."""
+    """An advancement is held open, this worker's or that of one that has lost its lease: the journal
+    waits for neither.
+    """
     ending, *others = await looping(scene, worker, journal, 1 + OTHERS)
     gate, reached = asyncio.Event(), asyncio.Event()
 
@@ -327,7 +342,9 @@ async def test_a_worker(scene: Scene, how: str) -> None:
 
 @pytest.mark.parametrize("what", ["pause", "resume", "cancel", "signal", "fork"])
 async def test_a_client(scene: Scene, what: str) -> None:
-    """What it asks of one workflow, whose row is locked, holds up nothing that it asks of others, nor of that one if no lock is needed."""
+    """What it asks of one workflow, whose row is locked, holds up nothing that it asks of others, nor of that one if no
+    lock is needed.
+    """
     dsn = scene.database.dsn
     async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[listening]):
         busy, other = await client.dispatch(listening), await client.dispatch(listening)

@@ -32,10 +32,17 @@ def suspicion(scene: Scene, run: UUID) -> Any:
 
 
 def die(scene: Scene, *runs: UUID, expired: bool = False, process: uuid.UUID | None = None) -> int:
-    """A worker that holds these runs has died: its session has ended, or all that is known is that its lease ran out."""
+    """A worker that holds these runs has died: its session has ended, or all that is known is that its
+    lease ran out.
+    """
     dead = scene.worker(lease=-1.0 if expired else 3600.0, lock_key=None if expired else GONE)
     scene.do("UPDATE workers SET process = %s WHERE id = %s", process, dead)
-    scene.do("UPDATE runs SET status = 'running', worker_id = %s, wake_at = NULL, epoch = epoch + 1 WHERE workflow_id = ANY(%s)", dead, [*runs])
+    scene.do(
+        "UPDATE runs SET status = 'running', worker_id = %s, wake_at = NULL, epoch = epoch + 1 WHERE workflow_id = "
+        "ANY(%s)",
+        dead,
+        [*runs],
+    )
     return dead
 
 
@@ -100,7 +107,10 @@ async def test_workers_of_one_process_die_together(scene: Scene, worker: int) ->
 async def test_a_worker_that_beats_was_not_dead(scene: Scene) -> None:
     lease = await Lease.register(scene.database, queues=["default"], on_lost=lambda reason: None)
     scene.do("UPDATE workers SET held = 1")
-    scene.do("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%%heartbeat%%' AND datname = current_database()")
+    scene.do(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%%heartbeat%%' AND "
+        "datname = current_database()"
+    )
     await until(lambda: scene.all("SELECT 1 FROM workers WHERE held IS NULL"), "a heartbeat")
     await lease.release()
 
@@ -132,14 +142,21 @@ async def test_whoever_comes_back_clears_what_was_suspected(scene: Scene, worker
     stranger = scene.other()
     stranger.execute("SELECT FROM runs WHERE workflow_id = %s FOR UPDATE", [locked])
     registering = [
-        await Lease.register(scene.database, queues=["default"], on_lost=lambda reason: None, formerly=[formerly]) for formerly in (again,)
+        await Lease.register(scene.database, queues=["default"], on_lost=lambda reason: None, formerly=[formerly])
+        for formerly in (again,)
     ]
     assert suspicion(scene, alone) == (None, None, None)
     assert suspicion(scene, one) == ([earlier, gone], [earlier], None)
     stranger.rollback()
     stranger.close()
-    registering.append(await Lease.register(scene.database, queues=["default"], on_lost=lambda reason: None, formerly=[gone]))
-    assert [suspicion(scene, run) for run in (one, other, locked)] == [([earlier], [earlier], None), (None, None, None), (None, None, None)]
+    registering.append(
+        await Lease.register(scene.database, queues=["default"], on_lost=lambda reason: None, formerly=[gone])
+    )
+    assert [suspicion(scene, run) for run in (one, other, locked)] == [
+        ([earlier], [earlier], None),
+        (None, None, None),
+        (None, None, None),
+    ]
     for lease in registering:
         await lease.release()
 
@@ -161,7 +178,9 @@ async def test_suspects_are_taken_apart_from_others(scene: Scene, worker: int) -
         taken = (await claims.claim_suspected((2, 0, 1), ["default"], ["flow"])).runs
         ids = {run.workflow_id for run in taken}
         assert [len(ids & times[number]) for number in (1, 2, 3)] == [2, 0, 1]
-        assert {run.suspicions for run in taken} <= {1, 3, 7} and all(list(run.crashes) == [1] and run.epoch == 2 for run in taken)
+        assert {run.suspicions for run in taken} <= {1, 3, 7} and all(
+            list(run.crashes) == [1] and run.epoch == 2 for run in taken
+        )
         rest = (await claims.claim_suspected((10, 10, 10), ["default"], ["flow"])).runs
         assert ids | {run.workflow_id for run in rest} == set().union(*times.values())
         assert (await claims.claim(100, ["default"], ["flow"])).suspected == 0

@@ -1,4 +1,6 @@
-"""Histories of workflows that were cancelled, forked and retried on a real database replay as they went. About 2 seconds."""
+"""Histories of workflows that were cancelled, forked and retried on a real database replay as they went. About 2
+seconds.
+"""
 
 from __future__ import annotations
 

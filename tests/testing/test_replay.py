@@ -1,4 +1,6 @@
-"""`pgflow.testing.replay`: what fits, fits at every moment of a workflow's life; what does not is told with its place."""
+"""`pgflow.testing.replay`: what fits, fits at every moment of a workflow's life; what does not is told
+with its place.
+"""
 
 from __future__ import annotations
 
@@ -178,7 +180,9 @@ def test_failed_workflows() -> None:
 def test_another_output_is_told() -> None:
     @edited
     async def program(ctx: pgflow.WorkflowContext) -> list[str]:
-        return list(reversed([await ctx.activity(echo, "a"), str(await ctx.sleep(3600)), await ctx.activity(echo, "b")]))
+        return list(
+            reversed([await ctx.activity(echo, "a"), str(await ctx.sleep(3600)), await ctx.activity(echo, "b")])
+        )
 
     found = replay(program, stored(finish(World(steps))))
     assert (found.status, found.same_output, found.output) == ("completed", False, ["b", "None", "a"])

@@ -96,7 +96,9 @@ def test_fakes_that_replace_nothing() -> None:
     with pytest.raises(TypeError, match=r'"checkout" is a workflow: run it as a branch'):
         run(dunning, activities={checkout: fake})  # type: ignore[dict-item]
     assert executed == []
-    assert run(dunning, activities={dun.options(name="dun_again"): fake, stumble: fake, "charge": fake}).output == "fake"
+    assert (
+        run(dunning, activities={dun.options(name="dun_again"): fake, stumble: fake, "charge": fake}).output == "fake"
+    )
     again = dun.options(name="dun_again")
     assert run(dunning, activities={again.name: fake}).output == "fake", "known as long as it is in use"
 

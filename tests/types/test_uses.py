@@ -1,4 +1,6 @@
-"""What a type checker makes of programs: arguments are compared with signatures, results have their types. About 10 seconds."""
+"""What a type checker makes of programs: arguments are compared with signatures, results have their types. About 10
+seconds.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Code that changes under running workflows, on a real database: another worker with other code takes them over. About 5 seconds."""
+"""Code that changes under running workflows, on a real database: another worker with other code takes them over. About
+5 seconds.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,8 @@ async def broken(ctx: Context) -> None:
 async def told(client: pgflow.Client, handle: pgflow.WorkflowHandle[Any]) -> list[str]:
     history = await client.history(handle.id, forgotten=True)
     return [
-        f"{event.location} {event.name if event.kind == 'activity' else event.kind}{f' v{event.version}' if event.version > 1 else ''}"
+        f"{event.location} "
+        f"{event.name if event.kind == 'activity' else event.kind}{f' v{event.version}' if event.version > 1 else ''}"
         for event in history
     ]
 
@@ -152,5 +155,7 @@ async def test_a_refused_edit_writes_nothing_and_a_retry_under_mended_code_goes_
         async with worker(dsn, after):
             for _ in range(2):
                 await client.signal(Go(), to=old.id)
-            assert await old.output(20) == [1, "checked charged", 4], "the signal of before was not consumed by broken code"
+            assert await old.output(20) == [1, "checked charged", 4], (
+                "the signal of before was not consumed by broken code"
+            )
         assert await told(client, old) == OLD_RUN

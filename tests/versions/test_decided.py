@@ -1,7 +1,7 @@
 """Insertions before what decided an old run's way: they run, and then all comes as it came. About 15 seconds.
 
-A recorded cancellation, a deadline that has passed and a decided race wait until the inserted step has ended, in the life that executes it and
-in those that replay it.
+A recorded cancellation, a deadline that has passed and a decided race wait until the inserted step has ended, in the
+life that executes it and in those that replay it.
 """
 
 from __future__ import annotations
@@ -206,7 +206,9 @@ def old_run(body: Body, name: str) -> tuple[World, list[str]]:
     return world, list(seen)
 
 
-def go_on(world: World, make: Callable[[], tuple[pgflow.Workflow[Any, Any], list[str]]], rng: random.Random, before: list[str]) -> None:
+def go_on(
+    world: World, make: Callable[[], tuple[pgflow.Workflow[Any, Any], list[str]]], rng: random.Random, before: list[str]
+) -> None:
     """To the end, through crashes; each life sees what was seen before."""
     longest = before
     for _ in range(1000):

@@ -1,4 +1,6 @@
-"""Every edit in docs/versions.md, executed: the programs that stand there leave the histories that stand there. About 2 seconds."""
+"""Every edit in docs/versions.md, executed: the programs that stand there leave the histories that stand there. About 2
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,9 @@ def test_the_history_that_stands_there(run: Run) -> None:
     assert world.status == "completed", world.error
     assert told(world) == run.history
     everything = {**world.events, **world.forgotten}
-    assert all(everything[key] == event for key, event in before.items() if event.kind != "loop"), "what was recorded stays"
+    assert all(everything[key] == event for key, event in before.items() if event.kind != "loop"), (
+        "what was recorded stays"
+    )
     assert [label for _, label in world.executed][: len(executed)] == executed
     assert len({label for _, label in world.executed}) == len(world.executed), "no step ran twice"
     assert all(event.status != "pending" for event in everything.values())

@@ -1,4 +1,6 @@
-"""Steps that are inserted later, right behind a place where an old run wrote nothing, do not change what it decided there."""
+"""Steps that are inserted later, right behind a place where an old run wrote nothing, do not change what it decided
+there.
+"""
 
 from __future__ import annotations
 
@@ -110,5 +112,8 @@ def test_what_was_awaited_and_is_removed_is_awaited_no_more() -> None:
 
     world = begun(before)
     go_to_sleep(world, hasty, 2)
-    assert [(event.location, event.status) for event in world.events.values()][1:] == [("2", "cancelled"), ("3", "pending")]
+    assert [(event.location, event.status) for event in world.events.values()][1:] == [
+        ("2", "cancelled"),
+        ("3", "pending"),
+    ]
     assert ended(world, hasty).output == '"hasty"'

@@ -1,6 +1,8 @@
-"""Random programs, edited twice at random while a run is on its way, and crashed: the run fits each edit and comes to its end.
+"""Random programs, edited twice at random while a run is on its way, and crashed: the run fits each edit and comes to
+its end.
 
-No recorded step runs again, what was recorded stays, and each branch's history is in the order of the code. About 6 seconds.
+No recorded step runs again, what was recorded stays, and each branch's history is in the order of the code. About 6
+seconds.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ class Editor:
         return Node("sleep" if self.rng.random() < 0.2 else "activity", name, version)
 
     def edited(self, nodes: list[Node], version: int, depth: int = 0) -> list[Node]:
-        """A program with insertions, removals and choices at a version; what is inside of an insertion is not its own program."""
+        """A program with insertions, removals and choices at a version; what is inside of an insertion is not its own
+        program.
+        """
         found: list[Node] = []
         for node in nodes:
             if self.rng.random() < 0.3:
@@ -109,12 +113,16 @@ def written(nodes: list[Node], calls: Calls) -> Program:
 
 
 def rows_by_branch(world: World) -> list[list[str]]:
-    """Names of the steps on each branch, in the order of locations, marks left out; what `removed` passes is among them."""
+    """Names of the steps on each branch, in the order of locations, marks left out; what `removed` passes is among
+    them.
+    """
     branches: dict[str, list[str]] = {}
     for key in sorted(world.events):
         event = world.events[key]
         if event.kind not in ("removed", "version_check"):
-            branches.setdefault(key.rpartition(",")[0], []).append(event.name if event.kind == "activity" else event.kind)
+            branches.setdefault(key.rpartition(",")[0], []).append(
+                event.name if event.kind == "activity" else event.kind
+            )
     return list(branches.values())
 
 

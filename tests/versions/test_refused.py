@@ -143,7 +143,7 @@ async def removed_under_another_name(ctx: Context) -> None:
     await ctx.sleep(60)
 
 
-@refused(two_steps, "{1}", 'sleep, which the code says was removed', RESERVE)
+@refused(two_steps, "{1}", "sleep, which the code says was removed", RESERVE)
 async def removed_as_another_kind(ctx: Context) -> None:
     await ctx.removed("sleep")
     await ctx.activity(charge, "2")

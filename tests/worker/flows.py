@@ -24,8 +24,8 @@ if "PGFLOW_TEST_LIMIT" in os.environ:
 
 VARIABLE = "PGFLOW_DATABASE_URL"
 MARKS = (
-    "CREATE TABLE IF NOT EXISTS public.marks (number serial, what text NOT NULL, process int NOT NULL, attempt int NOT NULL, "
-    "begun float8)"
+    "CREATE TABLE IF NOT EXISTS public.marks (number serial, what text NOT NULL, process int NOT NULL, attempt int "
+    "NOT NULL, begun float8)"
 )
 
 entered: list[int] = []
@@ -155,9 +155,14 @@ async def parted(ctx: pgflow.WorkflowContext, number: int) -> list[Any]:
 
 @pgflow.workflow
 async def turning(
-    ctx: pgflow.WorkflowContext, turns: int, commit_interval: int = 20, keep_iterations: int = 100, held_at: int | None = None
+    ctx: pgflow.WorkflowContext,
+    turns: int,
+    commit_interval: int = 20,
+    keep_iterations: int = 100,
+    held_at: int | None = None,
 ) -> int:
-    """So many turns that go on, then one that breaks: each with a step and a branch with a step; every tenth with a loop.
+    """So many turns that go on, then one that breaks: each with a step and a branch with a step; every tenth with a
+    loop.
 
     In turn `held_at`, an activity waits for the test.
     """
@@ -237,4 +242,18 @@ async def spinning(ctx: pgflow.WorkflowContext) -> None:
         await asyncio.sleep(0)
 
 
-ALL = [endless, spinning, sums, retried, failing, sleeper, hurried, parted, turning, holding, marking, blocking, computing]
+ALL = [
+    endless,
+    spinning,
+    sums,
+    retried,
+    failing,
+    sleeper,
+    hurried,
+    parted,
+    turning,
+    holding,
+    marking,
+    blocking,
+    computing,
+]

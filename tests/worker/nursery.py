@@ -1,6 +1,7 @@
 """Worker processes that are started again when they die: `python -m tests.worker.nursery NUMBER`.
 
-They are forked, which spares each the time of its imports. Each death is a line on standard output. Their workflows end processes.
+They are forked, which spares each the time of its imports. Each death is a line on standard output. Their workflows end
+processes.
 """
 
 from __future__ import annotations
@@ -139,7 +140,11 @@ def nursery(scene: Scene, processes: int = 1, **settings: Any) -> Iterator[Nurse
     environment = {**os.environ, flows.VARIABLE: scene.database.dsn}
     with log.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.worker.nursery", str(processes), repr(settings)], cwd=ROOT, env=environment, stdout=out, text=True
+            [sys.executable, "-m", "tests.worker.nursery", str(processes), repr(settings)],
+            cwd=ROOT,
+            env=environment,
+            stdout=out,
+            text=True,
         )
     try:
         yield Nursery(process, log)

@@ -27,7 +27,9 @@ class WorkerProcess:
 
     def __init__(self, scene: Scene, *options: str, dsn: str | None = None) -> None:
         self.scene = scene
-        self._log = Path(os.environ["PGFLOW_TEST_LOGS"]) / f"worker{len(os.listdir(os.environ['PGFLOW_TEST_LOGS']))}.log"
+        self._log = (
+            Path(os.environ["PGFLOW_TEST_LOGS"]) / f"worker{len(os.listdir(os.environ['PGFLOW_TEST_LOGS']))}.log"
+        )
         command = [sys.executable, "cli.py", "worker", "tests.worker.flows:ALL", *options]
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
@@ -114,7 +116,9 @@ def run_of(scene: Scene, workflow_id: UUID) -> Any:
 
 async def marked(scene: Scene, what: str, times: int = 1) -> None:
     """Wait until an activity has left its mark."""
-    await until(lambda: scene.one("SELECT count(*) FROM public.marks WHERE what = %s", what) >= times, f"the mark {what!r}")
+    await until(
+        lambda: scene.one("SELECT count(*) FROM public.marks WHERE what = %s", what) >= times, f"the mark {what!r}"
+    )
 
 
 def let_go_on(scene: Scene, name: str) -> None:

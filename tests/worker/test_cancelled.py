@@ -27,7 +27,9 @@ OF_THE_WORKER = (
 async def nothing_left(scene: Scene, dsn: str) -> AsyncIterator[list[pgflow.WorkflowHandle[Any]]]:
     """Two workflows to run; afterwards none of them is anybody's, and no task, thread or connection is left."""
     async with pgflow.Client(dsn) as client:
-        handles = [await client.dispatch(flows.holding, name, thread) for name, thread in (("async", False), ("thread", True))]
+        handles = [
+            await client.dispatch(flows.holding, name, thread) for name, thread in (("async", False), ("thread", True))
+        ]
     tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
     yield handles
     assert asyncio.all_tasks() == tasks
@@ -35,7 +37,10 @@ async def nothing_left(scene: Scene, dsn: str) -> AsyncIterator[list[pgflow.Work
     assert scene.all("SELECT id FROM workers") == []
     assert scene.all("SELECT DISTINCT status, worker_id, suspicions FROM runs") == [("pending", None, None)]
     let_go_on(scene, "thread")  # nothing can end a thread; nobody takes what comes of it
-    await until(lambda: not [one for one in set(threading.enumerate()) - threads if one.name.startswith("pgflow")], "the threads' end")
+    await until(
+        lambda: not [one for one in set(threading.enumerate()) - threads if one.name.startswith("pgflow")],
+        "the threads' end",
+    )
 
 
 async def cancel(running: asyncio.Task[Any], times: int = 1) -> None:
@@ -75,7 +80,9 @@ async def test_it_is_a_stop(scene: Scene, dsn: str) -> None:
         let_go_on(scene, "work")
         with pytest.raises(asyncio.CancelledError):
             await running
-        assert [event.output for event in await client.history(handle.id) if event.name == "held"] == ["work of attempt 1"]
+        assert [event.output for event in await client.history(handle.id) if event.name == "held"] == [
+            "work of attempt 1"
+        ]
 
 
 async def test_at_any_moment(scene: Scene, dsn: str) -> None:

@@ -33,7 +33,9 @@ async def sleeper(ctx: pgflow.WorkflowContext, name: str) -> str:
     return await ctx.activity(step, name)
 
 
-async def test_what_is_being_read_moves_as_well(scene: Scene, client: pgflow.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_being_read_moves_as_well(
+    scene: Scene, client: pgflow.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A workflow that has been claimed, and whose history this worker has to read, is this worker's."""
     global go_on
     go_on = asyncio.Event()

@@ -1,4 +1,6 @@
-"""`synchronous_commit = off` on the role or the database: what pgflow acknowledges is durable all the same. About 3 seconds."""
+"""`synchronous_commit = off` on the role or the database: what pgflow acknowledges is durable all the same. About 3
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -68,8 +70,8 @@ async def test_transactional_activities(careless: Scene) -> None:
     """Their commits, whatever they have set themselves; the next one finds its session as it was."""
     careless.do("CREATE TABLE public.effects (setting text)")
     careless.do(
-        "CREATE FUNCTION public.at_commit() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN UPDATE public.effects SET setting = coalesce(setting, current_setting('synchronous_commit')); RETURN NULL; END $$"
+        "CREATE FUNCTION public.at_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN UPDATE public.effects SET "
+        "setting = coalesce(setting, current_setting('synchronous_commit')); RETURN NULL; END $$"
     )
     careless.do(
         "CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON public.effects DEFERRABLE INITIALLY DEFERRED "

@@ -1,4 +1,6 @@
-"""Databases whose encoding lacks most characters: payloads have any, names and tags those that there are, and nothing runs for ever."""
+"""Databases whose encoding lacks most characters: payloads have any, names and tags those that there are, and nothing
+runs for ever.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,11 @@ def encoded(request: pytest.FixtureRequest, server_dsn: str) -> Iterator[tuple[s
 
 async def test_payloads_may_have_any_character(encoded: tuple[str, str]) -> None:
     dsn, encoding = encoded
-    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=WORKFLOWS, cached=0), client.subscribe(Said) as said:
+    async with (
+        pgflow.Client(dsn) as client,
+        pgflow.Worker(dsn, workflows=WORKFLOWS, cached=0),
+        client.subscribe(Said) as said,
+    ):
         handle = await client.dispatch(everything, ANY)
         async with await psycopg.AsyncConnection.connect(dsn, client_encoding="utf8") as connection:
             other = await client.dispatch(everything, ANY, connection=connection)
@@ -102,7 +108,9 @@ async def test_payloads_may_have_any_character(encoded: tuple[str, str]) -> None
         for each in (handle, other):
             assert await each.output(30) == [{ANY: ANY}, ANY[-1], ANY, ANY]
         assert (await handle.info()).input == {"text": ANY}
-        errors = [event for event in await client.history(handle.id) if event.kind == "activity" and event.attempts == 2]
+        errors = [
+            event for event in await client.history(handle.id) if event.kind == "activity" and event.attempts == 2
+        ]
         assert [event.output for event in errors] == [{ANY: ANY}]
     with pgflow.SyncClient(dsn) as blocking:
         assert blocking.dispatch("other", text=ANY).info().input == {"text": ANY}
@@ -119,7 +127,10 @@ async def test_what_cannot_be_stored_is_an_error_that_says_so(encoded: tuple[str
             assert [(info.name, info.tags) for info in await client.list(tags={"😀": "€"})] == [("€ 漢", {"😀": "€"})]
             assert (await handle.info()).name == "€ 漢"
         return
-    fault = (pgflow.SerializationError, psycopg.errors.UntranslatableCharacter)  # the latter where Python does not know the encoding
+    fault = (
+        pgflow.SerializationError,
+        psycopg.errors.UntranslatableCharacter,
+    )  # the latter where Python does not know the encoding
     async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=WORKFLOWS):
         with pytest.raises(fault):
             await client.dispatch("x", tags={"😀": "1"})
@@ -145,7 +156,11 @@ def test_what_is_escaped() -> None:
     assert escaped_json(None, '"é"') == '"é"'
     given = {"payload": "é\x1f1", "inputs": ArrayText('{"\\"é\\""}'), "bodies": ["é", None], "tags": '{"é": 1}', "n": 7}
     assert in_encoding("LATIN1", given) == {
-        "payload": "\\u00e9\x1f1", "inputs": '{"\\"\\\\u00e9\\""}', "bodies": ["\\u00e9", None], "tags": '{"é": 1}', "n": 7
+        "payload": "\\u00e9\x1f1",
+        "inputs": '{"\\"\\\\u00e9\\""}',
+        "bodies": ["\\u00e9", None],
+        "tags": '{"é": 1}',
+        "n": 7,
     }
     with pytest.raises(Unstorable, match="KOI8R.* has no 'é'"):
         in_encoding("KOI8R", {"names": ["a", "é"]})

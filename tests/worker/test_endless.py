@@ -57,7 +57,9 @@ async def long(ctx: pgflow.WorkflowContext, seconds: float) -> float:
     return seconds
 
 
-async def test_an_exception_that_comes_too_late_hits_nobody(scene: Scene, client: pgflow.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_exception_that_comes_too_late_hits_nobody(
+    scene: Scene, client: pgflow.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in (("TICK", 0.005), ("THRESHOLD", 0.005), ("LIMIT", 0.02)):
         monkeypatch.setattr(watchdog, name, value)
     handles = [await client.dispatch(long, 0.014 + 0.0005 * n) for n in range(25)]
@@ -69,7 +71,9 @@ async def test_an_exception_that_comes_too_late_hits_nobody(scene: Scene, client
             await handle.output(120)
         assert worker.id == number
     for result in ended:
-        assert isinstance(result, float) or (isinstance(result, pgflow.WorkflowFailed) and result.error_type == "EngineError"), result
+        assert isinstance(result, float) or (
+            isinstance(result, pgflow.WorkflowFailed) and result.error_type == "EngineError"
+        ), result
 
 
 async def test_sigterm_ends_a_process_whose_loop_is_blocked(scene: Scene, client: pgflow.Client) -> None:

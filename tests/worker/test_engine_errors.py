@@ -1,4 +1,6 @@
-"""An error of pgflow's own code out of one run stops neither the others nor, with its lease kept, its worker. About 3 seconds."""
+"""An error of pgflow's own code out of one run stops neither the others nor, with its lease kept, its worker. About 3
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ async def test_fails_the_one_workflow_and_no_other(
         assert await struck.output(30) == 20
 
 
-@pytest.mark.parametrize("methods", [("_deliver_next", "_end"), ("finish",)], ids=["in a pump", "at the end of an activity"])
+@pytest.mark.parametrize(
+    "methods", [("_deliver_next", "_end"), ("finish",)], ids=["in a pump", "at the end of an activity"]
+)
 async def test_one_that_cannot_even_be_failed_ends_the_worker(
     scene: Scene, client: pgflow.Client, monkeypatch: pytest.MonkeyPatch, methods: tuple[str, ...]
 ) -> None:

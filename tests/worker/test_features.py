@@ -98,7 +98,9 @@ async def test_what_a_hint_brings_puts_nothing_off(scene: Scene, client: pgflow.
     """A worker that never polls takes up what hints name, and whatever else is due at its time."""
     async with pgflow.Worker(scene.database.dsn, workflows=flows.ALL, poll=3600.0):
         later = await client.dispatch(flows.sums, 1, run_at=datetime.now(UTC) + timedelta(seconds=1.5))
-        await client.dispatch_many(flows.sums, [{"number": 2}])  # its hint names no workflow: the worker learns what is due later
+        await client.dispatch_many(
+            flows.sums, [{"number": 2}]
+        )  # its hint names no workflow: the worker learns what is due later
         assert await (await client.dispatch(flows.sums, 3)).output(20) == 40
         assert await (await client.dispatch(flows.sums, 4, priority=5)).output(20) == 50
         assert await later.output(20) == 20

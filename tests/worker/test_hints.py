@@ -14,7 +14,10 @@ from tests.worker import flows
 async def test_one_that_was_locked_when_it_was_named_is_looked_for_again(scene: Scene) -> None:
     """Nobody tells of it again, and the next poll is an hour away."""
     dsn = scene.database.dsn
-    asked = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%%claims' AND state = 'idle' AND query_start > %s"
+    asked = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%%claims' AND state = 'idle' AND "
+        "query_start > %s"
+    )
     async with pgflow.Worker(dsn, workflows=flows.ALL, poll=3600), pgflow.Client(dsn) as client:
         await (await client.dispatch(flows.sums, 1)).output(20)  # it is idle now
         async with await psycopg.AsyncConnection.connect(dsn) as holder:

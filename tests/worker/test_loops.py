@@ -37,9 +37,7 @@ def rows_between(first: int, last: int, held_at: int) -> list[str]:
 async def test_every_row_is_where_it_belongs(scene: Scene, client: pgflow.Client, interval: int) -> None:
     """For each number of turns: while the turn after them runs, and after that one broke the loop."""
     numbers = [*TURNS, 1000] if interval == 20 else TURNS
-    handles = {
-        turns: await client.dispatch(flows.turning, turns, interval, KEEP, held_at=turns) for turns in numbers
-    }
+    handles = {turns: await client.dispatch(flows.turning, turns, interval, KEEP, held_at=turns) for turns in numbers}
 
     def rows(turns: int) -> tuple[list[str], list[str]]:
         id = handles[turns].id
@@ -61,10 +59,12 @@ async def test_every_row_is_where_it_belongs(scene: Scene, client: pgflow.Client
                 patience=150,
             )
             await until(
-                lambda turns=turns, progress=progress: scene.one(
-                    "SELECT loop_progress FROM events WHERE workflow_id = %s AND location = '1'", handles[turns].id
-                )
-                == progress,
+                lambda turns=turns, progress=progress: (
+                    scene.one(
+                        "SELECT loop_progress FROM events WHERE workflow_id = %s AND location = '1'", handles[turns].id
+                    )
+                    == progress
+                ),
                 f"progress {progress} of {turns} turns",
             )
             active, forgotten = rows(turns)
@@ -84,11 +84,14 @@ async def test_every_row_is_where_it_belongs(scene: Scene, client: pgflow.Client
             ) == [("completed", turns + 1)]
     for turns in numbers:
         # Each row says which turn of its own loop it belongs to.
-        assert scene.all(
-            "SELECT location FROM history WHERE workflow_id = %s AND location ~ '^1,[^,]+,[^,]+$' "
-            "AND iteration <> regexp_replace(split_part(location, ',', 2), '^[a-z]', '')::int - 1",
-            handles[turns].id,
-        ) == []
+        assert (
+            scene.all(
+                "SELECT location FROM history WHERE workflow_id = %s AND location ~ '^1,[^,]+,[^,]+$' "
+                "AND iteration <> regexp_replace(split_part(location, ',', 2), '^[a-z]', '')::int - 1",
+                handles[turns].id,
+            )
+            == []
+        )
 
 
 async def test_a_killed_loop_goes_on_with_the_turn_that_it_was_in(scene: Scene, client: pgflow.Client) -> None:
@@ -99,7 +102,9 @@ async def test_a_killed_loop_goes_on_with_the_turn_that_it_was_in(scene: Scene, 
         async with pgflow.Worker(scene.database.dsn, workflows=flows.ALL, grace=0, lease=60):
             times = scene.one("SELECT count(*) FROM public.marks WHERE what = 'turn 17 begins'")
             await until(
-                lambda times=times: scene.one("SELECT count(*) FROM public.marks WHERE what = 'turn 17 begins'") > times,
+                lambda times=times: (
+                    scene.one("SELECT count(*) FROM public.marks WHERE what = 'turn 17 begins'") > times
+                ),
                 "turn 17",
             )
         assert flows.entered == ([17] if life else list(range(18)))

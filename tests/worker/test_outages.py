@@ -53,7 +53,9 @@ async def test_a_stop_ends_the_attempts_to_register_anew(scene: Scene, caplog: p
 
 
 @pytest.mark.parametrize("point", ["claims.before_read", "loops.before", "mailbox.before_deliver"])
-async def test_a_broken_part_ends_the_worker_and_hands_everything_back(scene: Scene, client: pgflow.Client, point: str) -> None:
+async def test_a_broken_part_ends_the_worker_and_hands_everything_back(
+    scene: Scene, client: pgflow.Client, point: str
+) -> None:
     """A worker that holds its lease and does nothing would be worse than none."""
     held = await client.dispatch(flows.holding, "work")
     worker = pgflow.Worker(scene.database.dsn, workflows=flows.ALL, lease=3600, poll=0.05)

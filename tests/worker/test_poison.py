@@ -23,7 +23,9 @@ PATIENT = 100.0
 
 
 def epochs(scene: Scene, name: str) -> int:
-    """How many times more than once workflows of this name were claimed, as their worst: their runs are gone by then."""
+    """How many times more than once workflows of this name were claimed, as their worst: their runs are
+    gone by then.
+    """
     return int(scene.one("SELECT coalesce(max(epoch), 0) FROM public.claimed WHERE name = %s", name))
 
 
@@ -31,16 +33,17 @@ def epochs(scene: Scene, name: str) -> int:
 def claimed(scene: Scene) -> None:
     """Keep the last epoch of each run, for when the run is gone."""
     scene.do(
-        "CREATE TABLE public.claimed (id uuid PRIMARY KEY, name text, epoch int);"
-        "CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-        "INSERT INTO public.claimed VALUES (OLD.workflow_id, OLD.name, OLD.epoch) ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch;"
-        "RETURN OLD; END $$;"
-        "CREATE TRIGGER keep BEFORE DELETE ON runs FOR EACH ROW EXECUTE FUNCTION public.keep()"
+        "CREATE TABLE public.claimed (id uuid PRIMARY KEY, name text, epoch int);CREATE FUNCTION public.keep() "
+        "RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.claimed VALUES (OLD.workflow_id, OLD.name, "
+        "OLD.epoch) ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch;RETURN OLD; END $$;CREATE TRIGGER keep "
+        "BEFORE DELETE ON runs FOR EACH ROW EXECUTE FUNCTION public.keep()"
     )
 
 
 @pytest.mark.parametrize("kind", ["crash", "crash_in_thread", "crash_in_transaction", "tells_and_crashes"])
-async def test_each_death_is_an_attempt_of_the_activity_in_flight(scene: Scene, client: pgflow.Client, kind: str) -> None:
+async def test_each_death_is_an_attempt_of_the_activity_in_flight(
+    scene: Scene, client: pgflow.Client, kind: str
+) -> None:
     handle = await client.dispatch(flows.poison, kind, {})
     with nursery(scene) as workers:
         told = await handle.output(PATIENT)
@@ -52,7 +55,9 @@ async def test_each_death_is_an_attempt_of_the_activity_in_flight(scene: Scene, 
     assert (event.status, event.attempts) == ("failed", 2)
 
 
-async def test_where_locks_are_not_to_be_had_deaths_are_counted_all_the_same(scene: Scene, client: pgflow.Client) -> None:
+async def test_where_locks_are_not_to_be_had_deaths_are_counted_all_the_same(
+    scene: Scene, client: pgflow.Client
+) -> None:
     handle = await client.dispatch(flows.poison, "crash", {})
     with nursery(scene, lease=1.0, locks=False) as workers:
         assert (await handle.output(PATIENT)).startswith("2 attempts, WorkerCrashed")
@@ -114,7 +119,9 @@ async def test_what_has_ended_beside_the_guilty_activity_is_kept(scene: Scene, c
     assert [(e.name, e.attempts) for e in await client.history(handle.id)] == [("work", 1), ("crash", 2)]
 
 
-async def test_code_that_ends_its_process_fails_its_workflow(scene: Scene, client: pgflow.Client, tmp_path: Path) -> None:
+async def test_code_that_ends_its_process_fails_its_workflow(
+    scene: Scene, client: pgflow.Client, tmp_path: Path
+) -> None:
     handle = await client.dispatch(flows.crashing_code)
     with nursery(scene, max_crashes=4) as workers:
         with pytest.raises(pgflow.WorkflowFailed, match="WorkerCrashed: .*died 4 times") as caught:
@@ -145,7 +152,10 @@ async def test_a_lease_that_is_lost_and_comes_back_counts_nothing(scene: Scene, 
         await marked(scene, "work begins", times=2)
         assert scene.one("SELECT cardinality(suspicions) FROM runs") == 1, "for all that anybody can tell"
         zombie.send(signal.SIGCONT)
-        await until(lambda: scene.one("SELECT suspicions IS NULL AND crashes IS NULL AND presumed IS NULL FROM runs"), "the return")
+        await until(
+            lambda: scene.one("SELECT suspicions IS NULL AND crashes IS NULL AND presumed IS NULL FROM runs"),
+            "the return",
+        )
         let_go_on(scene, "work")
         assert await handle.output(PATIENT) == "work of attempt 1"
 

@@ -1,4 +1,6 @@
-"""Everything through a pooler in transaction mode: polling finds all work, and nothing stays behind in sessions that belong to nobody."""
+"""Everything through a pooler in transaction mode: polling finds all work, and nothing stays behind in sessions that
+belong to nobody.
+"""
 
 from __future__ import annotations
 
@@ -122,7 +124,9 @@ async def test_a_dead_worker_is_known_by_its_lease(dsn: str) -> None:
             handle = await client.dispatch(child, 1)
             await until_killed(between.dsn, "tests.worker.test_pooler", "journal.after")
             with psycopg.connect(dsn) as connection:
-                assert connection.execute("UPDATE pgflow.workers SET expires_at = now() RETURNING lock_key").fetchall() == [(None,)]
+                assert connection.execute(
+                    "UPDATE pgflow.workers SET expires_at = now() RETURNING lock_key"
+                ).fetchall() == [(None,)]
             async with pgflow.Worker(between.dsn, workflows=WORKFLOWS):
                 assert await handle.output(30) == 2
         nothing_is_left(between)

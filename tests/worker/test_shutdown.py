@@ -14,7 +14,9 @@ from tests.worker.processes import let_go_on, marked, marks, run_of, unreachable
 
 
 @pytest.mark.parametrize("thread", [False, True])
-async def test_running_activities_end_and_the_rest_is_handed_back(scene: Scene, client: pgflow.Client, thread: bool) -> None:
+async def test_running_activities_end_and_the_rest_is_handed_back(
+    scene: Scene, client: pgflow.Client, thread: bool
+) -> None:
     handle = await client.dispatch(flows.holding, "work", thread)
     with worker_process(scene, "--lease", "3600", "--grace", "60") as worker:
         number = await worker.registered()
@@ -39,7 +41,9 @@ async def test_running_activities_end_and_the_rest_is_handed_back(scene: Scene, 
 
 
 @pytest.mark.parametrize("thread", [False, True])
-async def test_activities_that_outlive_the_grace_are_repeated_elsewhere(scene: Scene, client: pgflow.Client, thread: bool) -> None:
+async def test_activities_that_outlive_the_grace_are_repeated_elsewhere(
+    scene: Scene, client: pgflow.Client, thread: bool
+) -> None:
     handle = await client.dispatch(flows.holding, "work", thread)
     sleeping = await client.dispatch(flows.sleeper, 1, 0.9)
     with worker_process(scene, "--lease", "3600", "--grace", "0.2") as worker:
@@ -92,7 +96,9 @@ async def test_a_stop_while_the_database_is_gone_does_not_hang(
 
 @pytest.mark.parametrize("claims", [True, False])
 async def test_the_last_transactions_of_a_worker_end_before_it_signs_off(scene: Scene, claims: bool) -> None:
-    """What one of them claims, or has locked, is handed back with the rest, though nobody waits for its answer any more."""
+    """What one of them claims, or has locked, is handed back with the rest, though nobody waits for its answer any
+    more.
+    """
     blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name LIKE 'pgflow%'"
     with scene.other() as last:
         async with pgflow.Worker(scene.database.dsn, workflows=flows.ALL) as worker:
@@ -100,7 +106,9 @@ async def test_the_last_transactions_of_a_worker_end_before_it_signs_off(scene: 
             run = scene.run(None if claims else own, name="of other code")
             if claims:
                 last.execute("SELECT FROM workers WHERE id = %s FOR KEY SHARE", [own])
-                last.execute("UPDATE runs SET status = 'running', worker_id = %s, claim = 99, epoch = 1, wake_at = NULL", [own])
+                last.execute(
+                    "UPDATE runs SET status = 'running', worker_id = %s, claim = 99, epoch = 1, wake_at = NULL", [own]
+                )
             else:
                 last.execute("SELECT FROM runs FOR NO KEY UPDATE")
             worker.stop()

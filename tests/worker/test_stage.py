@@ -1,4 +1,6 @@
-"""A worker drains many runs in one turn; whatever else it does then finds the worker's own loop to be the running one."""
+"""A worker drains many runs in one turn; whatever else it does then finds the worker's own loop to be
+the running one.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Steps that are called with other arguments than the recorded ones, on workers that mind and on workers that do not. About 4 seconds."""
+"""Steps that are called with other arguments than the recorded ones, on workers that mind and on workers that do not.
+About 4 seconds.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ async def same(ctx: pgflow.WorkflowContext) -> int:
 
 
 @pytest.mark.parametrize("by_another", [False, True])
-async def test_a_strict_worker_fails_them_and_writes_nothing(scene: Scene, client: pgflow.Client, by_another: bool) -> None:
+async def test_a_strict_worker_fails_them_and_writes_nothing(
+    scene: Scene, client: pgflow.Client, by_another: bool
+) -> None:
     def worker(strict: bool = True) -> pgflow.Worker:
         return pgflow.Worker(scene.database.dsn, workflows=[counting, same], strict=strict, cached=0)
 
@@ -71,7 +75,9 @@ async def careless(ctx: pgflow.WorkflowContext) -> float:
     return time.time() + random.random()
 
 
-async def test_clocks_and_chance_in_a_workflow_are_told_once(scene: Scene, client: pgflow.Client, caplog: pytest.LogCaptureFixture) -> None:
+async def test_clocks_and_chance_in_a_workflow_are_told_once(
+    scene: Scene, client: pgflow.Client, caplog: pytest.LogCaptureFixture
+) -> None:
     for _ in range(2):
         async with pgflow.Worker(scene.database.dsn, workflows=[careless, *flows.ALL]):
             pass

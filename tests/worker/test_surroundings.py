@@ -1,4 +1,6 @@
-"""What the surroundings say changes nothing: environment, role, database, and the adapters that the application has registered."""
+"""What the surroundings say changes nothing: environment, role, database, and the adapters that the application has
+registered.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +92,14 @@ async def everything(ctx: pgflow.WorkflowContext, number: float) -> list[Any]:
     handle = await ctx.dispatch(child, tags={"of": "everything"}, unique=True)
     assert go is not None
     passed = (ctx.now() - began).total_seconds()
-    return [await ctx.activity(double, number), await handle.output(), go.by, user, ctx.now().tzname(), 0.2 <= passed < 60]
+    return [
+        await ctx.activity(double, number),
+        await handle.output(),
+        go.by,
+        user,
+        ctx.now().tzname(),
+        0.2 <= passed < 60,
+    ]
 
 
 async def go_through(dsn: str, user: str | None = None) -> None:
@@ -128,7 +137,9 @@ async def test_what_a_role_or_a_database_is_set_to(dsn: str, role: str, kind: st
     named = sql.Identifier(role if kind == "ROLE" else databases.name_of(dsn))
     with psycopg.connect(dsn, autocommit=True) as connection:
         for name, value in HOSTILE.items():
-            connection.execute(sql.SQL("ALTER {} {} SET {} = {}").format(sql.SQL(kind), named, sql.Identifier(name), value))
+            connection.execute(
+                sql.SQL("ALTER {} {} SET {} = {}").format(sql.SQL(kind), named, sql.Identifier(name), value)
+            )
     pgflow.migrate(make_conninfo(dsn, user=role, password="app"), "other")
     await go_through(make_conninfo(dsn, user=role, password="app"))
 
@@ -137,7 +148,10 @@ async def test_what_a_role_or_a_database_is_set_to(dsn: str, role: str, kind: st
     "variables",
     [
         {"PGTZ": "Asia/Tokyo", "PGDATESTYLE": "German", "PGCLIENTENCODING": "LATIN1", "PGGEQO": "off"},
-        {"PGOPTIONS": "-c timezone=Asia/Tokyo -c datestyle=SQL -c intervalstyle=iso_8601 -c default_transaction_isolation=serializable"},
+        {
+            "PGOPTIONS": "-c timezone=Asia/Tokyo -c datestyle=SQL -c intervalstyle=iso_8601 -c "
+            "default_transaction_isolation=serializable"
+        },
     ],
 )
 async def test_what_the_environment_says(dsn: str, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,17 +179,31 @@ async def test_options_of_the_start_are_heeded(
     await go_through(dsn, role)
     monkeypatch.delenv("PGOPTIONS", raising=False)
     with psycopg.connect(database_dsn) as connection:
-        owners = connection.execute("SELECT DISTINCT tableowner::text FROM pg_tables WHERE schemaname = 'pgflow'").fetchall()
+        owners = connection.execute(
+            "SELECT DISTINCT tableowner::text FROM pg_tables WHERE schemaname = 'pgflow'"
+        ).fetchall()
         connection.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(sql.Identifier(role)))
     assert owners == [(role,)]
 
 
 async def test_a_pooler_that_hands_out_sessions_of_another_kind(dsn: str, role: str) -> None:
-    """Each transaction sets what it needs; how a transaction begins cannot be set in time, and is an error that says so."""
+    """Each transaction sets what it needs; how a transaction begins cannot be set in time, and is an error that says
+    so.
+    """
     name = sql.Identifier(role)
     with psycopg.connect(dsn, autocommit=True) as connection:
-        for setting in ("timezone", "datestyle", "intervalstyle", "bytea_output", "extra_float_digits", "search_path", "array_nulls"):
-            connection.execute(sql.SQL("ALTER ROLE {} SET {} = {}").format(name, sql.Identifier(setting), HOSTILE[setting]))
+        for setting in (
+            "timezone",
+            "datestyle",
+            "intervalstyle",
+            "bytea_output",
+            "extra_float_digits",
+            "search_path",
+            "array_nulls",
+        ):
+            connection.execute(
+                sql.SQL("ALTER ROLE {} SET {} = {}").format(name, sql.Identifier(setting), HOSTILE[setting])
+            )
     with pooler(make_conninfo(dsn, user=role, password="app")) as between:
         await go_through(between.dsn)
         between.stop()
@@ -206,7 +234,9 @@ REGISTERED: dict[str, Callable[[Any], None]] = {
 def test_adapters_that_hold_for_the_whole_process(dsn: str) -> None:
     """They are registered before pgflow is imported; another process, since it is for good."""
     found = subprocess.run(
-        [sys.executable, "-m", "tests.worker.test_surroundings"], env={**os.environ, "PGFLOW_DATABASE_URL": dsn}, capture_output=True
+        [sys.executable, "-m", "tests.worker.test_surroundings"],
+        env={**os.environ, "PGFLOW_DATABASE_URL": dsn},
+        capture_output=True,
     )
     assert found.returncode == 0, found.stderr.decode()
 
@@ -240,7 +270,10 @@ async def test_a_connection_of_the_callers_may_be_as_it_is(dsn: str, kind: str, 
     if (kind, encoding) == ("sqlalchemy", "sql_ascii"):
         encoding = "utf8"  # SQLAlchemy itself cannot read what its server says of itself
     id = uuid.uuid4()
-    options = "-c datestyle=German -c timezone=Asia/Tokyo -c bytea_output=escape -c search_path=nowhere -c intervalstyle=sql_standard"
+    options = (
+        "-c datestyle=German -c timezone=Asia/Tokyo -c bytea_output=escape -c search_path=nowhere -c "
+        "intervalstyle=sql_standard"
+    )
     async with pgflow.Client(dsn) as client:
         text = "12 € 漢 😀"
         async with caller(kind, make_conninfo(dsn, client_encoding=encoding, options=options)) as connection:
@@ -249,13 +282,23 @@ async def test_a_connection_of_the_callers_may_be_as_it_is(dsn: str, kind: str, 
                 register(behind.adapters)
             set_json_loads(lambda text: text, behind.adapters)
             set_json_dumps(lambda value: "0", behind.adapters)
-            before = (behind.row_factory, behind.cursor_factory, behind.prepare_threshold, dict(behind.adapters._dumpers))
+            before = (
+                behind.row_factory,
+                behind.cursor_factory,
+                behind.prepare_threshold,
+                dict(behind.adapters._dumpers),
+            )
             one = await client.dispatch("job", id=id, text=text, tags={"é": "ü", "n": 1}, connection=connection)
             two = await client.dispatch("job", id=id, text=text, connection=connection)
             many = await client.dispatch_many("job", [{"text": text}] * 3, connection=connection)
             sent = await client.signal(Go(2), to=one.id, connection=connection)
             assert await client.signal(Go(2), to=uuid.uuid4(), missing_ok=True, connection=connection) is None
-            assert before == (behind.row_factory, behind.cursor_factory, behind.prepare_threshold, dict(behind.adapters._dumpers))
+            assert before == (
+                behind.row_factory,
+                behind.cursor_factory,
+                behind.prepare_threshold,
+                dict(behind.adapters._dumpers),
+            )
         assert one.id == two.id == id and isinstance(sent, uuid.UUID)
         assert {(await handle.info()).input["text"] for handle in [one, *many]} == {text}
         assert (await one.info()).tags == {"é": "ü", "n": 1}

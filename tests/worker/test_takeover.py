@@ -127,9 +127,7 @@ async def test_lost_notifications_only_delay(scene: Scene, client: pgflow.Client
         for number in range(5):
             run = uuid7()
             scene.do("INSERT INTO workflows (id, name, input) VALUES (%s, 'sums', %s)", run, f'{{"number": {number}}}')
-            scene.do(
-                "INSERT INTO runs (workflow_id, name, status, wake_at) VALUES (%s, 'sums', 'pending', now())", run
-            )
+            scene.do("INSERT INTO runs (workflow_id, name, status, wake_at) VALUES (%s, 'sums', 'pending', now())", run)
             assert await client.output(run, 20) == (number + 1) * 10
 
 
@@ -162,7 +160,9 @@ async def test_several_processes_stop_together(scene: Scene) -> None:
 
 
 def _living(scene: Scene) -> list[int]:
-    return [pid for pid in scene.all("SELECT pid FROM workers") if psutil.pid_exists(pid) and _runs(psutil.Process(pid))]
+    return [
+        pid for pid in scene.all("SELECT pid FROM workers") if psutil.pid_exists(pid) and _runs(psutil.Process(pid))
+    ]
 
 
 def _runs(process: psutil.Process) -> bool:

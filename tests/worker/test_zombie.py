@@ -1,4 +1,6 @@
-"""A worker stopped past its lease and continued after another has finished its workflows writes nothing. About 6 seconds."""
+"""A worker stopped past its lease and continued after another has finished its workflows writes nothing. About 6
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def everything(scene: Scene) -> dict[str, list[Any]]:
 
 
 async def test_a_zombie_writes_nothing_and_comes_back_to_life(scene: Scene, client: pgflow.Client) -> None:
-    """It is stopped with activities of every sort in flight, a loop in the middle of a turn, and sleepers in its memory."""
+    """It is stopped with activities of every sort in flight, a loop in the middle of a turn, and sleepers in its
+    memory.
+    """
     names = ["one", "two"]
     handles: list[pgflow.WorkflowHandle[Any]] = [
         await client.dispatch(flows.holding, "one"),
@@ -41,7 +45,13 @@ async def test_a_zombie_writes_nothing_and_comes_back_to_life(scene: Scene, clie
                 await marked(scene, f"{name} begins", times=2)
             for name in [*names, "turn 25"]:
                 let_go_on(scene, name)
-            assert [await handle.output(30) for handle in handles] == ["one of attempt 1", "two of attempt 1", 30, 3, "late"]
+            assert [await handle.output(30) for handle in handles] == [
+                "one of attempt 1",
+                "two of attempt 1",
+                30,
+                3,
+                "late",
+            ]
             heir.send(signal.SIGTERM)
             assert await heir.ended() == 0
         before = everything(scene)
