@@ -13,7 +13,8 @@ _SNAPSHOT = """
 SELECT
     pg_current_wal_insert_lsn() - '0/0'::pg_lsn,
     pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
-    (SELECT coalesce(sum(s.calls), 0) FROM pg_stat_statements AS s JOIN pg_database AS d ON d.oid = s.dbid WHERE d.datname = %(name)s)
+    (SELECT coalesce(sum(s.calls), 0) FROM pg_stat_statements AS s JOIN pg_database AS d ON d.oid = s.dbid
+        WHERE d.datname = %(name)s)
 """
 
 

@@ -106,7 +106,8 @@ class Workflow(Decorated, Generic[P, R]):
 
         Example:
             nightly = report.options(name="nightly_report")
-            handle = await client.start(report.options(queue="slow", tags={"region": "eu"}), queue="an argument of the report")
+            slow = report.options(queue="slow", tags={"region": "eu"})
+            handle = await client.start(slow, queue="an argument of the report")
         """
         given = given_options(
             id=id,

@@ -173,7 +173,8 @@ PUBLIC = [
     kind for _, kind in sorted(vars(errors).items()) if isinstance(kind, type) and issubclass(kind, errors.PgflowError)
 ]
 GIVEN = {
-    "activity": "charge", "attempts": 3, "error_type": "OSError", "error_message": "gone", "location": "{1}", "workflow_id": uuid.UUID(int=7),
+    "activity": "charge", "attempts": 3, "error_type": "OSError", "error_message": "gone", "location": "{1}",
+    "workflow_id": uuid.UUID(int=7),
     "expected": "one", "found": "other",
 }  # fmt: skip
 

@@ -196,11 +196,15 @@ NOW = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
 ID = uuid.UUID(int=5)
 
 LEAVES: list[Any] = [
-    None, True, False, 0, 1, -1, 7, 2**60 + 1, 2**70, 0.0, -0.0, 1.0, 1.5, 1e300, "", "1", "007", "true", "null", "abcd", "password", "YWJjZA==",
-    "P1D", "2024-01-01", "2024-01-01T00:00:00Z", str(ID), "é", b"", b"abc", b"\xff", bytearray(b"abc"), NOW, NOW.date(), NOW.time(), timedelta(days=1),
-    NOW.astimezone(ZoneInfo("Europe/Berlin")), NOW.astimezone(timezone(timedelta(hours=2))), ID, Decimal("007"), Decimal("1.10"), Decimal("1"),
+    None, True, False, 0, 1, -1, 7, 2**60 + 1, 2**70, 0.0, -0.0, 1.0, 1.5, 1e300, "", "1", "007", "true", "null",
+    "abcd", "password", "YWJjZA==",
+    "P1D", "2024-01-01", "2024-01-01T00:00:00Z", str(ID), "é", b"", b"abc", b"\xff", bytearray(b"abc"), NOW,
+    NOW.date(), NOW.time(), timedelta(days=1),
+    NOW.astimezone(ZoneInfo("Europe/Berlin")), NOW.astimezone(timezone(timedelta(hours=2))), ID, Decimal("007"),
+    Decimal("1.10"), Decimal("1"),
     Mixed.ONE, Mixed.TEXT, Mixed.PAIR, Mixed.RAW, Level.LOW, Stage.FIRST, Name("abcd"), 1 + 0j,
-    Plain(1), Special(1, "a", 2), Doubled(3), Model(n=1), Stripping(name="a"), Stripping.model_construct(name=" a "), Excluded(), Excluded(hidden=3), Private(),
+    Plain(1), Special(1, "a", 2), Doubled(3), Model(n=1), Stripping(name="a"), Stripping.model_construct(name=" a "),
+    Excluded(), Excluded(hidden=3), Private(),
     Summed(n=2), Lowered(name="A"), Lowered.model_construct(name="A"), Pair(1, "a"), Row(id=1), Row(at=NOW),
 ]  # fmt: skip
 private = Private()
@@ -208,8 +212,10 @@ private._seen = 3
 LEAVES.append(private)
 
 KINDS: list[Any] = [
-    Any, object, type(None), bool, int, float, str, bytes, bytearray, datetime, date, time, timedelta, uuid.UUID, Decimal, Mixed, Level, Stage,
-    Literal["1", 1], Literal["first"], Plain, Special, Doubled, Model, Stripping, Excluded, Private, Summed, Lowered, Pair, Row, complex,
+    Any, object, type(None), bool, int, float, str, bytes, bytearray, datetime, date, time, timedelta, uuid.UUID,
+    Decimal, Mixed, Level, Stage,
+    Literal["1", 1], Literal["first"], Plain, Special, Doubled, Model, Stripping, Excluded, Private, Summed, Lowered,
+    Pair, Row, complex,
 ]  # fmt: skip
 
 hashable = st.sampled_from([leaf for leaf in LEAVES if leaf.__hash__ is not None])

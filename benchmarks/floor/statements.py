@@ -35,7 +35,8 @@ _STEPS = """
 , written AS (
     INSERT INTO pgflow.events (workflow_id, location, seq, kind, name, status, attempts, input, output)
     SELECT fenced.workflow_id, v.location, v.seq, 'activity', 'nothing', 'completed', 1, '{}', v.output::json
-    FROM unnest(%(run)s::int[], string_to_array(%(location)s::text, ' '), %(seq)s::int[], string_to_array(%(output)s::text, ' '))
+    FROM unnest(%(run)s::int[], string_to_array(%(location)s::text, ' '), %(seq)s::int[],
+        string_to_array(%(output)s::text, ' '))
         AS v (run, location, seq, output)
     JOIN fenced ON fenced.run = v.run
 )
@@ -43,7 +44,8 @@ _STEPS = """
 
 _ENDS = """
 , gone AS (
-    DELETE FROM pgflow.runs AS r USING fenced WHERE r.workflow_id = fenced.workflow_id AND fenced.run = ANY (%(ended)s::int[])
+    DELETE FROM pgflow.runs AS r USING fenced WHERE r.workflow_id = fenced.workflow_id
+        AND fenced.run = ANY (%(ended)s::int[])
 ),
 finished AS (
     UPDATE pgflow.workflows AS w SET status = 'completed', output = '10', completed_at = now()

@@ -19,7 +19,8 @@ INSERT INTO pgflow.runs (workflow_id, name, status, wake_at) SELECT id, 'noop', 
 
 _MANY = """
 WITH started AS (
-    INSERT INTO pgflow.workflows (id, name, input) SELECT given.id, 'noop', '{}' FROM unnest(%(ids)s::uuid[]) AS given (id)
+    INSERT INTO pgflow.workflows (id, name, input) SELECT given.id, 'noop', '{}'
+        FROM unnest(%(ids)s::uuid[]) AS given (id)
     RETURNING id)
 INSERT INTO pgflow.runs (workflow_id, name, status, wake_at) SELECT id, 'noop', 'pending', now() FROM started
 """

@@ -64,7 +64,8 @@ def times(plan: Plan, seconds: int, window: int, held: bool) -> tuple[float, flo
         wait_until(lambda: _number(watch, "SELECT count(*) FROM pgflow.runs") == 0, "the rest ends")
         found = watch.execute(
             """
-            SELECT percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM completed_at - created_at) * 1000)
+            SELECT percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (
+                ORDER BY extract(epoch FROM completed_at - created_at) * 1000)
             FROM pgflow.workflows
             WHERE created_at > (SELECT max(created_at) FROM pgflow.workflows) - make_interval(secs => %s)
             """,

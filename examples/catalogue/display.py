@@ -20,8 +20,8 @@ SELECT
     (SELECT json_object_agg(status, n) FROM (
         SELECT status, count(*) AS n FROM pgflow.workflow_overview GROUP BY status) AS s) AS statuses,
     (SELECT json_object_agg(worker_pid, n) FROM (
-        SELECT worker_pid, count(*) AS n FROM pgflow.workflow_overview WHERE status = 'running' AND worker_pid IS NOT NULL
-        GROUP BY worker_pid) AS s) AS held,
+        SELECT worker_pid, count(*) AS n FROM pgflow.workflow_overview
+        WHERE status = 'running' AND worker_pid IS NOT NULL GROUP BY worker_pid) AS s) AS held,
     (SELECT count(*) = 0 FROM pgflow.runs)
         AND EXISTS (SELECT FROM pgflow.workflows WHERE name = 'walk' AND status = 'completed') AS ended
 """

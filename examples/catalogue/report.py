@@ -20,7 +20,8 @@ SELECT count(*), count(DISTINCT input->>'file') FROM pgflow.history WHERE name =
 INTERRUPTED = """
 SELECT w.input->>'package', a.file, h.at, a.process, b.process, round(extract(epoch FROM b.begun - a.begun)::numeric, 1)
 FROM public.attempts AS a
-JOIN public.attempts AS b ON b.workflow_id = a.workflow_id AND b.file = a.file AND b.process <> a.process AND b.begun > a.begun
+JOIN public.attempts AS b ON b.workflow_id = a.workflow_id AND b.file = a.file AND b.process <> a.process
+    AND b.begun > a.begun
 JOIN pgflow.history AS h ON h.workflow_id = a.workflow_id AND h.input->>'file' = a.file
 JOIN pgflow.workflows AS w ON w.id = a.workflow_id
 WHERE a.process = %s

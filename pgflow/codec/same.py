@@ -135,9 +135,8 @@ def _of_dataclasses(value: Any, back: Any, path: str) -> str | None:
     fields = dataclasses.fields(value)
     for field in fields:
         if not field.init and difference(getattr(value, field.name, None), getattr(back, field.name, None)):
-            return f"{path}.{field.name} is no argument of {type(value).__qualname__} (init=False) and would be lost".lstrip(
-                "."
-            )
+            where = f"{path}.{field.name}".lstrip(".")
+            return f"{where} is no argument of {type(value).__qualname__} (init=False) and would be lost"
     return _of_fields(value, back, [field.name for field in fields], path)
 
 

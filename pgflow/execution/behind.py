@@ -4,10 +4,11 @@ An old run executes an insertion when it comes by (`ctx.v(n)`). Meanwhile what w
 code: a cancellation, a deadline that has passed, the result that decided a race. In unchanged code nothing of this is
 ever met: whatever has a place in the order of completion has been called before all that comes later is delivered.
 
-    recorded, and the code has come to all that stands before it   delivered, as always
-    recorded, and something before it has not been called          waits while a live step is under way that the missing one stands behind
-    live, while that is so                                         delivered at once; its row says after which place (`turn_seq`), so that
-                                                                   the next replay delivers it there as well
+    recorded, and all that stands before it was called    delivered, as always
+    recorded, something before it was not yet called      waits while a live step is under way that the missing one
+                                                          stands behind
+    live, while that is so                                delivered at once; its row says after which place
+                                                          (`turn_seq`), so that the next replay delivers it there
 """
 
 from __future__ import annotations

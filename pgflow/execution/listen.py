@@ -1,7 +1,7 @@
 """Steps that wait for signals: `ctx.listen` and `ctx.listen_many`.
 
     called -> a signal of its types waits in the mailbox? -- taken, with the step's row, in one transaction
-                    | no                                 '-- its body does not fit: set aside, and the next one is looked at
+                    | no                                 '-- its body does not fit: set aside; on to the next one
                     '--> parked: the workflow sleeps on its types; a signal that arrives is offered to the lowest
                     location
 

@@ -2,7 +2,7 @@
 
     begin -> the activity's code -> its run's turn to write -> commit, with the result's row
                 |                                                 |
-                '-> failed, too late, cancelled: rollback         '-> refused: rollback; another attempt, or the lease is lost
+                '-> failed, too late, cancelled: rollback         '-> refused: rollback; another attempt, or lease lost
 
 The turn comes when all that its run has handed over before is durable. From there on the attempt cannot be cancelled.
 """

@@ -156,7 +156,8 @@ async def transact(connection: AsyncConnection, timeout: int, *statements: State
         psycopg.DataError: A text holds a character that cannot be stored; nothing was sent.
 
     Example:
-        taken, read = await transact(connection, 10_000, (claim, parameters), Point("claims.before_read"), (held, parameters))
+        pause = Point("claims.before_read")
+        taken, read = await transact(connection, 10_000, (claim, parameters), pause, (held, parameters))
     """
     prepared = _names_on(connection)
     parts: list[tuple[str | None, list[Statement | Bulk]]] = [(None, [pooling.opening(connection, timeout)])]

@@ -23,7 +23,8 @@ _CONDITIONS = {
     "queue": b"r.queue = %(queue)s::text",
     "parent_id": b"w.parent_id = %(parent_id)s::uuid",
     "at": b"(w.created_at, w.id) < (%(at)s::timestamptz, %(id)s::uuid)",
-    "id": b"(w.created_at, w.id) < ((SELECT l.created_at FROM {schema}.workflows AS l WHERE l.id = %(id)s::uuid), %(id)s::uuid)",
+    "id": b"(w.created_at, w.id) < ("
+    b"(SELECT l.created_at FROM {schema}.workflows AS l WHERE l.id = %(id)s::uuid), %(id)s::uuid)",
 }
 
 _OF_RUNS = {"live", "queue"}

@@ -187,7 +187,8 @@ def _holders(connection: PsycopgConnection, schema: str) -> str:
     rows = connection.execute(
         """
         SELECT a.pid, coalesce(nullif(a.application_name, ''), a.backend_type, '?'), coalesce(a.state, '?'),
-            coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::bigint, string_agg(DISTINCT c.relname, ', ' ORDER BY c.relname)
+            coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::bigint,
+            string_agg(DISTINCT c.relname, ', ' ORDER BY c.relname)
         FROM pg_locks AS l
         JOIN pg_class AS c ON c.oid = l.relation AND c.relkind = 'r'
         JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = %s

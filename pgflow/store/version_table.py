@@ -109,7 +109,8 @@ def lacks_identity(connection: Connection, schema: str) -> bool:
     """Whether there is a `schema_info` whose row a publication of all tables would protect from changes."""
     row = connection.execute(
         """
-        SELECT c.relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary)
+        SELECT c.relreplident = 'd' AND NOT EXISTS (
+            SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary)
         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
         WHERE n.nspname = %s AND c.relname = 'schema_info'
         """,

@@ -18,7 +18,8 @@ import pgflow
 from pgflow.testing import run
 
 GIVEN: dict[str, Any] = {
-    "id": 7, "queue": "orders", "tags": ["a"], "priority": "low", "connection": "fast", "unique": "very", "run_at": "noon",
+    "id": 7, "queue": "orders", "tags": ["a"], "priority": "low", "connection": "fast", "unique": "very",
+    "run_at": "noon",
     "workflow": "w", "self": "s", "fn": "f", "args": [1], "kwargs": {"k": 1}, "detached": "d",
 }  # fmt: skip
 """Arguments called like everything that pgflow's own functions are given."""
@@ -26,7 +27,8 @@ GIVEN: dict[str, Any] = {
 
 @pgflow.workflow
 async def poll(
-    ctx: pgflow.WorkflowContext, id: int, queue: str, tags: list[str], priority: str, connection: str, unique: str, run_at: str,
+    ctx: pgflow.WorkflowContext, id: int, queue: str, tags: list[str], priority: str, connection: str, unique: str,
+    run_at: str,
     workflow: str, self: str, fn: str, args: list[int], kwargs: dict[str, int], detached: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Returns what it was given."""

@@ -1,7 +1,7 @@
 """What a page's code blocks mean, and how they are run: the way a reader would, in order, in one directory.
 
     python   a file, when its first line is `# name.py`: it is written down; else a program, which is run
-    console  `$ command` lines, run one after the other, each followed by the output it must have (`...` stands for anything)
+    console  `$ command` lines, run one after the other, each followed by the output it must have (`...`: anything)
     sql      statements, which another test runs
     text     for the eye alone
 

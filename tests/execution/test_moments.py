@@ -37,7 +37,8 @@ WAITS: dict[str, Callable[[pgflow.WorkflowContext, Any], Awaitable[Any]]] = {
     "listen_many": lambda ctx, wait: ctx.listen_many(News, timeout=wait),
 }
 DURATIONS = [
-    1e12, 1e300, float("inf"), float("-inf"), float("nan"), -1, timedelta.max, timedelta.min, 10**5000, -(10**5000), "soon", None, [1],
+    1e12, 1e300, float("inf"), float("-inf"), float("nan"), -1, timedelta.max, timedelta.min, 10**5000, -(10**5000),
+    "soon", None, [1],
     timedelta(days=365 * 8_000), LAST - datetime(2030, 1, 1, tzinfo=UTC) + timedelta(seconds=1),
 ]  # fmt: skip
 

@@ -56,7 +56,8 @@ def test_a_dispatched_workflow_is_pending_and_due(sql: Sql) -> None:
 
 def test_all_that_can_be_said(sql: Sql) -> None:
     id, at = uuid4(), datetime.now(UTC) + timedelta(days=1)
-    query = """SELECT dispatch('greet', id => %s, tags => '{"to": "me", "n": 1}', run_at => %s, priority => -3, queue => 'slow')"""
+    query = """SELECT dispatch('greet', id => %s, tags => '{"to": "me", "n": 1}', run_at => %s, priority => -3,
+        queue => 'slow')"""
     assert one(sql, query, id, at) == id
     query = "SELECT id, tags, wake_at, priority, queue FROM workflow_overview"
     assert one(sql, query) == (id, {"to": "me", "n": 1}, at, -3, "slow")

@@ -37,7 +37,8 @@ from alembic import context
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 import psycopg
-with create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect({dsn!r}), poolclass=NullPool).connect() as connection:
+engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect({dsn!r}), poolclass=NullPool)
+with engine.connect() as connection:
     context.configure(connection=connection)
     with context.begin_transaction():
         context.run_migrations()

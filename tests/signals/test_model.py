@@ -152,7 +152,8 @@ class World:
 LEFT = "SELECT count(*) FROM signals AS s WHERE s.workflow_id = ANY (%s) AND s.consumed_at IS NULL"
 OVERLOOKED = f"""
 {LEFT} AND NOT (s.number IS NOT NULL AND EXISTS (
-    SELECT FROM runs AS r WHERE r.workflow_id = s.workflow_id AND r.status = 'sleeping' AND NOT s.name = ANY (r.waiting_for)))
+    SELECT FROM runs AS r WHERE r.workflow_id = s.workflow_id AND r.status = 'sleeping'
+        AND NOT s.name = ANY (r.waiting_for)))
 """
 
 

@@ -5,7 +5,7 @@ Everything that locks several runs is made to meet a stranger, who has locked th
 rule says, takes the other:
 
     stranger   locks the first run .................... locks the second, must get it at once ... commits
-    engine                          asks for both, second first: waits for the first, or passes it over ... does the rest
+    engine                          asks for both, second first: waits for the first, or passes it over ... the rest
 """
 
 from __future__ import annotations

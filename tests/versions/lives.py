@@ -51,7 +51,8 @@ def told(world: World) -> list[str]:
     """History as the documentation writes it: locations in the order of execution, names, versions that are not 1."""
     events = {**world.events, **world.forgotten}
     return [
-        f"{display(key)} {event.name if event.kind == 'activity' else event.kind}{f' v{event.version}' if event.version != 1 else ''}"
+        f"{display(key)} {event.name if event.kind == 'activity' else event.kind}"
+        f"{f' v{event.version}' if event.version != 1 else ''}"
         for key, event in sorted(events.items(), key=lambda item: decode(item[0]))
     ]
 

@@ -70,7 +70,8 @@ async def everything(ctx: pgflow.WorkflowContext, number: int) -> int:
 WORKFLOWS = [child, everything]
 
 LEFT = """
-SELECT (SELECT array_agg(statement) FROM pg_prepared_statements), (SELECT array_agg(c) FROM pg_listening_channels() AS c),
+SELECT (SELECT array_agg(statement) FROM pg_prepared_statements),
+    (SELECT array_agg(c) FROM pg_listening_channels() AS c),
     (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
     (SELECT array_agg(name) FROM pg_settings WHERE source = 'session')
 """
