@@ -2,7 +2,7 @@
 
     cross() -> waiting -> [batch in flight] -> committed -> on_done
                   ^              |-- sender's row busy, or a stranger's key --+
-                  +-----------------------------------------------------------+    |-- lease lost, refused --> on_refused
+                  +-----------------------------------------------------------+    |-- lost or refused --> on_refused
 
 Each batch is fenced by the leases of the workflows that make its crossings (`sql/crossing_fence.sql`): whose lease is
 gone is refused alone. Ids are derived from where the steps stand, so that a batch whose connection broke is sent again,
