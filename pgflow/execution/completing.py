@@ -1,15 +1,15 @@
 """What `asyncio.wait` and `asyncio.as_completed` are given: in an order that a replay repeats, or refused.
 
-Both make sets of it. Tasks, and the futures that a run's loop has made, stand in sets by their numbers (`tasks.py`);
-coroutines, and the futures that `gather` returns, by their addresses. The loop cannot see a set, but asyncio asks it
-for a task or a future from within these functions, whose arguments stand in their frames: so nothing of asyncio is
-replaced, which other threads use.
+Both make sets of it. Tasks, the futures that a run's loop has made and those that `gather` returns stand in sets by
+their numbers (`tasks.py`); coroutines, and futures that the code has made by calling `asyncio.Future`, by their
+addresses. The loop cannot see a set, but asyncio asks it for a task or a future from within these functions, whose
+arguments stand in their frames: so they are not replaced, since other threads use them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from inspect import iscoroutine
 from types import CodeType, FrameType
@@ -41,6 +41,22 @@ _COMPLETING, _ARGUMENT, MAKERS = _codes()
 """MAKERS: what asks the loop for tasks of coroutines that it was given."""
 
 _WAITING: CodeType = asyncio.tasks._wait.__code__  # type: ignore[attr-defined]
+
+_GETTING: CodeType = asyncio.Queue.get.__code__
+
+
+def _completions() -> tuple[CodeType | None, CodeType | None]:
+    """The code of `as_completed` that waits for the next end, and the code that is called when one of its futures has
+    ended.
+    """
+    iterator = getattr(asyncio.tasks, "_AsCompletedIterator", None)  # Python 3.13
+    if iterator is not None:
+        return iterator._wait_for_one.__code__, iterator._handle_completion.__code__
+    inner = {one.co_name: one for one in asyncio.as_completed.__code__.co_consts if isinstance(one, CodeType)}
+    return inner.get("_wait_for_one"), inner.get("_on_completion")
+
+
+_NEXT, _ENDED = _completions()
 
 
 def coroutines_to_complete(frame: FrameType | None) -> list[Any] | None:
@@ -81,25 +97,37 @@ def coroutines_to_complete(frame: FrameType | None) -> list[Any] | None:
     return [item for item in items if iscoroutine(item)]
 
 
-def check_waits(frame: FrameType) -> None:
+def check_waits(frame: FrameType, ready: Iterable[Any]) -> None:
     """Refuse to wait for several futures of which one stands in sets by its address.
 
     Parameters:
         frame: what has asked the loop for a future.
+        ready: the callbacks that are ready.
 
     Raises:
         NondeterminismError: so it is.
     """
-    if frame.f_code is not _WAITING:
-        return
-    futures = frame.f_locals["fs"]
+    if frame.f_code is _WAITING:
+        _check_together("asyncio.wait", frame.f_locals["fs"])
+    elif frame.f_code is _GETTING and frame.f_back is not None and frame.f_back.f_code is _NEXT:
+        # Those that had ended already when they were given are ready, in the order of their set; the others come as
+        # they end.
+        ended: dict[Any, list[Any]] = {}
+        for handle in ready:
+            callback = handle._callback
+            if not handle._cancelled and getattr(callback, "__code__", None) is _ENDED:
+                ended.setdefault(callback, []).append(handle._args[0])
+        for futures in ended.values():
+            _check_together("asyncio.as_completed", futures)
+
+
+def _check_together(function: str, futures: Collection[Any]) -> None:
     strange = [future for future in futures if not _stands_by_number(future)]
     if strange and len(futures) > 1:
         raise _refusal(
-            f"asyncio.wait was given a {type(strange[0]).__name__}, such as `asyncio.gather(...)` returns, beside "
-            "others: its place in their set is its address, another one on each replay. `asyncio.create_task(...)` "
-            "around the code that awaits it makes a task, which keeps its place; for groups of steps it is "
-            "`asyncio.create_task(ctx.join(...))`",
+            f"{function} was given a {type(strange[0]).__name__} beside others: its place in their set is its "
+            "address, another one on each replay. Make futures with `asyncio.get_running_loop().create_future()` "
+            "instead of `asyncio.Future()`; they keep their places, as tasks do",
             f"a {type(strange[0]).__name__}",
         )
 

@@ -26,7 +26,7 @@ from pgflow.errors import EngineError, NondeterminismError
 from pgflow.execution.completing import MAKERS, check_waits, coroutines_to_complete
 from pgflow.execution.generators import close_at_once, collecting, left_generator
 from pgflow.execution.spinning import LOOK_EVERY, Interrupted, line_of_task
-from pgflow.execution.tasks import BLOCK, PLACE_BITS, RunFuture, RunTask
+from pgflow.execution.tasks import BLOCK, PLACE_BITS, RunFuture, RunTask, hash_of, number_groups
 
 T = TypeVar("T")
 
@@ -393,12 +393,16 @@ class RunLoop(asyncio.AbstractEventLoop):
 
     def create_future(self) -> asyncio.Future[Any]:
         try:
-            check_waits(sys._getframe(1))
+            check_waits(sys._getframe(1), self._ready)
         except NondeterminismError as error:
             self._end_with(error)
+        return RunFuture(self.next_future(), self)
+
+    def next_future(self) -> int:
+        """Where the next future stands in sets."""
         maker = self._maker()
         maker.futures += 1
-        return RunFuture(maker.place, maker.futures % BLOCK, self)
+        return hash_of(maker.place, maker.futures % BLOCK)
 
     def create_task(
         self,
@@ -517,6 +521,7 @@ def _refusal(method: str) -> Callable[..., NoReturn]:
     return refuse
 
 
+number_groups(RunLoop)
 for _method in _REFUSED:
     setattr(RunLoop, _method, _refusal(_method))
 # AbstractEventLoop declares its methods abstract only by raising NotImplementedError, so that none stands in the way.

@@ -3,8 +3,9 @@
 `TaskGroup` cancels, and `asyncio.wait` gives, what a set holds; that order has to be the same on replay. So a task is
 numbered among those that the same task makes, whatever others do meanwhile, and the numbers go on from a multiple of
 the block after each turn of a loop, since replay skips turns: their lower bits, which decide, are the same. Futures are
-numbered likewise. The higher bits tell the runs apart: asyncio keeps all tasks of the process in one set, and were the
-first tasks of a thousand runs all alike to it, each would be looked for among all the others.
+numbered likewise, and so is what `asyncio.gather` returns, when it is first asked where it stands.
+The higher bits tell the runs apart: asyncio keeps all tasks of the process in one set, and were the first tasks of a
+thousand runs all alike to it, each would be looked for among all the others.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Coroutine, Generator
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -22,6 +23,12 @@ PLACE_BITS = 2**48 - 1
 
 BLOCK = 1 << _NUMBER_BITS
 """Numbers are taken up again at a multiple of this where replay skips what made tasks before."""
+
+
+def hash_of(place: int, number: int) -> int:
+    """Where the object of a number among those that a task makes stands in sets."""
+    return place << _NUMBER_BITS | number
+
 
 _CHILD_DONE = asyncio.TaskGroup._on_task_done.__code__
 """What asyncio runs when a child of a group has ended."""
@@ -39,7 +46,7 @@ class RunTask(asyncio.Task[T]):
         number: int,
         **options: Any,
     ) -> None:
-        self._hash = place << _NUMBER_BITS | number
+        self._hash = hash_of(place, number)
         self.place = (place * 1_000_003 + number) & PLACE_BITS
         """Tells apart what the tasks of a run make: from the seed and the numbers of the tasks above."""
         self.made = 0
@@ -73,9 +80,37 @@ class RunFuture(asyncio.Future[T]):
 
     __slots__ = ("_hash",)
 
-    def __init__(self, place: int, number: int, loop: asyncio.AbstractEventLoop) -> None:
-        self._hash = place << _NUMBER_BITS | number
+    def __init__(self, stands: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._hash = stands
         super().__init__(loop=loop)
 
     def __hash__(self) -> int:
         return self._hash
+
+
+class _Numbers(Protocol):
+    """A loop that numbers futures."""
+
+    def next_future(self) -> int: ...
+
+
+def number_groups(kind: type[_Numbers]) -> None:
+    """Let what `asyncio.gather` returns on loops of this kind stand in sets by a number.
+
+    It is made without a call to the loop, from a class of asyncio's own. So this is the one thing of asyncio that is
+    replaced; on all other loops, in all other threads, it says what it has always said.
+    """
+    group: Any = getattr(asyncio.tasks, "_GatheringFuture", None)
+    if group is None:
+        return
+
+    def stands(self: Any) -> int:
+        loop = self.get_loop()
+        if type(loop) is not kind:
+            return object.__hash__(self)
+        number: int | None = getattr(self, "_pgflow_number", None)
+        if number is None:
+            number = self._pgflow_number = loop.next_future()
+        return number
+
+    group.__hash__ = stands

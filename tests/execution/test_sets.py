@@ -173,15 +173,24 @@ def test_the_keys_of_a_dict_have_an_order() -> None:
     same_in_every_life(body)
 
 
+def groups_of(ctx: Ctx, count: int) -> list[Any]:
+    return [asyncio.gather(ctx.activity(number, 2 * n), ctx.activity(number, 2 * n + 1)) for n in range(count)]
+
+
+async def as_they_end(awaitables: Any) -> list[Any]:
+    return [await done for done in asyncio.as_completed(awaitables)]
+
+
 def test_groups_in_wait_and_as_completed() -> None:
-    async def waits(ctx: Ctx) -> int:
-        groups = [asyncio.gather(ctx.activity(number, 2 * n), ctx.activity(number, 2 * n + 1)) for n in range(4)]
-        done, _ = await asyncio.wait(groups, return_when=asyncio.FIRST_COMPLETED)
-        return len(done)
+    async def waits(ctx: Ctx) -> list[int]:
+        groups = groups_of(ctx, 7)
+        done, pending = await asyncio.wait(groups, return_when=asyncio.FIRST_COMPLETED)
+        first = [groups.index(group) for group in [*done, *pending]]
+        done, _ = await asyncio.wait(groups)
+        return [len(done), *first, *[groups.index(group) for group in done]]
 
     async def completes(ctx: Ctx) -> list[Any]:
-        groups = [asyncio.gather(ctx.activity(number, 2 * n), ctx.activity(number, 2 * n + 1)) for n in range(4)]
-        return [await done for done in asyncio.as_completed(groups)]
+        return await as_they_end(groups_of(ctx, 4))
 
     async def alone(ctx: Ctx) -> list[Any]:
         done, _ = await asyncio.wait([asyncio.gather(*limited(ctx, 3))])
@@ -193,10 +202,84 @@ def test_groups_in_wait_and_as_completed() -> None:
         await asyncio.wait(groups)
         return [groups.index(task) for task in [*done, *pending]]
 
-    assert "asyncio.create_task(ctx.join(...))" in refused(waits)
+    same_in_every_life(waits)
     same_in_every_life(completes, 3)
     same_in_every_life(alone, 3)
     same_in_every_life(tasks, 3)
+
+
+def test_groups_that_have_ended_already() -> None:
+    async def completes(ctx: Ctx) -> list[Any]:
+        groups = groups_of(ctx, 9)
+        await asyncio.gather(*groups)
+        return await as_they_end(groups)
+
+    async def of_groups_and_tasks(ctx: Ctx) -> list[Any]:
+        inner = groups_of(ctx, 6)
+        groups = [
+            asyncio.gather(*inner[:3]),
+            asyncio.gather(*inner[3:]),
+            *[asyncio.shield(one) for one in inner],
+            *inner,
+        ]
+        mixed = [*groups, *[asyncio.ensure_future(ctx.activity(number, n)) for n in range(5)]]
+        await asyncio.wait(mixed)
+        return await as_they_end({*mixed})
+
+    async def a_dozen_times(ctx: Ctx) -> list[Any]:
+        async def turn(ctx: Ctx, seen: list[Any]) -> pgflow.Continue[list[Any]] | pgflow.Break[list[Any]]:
+            groups = groups_of(ctx, 5)
+            await asyncio.wait(groups)
+            seen = [*seen, *await as_they_end(groups)]
+            return pgflow.Continue(seen) if len(seen) < 60 else pgflow.Break(seen)
+
+        return list(await ctx.loop(turn, []))
+
+    same_in_every_life(completes)
+    same_in_every_life(of_groups_and_tasks)
+    same_in_every_life(a_dozen_times, 3)
+
+
+def test_groups_of_other_loops_are_as_ever() -> None:
+    async def other() -> None:
+        group = asyncio.gather(asyncio.sleep(0))
+        assert hash(group) == object.__hash__(group)
+        assert len(await asyncio.wait([group, asyncio.gather(asyncio.sleep(0))])) == 2
+
+    asyncio.run(other())
+
+
+def test_futures_that_the_code_makes_by_itself() -> None:
+    """They stand in sets by their addresses."""
+
+    def made(ended: bool) -> list[asyncio.Future[int]]:
+        futures: list[asyncio.Future[int]] = [asyncio.Future() for _ in range(4)]
+        if ended:
+            for n, future in enumerate(futures):
+                future.set_result(n)
+        return futures
+
+    async def waits(ctx: Ctx) -> int:
+        return len(await asyncio.wait(made(True)))
+
+    async def completes(ctx: Ctx) -> list[int]:
+        return await as_they_end(made(True))
+
+    async def completes_later(ctx: Ctx) -> list[int]:
+        futures = made(False)
+
+        async def sets(ctx: Ctx) -> None:
+            for n in (2, 0, 1, 3):
+                futures[n].set_result(await ctx.activity(number, n))
+
+        setting = asyncio.ensure_future(ctx.branch(sets))
+        found = await as_they_end(futures)
+        await setting
+        return found
+
+    assert "asyncio.get_running_loop().create_future()" in refused(waits)
+    assert "asyncio.as_completed was given a Future beside others" in refused(completes)
+    same_in_every_life(completes_later, 3)
 
 
 def test_a_generator_left_by_break_with_steps_in_its_finally() -> None:
