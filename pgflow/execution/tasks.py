@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Coroutine, Generator
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -88,14 +88,8 @@ class RunFuture(asyncio.Future[T]):
         return self._hash
 
 
-class _Numbers(Protocol):
-    """A loop that numbers futures."""
-
-    def next_future(self) -> int: ...
-
-
-def number_groups(kind: type[_Numbers]) -> None:
-    """Let what `asyncio.gather` returns on loops of this kind stand in sets by a number.
+def number_groups(kind: type[Any]) -> None:
+    """Let what `asyncio.gather` returns on loops of this kind stand in sets by a number (`next_future`).
 
     It is made without a call to the loop, from a class of asyncio's own. So this is the one thing of asyncio that is
     replaced; on all other loops, in all other threads, it says what it has always said.
