@@ -35,7 +35,7 @@ test: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/python scripts/sync_client.py --check
+	$(BIN)/python scripts/sync_twins.py --check
 
 types: $(STAMP)
 	$(BIN)/mypy

@@ -5,7 +5,12 @@ another replays the history and goes on from the next step. Everything a user ne
 private.
 """
 
-from pgflow.client import Client
+from pgflow.client.client import Client
+from pgflow.client.handle import WorkflowHandle
+from pgflow.client.subscription import Subscription
+from pgflow.client.sync.client import SyncClient
+from pgflow.client.sync.handle import SyncWorkflowHandle
+from pgflow.client.sync.subscription import SyncSubscription
 from pgflow.definitions import Activity, Registry, Workflow, activity, workflow
 from pgflow.errors import (
     ActivityCancelled,
@@ -31,15 +36,10 @@ from pgflow.execution.activity_context import ActivityContext
 from pgflow.execution.children import ChildHandle
 from pgflow.execution.context import WorkflowContext
 from pgflow.execution.loop import Break, Continue
-from pgflow.handle import WorkflowHandle
 from pgflow.info import DeadSignal, HistoryEvent, Page, WorkflowInfo
 from pgflow.packets import message, signal
 from pgflow.retry import RetryPolicy
 from pgflow.store.migrations import migrate
-from pgflow.subscription import Subscription
-from pgflow.sync_client import SyncClient
-from pgflow.sync_handle import SyncWorkflowHandle
-from pgflow.sync_subscription import SyncSubscription
 from pgflow.worker.worker import Worker
 
 __all__ = [

@@ -30,10 +30,7 @@ FLOORS = (
     ("commands",),
     ("execution",),
     ("store",),
-    ("embedded", "requests", "testing", "worker"),
-    ("handle", "subscription", "sync_handle", "sync_subscription"),
-    ("dead_letters", "operations", "sync_dead_letters", "sync_operations"),
-    ("client", "sync_client"),
+    ("client", "embedded", "testing", "worker"),
     ("cli",),
 )
 """From the ground up. A room (a module or a package) imports from itself and from the floors below its own."""

@@ -13,8 +13,8 @@ from uuid import UUID
 import click
 
 from pgflow.cli.database import database_options, told
+from pgflow.client.sync.client import SyncClient
 from pgflow.packets import signal as declare_signal
-from pgflow.sync_client import SyncClient
 
 _id = click.argument("id", type=click.UUID)
 

@@ -22,12 +22,12 @@ import click
 from pgflow.cli import tables
 from pgflow.cli.database import database_options, told
 from pgflow.cli.worker import workflows_of
+from pgflow.client.filters import STATUSES
 from pgflow.codec import class_name, message_of
 from pgflow.definitions import Registry, Workflow
 from pgflow.errors import PgflowError
 from pgflow.execution.arguments import OtherArguments
 from pgflow.history.stored import StoredHistory
-from pgflow.requests import STATUSES
 from pgflow.store.compatibility import check_blocking
 from pgflow.store.connections import Database
 from pgflow.store.histories import COUNTED, ENDED, Histories

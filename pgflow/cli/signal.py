@@ -11,7 +11,7 @@ import click
 
 from pgflow.cli import tables
 from pgflow.cli.database import database_options, told
-from pgflow.sync_client import SyncClient
+from pgflow.client.sync.client import SyncClient
 
 _id = click.argument("id", type=click.UUID)
 

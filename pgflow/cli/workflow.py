@@ -15,8 +15,8 @@ import click
 from pgflow.cli import tables
 from pgflow.cli.database import database_options, told
 from pgflow.cli.operate import COMMANDS
+from pgflow.client.filters import STATUSES, Filter
 from pgflow.info import HistoryEvent, WorkflowInfo
-from pgflow.requests import STATUSES, Filter
 from pgflow.store import histories, inspection
 from pgflow.store.compatibility import check_blocking
 from pgflow.store.connections import Database

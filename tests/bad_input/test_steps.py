@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import pgflow
+from pgflow.client.filters import location_of
 from pgflow.history import location
-from pgflow.requests import location_of
 from pgflow.testing import run
 
 

@@ -196,7 +196,7 @@ def test_sync_client(dsn: str) -> None:
 
 def test_the_sync_client_is_what_the_async_one_generates() -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "sync_client.py"), "--check"], capture_output=True, text=True
+        [sys.executable, str(ROOT / "scripts" / "sync_twins.py"), "--check"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout
 

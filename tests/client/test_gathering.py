@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 import pgflow
-from pgflow.store.client_async import Connections
-from pgflow.store.gathering import MOST, Gathering
+from pgflow.store.client.gathering import MOST, Gathering
+from pgflow.store.client.pool import Connections
 from tests.client.fake import count, until
 
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 import pgflow
-from pgflow.requests import Filter
+from pgflow.client.filters import Filter
 from pgflow.store.histories import Histories
 
 

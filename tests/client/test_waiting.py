@@ -12,7 +12,8 @@ import psycopg
 import pytest
 
 import pgflow
-from pgflow.store import client_async, client_sync
+from pgflow.store.client import pool as pool_module
+from pgflow.store.client.sync import pool as sync_pool
 from tests.client.fake import end, kill_connections, until
 
 NEVER = 100_000.0
@@ -26,7 +27,7 @@ async def job(ctx: pgflow.WorkflowContext, number: int = 0) -> int:
 @pytest.fixture
 def hints_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits learns of an end by a hint or not at all."""
-    for module in (client_async, client_sync):
+    for module in (pool_module, sync_pool):
         monkeypatch.setattr(module, "POLL", NEVER)
         monkeypatch.setattr(module, "POLL_BLIND", NEVER)
 
@@ -64,11 +65,11 @@ async def listening_client(client: pgflow.Client, dsn: str) -> None:
 async def test_what_was_just_dispatched_is_looked_at_when_it_has_ended(
     dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_async, "MOMENT", NEVER)
+    monkeypatch.setattr(pool_module, "MOMENT", NEVER)
     async with pgflow.Client(dsn) as client:
         await listening_client(client, dsn)
         fresh, old = await client.dispatch(job), await client.dispatch(job)
-        monkeypatch.setattr(client_async, "is_fresh", lambda id: id == fresh.id)
+        monkeypatch.setattr(pool_module, "is_fresh", lambda id: id == fresh.id)
         looks: list[Any] = []
         look = client._endings._look_at
 
@@ -87,13 +88,13 @@ async def test_what_was_just_dispatched_is_looked_at_when_it_has_ended(
 async def test_an_end_that_was_heard_of_is_looked_at_at_once(
     dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_async, "MOMENT", NEVER)
+    monkeypatch.setattr(pool_module, "MOMENT", NEVER)
     async with pgflow.Client(dsn) as client:
         await listening_client(client, dsn)
         handle = await client.dispatch(job)
         end(dsn, [handle.id], "7")
         await until(lambda: handle.id in client._endings._ended, "hearing of it")
-        monkeypatch.setattr(client_async, "is_fresh", lambda id: True)
+        monkeypatch.setattr(pool_module, "is_fresh", lambda id: True)
         assert await handle.output(timeout=20) == 7
 
 
@@ -102,14 +103,14 @@ async def test_an_end_that_was_told_too_early_is_seen_a_moment_later(
 ) -> None:
     async with pgflow.Client(dsn) as client:
         await listening_client(client, dsn)
-        monkeypatch.setattr(client_async, "is_fresh", lambda id: True)
+        monkeypatch.setattr(pool_module, "is_fresh", lambda id: True)
         handle = await client.dispatch(job)
         end(dsn, [handle.id], "7")
         assert await handle.output(timeout=20) == 7
 
 
 async def test_without_hints_polling_tells(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_async, "POLL", 0.05)
+    monkeypatch.setattr(pool_module, "POLL", 0.05)
     async with pgflow.Client(dsn) as client:
         handle = await client.dispatch(job)
         waiting = asyncio.create_task(handle.output())
@@ -205,7 +206,7 @@ def test_threads_take_turns_at_reading_what_is_told(
     """Whoever reads leaves when its own workflow has ended; another one takes over, and the thread that connects never
     has to.
     """
-    monkeypatch.setattr(client_sync, "QUIET", NEVER)
+    monkeypatch.setattr(sync_pool, "QUIET", NEVER)
     with ThreadPoolExecutor(5) as pool, pgflow.SyncClient(dsn) as client:
         handles = client.dispatch_many(job, [{"number": i} for i in range(5)])
         outputs = {handle.id: pool.submit(handle.output) for handle in handles}
@@ -222,9 +223,9 @@ def test_what_is_told_while_nobody_waits_is_read_and_remembered(
     dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the server would have to keep it. Who asks for such a workflow later has its answer at once."""
-    monkeypatch.setattr(client_sync, "QUIET", 0.05)
-    monkeypatch.setattr(client_sync, "MOMENT", NEVER)
-    monkeypatch.setattr(client_sync, "is_fresh", lambda id: True)
+    monkeypatch.setattr(sync_pool, "QUIET", 0.05)
+    monkeypatch.setattr(sync_pool, "MOMENT", NEVER)
+    monkeypatch.setattr(sync_pool, "is_fresh", lambda id: True)
     with pgflow.SyncClient(dsn) as client:
         first, second = client.dispatch(job), client.dispatch(job)
         client._endings._start()
@@ -244,7 +245,7 @@ def test_threads_see_an_end_that_was_told_too_early(
         asyncio.run(until(lambda: client._endings._listening, "listening"))
         end(dsn, [first.id], "1")
         assert waiting.result(20) == 1
-        monkeypatch.setattr(client_sync, "is_fresh", lambda id: True)
+        monkeypatch.setattr(sync_pool, "is_fresh", lambda id: True)
         handle = client.dispatch(job)
         end(dsn, [handle.id], "7")
         assert handle.output(timeout=20) == 7
@@ -269,7 +270,7 @@ def test_closing_tells_threads_who_wait(dsn: str) -> None:
 
 
 def test_threads_poll_without_hints(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_sync, "POLL", 0.05)
+    monkeypatch.setattr(sync_pool, "POLL", 0.05)
     with pgflow.SyncClient(dsn) as client, ThreadPoolExecutor(1) as pool:
         handle = client.dispatch(job)
         waiting = pool.submit(handle.output)

@@ -17,8 +17,10 @@ from psycopg.conninfo import make_conninfo
 import pgflow
 from pgflow import faults
 from pgflow.execution.ports import Message
-from pgflow.store import hints, messages, outbox, subscriptions_async, subscriptions_sync
+from pgflow.store import hints, messages, outbox
 from pgflow.store.channels import Notice, message_channel
+from pgflow.store.client import subscriptions
+from pgflow.store.client.sync import subscriptions as sync_subscriptions
 from pgflow.store.connections import Database, still_open
 from pgflow.store.hints import Notifier
 from tests.client.fake import count, kill_connections, proxy, until
@@ -30,7 +32,7 @@ from tests.messages.test_messages import WAIT, read
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever looks at the table looks often."""
-    for module in (subscriptions_async, subscriptions_sync):
+    for module in (subscriptions, sync_subscriptions):
         monkeypatch.setattr(module, "POLL", 0.05)
         monkeypatch.setattr(module, "POLL_BLIND", 0.05)
 
@@ -47,7 +49,7 @@ def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
         return False
 
     monkeypatch.setattr(hints.Listener, "_listen", hears_nothing)
-    monkeypatch.setattr(subscriptions_sync.Subscriptions, "_listen", hears_nothing_either)
+    monkeypatch.setattr(sync_subscriptions.Subscriptions, "_listen", hears_nothing_either)
 
 
 def message(done: int, name: str = "progress", tags: str = "{}") -> Message:

@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from pgflow.requests import STATUSES
+from pgflow.client.filters import STATUSES
 from pgflow.store import histories
 from pgflow.store.connections import Database
 from pgflow.store.histories import Histories

@@ -13,9 +13,9 @@ import time
 import psycopg
 
 from pgflow import forking
-from pgflow.store import topics
 from pgflow.store.channels import Notice
-from pgflow.store.client_async import POLL, POLL_BLIND, Connections
+from pgflow.store.client import topics
+from pgflow.store.client.pool import POLL, POLL_BLIND, Connections
 from pgflow.store.connections import Database, tell_of_death
 from pgflow.store.hints import Listener
 from pgflow.store.messages import POLL_AT_ONCE, body, poll, start

@@ -11,9 +11,9 @@ import psycopg
 from psycopg import sql
 
 from pgflow import forking
-from pgflow.store import topics
 from pgflow.store.channels import Notice, message_channel, parse_message
-from pgflow.store.client_sync import POLL, POLL_BLIND, Connections, hang_up
+from pgflow.store.client import topics
+from pgflow.store.client.sync.pool import POLL, POLL_BLIND, Connections, hang_up
 from pgflow.store.connections import FIRST_BACKOFF, LONGEST_BACKOFF, Connection, Database
 from pgflow.store.messages import POLL_AT_ONCE, body, poll, start
 from pgflow.store.pooling import is_shared

@@ -8,11 +8,11 @@ from uuid import UUID
 
 import psycopg
 
+from pgflow.client.filters import DeadFilter, fields_of
 from pgflow.info import DeadSignal
 from pgflow.options import uuid_of
-from pgflow.requests import DeadFilter, fields_of
 from pgflow.store import dead_letters, operating
-from pgflow.store.client_async import Connections
+from pgflow.store.client.pool import Connections
 from pgflow.store.query import Query
 
 T = TypeVar("T")

@@ -20,13 +20,13 @@ from pgflow import forking
 from pgflow.commands import Sending, Sent, Standing
 from pgflow.store import standby
 from pgflow.store.channels import Recent, done_channel, parse_done
+from pgflow.store.client.caller import execute_blocking as execute_on
+from pgflow.store.client.caller import mail_blocking as mail_on
+from pgflow.store.client.caller import wake_blocking as wake_on
 from pgflow.store.compatibility import check_blocking as check
 from pgflow.store.connections import Connection, Database
 from pgflow.store.dispatching import outcomes, reach, wake
 from pgflow.store.flush import Statement, flush_blocking, rows_of, tell_of_lost_hints
-from pgflow.store.joining import execute_blocking as execute_on
-from pgflow.store.joining import mail_blocking as mail_on
-from pgflow.store.joining import wake_blocking as wake_on
 from pgflow.store.pooling import is_shared
 from pgflow.store.query import Query
 from pgflow.store.retrying import Tries, is_meeting, with_id

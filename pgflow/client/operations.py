@@ -7,16 +7,16 @@ from uuid import UUID
 
 import psycopg
 
-from pgflow.handle import WorkflowHandle
+from pgflow.client.filters import location_of
+from pgflow.client.handle import WorkflowHandle
 from pgflow.options import check_queue, uuid_of
-from pgflow.requests import location_of
 from pgflow.store import operating
-from pgflow.store.client_async import Connections, execute_on
+from pgflow.store.client.pool import Connections, execute_on
 from pgflow.store.query import Query
 from pgflow.store.uuid7 import uuid7
 
 if TYPE_CHECKING:
-    from pgflow.client import Client
+    from pgflow.client.client import Client
 
 T = TypeVar("T")
 

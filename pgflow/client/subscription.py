@@ -1,7 +1,4 @@
-"""Messages as a subscriber reads them: what `Client.subscribe` returns.
-
-`Subscription` here is the source; `sync_subscription.py` is generated from this file by `scripts/sync_client.py`.
-"""
+"""Messages as a subscriber reads them: what `Client.subscribe` returns."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import Generic, Self, TypeVar
 
 from pgflow.codec import decode
 from pgflow.retry import seconds
-from pgflow.store.subscriptions_async import Inbox, Subscriptions
+from pgflow.store.client.subscriptions import Inbox, Subscriptions
 
 T = TypeVar("T")
 

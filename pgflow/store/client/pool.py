@@ -18,15 +18,15 @@ from pgflow import forking
 from pgflow.commands import Sending, Sent, Standing
 from pgflow.store import standby
 from pgflow.store.channels import Recent
+from pgflow.store.client.caller import execute_async as execute_on
+from pgflow.store.client.caller import mail_async as mail_on
+from pgflow.store.client.caller import wake_async as wake_on
+from pgflow.store.client.gathering import Gathering
 from pgflow.store.compatibility import check_async as check
 from pgflow.store.connections import AsyncConnection, Database
 from pgflow.store.dispatching import outcomes, reach, wake
 from pgflow.store.flush import Statement, flush, rows_of, tell_of_lost_hints
-from pgflow.store.gathering import Gathering
 from pgflow.store.hints import GATHER, Listener, Notifier
-from pgflow.store.joining import execute_async as execute_on
-from pgflow.store.joining import mail_async as mail_on
-from pgflow.store.joining import wake_async as wake_on
 from pgflow.store.query import Query
 from pgflow.store.retrying import Tries, is_meeting, with_id
 from pgflow.store.signalling import mail_behind, send

@@ -1,0 +1,1 @@
+"""The synchronous client. Every other file here is generated from its namesake one folder up, by `scripts/sync_twins.py`."""

@@ -1,0 +1,1 @@
+"""What the clients do their work with: connections, word of workflows that have ended, subscriptions."""
