@@ -2,6 +2,7 @@
 #
 #   make demo    a catalogue of the standard library, by two workers of which one is killed
 #   make test    the tests, on an embedded PostgreSQL unless PGFLOW_TEST_DSN names another
+#   make docs    the documentation as a site, in site/
 #   make bench   how fast it is beside the bare minimum (10 minutes; `make bench-quick` one); `make soak` runs for as long as
 #                you let it
 #   make gate    durable steps a second beside the bare minimum, compared with the bound that is kept in benchmarks/
@@ -11,9 +12,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 RUNS := $(VENV)/.runs
+SITE := $(VENV)/.site
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types wheel bench bench-quick gate soak clean
+.PHONY: demo test lint types docs wheel bench bench-quick gate soak clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +27,10 @@ $(RUNS): pyproject.toml | $(BIN)/python
 $(STAMP): pyproject.toml | $(BIN)/python
 	$(PIP) -e '.[dev]'
 	@touch $@ $(RUNS)
+
+$(SITE): pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[docs]'
+	@touch $@
 
 demo: $(RUNS)
 	@$(BIN)/python -m examples.catalogue
@@ -39,6 +45,9 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+
+docs: $(SITE)
+	$(BIN)/zensical build --strict --clean
 
 wheel: $(STAMP)
 	$(BIN)/python scripts/check_wheel.py
@@ -56,4 +65,4 @@ soak: $(STAMP)
 	$(BIN)/python -m tests.soak
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache dist site

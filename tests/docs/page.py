@@ -7,7 +7,8 @@
 
 A command that ends with ` &` stays in the background until the page ends; when output is given for it, that is awaited,
 and an `export` line in it is obeyed, as a reader would paste it. `export PGFLOW_DATABASE_URL=...` as a command is for
-readers: the page's database is the test's. Of `make` the target must be there; it is not run here.
+readers: the page's database is the test's. Of `make` the target must be there, of `pip install` the package must be
+this one; neither is run here.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,6 +122,8 @@ class Reader:
                 self._environment[name] = value
         elif words[0] == "make":
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
+        elif words[:2] == ["pip", "install"]:
+            assert _is_ours(words[2]), command
         elif words[-1] == "&":
             process = subprocess.Popen(
                 words[:-1], cwd=self._directory, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -145,6 +149,13 @@ class Reader:
             if line.startswith("export "):
                 name, _, value = shlex.split(line)[1].partition("=")
                 self._environment[name] = value
+
+
+def _is_ours(requirement: str) -> bool:
+    """Whether what is to be installed is this package, with extras that it has."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    name, _, extras = requirement.removesuffix("]").partition("[")
+    return name == project["name"] and set(filter(None, extras.split(","))) <= set(project["optional-dependencies"])
 
 
 def _fits(expected: str, found: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ ELSEWHERE = {
 PAGES = [str(path.relative_to(ROOT)) for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))]
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [name for name in PAGES if blocks_of(ROOT / name)])
 def test_a_page_does_what_it_says(name: str, server_dsn: str, template: str, place: Path) -> None:
     blocks = blocks_of(ROOT / name)
     migrates = any("pgflow db upgrade" in block.text for block in blocks)
@@ -49,9 +50,16 @@ def test_what_is_run_elsewhere() -> None:
         assert f'"{Path(name).name}"' in (ROOT / test).read_text(encoding="utf-8")
 
 
-def test_the_readme_leads_to_every_page() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [name for name in PAGES if name != "README.md" and f"]({name})" not in text] == []
+def test_the_site_leads_to_every_page() -> None:
+    site = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]
+    named = re.findall(r"'([^']+\.md)'", repr(site["nav"]))
+    assert sorted(f"docs/{name}" for name in named) == [name for name in PAGES if name != "README.md"], (
+        "nav in zensical.toml, and docs/"
+    )
+    text = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert [name for name in named if name != "index.md" and f"]({name})" not in text] == [], (
+        "docs/index.md does not link to these"
+    )
 
 
 def test_links_lead_somewhere() -> None:
