@@ -5,7 +5,8 @@
     sql      statements, which another test runs
     text     for the eye alone
 
-A command that ends with ` &` stays in the background until the page ends; when output is given for it, that is awaited,
+A command that ends with ` &` stays in the background until the page ends, or until `kill %N` or `kill -9 %N` ends the
+Nth of them; when output is given for it, that is awaited,
 and an `export` line in it is obeyed, as a reader would paste it. `export PGFLOW_DATABASE_URL=...` as a command is for
 readers: the page's database is the test's. Of `make` the target must be there, of `pip install` the package must be
 this one; neither is run here.
@@ -99,11 +100,16 @@ class Reader:
 
     def end(self) -> None:
         """Stop what runs in the background; whatever was written down must have been used."""
-        for process in reversed(self._background):
-            process.send_signal(signal.SIGTERM)
-            told, _ = process.communicate(timeout=PATIENCE)
-            assert process.returncode == 0, told.decode()
+        for number in range(len(self._background), 0, -1):
+            if self._background[number - 1].returncode is None:
+                self._kill(number, hard=False)
         assert not self._written, f"{self._written} are never used"
+
+    def _kill(self, number: int, *, hard: bool) -> None:
+        process = self._background[number - 1]
+        process.send_signal(signal.SIGKILL if hard else signal.SIGTERM)
+        told, _ = process.communicate(timeout=PATIENCE)
+        assert process.returncode == (-signal.SIGKILL if hard else 0), told.decode()
 
     def abandon(self) -> None:
         """Kill what is still in the background."""
@@ -124,6 +130,8 @@ class Reader:
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
         elif words[:2] == ["pip", "install"]:
             assert _is_ours(words[2]), command
+        elif words[0] == "kill":
+            self._kill(int(words[-1].removeprefix("%")), hard="-9" in words)
         elif words[-1] == "&":
             process = subprocess.Popen(
                 words[:-1], cwd=self._directory, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
