@@ -59,6 +59,39 @@ async def test_what_is_being_read_moves_as_well(
     assert began == ["once"]
 
 
+async def test_what_is_given_up_while_it_is_being_read_is_not_begun(
+    scene: Scene, client: pgflow.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger has it locked when the worker takes another number: whoever has it next begins it, and nobody else."""
+    global go_on
+    go_on = asyncio.Event()
+    go_on.set()
+    began.clear()
+    async with pgflow.Worker(scene.database.dsn, workflows=[sleeper], cached=0) as worker:
+        assert worker._tenure is not None
+        tenure, number = worker._tenure, worker.id
+        read = tenure._claims.read_again
+        given_up: list[int] = []
+
+        async def slowly(runs: list[Claimed]) -> None:
+            if not given_up:
+                stranger = scene.other()
+                stranger.execute("SELECT FROM runs FOR UPDATE")
+                tenure.fence.doubt()
+                await until(lambda: worker.id != number, "the move")
+                stranger.close()
+                given_up.append(len(runs))
+            await read(runs)
+
+        monkeypatch.setattr(tenure._claims, "read_again", slowly)
+        handle = await client.dispatch(sleeper, "once")
+        await until(lambda: given_up, "the move while its history is read")
+        scene.do("UPDATE runs SET status = 'pending', worker_id = NULL, last_worker = NULL, wake_at = now()")
+        assert await handle.output(20) == "once"
+        assert given_up == [0]
+    assert began == ["once"]
+
+
 async def test_no_attempt_begins_while_the_fence_is_in_doubt(scene: Scene, client: pgflow.Client) -> None:
     """What it would do might follow from what the database has lost."""
     global go_on
