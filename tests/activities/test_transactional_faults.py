@@ -21,10 +21,16 @@ import pgflow
 from pgflow import faults
 from tests.activities import flows
 from tests.activities.proxy import Proxy
+from tests.store.late import late
 from tests.store.scene import Scene, until
 
 BACKENDS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pgflow activity'"
 HELD = f"SELECT count(*) {BACKENDS} AND wait_event = 'advisory'"
+
+ASKED = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+    "AND application_name LIKE '%%fate' AND wait_event_type = 'Lock'"
+)
 
 
 @pytest.fixture
@@ -188,16 +194,41 @@ async def test_the_commit_itself_is_lost(scene: Scene, client: pgflow.Client, th
     async with proxy.serving() as dsn, pgflow.Worker(dsn, workflows=flows.ALL):
         handle = await client.dispatch(flows.booking, thread=thread)
         await proxy.cut.wait()
-        asked = (
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-            "AND application_name LIKE '%%fate' AND wait_event_type = 'Lock'"
-        )
-        await until(lambda: scene.one(asked), "the question for its fate")
+        await until(lambda: scene.one(ASKED), "the question for its fate")
         assert statuses(scene) == [("1", "completed")]
         proxy.let_go.set()
         assert await handle.output(20) == [1, "room booked", 2]
     assert effects(scene) == [("room", 2)]
     assert scene.one("SELECT attempts FROM events WHERE location = '2'") == 2
+
+
+@pytest.mark.parametrize("thread", [False, True])
+async def test_the_commit_comes_late(scene: Scene, client: pgflow.Client, thread: bool) -> None:
+    """Whoever asks for its fate waits for it, and believes what it has done."""
+    async with late(scene.database.dsn) as between, pgflow.Worker(between.dsn, workflows=flows.ALL):
+        between.hold("activity", "COMMIT\0")
+        handle = await client.dispatch(flows.booking, thread=thread)
+        await between.held.wait()
+        await until(lambda: scene.one(ASKED), "the question for its fate")
+        await between.deliver()
+        assert await handle.output(20) == [1, "room booked", 2]
+    assert effects(scene) == [("room", 1)]
+    assert scene.one("SELECT attempts FROM events WHERE location = '2'") == 1
+
+
+@pytest.mark.parametrize("statement", ["FOR NO KEY UPDATE", "INSERT INTO"])
+async def test_what_leads_to_the_commit_comes_late(scene: Scene, client: pgflow.Client, statement: str) -> None:
+    """The fence, or the rows: no COMMIT follows, and the attempt after it stands alone."""
+    async with late(scene.database.dsn) as between, pgflow.Worker(between.dsn, workflows=flows.ALL):
+        between.hold("activity", f'{statement} "pgflow"' if statement == "INSERT INTO" else statement)
+        handle = await client.dispatch(flows.booking)
+        await between.held.wait()
+        if statement == "FOR NO KEY UPDATE":
+            assert await handle.output(20) == [1, "room booked", 2]
+        await between.deliver()
+        assert await handle.output(20) == [1, "room booked", 2]
+    assert effects(scene) == [("room", 2)]
+    assert statuses(scene) == [("1", "completed"), ("2", "completed"), ("3", "completed")]
 
 
 async def test_a_session_killed_before_its_commit(scene: Scene, client: pgflow.Client) -> None:
