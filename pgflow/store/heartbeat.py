@@ -14,6 +14,7 @@ import selectors
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -36,6 +37,12 @@ frozen server if there is another to go to."""
 
 RETRY = 0.1
 """Seconds between two attempts to connect again."""
+
+NO_LOCK = 0
+"""Stands for the lock of a session that has none."""
+
+LOCKS_KNOWN = 1_000
+"""Locks that a worker remembers to have had, at most."""
 
 CLEARINGS = 10
 """How often a worker that has come back tries to clear what was suspected of its death, at most."""
@@ -77,6 +84,10 @@ class Heartbeat(threading.Thread):
         self.incarnation: Incarnation | None = None
         """The server that the last connection led to, as far as it tells."""
         self._formerly = formerly
+        self._locks: deque[int] = deque(maxlen=LOCKS_KNOWN)
+        """The locks that its sessions have had: a heartbeat replaces none that was taken after it had been sent."""
+        self._wronged = False
+        """Whether runs may still be suspected of its death, though it lives."""
         self._connection: Connection | None = None
         self._stopping = threading.Event()
         self._woken, self._waker = socket.socketpair()
@@ -144,10 +155,16 @@ class Heartbeat(threading.Thread):
         except psycopg.errors.LockNotAvailable as error:
             _log.info("what worker %d held is left to the recovery: %s", formerly[0], error)
         for _ in range(CLEARINGS):
-            found = connection.execute(statement("leases_return"), {"workers": formerly}).fetchone()
-            if found is None or not found[0]:
+            if not self._lift(connection, formerly):
                 return
             self._stopping.wait(RETRY)
+
+    def _lift(self, connection: Connection, numbers: Sequence[int]) -> bool:
+        """Take back what is suspected of the death of these numbers; whether something is left, since others have it
+        locked.
+        """
+        found = connection.execute(self._database.statement("leases_return"), {"workers": list(numbers)}).fetchone()
+        return found is not None and found[0] > 0
 
     def _keep(self) -> str | None:
         """Beat until told to stop (None), or until the lease is lost (the reason)."""
@@ -162,7 +179,7 @@ class Heartbeat(threading.Thread):
             faults.hit("leases.before_heartbeat")
             try:
                 if self._beat():
-                    pause = every
+                    pause = min(pause * 2, every) if self._wronged else every
                     continue
             except psycopg.Error as error:
                 _log.warning("a heartbeat of worker %d failed and is repeated: %s", self._numbers()[0], error)
@@ -175,9 +192,11 @@ class Heartbeat(threading.Thread):
 
     def _beat(self) -> bool:
         connection = self._connection
-        missed = connection is None or connection.closed
         if connection is None or connection.closed:
             before = self.incarnation
+            self._wronged = (
+                True  # it may have been taken for dead, and some of its runs freed, while it had no connection
+            )
             connection = self._connect()
             if before is not None and self.incarnation is not None and not before.same_start(self.incarnation):
                 self._doubt()
@@ -185,12 +204,17 @@ class Heartbeat(threading.Thread):
             sent = time.monotonic()
             found = connection.execute(
                 self._database.statement("leases_extend"),
-                {"numbers": list(self._numbers()), "lock_key": self.lock_key, "lease": self._database.lease},
+                {
+                    "numbers": list(self._numbers()),
+                    "lock_key": self.lock_key,
+                    "locks": list(self._locks),
+                    "lease": self._database.lease,
+                },
             ).fetchone()
             if found is not None:
                 self.deadline = sent + self._database.lease
-                if missed:  # it may have been taken for dead, and some of its runs freed, while it had no connection
-                    connection.execute(self._database.statement("leases_return"), {"workers": list(self._numbers())})
+                if self._wronged:
+                    self._wronged = self._lift(connection, self._numbers())
                 return True
         return False
 
@@ -209,6 +233,7 @@ class Heartbeat(threading.Thread):
             "heartbeat", within=self._database.lease / 5, silence=max(SHORTEST_SILENCE, self._database.lease / 5)
         )
         self.lock_key = self._take_lock(connection)
+        self._locks.append(NO_LOCK if self.lock_key is None else self.lock_key)
         self.incarnation = read_incarnation_blocking(connection)
         return connection
 

@@ -23,8 +23,9 @@ from pgflow.store.connections import Database
 from pgflow.store.crossings import Crossings
 from pgflow.store.fencing import Held
 from pgflow.store.journal import Journal
-from pgflow.store.leases import Lease
+from pgflow.store.leases import Lease, recover
 from pgflow.store.loops import LoopAdvancer
+from pgflow.store.mailbox import Mailbox
 from pgflow.store.uuid7 import uuid7
 from tests.client.fake import Proxy, proxy
 from tests.store.late import Late, late
@@ -351,3 +352,52 @@ async def test_a_move_that_the_server_refuses_is_made_again(scene: Scene, regist
             journal.write(second)
             assert await scene.fates(second) == ["committed"]
     assert refused and registered.lease.worker_id != before
+
+
+async def test_a_heartbeat(scene: Scene, between: Late) -> None:
+    """It would put the lock of its lost session in the place of the one that the worker holds now, and have it taken
+    for dead.
+    """
+    lost: list[str] = []
+    lease = await Lease.register(Database(between.dsn, lease=8.0), queues=["default"], on_lost=lost.append)
+    run = scene.run(lease.worker_id)
+    key = "SELECT lock_key FROM workers"
+    before = scene.one(key)
+    between.hold("heartbeat", "heartbeat_at")
+    await until(lambda: scene.one(key) != before, "a heartbeat on another connection")
+    now = scene.one(key)
+    await between.deliver()
+    assert scene.one(key) == now == lease.lock_key
+    scene.do("SELECT pg_advisory_lock(8)")
+    assert await recover(scene.database, scene.worker(lock_key=8), own_key=lambda: 8) == 0
+    assert scene.one("SELECT worker_id FROM runs WHERE workflow_id = %s", run) == lease.worker_id
+    assert lease.trusted and not lost
+    await lease.release()
+
+
+async def test_a_delivery(scene: Scene, registered: Registered, between: Late) -> None:
+    """It delivers what is undelivered by then, and nothing of what it was sent for: that has been
+    delivered, and taken.
+    """
+    workflow = registered.run()
+    first, second = uuid7(), uuid7()
+    send = "INSERT INTO signals (id, workflow_id, name, body) VALUES (%s, %s, 'news', '{}')"
+    mailbox = Mailbox(Database(between.dsn), registered.lease.fence)
+    await mailbox.deliver()
+    scene.do(send, first, workflow)
+    scene.do("INSERT INTO requests (workflow_id, kind) VALUES (%s, 'cancel')", workflow)
+    between.hold("mailbox")
+    with pytest.raises(psycopg.OperationalError):
+        await mailbox.deliver()
+    (arrived,) = (await mailbox.deliver()).arrived
+    assert [(signal.id, signal.number) for signal in arrived.signals] == [(first, 1)] and arrived.cancel
+    scene.do("UPDATE runs SET cancel_requested = false")  # the code has taken it
+    scene.do(send, second, workflow)
+    await between.deliver()
+    numbers = "SELECT number FROM signals ORDER BY number"
+    assert scene.all(numbers) == [1, 2]
+    assert scene.one("SELECT mailbox, cancel_requested FROM runs WHERE workflow_id = %s", workflow) == (2, False)
+    assert not (await mailbox.deliver()).arrived
+    (news,) = await mailbox.attend({workflow: 1})
+    assert [(signal.id, signal.number) for signal in news.signals] == [(second, 2)]
+    await mailbox.close()

@@ -12,6 +12,7 @@ from pgflow.execution.ports import Beside, Failed, Released, Suspended
 from pgflow.history.events import STATUS_PENDING
 from pgflow.store import leases
 from pgflow.store.claims import Claims
+from pgflow.store.connections import Database
 from pgflow.store.journal import Journal
 from pgflow.store.leases import Lease
 from tests.store.scene import Scene, row, until
@@ -127,6 +128,33 @@ async def test_owners_that_are_no_workers_are_no_deaths(scene: Scene, worker: in
     run = scene.run(999)
     assert await recover(scene, worker) == 1
     assert suspicion(scene, run) == (None, None, None)
+
+
+async def test_whoever_has_a_connection_again_clears_what_was_suspected(scene: Scene, worker: int) -> None:
+    """Its session had ended, and a part of what it held was freed before its next heartbeat told that it lives."""
+    lease = await Lease.register(
+        Database(scene.database.dsn, lease=8.0), queues=["default"], on_lost=lambda reason: None
+    )
+    earlier = die(scene, scene.run())
+    free = dict(status="pending", epoch=1)
+    mine = scene.run(suspicions=[lease.worker_id], crashes=[lease.worker_id], presumed=lease.worker_id, **free)
+    both = scene.run(suspicions=[earlier, lease.worker_id], crashes=[earlier], **free)
+    others = scene.run(suspicions=[earlier], crashes=[earlier], presumed=earlier, **free)
+    locked = scene.run(suspicions=[lease.worker_id], **free)
+    stranger = scene.other()
+    stranger.execute("SELECT FROM runs WHERE workflow_id = %s FOR UPDATE", [locked])
+    scene.do(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name LIKE '%%heartbeat%%' AND datname = current_database()"
+    )
+    await until(lambda: suspicion(scene, mine) == (None, None, None), "the end of the suspicion")
+    await until(lambda: suspicion(scene, both) == ([earlier], [earlier], None), "the end of the one that is its own")
+    assert suspicion(scene, others) == ([earlier], [earlier], earlier)
+    assert suspicion(scene, locked) == ([lease.worker_id], None, None)
+    stranger.rollback()
+    stranger.close()
+    await until(lambda: suspicion(scene, locked) == (None, None, None), "what somebody had locked")
+    await lease.release()
 
 
 @pytest.mark.parametrize("expired", [False, True])
