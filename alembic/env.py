@@ -12,10 +12,10 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateSchema
 
-from pgflow.store import migrating, version_table
-from pgflow.store.compatibility import check_server
-from pgflow.store.connections import connect_to_migrate
-from pgflow.store.schema import make_metadata
+from pgflow.store.database.connections import connect_to_migrate
+from pgflow.store.schema import migration_run, version_table
+from pgflow.store.schema.compatibility import check_server
+from pgflow.store.schema.tables import make_metadata
 
 config = context.config
 given = context.get_x_argument(as_dictionary=True)
@@ -93,7 +93,7 @@ if context.is_offline_mode():
     migrate(None)
 else:
     engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
-    patience = config.attributes.get("patience", migrating.PATIENCE)
-    migrating.run(engine, schema, migrate, patience)
-    migrating.build_missing(engine, schema, make_metadata(schema), context.get_head_revision(), patience)
+    patience = config.attributes.get("patience", migration_run.PATIENCE)
+    migration_run.run(engine, schema, migrate, patience)
+    migration_run.build_missing(engine, schema, make_metadata(schema), context.get_head_revision(), patience)
     engine.dispose()

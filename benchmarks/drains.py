@@ -12,7 +12,7 @@ import pgflow
 from benchmarks.meter import Cost, Meter
 from benchmarks.processes import Process, wait_until
 from benchmarks.server import Server
-from pgflow.definitions import Workflow
+from pgflow.definitions.descriptors import Workflow
 
 WARM_UP = 300
 """Workflows that run first, so that no statement is prepared and no module imported while the clock runs."""

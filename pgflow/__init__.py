@@ -11,7 +11,9 @@ from pgflow.client.subscription import Subscription
 from pgflow.client.sync.client import SyncClient
 from pgflow.client.sync.handle import SyncWorkflowHandle
 from pgflow.client.sync.subscription import SyncSubscription
-from pgflow.definitions import Activity, Registry, Workflow, activity, workflow
+from pgflow.definitions.descriptors import Activity, Registry, Workflow, activity, workflow
+from pgflow.definitions.packets import message, signal
+from pgflow.definitions.retry import RetryPolicy
 from pgflow.errors import (
     ActivityCancelled,
     ActivityFailed,
@@ -32,14 +34,12 @@ from pgflow.errors import (
     WorkflowFailed,
     WorkflowNotFound,
 )
-from pgflow.execution.activity_context import ActivityContext
-from pgflow.execution.children import ChildHandle
+from pgflow.execution.activities.activity_context import ActivityContext
 from pgflow.execution.context import WorkflowContext
-from pgflow.execution.loop import Break, Continue
-from pgflow.info import DeadSignal, HistoryEvent, Page, WorkflowInfo
-from pgflow.packets import message, signal
-from pgflow.retry import RetryPolicy
-from pgflow.store.migrations import migrate
+from pgflow.execution.steps.child import ChildHandle
+from pgflow.execution.steps.loop import Break, Continue
+from pgflow.model.info import DeadSignal, HistoryEvent, Page, WorkflowInfo
+from pgflow.store.schema.migrations import migrate
 from pgflow.worker.worker import Worker
 
 __all__ = [

@@ -43,7 +43,7 @@ def database_dsn(server_dsn: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def template(server_dsn: str) -> Iterator[str]:
     """The name of a migrated database to copy."""
-    from pgflow.store.migrations import migrate
+    from pgflow.store.schema.migrations import migrate
 
     with databases.database(server_dsn) as dsn:
         migrate(dsn)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import pgflow
-from pgflow.functions import is_async
-from pgflow.signature import parameters_of
+from pgflow.definitions.functions import is_async
+from pgflow.definitions.signature import parameters_of
 from pgflow.testing import run
 
 if TYPE_CHECKING:

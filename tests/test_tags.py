@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import pgflow
-from pgflow.tags import tag_set, tags_text
+from pgflow.definitions.tags import tag_set, tags_text
 
 _names = st.sampled_from(["a", "b", "ä", "A", ""])
 _values = st.one_of(

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from pgflow.store.channels import wake_channel
+from pgflow.store.database.channels import wake_channel
 
 revision = "0001"
 down_revision = None

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from pgflow.store.channels import mail_channel, wake_channel
+from pgflow.store.database.channels import mail_channel, wake_channel
 
 revision = "0002"
 down_revision = "0001"

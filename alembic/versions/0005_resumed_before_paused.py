@@ -12,7 +12,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import op
 
-from pgflow.store.channels import mail_channel, wake_channel
+from pgflow.store.database.channels import mail_channel, wake_channel
 
 revision = "0005"
 down_revision = "0004"

@@ -14,7 +14,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import op
 
-from pgflow.store.channels import mail_channel
+from pgflow.store.database.channels import mail_channel
 
 revision = "0006"
 down_revision = "0005"

@@ -11,7 +11,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import op
 
-from pgflow.store.channels import wake_channel
+from pgflow.store.database.channels import wake_channel
 
 revision = "0010"
 down_revision = "0009"

@@ -9,7 +9,7 @@ import sys
 import psycopg
 
 from benchmarks.floor.loop import Floor
-from pgflow.store.channels import wake_channel
+from pgflow.store.database.channels import wake_channel
 
 
 async def main(dsn: str) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg
 
 from benchmarks.floor.statements import CLAIM, write
-from pgflow.store.channels import done_channel, done_payloads
+from pgflow.store.database.channels import done_channel, done_payloads
 
 AT_ONCE = 1000
 """Workflows in memory: what a pgflow worker has by default."""

@@ -15,7 +15,7 @@ from uuid import UUID
 from peers.common import recreate_db, url  # type: ignore[import-not-found]  # the driver's
 
 import pgflow
-from pgflow.cli.worker import spare_collector
+from pgflow.cli.run_worker import spare_collector
 from pgflow.version import VERSION as VERSION
 
 NAME = "pgflow"

@@ -10,7 +10,7 @@ from benchmarks.figures import Figure, percentile, ratio
 from benchmarks.flows import fan_out, noop, one_child
 from benchmarks.plan import Plan
 from benchmarks.processes import WorkerProcess
-from pgflow.definitions import Workflow
+from pgflow.definitions.descriptors import Workflow
 
 
 def run(plan: Plan) -> list[Figure]:

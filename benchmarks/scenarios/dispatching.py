@@ -10,7 +10,7 @@ import pgflow
 from benchmarks.figures import Figure, ratio
 from benchmarks.flows import noop
 from benchmarks.plan import Plan
-from pgflow.store.uuid7 import uuid7
+from pgflow.uuid7 import uuid7
 
 _ONE = """
 WITH started AS (INSERT INTO pgflow.workflows (id, name, input) VALUES (%(id)s, 'noop', '{}') RETURNING id)

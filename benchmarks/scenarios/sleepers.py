@@ -15,7 +15,7 @@ from benchmarks.figures import Figure, ratio
 from benchmarks.flows import sleeper
 from benchmarks.plan import Plan
 from benchmarks.processes import WorkerProcess, wait_until
-from pgflow.store.channels import wake_channel
+from pgflow.store.database.channels import wake_channel
 
 DUE = 1_000
 """Workflows that are due at one moment."""

@@ -12,8 +12,8 @@ _COMMANDS = {
     "db": ("pgflow.cli.db", "db", "Create and migrate the schema."),
     "dev": ("pgflow.cli.dev", "dev", "Run workflows on an embedded PostgreSQL, to try things out."),
     "replay": ("pgflow.cli.replay", "replay", "Check that today's code fits stored histories."),
-    "signal": ("pgflow.cli.signal", "signal", "Look at signals that nobody could read."),
-    "worker": ("pgflow.cli.worker", "worker", "Run workflows."),
+    "signal": ("pgflow.cli.signals", "signal", "Look at signals that nobody could read."),
+    "worker": ("pgflow.cli.run_worker", "worker", "Run workflows."),
     "workflow": ("pgflow.cli.workflow", "workflow", "Look at workflows, and operate them."),
 }
 

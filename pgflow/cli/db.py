@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from pgflow.cli.database import database_options, schema_option, told
-from pgflow.store import migrations
+from pgflow.cli.database_options import database_options, schema_option, told
+from pgflow.store.schema import migrations
 
 patience_option = click.option(
     "--patience",

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import click
 
-from pgflow.cli.database import schema_option, told
-from pgflow.cli.worker import leave, run_through, serve, workflows_of
+from pgflow.cli.database_options import schema_option, told
+from pgflow.cli.logs import configure
+from pgflow.cli.run_worker import leave, run_through, serve, workflows_of
 from pgflow.embedded import Postgres
-from pgflow.store.migrations import migrate
-from pgflow.worker.logs import configure
+from pgflow.store.schema.migrations import migrate
 from pgflow.worker.worker import Worker
 
 

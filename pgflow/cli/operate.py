@@ -12,9 +12,9 @@ from uuid import UUID
 
 import click
 
-from pgflow.cli.database import database_options, told
+from pgflow.cli.database_options import database_options, told
 from pgflow.client.sync.client import SyncClient
-from pgflow.packets import signal as declare_signal
+from pgflow.definitions.packets import signal as declare_signal
 
 _id = click.argument("id", type=click.UUID)
 

@@ -19,18 +19,18 @@ from uuid import UUID
 
 import click
 
-from pgflow.cli import tables
-from pgflow.cli.database import database_options, told
-from pgflow.cli.worker import workflows_of
+from pgflow.cli import render
+from pgflow.cli.database_options import database_options, told
+from pgflow.cli.run_worker import workflows_of
 from pgflow.client.filters import STATUSES
 from pgflow.codec import class_name, message_of
-from pgflow.definitions import Registry, Workflow
+from pgflow.definitions.descriptors import Registry, Workflow
 from pgflow.errors import PgflowError
-from pgflow.execution.arguments import OtherArguments
+from pgflow.execution.engine.recorded_arguments import OtherArguments
 from pgflow.history.stored import StoredHistory
-from pgflow.store.compatibility import check_blocking
-from pgflow.store.connections import Database
-from pgflow.store.histories import COUNTED, ENDED, Histories
+from pgflow.store.database.connections import Database
+from pgflow.store.queries.histories import COUNTED, ENDED, Histories
+from pgflow.store.schema.compatibility import check_blocking
 from pgflow.testing.replaying import replay as replay_one
 
 FITS, DIVERGES, UNCHECKED = 0, 1, 2
@@ -129,7 +129,7 @@ def replay(
             report = check(histories, chosen, wanted, limit, ignore_arguments)
             report.unknown = {} if names else histories.others(registry.names)
     if as_json:
-        click.echo(tables.document(asdict(report)))
+        click.echo(render.document(asdict(report)))
     else:
         _tell(report, limit)
     sys.exit(DIVERGES if report.divergences else FITS)
@@ -225,7 +225,7 @@ def _divergence(history: StoredHistory, error: BaseException) -> Divergence:
 
 def _tell(report: Report, limit: int) -> None:
     for divergence in report.divergences:
-        click.echo(tables.safe(divergence.line()).plain)
+        click.echo(render.safe(divergence.line()).plain)
     fit = report.checked - len(report.divergences)
     wrong = len(report.divergences)
     click.echo(
@@ -242,7 +242,7 @@ def _tell(report: Report, limit: int) -> None:
         click.echo(f"there are more than {limit}: --limit checks more of them")
     for name, count in report.unknown.items():
         number = f"{count} or more" if count == COUNTED else str(count)
-        click.echo(tables.safe(f'not checked: {number} of workflow "{name}", which is not in what was given').plain)
+        click.echo(render.safe(f'not checked: {number} of workflow "{name}", which is not in what was given').plain)
     if report.divergences:
         click.echo(
             "Workflows with such a history fail under this code. Put recorded steps back, stand `ctx.removed(...)` in "

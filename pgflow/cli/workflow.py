@@ -12,15 +12,15 @@ from uuid import UUID
 
 import click
 
-from pgflow.cli import tables
-from pgflow.cli.database import database_options, told
+from pgflow.cli import render
+from pgflow.cli.database_options import database_options, told
 from pgflow.cli.operate import COMMANDS
 from pgflow.client.filters import STATUSES, Filter
-from pgflow.info import HistoryEvent, WorkflowInfo
-from pgflow.store import histories, inspection
-from pgflow.store.compatibility import check_blocking
-from pgflow.store.connections import Database
-from pgflow.store.query import Query
+from pgflow.model.info import HistoryEvent, WorkflowInfo
+from pgflow.store.database.connections import Database
+from pgflow.store.database.query import Query
+from pgflow.store.queries import histories, inspection
+from pgflow.store.schema.compatibility import check_blocking
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -78,9 +78,9 @@ def list_(
         with _asking(dsn, schema) as ask:
             found = ask(asked.query(schema))
     if as_json:
-        click.echo(tables.document(found))
+        click.echo(render.document(found))
         return
-    tables.workflows(found)
+    render.workflows(found)
     if found.cursor is not None:
         click.echo(f"The first {limit}; go on with --before {found[-1].id}")
 
@@ -95,11 +95,11 @@ def show(id: UUID, dsn: str, schema: str, as_json: bool) -> None:
         found = _known(ask, schema, id)
         waits = ask(inspection.pending(schema, id, PENDING_SHOWN))
     if as_json:
-        click.echo(tables.document(found, pending=waits))
+        click.echo(render.document(found, pending=waits))
         return
-    tables.workflow(found)
+    render.workflow(found)
     if waits:
-        tables.history(waits, title="pending steps")
+        render.history(waits, title="pending steps")
 
 
 @workflow.command()
@@ -116,9 +116,9 @@ def history(id: UUID, dsn: str, schema: str, forgotten: bool, limit: int, as_jso
             _known(ask, schema, id)
     shown, more = found[:limit], len(found) > limit
     if as_json:
-        click.echo(tables.document(shown))
+        click.echo(render.document(shown))
     else:
-        tables.history(shown)
+        render.history(shown)
     if more:
         click.echo(f"There are more than {limit} steps; --limit shows more.", err=True)
 

@@ -17,19 +17,19 @@ from pgflow.client.handle import WorkflowHandle
 from pgflow.client.operations import Operations
 from pgflow.client.subscription import Subscription
 from pgflow.codec import PAYLOAD_LIMIT
-from pgflow.commands import Dispatched, Options, input_of, output_of, sending_of, sent_of
-from pgflow.definitions import Workflow
+from pgflow.definitions.calls import Dispatched, Options, input_of, output_of, sending_of, sent_of
+from pgflow.definitions.descriptors import Workflow
+from pgflow.definitions.options import MANY, ONE, UNSET, given_options, merged_options, uuid_of
+from pgflow.definitions.packets import message_name
+from pgflow.definitions.tags import tags_text
 from pgflow.errors import WorkflowNotFound
-from pgflow.info import HistoryEvent, Page, WorkflowInfo
-from pgflow.options import MANY, ONE, UNSET, given_options, merged_options, uuid_of
-from pgflow.packets import message_name
-from pgflow.store import dispatching, histories, inspection, signalling
+from pgflow.model.info import HistoryEvent, Page, WorkflowInfo
 from pgflow.store.client.pool import Connections, Endings, execute_on, mail_on, wake_on
 from pgflow.store.client.subscriptions import Subscriptions
-from pgflow.store.connections import Database
-from pgflow.store.query import Query
-from pgflow.store.uuid7 import uuid7, uuid7s
-from pgflow.tags import tags_text
+from pgflow.store.database.connections import Database
+from pgflow.store.database.query import Query
+from pgflow.store.queries import dispatching, histories, inspection, signalling
+from pgflow.uuid7 import uuid7, uuid7s
 
 P = ParamSpec("P")
 R = TypeVar("R")

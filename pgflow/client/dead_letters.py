@@ -9,11 +9,11 @@ from uuid import UUID
 import psycopg
 
 from pgflow.client.filters import DeadFilter, fields_of
-from pgflow.info import DeadSignal
-from pgflow.options import uuid_of
-from pgflow.store import dead_letters, operating
+from pgflow.definitions.options import uuid_of
+from pgflow.model.info import DeadSignal
 from pgflow.store.client.pool import Connections
-from pgflow.store.query import Query
+from pgflow.store.database.query import Query
+from pgflow.store.queries import dead_signals, operating
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ class DeadLetters:
         text = None if body is None else fields_of(body, self._limit)
         hints = self._connections.hints
         return await self._on_dead_letter(
-            dead_letters.redeliver(self._schema, uuid_of(signal_id), text, self._limit, hints)
+            dead_signals.redeliver(self._schema, uuid_of(signal_id), text, self._limit, hints)
         )
 
     async def drop(self, signal_id: UUID | str) -> UUID:
@@ -86,7 +86,7 @@ class DeadLetters:
         Example:
             await client.drop(signal.id)
         """
-        return await self._on_dead_letter(dead_letters.drop(self._schema, uuid_of(signal_id)))
+        return await self._on_dead_letter(dead_signals.drop(self._schema, uuid_of(signal_id)))
 
     async def _on_dead_letter(self, query: Query[T]) -> T:
         try:

@@ -9,16 +9,16 @@ from typing import Any
 from uuid import UUID
 
 from pgflow.codec import encode
-from pgflow.commands import Dispatch, encode_named, workflow_name
-from pgflow.definitions import Workflow
+from pgflow.definitions.calls import Dispatch, encode_named, workflow_name
+from pgflow.definitions.descriptors import Workflow
+from pgflow.definitions.options import uuid_of
+from pgflow.definitions.packets import signal_name
+from pgflow.definitions.retry import seconds
+from pgflow.definitions.tags import tags_text
 from pgflow.history import location
-from pgflow.info import DeadSignal, Page
-from pgflow.options import uuid_of
-from pgflow.packets import signal_name
-from pgflow.retry import seconds
-from pgflow.store import dead_letters, inspection
-from pgflow.store.query import Query
-from pgflow.tags import tags_text
+from pgflow.model.info import DeadSignal, Page
+from pgflow.store.database.query import Query
+from pgflow.store.queries import dead_signals, inspection
 
 STATUSES = ("pending", "running", "sleeping", "paused", "completed", "failed", "cancelled")
 
@@ -93,7 +93,7 @@ class DeadFilter:
 
     def query(self, schema: str) -> Query[list[DeadSignal]]:
         """The statement that lists them."""
-        return dead_letters.find(
+        return dead_signals.find(
             schema, workflow_id=self._workflow_id, name=self._name, after=self._after, limit=self._limit
         )
 

@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import UUID
 
-from pgflow.definitions import Workflow
-from pgflow.info import WorkflowInfo
+from pgflow.definitions.descriptors import Workflow
+from pgflow.model.info import WorkflowInfo
 
 if TYPE_CHECKING:
     from pgflow.client.client import Client

@@ -9,11 +9,11 @@ import psycopg
 
 from pgflow.client.filters import location_of
 from pgflow.client.handle import WorkflowHandle
-from pgflow.options import check_queue, uuid_of
-from pgflow.store import operating
+from pgflow.definitions.options import check_queue, uuid_of
 from pgflow.store.client.pool import Connections, execute_on
-from pgflow.store.query import Query
-from pgflow.store.uuid7 import uuid7
+from pgflow.store.database.query import Query
+from pgflow.store.queries import operating
+from pgflow.uuid7 import uuid7
 
 if TYPE_CHECKING:
     from pgflow.client.client import Client

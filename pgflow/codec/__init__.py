@@ -12,6 +12,7 @@ datetimes, NUL characters, lone surrogates), is refused with the place where it 
 """
 
 from pgflow.codec.convert import decode, loads
+from pgflow.codec.encode import OWN_TYPE, PAYLOAD_LIMIT, check_size, encode
 from pgflow.codec.errors import (
     class_name,
     decode_error,
@@ -20,7 +21,6 @@ from pgflow.codec.errors import (
     message_of,
     traceback_of,
 )
-from pgflow.codec.text import OWN_TYPE, PAYLOAD_LIMIT, check_size, encode
 
 __all__ = [
     "OWN_TYPE",

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from pgflow.groups import inside, is_group
+from pgflow.codec.exception_groups import inside, is_group
 
 _MESSAGE_LIMIT = _TRACEBACK_LIMIT = 8_000
 """Characters."""

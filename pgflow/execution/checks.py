@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pgflow.decorated import Decorated, not_a_workflow, not_an_activity
+from pgflow.definitions.decorated import Decorated, not_a_workflow, not_an_activity
+from pgflow.definitions.packets import signal_name
 from pgflow.history.events import KINDS, NAMELESS
-from pgflow.packets import signal_name
 
 _MOST = 2**31 - 1
 """What a column of 32 bits holds."""

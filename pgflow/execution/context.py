@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, TypeVar, cast
 
-from pgflow.decorated import not_a_workflow, not_an_activity
-from pgflow.definitions import Activity, Workflow
-from pgflow.execution.activities import ActivityStep
-from pgflow.execution.branch import BranchStep
+from pgflow.definitions.decorated import not_a_workflow, not_an_activity
+from pgflow.definitions.descriptors import Activity, Workflow
+from pgflow.definitions.functions import StepContext
+from pgflow.definitions.packets import message_name
 from pgflow.execution.checks import (
     check_closure,
     check_number,
@@ -24,20 +24,20 @@ from pgflow.execution.checks import (
     check_version_number,
     named_signals,
 )
-from pgflow.execution.children import StartsChildren
-from pgflow.execution.failure import together
-from pgflow.execution.listen import ListenStep
-from pgflow.execution.loop import Break, Continue, LoopPlan, LoopStep
-from pgflow.execution.loop_types import loop_types
-from pgflow.execution.marks import check_version, removed
-from pgflow.execution.messages import PublishStep
-from pgflow.execution.scope import Scope
-from pgflow.execution.signalling import SignalStep
-from pgflow.execution.timers import SleepStep, TimeoutStep
-from pgflow.execution.unawaited import aside, called
-from pgflow.functions import StepContext
-from pgflow.moments import LAST, in_utc
-from pgflow.packets import message_name
+from pgflow.execution.engine.failure_origin import together
+from pgflow.execution.engine.scope import Scope
+from pgflow.execution.engine.unawaited import aside, called
+from pgflow.execution.steps.activity import ActivityStep
+from pgflow.execution.steps.branch import BranchStep
+from pgflow.execution.steps.child import StartsChildren
+from pgflow.execution.steps.listen import ListenStep
+from pgflow.execution.steps.loop import Break, Continue, LoopPlan, LoopStep
+from pgflow.execution.steps.loop_types import loop_types
+from pgflow.execution.steps.publish import PublishStep
+from pgflow.execution.steps.signal import SignalStep
+from pgflow.execution.steps.sleep import SleepStep, TimeoutStep
+from pgflow.execution.steps.version_marks import check_version, removed
+from pgflow.model.moments import LAST, in_utc
 
 P = ParamSpec("P")
 R = TypeVar("R")

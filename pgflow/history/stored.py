@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
+from pgflow.codec.unreadable import Unreadable
 from pgflow.history.events import Event
-from pgflow.unreadable import Unreadable
 
 FORMAT = 1
 """Grows when a document can no longer be read as those before it."""

@@ -12,7 +12,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from pgflow.execution.ports import (
+from pgflow.history.events import STATUS_COMPLETED, STATUS_PENDING, Event
+from pgflow.history.location import turns
+from pgflow.history.stored import StoredHistory
+from pgflow.ports import (
     Advance,
     Beside,
     Cancelled,
@@ -25,9 +28,6 @@ from pgflow.execution.ports import (
     Suspended,
     Write,
 )
-from pgflow.history.events import STATUS_COMPLETED, STATUS_PENDING, Event
-from pgflow.history.location import turns
-from pgflow.history.stored import StoredHistory
 
 _TICK = timedelta(milliseconds=1)
 _KEPT = ("input", "turn_state", "turn_now", "turn_seq", "loop_progress", "loop_state", "loop_seq")

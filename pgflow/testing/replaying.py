@@ -15,14 +15,18 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from pgflow.decorated import not_a_workflow
-from pgflow.definitions import Workflow
+from pgflow.definitions.decorated import not_a_workflow
+from pgflow.definitions.descriptors import Workflow
 from pgflow.errors import LatentHistory
-from pgflow.execution.arguments import OtherArguments
-from pgflow.execution.attempts import ActivityCall
-from pgflow.execution.behind import not_reached
-from pgflow.execution.host import Limits
-from pgflow.execution.ports import (
+from pgflow.execution.activities.runner import ActivityCall
+from pgflow.execution.engine.held_back import not_reached
+from pgflow.execution.engine.recorded_arguments import OtherArguments
+from pgflow.execution.engine.run import Run
+from pgflow.execution.event_loop.event_loop import stage
+from pgflow.execution.execute import execute
+from pgflow.execution.interfaces import Limits
+from pgflow.history.stored import StoredHistory
+from pgflow.ports import (
     Advance,
     Cancelled,
     Claimed,
@@ -34,11 +38,7 @@ from pgflow.execution.ports import (
     Outcome,
     Write,
 )
-from pgflow.execution.run import Run
-from pgflow.execution.run_loop import stage
-from pgflow.execution.starting import execute
-from pgflow.history.stored import StoredHistory
-from pgflow.testing.apart import outside_of_tasks
+from pgflow.testing.harness import outside_of_tasks
 from pgflow.testing.watching import told, watched
 
 _MOST_TURNS = 10_000

@@ -19,24 +19,24 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from uuid import UUID
 
 from pgflow.codec import PAYLOAD_LIMIT, encode
-from pgflow.commands import Sending, Sent
-from pgflow.decorated import not_a_workflow, not_an_activity
-from pgflow.definitions import Activity, Workflow, activity_names
+from pgflow.definitions.calls import Sending, Sent
+from pgflow.definitions.decorated import not_a_workflow, not_an_activity
+from pgflow.definitions.descriptors import Activity, Workflow, activity_names
+from pgflow.definitions.options import UNSET, given_options
+from pgflow.definitions.packets import signal_name
+from pgflow.definitions.tags import tags_text
 from pgflow.errors import PgflowError
-from pgflow.execution.arguments import refuse
-from pgflow.execution.attempts import ActivityCall, awaited
+from pgflow.execution.activities.runner import ActivityCall, awaited
 from pgflow.execution.checks import check_number
-from pgflow.execution.host import Limits
-from pgflow.execution.ports import Advance, Crossing, Inquiry, Message, Outcome, Signal, Write
-from pgflow.execution.run import Run
-from pgflow.execution.run_loop import stage
-from pgflow.execution.starting import execute
-from pgflow.execution.unawaited import ORIGIN_DEPTH
+from pgflow.execution.engine.recorded_arguments import refuse
+from pgflow.execution.engine.run import Run
+from pgflow.execution.engine.unawaited import ORIGIN_DEPTH
+from pgflow.execution.event_loop.event_loop import stage
+from pgflow.execution.execute import execute
+from pgflow.execution.interfaces import Limits
 from pgflow.history.stored import StoredHistory
-from pgflow.options import UNSET, given_options
-from pgflow.packets import signal_name
-from pgflow.tags import tags_text
-from pgflow.testing.apart import outside_of_tasks
+from pgflow.ports import Advance, Crossing, Inquiry, Message, Outcome, Signal, Write
+from pgflow.testing.harness import outside_of_tasks
 from pgflow.testing.memory import Memory
 from pgflow.testing.watching import told, watched
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pgflow.codec import decode_error
-from pgflow.definitions import Workflow
+from pgflow.definitions.descriptors import Workflow
 from pgflow.errors import PgflowError, SerializationError
 
 

@@ -1,5 +1,5 @@
 """What the runs in a worker's memory know the database to have: one that lacks it is behind
-(`pgflow.store.fencing`).
+(`pgflow.store.leasing.fencing`).
 """
 
 from __future__ import annotations
@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from uuid import UUID
 
-from pgflow.execution.ports import Claimed
-from pgflow.execution.run import Run
+from pgflow.execution.engine.run import Run
 from pgflow.history.events import STATUS_PENDING
-from pgflow.store.fencing import Held
+from pgflow.ports import Claimed
+from pgflow.store.leasing.fencing import Held
 
 
 def held(runs: Mapping[UUID, Run], cold: Iterable[Claimed] = ()) -> list[Held]:

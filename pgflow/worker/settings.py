@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pgflow.execution.host import Limits
-from pgflow.options import check_queue
-from pgflow.retry import LONGEST, seconds
+from pgflow.definitions.options import check_queue
+from pgflow.definitions.retry import LONGEST, seconds
+from pgflow.execution.interfaces import Limits
 
 LONGEST_LEASE = 30 * 86_400.0
 """Seconds that a lease may have: the server counts the time that a statement may take, a part of it, in 31 bits of

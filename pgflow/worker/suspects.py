@@ -21,7 +21,7 @@ from weakref import WeakSet
 from pgflow import forking
 
 if TYPE_CHECKING:
-    from pgflow.execution.run import Run
+    from pgflow.execution.engine.run import Run
 
 TOGETHER = (125, 15, 1)
 """How many workflows that are suspected once, twice, and more often, a process takes together: 1000 / 8^k."""

@@ -30,7 +30,7 @@ from types import (
 )
 from typing import Any, NamedTuple
 
-from pgflow.definitions import Registry
+from pgflow.definitions.descriptors import Registry
 
 _CLOCK = "`ctx.now()`"
 _CHANCE = "`ctx.random()` or `ctx.uuid4()`"

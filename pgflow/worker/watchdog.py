@@ -6,7 +6,7 @@ their own.
 
     blocked for a second                            told
     ... by one workflow's code, for `LIMIT` of CPU  that workflow is ended by an exception in its code
-        or `PATIENCE` seconds                       (`execution/spinning.py`), which fails it
+        or `PATIENCE` seconds                       (`execution/event_loop/spinning.py`), which fails it
     ... and it takes none of several exceptions     hopeless: the process has to end
 
 Seconds of CPU are those of the blocked thread, and others are counted in looks: a process that was stopped, or that had

@@ -18,19 +18,19 @@ from uuid import UUID
 import psycopg
 
 from pgflow import forking
-from pgflow.definitions import Registry, Workflow
+from pgflow.definitions.descriptors import Registry, Workflow
+from pgflow.definitions.retry import seconds
 from pgflow.errors import WorkerMisused
-from pgflow.execution.arguments import refuse
-from pgflow.execution.host import Limits
-from pgflow.retry import seconds
-from pgflow.store.compatibility import check_async
-from pgflow.store.connections import AsyncConnection, Database, Line, tell_of_death
-from pgflow.store.hints import Listener, Notifier
-from pgflow.store.leases import BETWEEN_LOOKS, Lease, Recovery
-from pgflow.store.sweeping import Sweeper
+from pgflow.execution.engine.recorded_arguments import refuse
+from pgflow.execution.interfaces import Limits
+from pgflow.store.database.connections import AsyncConnection, Database, Line, tell_of_death
+from pgflow.store.exchange.sweeping import Sweeper
+from pgflow.store.leasing.leases import BETWEEN_LOOKS, Lease, Recovery
+from pgflow.store.notify.notifier import Listener, Notifier
+from pgflow.store.schema.compatibility import check_async
 from pgflow.version import VERSION
+from pgflow.worker.session import Tenure
 from pgflow.worker.settings import Settings
-from pgflow.worker.tenure import Tenure
 from pgflow.worker.unrepeatable import tell_of_unrepeatable
 from pgflow.worker.warming import warm_up
 from pgflow.worker.watchdog import Watchdog

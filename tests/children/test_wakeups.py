@@ -13,9 +13,9 @@ import pytest
 
 import pgflow
 from pgflow import faults
-from pgflow.execution import crossing
-from pgflow.execution.ports import Inquiry
-from pgflow.store.inquiries import Inquiries
+from pgflow.execution.engine import crossings
+from pgflow.ports import Inquiry
+from pgflow.store.exchange.inquiries import Inquiries
 from tests.children.flows import Go, over_one_that_waits, waiting
 from tests.waiting import status, until
 
@@ -114,7 +114,7 @@ async def test_children_that_were_asked_of_just_now_are_asked_of_again_a_little_
 
     monkeypatch.setattr(Inquiries, "ask", noting)
     monkeypatch.setattr(
-        crossing, "time", SimpleNamespace(monotonic=lambda: 1.0)
+        crossings, "time", SimpleNamespace(monotonic=lambda: 1.0)
     )  # each question is put just after the last
     async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[over_two_that_wait, waiting], poll=NEVER):
         handle = await client.dispatch(over_two_that_wait)

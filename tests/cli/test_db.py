@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pgflow.cli import main
-from pgflow.store import migrations
+from pgflow.store.schema import migrations
 from tests.schema.catalogue import contents
 
 NEWEST = migrations.newest()
@@ -75,7 +75,7 @@ def test_a_wrong_dsn(command: str, dsn: str, why: str) -> None:
 
 
 def test_a_server_that_is_too_old(database_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgflow.store.compatibility.OLDEST_SERVER", 990000)
+    monkeypatch.setattr("pgflow.store.schema.compatibility.OLDEST_SERVER", 990000)
     assert "pgflow needs 99 or later" in said(pgflow("db", "upgrade", dsn=database_dsn), 1)
     assert migrations.current(database_dsn) is None
 

@@ -51,7 +51,7 @@ def worker(*arguments: str, cwd: Path = ROOT) -> tuple[int, str]:
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """What the command says when it refuses to start, in this process."""
-    monkeypatch.setattr("pgflow.cli.worker.configure", lambda level, form: None)
+    monkeypatch.setattr("pgflow.cli.run_worker.configure", lambda level, form: None)
 
     def run(*arguments: str) -> str:
         result = CliRunner().invoke(main, ["worker", *arguments], prog_name="pgflow")

@@ -174,7 +174,7 @@ def test_a_database_that_does_not_fit(database_dsn: str) -> None:
 
 
 def test_other_schemas(database_dsn: str) -> None:
-    from pgflow.store.migrations import migrate
+    from pgflow.store.schema.migrations import migrate
 
     migrate(database_dsn, 'Our "Flows"')
     made = fill(database_dsn, 'Our "Flows"')

@@ -12,7 +12,7 @@ from uuid import UUID
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pgflow.store.dispatching import done
+from pgflow.store.queries.dispatching import done
 
 PATIENCE = 20.0
 """Seconds after which a condition that does not come true fails the test."""

@@ -21,7 +21,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import pgflow
-from pgflow.store.uuid7 import uuid7
+from pgflow.uuid7 import uuid7
 from tests.client.fake import PATIENCE, end, until
 
 FORKING = multiprocessing.get_context("fork")

@@ -12,7 +12,7 @@ import pytest
 
 import pgflow
 from pgflow.client.filters import Filter
-from pgflow.store.histories import Histories
+from pgflow.store.queries.histories import Histories
 
 
 @pgflow.workflow

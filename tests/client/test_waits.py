@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 import pgflow
-from pgflow.store.connections import Database
+from pgflow.store.database.connections import Database
 from tests.store.scene import Scene, until
 
 TAGS = {"only": "one"}

@@ -38,7 +38,7 @@ def server() -> Iterator[str]:
 def heard(server: str) -> Iterator[psycopg.Connection[Any]]:
     """A connection that hears every notification of the schema."""
     with psycopg.connect(server, autocommit=True) as connection:
-        from pgflow.store.channels import mail_channel, wake_channel
+        from pgflow.store.database.channels import mail_channel, wake_channel
 
         for channel in (wake_channel("pgflow"), mail_channel("pgflow")):
             connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))

@@ -13,7 +13,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import pgflow
-from pgflow.cli.worker import worker
+from pgflow.cli.run_worker import worker
 from tests.docs.page import ROOT, blocks_of
 
 PAGE = ROOT / "docs" / "operations.md"

@@ -9,7 +9,7 @@ import logging
 import re
 
 import pgflow
-from pgflow.worker.logs import JsonFormatter
+from pgflow.cli.logs import JsonFormatter
 from tests.docs.page import ROOT
 
 REFERENCE = ROOT / "docs" / "reference"

@@ -14,10 +14,11 @@ import random
 from typing import Any
 from uuid import UUID
 
-from pgflow.commands import Dispatch, Dispatched, Sending, Sent, Standing
-from pgflow.definitions import Workflow
+from pgflow.definitions.calls import Dispatch, Dispatched, Sending, Sent, Standing
+from pgflow.definitions.descriptors import Workflow
 from pgflow.errors import LeaseLost
-from pgflow.execution.ports import (
+from pgflow.history.identity import crossing_id
+from pgflow.ports import (
     Arrived,
     Cancelled,
     Claimed,
@@ -27,7 +28,6 @@ from pgflow.execution.ports import (
     Suspended,
     Write,
 )
-from pgflow.history.identity import crossing_id
 from tests.execution.lives import Lives, Program
 from tests.execution.simulator import Incarnation, World
 

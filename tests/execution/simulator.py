@@ -15,11 +15,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from pgflow.definitions import Workflow
+from pgflow.definitions.descriptors import Workflow
 from pgflow.errors import LeaseLost
-from pgflow.execution.attempts import ActivityCall
-from pgflow.execution.host import Limits
-from pgflow.execution.ports import (
+from pgflow.execution.activities.runner import ActivityCall
+from pgflow.execution.engine.run import Run
+from pgflow.execution.event_loop.event_loop import stage
+from pgflow.execution.execute import execute
+from pgflow.execution.interfaces import Limits
+from pgflow.history.events import Event
+from pgflow.history.location import turns
+from pgflow.ports import (
     Advance,
     Beside,
     Claimed,
@@ -32,11 +37,6 @@ from pgflow.execution.ports import (
     Suspended,
     Write,
 )
-from pgflow.execution.run import Run
-from pgflow.execution.run_loop import stage
-from pgflow.execution.starting import execute
-from pgflow.history.events import Event
-from pgflow.history.location import turns
 
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
 

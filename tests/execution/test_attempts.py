@@ -12,8 +12,8 @@ from uuid import UUID
 import pytest
 
 import pgflow
-from pgflow.execution.activity_context import ActivityContext
-from pgflow.execution.attempts import ActivityCall, ActivityRunner
+from pgflow.execution.activities.activity_context import ActivityContext
+from pgflow.execution.activities.runner import ActivityCall, ActivityRunner
 
 incomparable: contextvars.ContextVar[object] = contextvars.ContextVar("incomparable")
 listed: contextvars.ContextVar[list[int]] = contextvars.ContextVar("listed")

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 import pgflow
-from pgflow.execution import run as run_module
-from pgflow.execution.order import Order
-from pgflow.execution.ports import Failed, Released
-from pgflow.execution.run import Run
+from pgflow.execution.engine import run as run_module
+from pgflow.execution.engine.delivery import Order
+from pgflow.execution.engine.run import Run
+from pgflow.ports import Failed, Released
 from tests.execution.lives import Lives, Seen
 from tests.execution.programs import echo
 from tests.execution.simulator import Incarnation, World, finish

@@ -15,7 +15,7 @@ from typing_extensions import TypeAliasType
 
 import pgflow
 from pgflow.codec import decode
-from pgflow.execution.loop_types import loop_types
+from pgflow.execution.steps.loop_types import loop_types
 from pgflow.testing import run
 
 if TYPE_CHECKING:

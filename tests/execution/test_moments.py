@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import pgflow
-from pgflow.commands import Options
-from pgflow.moments import LAST, after, in_utc
+from pgflow.definitions.calls import Options
+from pgflow.model.moments import LAST, after, in_utc
 from pgflow.testing import run
 
 WEST, EAST = timezone(timedelta(hours=-12)), timezone(timedelta(hours=14))

@@ -9,7 +9,7 @@ import asyncio
 import pytest
 
 import pgflow
-from pgflow.execution import crossing
+from pgflow.execution.engine import crossings
 from tests.execution.neighbours import Neighbour, Neighbourhood
 
 
@@ -23,8 +23,8 @@ async def parent(ctx: pgflow.WorkflowContext, count: int) -> int:
 def test_the_question_after_the_first_waits_for_more_news(
     count: int, wait: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crossing.time, "monotonic", lambda: 100.0)
-    monkeypatch.setattr(crossing, "LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(crossings.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(crossings, "LONGEST_PAUSE", 0.02)
     life = Neighbour(Neighbourhood(parent, count))
     for _ in range(count):
         life.take("cross 0")

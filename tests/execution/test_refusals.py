@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import pgflow
-from pgflow.execution.host import Limits
+from pgflow.execution.interfaces import Limits
 from tests.execution.simulator import Incarnation, World, finish
 
 Body = Callable[[pgflow.WorkflowContext], Awaitable[Any]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from pgflow.execution.run_loop import RunLoop, stage
+from pgflow.execution.event_loop.event_loop import RunLoop, stage
 
 
 def tasks(seed: int, count: int) -> list[asyncio.Task[Any]]:

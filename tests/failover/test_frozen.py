@@ -13,11 +13,11 @@ import psycopg
 import pytest
 
 import pgflow
-from pgflow.store import hints
-from pgflow.store.connections import Database
-from pgflow.store.flush import flush
-from pgflow.store.hints import Listener
-from pgflow.store.silence import EngineAsyncConnection, NoAnswer
+from pgflow.store.database.connections import Database
+from pgflow.store.database.pipeline import flush
+from pgflow.store.database.silence import EngineAsyncConnection, NoAnswer
+from pgflow.store.notify import notifier
+from pgflow.store.notify.notifier import Listener
 from tests.failover.servers import Place, Server, place
 from tests.failover.test_failover import come_true, follows
 from tests.failover.test_waiting import WAITING, wait_for
@@ -124,8 +124,8 @@ def test_deadlines_that_are_none(value: Any) -> None:
 
 
 async def test_a_listener_asks_whether_its_server_lives(alone: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hints, "ASK_EVERY", 0.2)
-    monkeypatch.setattr(hints, "ANSWER", 0.5)
+    monkeypatch.setattr(notifier, "ASK_EVERY", 0.2)
+    monkeypatch.setattr(notifier, "ANSWER", 0.5)
     woken: list[str] = []
     listener = Listener(Database(alone.dsn), wake=lambda queue, id: woken.append(queue))
     listener.start()

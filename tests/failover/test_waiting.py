@@ -10,9 +10,9 @@ import pytest
 import pytest_asyncio
 
 import pgflow
-from pgflow.store.connections import Database
-from pgflow.store.flush import flush
-from pgflow.store.sessions import PURPOSE, AsyncSession
+from pgflow.store.database.connections import Database
+from pgflow.store.database.pipeline import flush
+from pgflow.store.journal.activity_session import PURPOSE, AsyncSession
 from tests.failover.servers import Server, place
 from tests.failover.test_failover import come_true
 

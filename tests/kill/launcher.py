@@ -27,7 +27,7 @@ import psycopg
 
 import pgflow
 from pgflow import faults
-from pgflow.worker.logs import configure
+from pgflow.cli.logs import configure
 from tests.kill import load
 
 PR_SET_PDEATHSIG = 1

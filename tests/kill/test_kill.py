@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from pgflow.cli.replay import check
-from pgflow.definitions import Registry
-from pgflow.store.connections import Database
-from pgflow.store.histories import Histories
+from pgflow.definitions.descriptors import Registry
+from pgflow.store.database.connections import Database
+from pgflow.store.queries.histories import Histories
 from tests.kill.load import WORKFLOWS
 from tests.kill.storm import rage
 

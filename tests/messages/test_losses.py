@@ -16,13 +16,14 @@ from psycopg.conninfo import make_conninfo
 
 import pgflow
 from pgflow import faults
-from pgflow.execution.ports import Message
-from pgflow.store import hints, messages, outbox
-from pgflow.store.channels import Notice, message_channel
+from pgflow.ports import Message
 from pgflow.store.client import subscriptions
 from pgflow.store.client.sync import subscriptions as sync_subscriptions
-from pgflow.store.connections import Database, still_open
-from pgflow.store.hints import Notifier
+from pgflow.store.database.channels import Notice, message_channel
+from pgflow.store.database.connections import Database, still_open
+from pgflow.store.notify import messages, outbox
+from pgflow.store.notify import notifier as notifier_module
+from pgflow.store.notify.notifier import Notifier
 from tests.client.fake import count, kill_connections, proxy, until
 from tests.messages import flows
 from tests.messages.flows import More, Progress
@@ -48,7 +49,7 @@ def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
         self._blind = True
         return False
 
-    monkeypatch.setattr(hints.Listener, "_listen", hears_nothing)
+    monkeypatch.setattr(notifier_module.Listener, "_listen", hears_nothing)
     monkeypatch.setattr(sync_subscriptions.Subscriptions, "_listen", hears_nothing_either)
 
 
@@ -306,7 +307,7 @@ async def test_strangers_may_notify(dsn: str, client: pgflow.Client) -> None:
 async def test_old_ones_are_removed_a_few_at_a_time(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By workers; nobody waits for one that is held by somebody else."""
     monkeypatch.setattr(messages, "TRIM_AT_ONCE", 10)
-    monkeypatch.setattr(hints, "TRIM_AT_ONCE", 10)
+    monkeypatch.setattr(notifier_module, "TRIM_AT_ONCE", 10)
     with psycopg.connect(dsn) as connection:
         connection.execute(
             "INSERT INTO pgflow.messages (name, body, sent_at) SELECT 'progress', '{}', now() - make_interval(secs => "
@@ -319,7 +320,7 @@ async def test_old_ones_are_removed_a_few_at_a_time(dsn: str, monkeypatch: pytes
         holder.execute("SELECT FROM pgflow.messages WHERE id BETWEEN 11 AND 20 FOR UPDATE")
         with psycopg.connect(dsn, options="-c lock_timeout=5s") as connection:
             assert query.read(connection.execute(query.sql, query.params).fetchall()) == 0
-    monkeypatch.setattr(hints, "TRIM_EVERY", 0.0)
+    monkeypatch.setattr(notifier_module, "TRIM_EVERY", 0.0)
     async with pgflow.Worker(dsn, workflows=flows.ALL):
         await until(lambda: count(dsn, "messages") == 5, "the old ones to go")
     async with pgflow.Client(dsn) as client:

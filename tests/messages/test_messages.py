@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 import pgflow
-from pgflow.store.channels import PAYLOAD_BYTES, Notice, message_payload
+from pgflow.store.database.channels import PAYLOAD_BYTES, Notice, message_payload
 from tests.client.fake import count
 from tests.messages import flows
 from tests.messages.flows import More, Other, Progress

@@ -14,9 +14,9 @@ import pytest
 
 import pgflow
 from pgflow import faults
-from pgflow.store.channels import Notice, message_payload, parse_message
 from pgflow.store.client import topics
 from pgflow.store.client.topics import Inbox, Topics
+from pgflow.store.database.channels import Notice, message_payload, parse_message
 from tests.messages import flows
 from tests.messages.flows import More, Progress
 from tests.store.scene import Scene, until

@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgflow.store.channels import Notice
 from pgflow.store.client import topics
 from pgflow.store.client.topics import Inbox, Topics
+from pgflow.store.database.channels import Notice
 
 
 class Clock:

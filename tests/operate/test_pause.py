@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 import pgflow
-from pgflow.store.leases import recover
+from pgflow.store.leasing.leases import recover
 from tests.store.scene import Scene
 from tests.waiting import status, until
 

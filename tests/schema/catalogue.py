@@ -6,8 +6,8 @@ from typing import Any
 
 import psycopg
 
-from pgflow.store.channels import mail_channel, wake_channel
-from pgflow.store.connections import quoted
+from pgflow.store.database.channels import mail_channel, wake_channel
+from pgflow.store.database.connections import quoted
 
 _TABLES = {
     "columns": """

@@ -7,9 +7,9 @@ import pytest
 
 import pgflow
 from pgflow.errors import PgflowError, SchemaOutdated
-from pgflow.store import compatibility
-from pgflow.store.compatibility import Found, check, check_async, check_blocking
-from pgflow.store.versions import NEEDS, SCHEMA_VERSION
+from pgflow.store.schema import compatibility
+from pgflow.store.schema.compatibility import Found, check, check_async, check_blocking
+from pgflow.store.schema.versions import NEEDS, SCHEMA_VERSION
 
 FITS = Found(server=150000, migrated=True)
 

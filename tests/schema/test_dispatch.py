@@ -12,11 +12,11 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from pgflow.commands import Dispatch
-from pgflow.store import dispatching
-from pgflow.store.arrays import literal
-from pgflow.store.channels import wake_channel
-from pgflow.store.uuid7 import uuid7
+from pgflow.definitions.calls import Dispatch
+from pgflow.store.database.arrays import literal
+from pgflow.store.database.channels import wake_channel
+from pgflow.store.queries import dispatching
+from pgflow.uuid7 import uuid7
 from tests.schema.waits import Waits
 
 Sql = psycopg.Connection[Any]

@@ -21,10 +21,10 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateSchema
 
 from pgflow.errors import PgflowError
-from pgflow.store import compatibility, migrations
-from pgflow.store.migrations import MigrationFailed, migrate
-from pgflow.store.schema import make_metadata
-from pgflow.store.versions import SCHEMA_VERSION
+from pgflow.store.schema import compatibility, migrations
+from pgflow.store.schema.migrations import MigrationFailed, migrate
+from pgflow.store.schema.tables import make_metadata
+from pgflow.store.schema.versions import SCHEMA_VERSION
 from tests.schema.catalogue import contents
 
 ROOT = Path(__file__).parent.parent.parent
@@ -347,7 +347,7 @@ def test_migrations_in_the_wheel(database_dsn: str, tmp_path: Path) -> None:
         path.relative_to(tmp_path / "pgflow/migrations") for path in (tmp_path / "pgflow/migrations").rglob("*")
     }
     code = (
-        "import sys, pgflow; pgflow.migrate(sys.argv[1]); from pgflow.store import migrations; "
+        "import sys, pgflow; pgflow.migrate(sys.argv[1]); from pgflow.store.schema import migrations; "
         "print(migrations._location())"
     )
     told = ended(python("-c", code, database_dsn, cwd=tmp_path))

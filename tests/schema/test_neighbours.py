@@ -25,8 +25,8 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import Identifier
 
 import pgflow
-from pgflow.store import migrations
-from pgflow.store.migrations import migrate
+from pgflow.store.schema import migrations
+from pgflow.store.schema.migrations import migrate
 from tests.databases import name_of
 from tests.schema.catalogue import contents
 
@@ -178,7 +178,7 @@ def test_within_a_migration_of_the_application(database_dsn: str, tmp_path: Path
 def test_a_migration_that_fails_leaves_the_applications_alone(database_dsn: str, tmp_path: Path) -> None:
     """The application may catch it and go on."""
     body = (
-        f"\n    from pgflow.store import migrations\n    try:\n        migrations.upgrade({database_dsn!r}, "
+        f"\n    from pgflow.store.schema import migrations\n    try:\n        migrations.upgrade({database_dsn!r}, "
         "revision='0815')\n    except pgflow.MigrationFailed:\n        pass"
     )
     Application(tmp_path, database_dsn, body).upgrade()

@@ -237,13 +237,13 @@ async def test_from_sql_and_within_a_transaction(dsn: str) -> None:
 
 def test_listens_are_checked() -> None:
     with pytest.raises(TypeError, match="expected a class declared by @pgflow.signal, found <class 'int'>"):
-        pgflow.packets.signal_name(int, "ctx.listen")
+        pgflow.definitions.packets.signal_name(int, "ctx.listen")
 
     class Sub(Approved):
         pass
 
     with pytest.raises(TypeError, match="found <class"):
-        pgflow.packets.signal_name(Sub, "ctx.listen")
+        pgflow.definitions.packets.signal_name(Sub, "ctx.listen")
 
 
 def test_the_sync_client_signals(dsn: str) -> None:

@@ -29,10 +29,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from pgflow.execution.ports import Arrived, Beside, Claimed, Signal, Suspended, Write
-from pgflow.store.claims import Claims
-from pgflow.store.journal import Journal
-from pgflow.store.mailbox import Mailbox
+from pgflow.ports import Arrived, Beside, Claimed, Signal, Suspended, Write
+from pgflow.store.exchange.deliveries import Mailbox
+from pgflow.store.journal.journal import Journal
+from pgflow.store.leasing.claims import Claims
 from tests.store.scene import Scene, row
 
 SCHEDULES = int(os.environ.get("PGFLOW_MODEL", "100"))

@@ -11,9 +11,9 @@ import pytest
 
 import pgflow
 from pgflow import faults
-from pgflow.store import sweeping
-from pgflow.store.connections import Database
-from pgflow.store.sweeping import PAGES, Sweeper
+from pgflow.store.database.connections import Database
+from pgflow.store.exchange import sweeping
+from pgflow.store.exchange.sweeping import PAGES, Sweeper
 from tests.waiting import until
 
 DAY = 86_400.0

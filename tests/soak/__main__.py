@@ -21,7 +21,7 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
-from pgflow.store.migrations import migrate
+from pgflow.store.schema.migrations import migrate
 from tests import databases
 from tests.kill.storm import rage
 from tests.kill.wire import wire

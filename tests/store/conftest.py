@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from pgflow.store.journal import Journal
+from pgflow.store.journal.journal import Journal
 from tests.store.scene import Scene
 
 

@@ -11,10 +11,10 @@ from uuid import UUID
 
 import psycopg
 
-from pgflow.execution.ports import Advance, EventRow, Outcome, RunKey, Write
 from pgflow.history.events import KIND_ACTIVITY, KIND_LOOP, STATUS_COMPLETED, STATUS_PENDING
-from pgflow.store.connections import Database
-from pgflow.store.uuid7 import uuid7
+from pgflow.ports import Advance, EventRow, Outcome, RunKey, Write
+from pgflow.store.database.connections import Database
+from pgflow.uuid7 import uuid7
 
 PATIENCE = 20.0
 """Seconds after which a condition that does not come true fails the test."""

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from pgflow.execution.ports import Claimed
-from pgflow.store import claims as claims_module
-from pgflow.store.claims import Claims
-from pgflow.store.journal import Journal
-from pgflow.store.uuid7 import uuid7
+from pgflow.ports import Claimed
+from pgflow.store.journal.journal import Journal
+from pgflow.store.leasing import claims as claims_module
+from pgflow.store.leasing.claims import Claims
+from pgflow.uuid7 import uuid7
 from tests.store.scene import Scene, row
 
 

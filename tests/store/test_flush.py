@@ -14,10 +14,10 @@ import psycopg
 import pytest
 
 from pgflow import faults
-from pgflow.store import flush as flush_module
-from pgflow.store.connections import AsyncConnection, Connection, Database
-from pgflow.store.flush import Bulk, Point, flush, flush_blocking, rows_of, transact
-from pgflow.store.hints import Listener
+from pgflow.store.database import pipeline as flush_module
+from pgflow.store.database.connections import AsyncConnection, Connection, Database
+from pgflow.store.database.pipeline import Bulk, Point, flush, flush_blocking, rows_of, transact
+from pgflow.store.notify.notifier import Listener
 
 INSERT = b"INSERT INTO public.flushed (number) VALUES (%(number)s::int) RETURNING number"
 COUNT = b"SELECT count(*) FROM public.flushed"

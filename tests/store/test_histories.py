@@ -11,9 +11,9 @@ import psycopg
 import pytest
 
 from pgflow.client.filters import STATUSES
-from pgflow.store import histories
-from pgflow.store.connections import Database
-from pgflow.store.histories import Histories
+from pgflow.store.database.connections import Database
+from pgflow.store.queries import histories
+from pgflow.store.queries.histories import Histories
 from tests.schema.sample import Sample, fill
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from uuid import UUID
 
-from pgflow.commands import Standing
-from pgflow.execution.ports import Inquiry
-from pgflow.store.inquiries import Inquiries
+from pgflow.definitions.calls import Standing
+from pgflow.ports import Inquiry
+from pgflow.store.exchange.inquiries import Inquiries
 from tests.store.scene import Scene, until
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from pgflow import faults
 from pgflow.errors import LeaseLost
-from pgflow.execution.ports import Completed, Failed, Released, Suspended
-from pgflow.store.journal import Journal
+from pgflow.ports import Completed, Failed, Released, Suspended
+from pgflow.store.journal.journal import Journal
 from tests.store.scene import Scene, loop_row, row, until
 
 WHEN = datetime(2031, 2, 3, 4, 5, 6, 789012, tzinfo=UTC)

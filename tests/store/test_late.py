@@ -15,18 +15,18 @@ import pytest
 import pytest_asyncio
 
 from pgflow import faults
-from pgflow.commands import Dispatch, Sending
+from pgflow.definitions.calls import Dispatch, Sending
 from pgflow.errors import LeaseLost
-from pgflow.execution.ports import Crossing
-from pgflow.store.claims import Claims
-from pgflow.store.connections import Database
-from pgflow.store.crossings import Crossings
-from pgflow.store.fencing import Held
-from pgflow.store.journal import Journal
-from pgflow.store.leases import Lease, recover
-from pgflow.store.loops import LoopAdvancer
-from pgflow.store.mailbox import Mailbox
-from pgflow.store.uuid7 import uuid7
+from pgflow.ports import Crossing
+from pgflow.store.database.connections import Database
+from pgflow.store.exchange.crossing_batch import Crossings
+from pgflow.store.exchange.deliveries import Mailbox
+from pgflow.store.journal.forgetting import LoopAdvancer
+from pgflow.store.journal.journal import Journal
+from pgflow.store.leasing.claims import Claims
+from pgflow.store.leasing.fencing import Held
+from pgflow.store.leasing.leases import Lease, recover
+from pgflow.uuid7 import uuid7
 from tests.client.fake import Proxy, proxy
 from tests.store.late import Late, late
 from tests.store.scene import Scene, loop_row, row, until

@@ -20,15 +20,15 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from pgflow.commands import Sending
-from pgflow.execution.ports import Completed, Crossing
-from pgflow.store.claims import Claims
-from pgflow.store.crossings import Crossings
-from pgflow.store.journal import Journal
-from pgflow.store.leases import recover
-from pgflow.store.loops import LoopAdvancer
-from pgflow.store.mailbox import Mailbox
-from pgflow.store.uuid7 import uuid7
+from pgflow.definitions.calls import Sending
+from pgflow.ports import Completed, Crossing
+from pgflow.store.exchange.crossing_batch import Crossings
+from pgflow.store.exchange.deliveries import Mailbox
+from pgflow.store.journal.forgetting import LoopAdvancer
+from pgflow.store.journal.journal import Journal
+from pgflow.store.leasing.claims import Claims
+from pgflow.store.leasing.leases import recover
+from pgflow.uuid7 import uuid7
 from tests.store.scene import Scene, loop_row, row, until
 
 LOCK = "SELECT FROM runs WHERE workflow_id = %s FOR NO KEY UPDATE NOWAIT"

@@ -11,10 +11,10 @@ import pytest_asyncio
 
 from pgflow import faults
 from pgflow.errors import LeaseLost, PgflowError
-from pgflow.execution.ports import EventRow
 from pgflow.history.location import turn
-from pgflow.store.journal import Journal
-from pgflow.store.loops import LoopAdvancer
+from pgflow.ports import EventRow
+from pgflow.store.journal.forgetting import LoopAdvancer
+from pgflow.store.journal.journal import Journal
 from tests.store.scene import Scene, loop_row, row
 
 TURNS = [0, 1, 2, 19, 20, 21, 99, 100, 101, 120, 121, 1000]

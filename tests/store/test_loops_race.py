@@ -11,10 +11,10 @@ import pytest
 
 from pgflow import faults
 from pgflow.errors import LeaseLost
-from pgflow.execution.ports import Advance, EventRow, RunKey, Write
 from pgflow.history.location import decode_coordinate, turn
-from pgflow.store.journal import Journal
-from pgflow.store.loops import LoopAdvancer
+from pgflow.ports import Advance, EventRow, RunKey, Write
+from pgflow.store.journal.forgetting import LoopAdvancer
+from pgflow.store.journal.journal import Journal
 from tests.store.scene import Scene, loop_row, row
 
 POINTS = (

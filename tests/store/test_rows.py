@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from pgflow.execution.ports import Completed
-from pgflow.store.claims import Claims
-from pgflow.store.journal import Journal
-from pgflow.store.uuid7 import uuid7
+from pgflow.ports import Completed
+from pgflow.store.journal.journal import Journal
+from pgflow.store.leasing.claims import Claims
+from pgflow.uuid7 import uuid7
 from tests.store.scene import Scene, row
 
 MANY = 300

@@ -16,13 +16,13 @@ import pytest_asyncio
 
 from pgflow import faults
 from pgflow.errors import LeaseLost
-from pgflow.execution.ports import Completed, Failed, Outcome, Suspended
-from pgflow.store.claims import Claims
-from pgflow.store.connections import Database, Line
-from pgflow.store.journal import Journal
-from pgflow.store.leases import recover
-from pgflow.store.mailbox import Mailbox
-from pgflow.store.transactions import Transactions
+from pgflow.ports import Completed, Failed, Outcome, Suspended
+from pgflow.store.database.connections import Database, Line
+from pgflow.store.exchange.deliveries import Mailbox
+from pgflow.store.journal.journal import Journal
+from pgflow.store.journal.transactions import Transactions
+from pgflow.store.leasing.claims import Claims
+from pgflow.store.leasing.leases import recover
 from tests.client.fake import proxy
 from tests.store.scene import Scene, row
 

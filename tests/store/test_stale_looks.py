@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import pytest_asyncio
 
-from pgflow.execution.ports import Beside, Suspended, Write
-from pgflow.store.connections import AsyncConnection
-from pgflow.store.fencing import Fence
-from pgflow.store.journal import Journal
-from pgflow.store.mailbox import Delivery, Mailbox
-from pgflow.store.uuid7 import uuid7
+from pgflow.ports import Beside, Suspended, Write
+from pgflow.store.database.connections import AsyncConnection
+from pgflow.store.exchange.deliveries import Delivery, Mailbox
+from pgflow.store.journal.journal import Journal
+from pgflow.store.leasing.fencing import Fence
+from pgflow.uuid7 import uuid7
 from tests.store.scene import Scene, row, until
 
 GATE = 4711

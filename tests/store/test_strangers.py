@@ -19,9 +19,9 @@ import pytest_asyncio
 
 import pgflow
 from pgflow import faults
-from pgflow.execution.ports import Beside, Completed, Failed, Outcome, Suspended, Write
-from pgflow.store.journal import Journal
-from pgflow.store.loops import LoopAdvancer
+from pgflow.ports import Beside, Completed, Failed, Outcome, Suspended, Write
+from pgflow.store.journal.forgetting import LoopAdvancer
+from pgflow.store.journal.journal import Journal
 from tests.store.scene import Scene, loop_row, row, until
 
 OTHERS = 19

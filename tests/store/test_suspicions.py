@@ -8,13 +8,13 @@ from uuid import UUID
 
 import pytest
 
-from pgflow.execution.ports import Beside, Failed, Released, Suspended
 from pgflow.history.events import STATUS_PENDING
-from pgflow.store import leases
-from pgflow.store.claims import Claims
-from pgflow.store.connections import Database
-from pgflow.store.journal import Journal
-from pgflow.store.leases import Lease
+from pgflow.ports import Beside, Failed, Released, Suspended
+from pgflow.store.database.connections import Database
+from pgflow.store.journal.journal import Journal
+from pgflow.store.leasing import leases
+from pgflow.store.leasing.claims import Claims
+from pgflow.store.leasing.leases import Lease
 from tests.store.scene import Scene, row, until
 
 GONE = 4711

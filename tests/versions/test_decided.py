@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import pgflow
-from pgflow.execution.ports import Claimed
 from pgflow.history.stored import StoredHistory
+from pgflow.ports import Claimed
 from pgflow.testing import replay
 from tests.execution.programs import echo
 from tests.execution.simulator import Incarnation, World

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 import pgflow
-from pgflow.store.heartbeat import Heartbeat
+from pgflow.store.leasing.lease_thread import Heartbeat
 from tests.store.scene import Scene
 from tests.worker import flows
 

@@ -8,7 +8,7 @@ import pytest
 
 import pgflow
 from pgflow import faults
-from pgflow.execution.ports import Claimed
+from pgflow.ports import Claimed
 from tests.store.scene import Scene, until
 
 began: list[str] = []

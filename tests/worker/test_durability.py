@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 import pgflow
-from pgflow.store.connections import Database
-from pgflow.store.flush import flush, flush_blocking, rows_of
+from pgflow.store.database.connections import Database
+from pgflow.store.database.pipeline import flush, flush_blocking, rows_of
 from tests.pooler import pooler
 from tests.store.scene import Scene
 

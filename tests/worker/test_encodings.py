@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 import pgflow
-from pgflow.store.encodings import ArrayText, Unstorable, escaped_json, in_encoding
-from pgflow.store.migrations import current, newest
+from pgflow.store.database.encodings import ArrayText, Unstorable, escaped_json, in_encoding
+from pgflow.store.schema.migrations import current, newest
 from tests import databases
 
 ANY = "12 € 漢字 😀 \x7f é"

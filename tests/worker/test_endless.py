@@ -9,7 +9,7 @@ import time
 import pytest
 
 import pgflow
-from pgflow.cli.ending import BLOCKED
+from pgflow.cli.process_end import BLOCKED
 from pgflow.worker import watchdog
 from tests.store.scene import Scene, until
 from tests.worker import flows

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import pgflow
-from pgflow.execution.run import Run
+from pgflow.execution.engine.run import Run
 from tests.store.scene import Scene
 from tests.worker import flows
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 
 import pgflow
-from pgflow.store.channels import wake_channel
+from pgflow.store.database.channels import wake_channel
 from tests.store.scene import Scene
 from tests.waiting import until
 from tests.worker import flows

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import pgflow
-from pgflow.execution.run import Run
+from pgflow.execution.engine.run import Run
 from tests.store.scene import Scene, until
 from tests.worker import flows
 
@@ -24,7 +24,7 @@ def runs_of(worker: pgflow.Worker) -> int:
 async def test_sleepers_leave_memory_and_hold_no_thread(
     scene: Scene, client: pgflow.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgflow.worker.cache.KEPT", 0.2)
+    monkeypatch.setattr("pgflow.worker.run_cache.KEPT", 0.2)
     async with pgflow.Worker(scene.database.dsn, workflows=flows.ALL, poll=0.1) as worker:
         threads = threading.active_count()
         await client.dispatch_many(flows.sleeper, [{"number": n, "seconds": 3600} for n in range(SLEEPERS)])

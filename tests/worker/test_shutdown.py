@@ -80,8 +80,8 @@ async def test_a_stop_while_the_database_is_gone_does_not_hang(
     scene: Scene, client: pgflow.Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lease is left to expire; whoever comes next begins the attempt again."""
-    monkeypatch.setattr("pgflow.worker.tenure.LAST_WRITES", 0.3)
-    monkeypatch.setattr("pgflow.store.leases.SIGN_OFF", 0.3)
+    monkeypatch.setattr("pgflow.worker.session.LAST_WRITES", 0.3)
+    monkeypatch.setattr("pgflow.store.leasing.leases.SIGN_OFF", 0.3)
     handle = await client.dispatch(flows.holding, "work")
     worker = pgflow.Worker(scene.database.dsn, workflows=flows.ALL, grace=0.1, poll=0.05, lease=3600)
     running = asyncio.create_task(worker.run())

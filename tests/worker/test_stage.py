@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel, field_serializer
 
 import pgflow
-from pgflow.worker import pumping
+from pgflow.worker import scheduler
 
 found: list[asyncio.AbstractEventLoop | None] = []
 """The running loops that were met."""
@@ -71,7 +71,7 @@ def meeting_tasks(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 
 
 async def test_tasks_logs_and_encoders_find_the_workers_loop(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pumping, "SLOW", -1.0)
+    monkeypatch.setattr(scheduler, "SLOW", -1.0)
     found.clear()
     handler, log = Meeting(), logging.getLogger("pgflow.worker")
     log.addHandler(handler)

@@ -27,7 +27,7 @@ from psycopg.types.string import TextLoader
 
 import pgflow
 from pgflow.errors import PgflowError
-from pgflow.store.connections import Database
+from pgflow.store.database.connections import Database
 from tests import databases
 from tests.pooler import pooler
 
@@ -321,7 +321,7 @@ if __name__ == "__main__":
     set_json_dumps(lambda value: "0")
     for name in [name for name in sys.modules if name.split(".")[0] == "pgflow"]:
         del sys.modules[name]
-    import pgflow.store.adapting as again
+    import pgflow.store.database.adapters as again
 
     assert again.ADAPTERS.get_loader(20, psycopg.pq.Format.TEXT) is not FloatLoader
     asyncio.run(go_through(os.environ["PGFLOW_DATABASE_URL"]))

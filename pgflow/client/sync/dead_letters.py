@@ -12,11 +12,11 @@ from uuid import UUID
 import psycopg
 
 from pgflow.client.filters import DeadFilter, fields_of
-from pgflow.info import DeadSignal
-from pgflow.options import uuid_of
-from pgflow.store import dead_letters, operating
+from pgflow.definitions.options import uuid_of
+from pgflow.model.info import DeadSignal
 from pgflow.store.client.sync.pool import Connections
-from pgflow.store.query import Query
+from pgflow.store.database.query import Query
+from pgflow.store.queries import dead_signals, operating
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class SyncDeadLetters:
         """
         text = None if body is None else fields_of(body, self._limit)
         hints = self._connections.hints
-        return self._on_dead_letter(dead_letters.redeliver(self._schema, uuid_of(signal_id), text, self._limit, hints))
+        return self._on_dead_letter(dead_signals.redeliver(self._schema, uuid_of(signal_id), text, self._limit, hints))
 
     def drop(self, signal_id: UUID | str) -> UUID:
         """Give up a signal that was set aside. For as long as it is retained the same id is not accepted anew.
@@ -87,7 +87,7 @@ class SyncDeadLetters:
         Example:
             client.drop(signal.id)
         """
-        return self._on_dead_letter(dead_letters.drop(self._schema, uuid_of(signal_id)))
+        return self._on_dead_letter(dead_signals.drop(self._schema, uuid_of(signal_id)))
 
     def _on_dead_letter(self, query: Query[T]) -> T:
         try:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from pgflow.codec import decode
-from pgflow.retry import seconds
+from pgflow.definitions.retry import seconds
 from pgflow.store.client.sync.subscriptions import Inbox, Subscriptions
 
 T = TypeVar("T")

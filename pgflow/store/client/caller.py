@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.rows import tuple_row
 
-from pgflow.store.adapting import OwnAsyncCursor, OwnCursor
-from pgflow.store.dispatching import may_notify, wake
-from pgflow.store.query import Query
-from pgflow.store.signalling import mail
+from pgflow.store.database.adapters import OwnAsyncCursor, OwnCursor
+from pgflow.store.database.query import Query
+from pgflow.store.queries.dispatching import may_notify, wake
+from pgflow.store.queries.signalling import mail
 
 T = TypeVar("T")
 

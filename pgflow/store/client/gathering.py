@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from pgflow.store.retrying import is_refusal
+from pgflow.store.database.retrying import is_refusal
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -15,23 +15,23 @@ from uuid import UUID
 import psycopg
 
 from pgflow import forking
-from pgflow.commands import Sending, Sent, Standing
-from pgflow.store import standby
-from pgflow.store.channels import Recent
+from pgflow.definitions.calls import Sending, Sent, Standing
 from pgflow.store.client.caller import execute_async as execute_on
 from pgflow.store.client.caller import mail_async as mail_on
 from pgflow.store.client.caller import wake_async as wake_on
 from pgflow.store.client.gathering import Gathering
-from pgflow.store.compatibility import check_async as check
-from pgflow.store.connections import AsyncConnection, Database
-from pgflow.store.dispatching import outcomes, reach, wake
-from pgflow.store.flush import Statement, flush, rows_of, tell_of_lost_hints
-from pgflow.store.hints import GATHER, Listener, Notifier
-from pgflow.store.query import Query
-from pgflow.store.retrying import Tries, is_meeting, with_id
-from pgflow.store.signalling import mail_behind, send
-from pgflow.store.silence import NoAnswer
-from pgflow.store.uuid7 import MOMENT, is_fresh
+from pgflow.store.database import standby
+from pgflow.store.database.channels import Recent
+from pgflow.store.database.connections import AsyncConnection, Database
+from pgflow.store.database.pipeline import Statement, flush, rows_of, tell_of_lost_hints
+from pgflow.store.database.query import Query
+from pgflow.store.database.retrying import Tries, is_meeting, with_id
+from pgflow.store.database.silence import NoAnswer
+from pgflow.store.notify.notifier import GATHER, Listener, Notifier
+from pgflow.store.queries.dispatching import outcomes, reach, wake
+from pgflow.store.queries.signalling import mail_behind, send
+from pgflow.store.schema.compatibility import check_async as check
+from pgflow.uuid7 import MOMENT, is_fresh
 
 __all__ = ["Connections", "Endings", "execute_on", "mail_on", "wake_on"]
 
@@ -104,7 +104,7 @@ class Connections:
             )
 
     async def check(self) -> None:
-        """Connect, and see that server and schema fit; raises as `pgflow.store.compatibility.check` does."""
+        """Connect, and see that server and schema fit; raises as `pgflow.store.schema.compatibility.check` does."""
         async with self._one(Tries(self._timeout)) as connection:
             await check(connection, self._database.schema)
         may_notify, is_standby = await self.execute(reach(self._database.schema))

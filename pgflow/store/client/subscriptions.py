@@ -13,12 +13,12 @@ import time
 import psycopg
 
 from pgflow import forking
-from pgflow.store.channels import Notice
 from pgflow.store.client import topics
 from pgflow.store.client.pool import POLL, POLL_BLIND, Connections
-from pgflow.store.connections import Database, tell_of_death
-from pgflow.store.hints import Listener
-from pgflow.store.messages import POLL_AT_ONCE, body, poll, start
+from pgflow.store.database.channels import Notice
+from pgflow.store.database.connections import Database, tell_of_death
+from pgflow.store.notify.messages import POLL_AT_ONCE, body, poll, start
+from pgflow.store.notify.notifier import Listener
 
 __all__ = ["Inbox", "Subscriptions"]
 

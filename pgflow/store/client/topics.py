@@ -21,8 +21,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 from weakref import WeakSet
 
-from pgflow.store.channels import Notice
-from pgflow.tags import tag_set
+from pgflow.definitions.tags import tag_set
+from pgflow.store.database.channels import Notice
 
 OVERLAP = 2.0
 """Seconds for which the number of a message is remembered, and by which a look goes back."""

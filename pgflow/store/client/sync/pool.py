@@ -17,22 +17,22 @@ import psycopg
 from psycopg import sql
 
 from pgflow import forking
-from pgflow.commands import Sending, Sent, Standing
-from pgflow.store import standby
-from pgflow.store.channels import Recent, done_channel, parse_done
+from pgflow.definitions.calls import Sending, Sent, Standing
 from pgflow.store.client.caller import execute_blocking as execute_on
 from pgflow.store.client.caller import mail_blocking as mail_on
 from pgflow.store.client.caller import wake_blocking as wake_on
-from pgflow.store.compatibility import check_blocking as check
-from pgflow.store.connections import Connection, Database
-from pgflow.store.dispatching import outcomes, reach, wake
-from pgflow.store.flush import Statement, flush_blocking, rows_of, tell_of_lost_hints
-from pgflow.store.pooling import is_shared
-from pgflow.store.query import Query
-from pgflow.store.retrying import Tries, is_meeting, with_id
-from pgflow.store.signalling import mail_behind, send
-from pgflow.store.silence import ALIVE, ANSWER, ASK_EVERY, NoAnswer
-from pgflow.store.uuid7 import MOMENT, is_fresh
+from pgflow.store.database import standby
+from pgflow.store.database.channels import Recent, done_channel, parse_done
+from pgflow.store.database.connections import Connection, Database
+from pgflow.store.database.pipeline import Statement, flush_blocking, rows_of, tell_of_lost_hints
+from pgflow.store.database.pooler import is_shared
+from pgflow.store.database.query import Query
+from pgflow.store.database.retrying import Tries, is_meeting, with_id
+from pgflow.store.database.silence import ALIVE, ANSWER, ASK_EVERY, NoAnswer
+from pgflow.store.queries.dispatching import outcomes, reach, wake
+from pgflow.store.queries.signalling import mail_behind, send
+from pgflow.store.schema.compatibility import check_blocking as check
+from pgflow.uuid7 import MOMENT, is_fresh
 
 __all__ = ["Connections", "Endings", "execute_on", "mail_on", "wake_on"]
 
@@ -86,7 +86,7 @@ class Connections:
         self._begin()
 
     def check(self) -> None:
-        """Connect, and see that server and schema fit; raises as `pgflow.store.compatibility.check` does."""
+        """Connect, and see that server and schema fit; raises as `pgflow.store.schema.compatibility.check` does."""
         with self._one(Tries(self._timeout)) as connection:
             check(connection, self._database.schema)
         may_notify, is_standby = self.execute(reach(self._database.schema))

@@ -11,12 +11,12 @@ import psycopg
 from psycopg import sql
 
 from pgflow import forking
-from pgflow.store.channels import Notice, message_channel, parse_message
 from pgflow.store.client import topics
 from pgflow.store.client.sync.pool import POLL, POLL_BLIND, Connections, hang_up
-from pgflow.store.connections import FIRST_BACKOFF, LONGEST_BACKOFF, Connection, Database
-from pgflow.store.messages import POLL_AT_ONCE, body, poll, start
-from pgflow.store.pooling import is_shared
+from pgflow.store.database.channels import Notice, message_channel, parse_message
+from pgflow.store.database.connections import FIRST_BACKOFF, LONGEST_BACKOFF, Connection, Database
+from pgflow.store.database.pooler import is_shared
+from pgflow.store.notify.messages import POLL_AT_ONCE, body, poll, start
 
 __all__ = ["Inbox", "Subscriptions"]
 

@@ -1,0 +1,177 @@
+"""Workflows and their history as tables for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pgflow.model.info import DeadSignal, HistoryEvent, WorkflowInfo
+
+_COLOURS = {
+    "pending": "cyan",
+    "running": "blue",
+    "sleeping": "magenta",
+    "paused": "yellow",
+    "completed": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "abandoned": "yellow",
+}
+
+WIDTH_OF_FILES = 200
+"""Columns of a table that does not go to a terminal."""
+
+_LONGEST = 400
+"""Characters of a payload in a cell."""
+
+
+def document(found: Any, **more: Any) -> str:
+    """JSON of what was found, indented; times in ISO 8601.
+
+    Args:
+        more: what is put beside it, under its names.
+    """
+    value = _plain(found)
+    if more:
+        value = {**value, **{name: _plain(each) for name, each in more.items()}}
+    return json.dumps(value, indent=2, default=_text)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, WorkflowInfo | HistoryEvent | DeadSignal):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return value
+
+
+def _text(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def workflows(found: Sequence[WorkflowInfo]) -> None:
+    """One line a workflow; what is long folds, so that a narrow terminal hides nothing."""
+    table = Table(box=None, pad_edge=False)
+    for name, wraps in (("id", False), ("name", True), ("status", False), ("dispatched", False), ("details", True)):
+        table.add_column(name, no_wrap=not wraps, overflow="fold")
+    for one in found:
+        tags = _short(one.tags) if one.tags else Text("")
+        awaited = safe("waits for " + ", ".join(one.waiting_for)) if one.waiting_for else Text("")
+        details = [_when(one.completed_at, one.wake_at), awaited, tags, _error(one.error)]
+        table.add_row(
+            str(one.id),
+            safe(one.name),
+            _status(one.status),
+            _time(one.created_at),
+            Text("; ").join(part for part in details if part.plain),
+        )
+    _print(table)
+
+
+def workflow(found: WorkflowInfo) -> None:
+    """All about one workflow, a line each."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for field in fields(found):
+        value = getattr(found, field.name)
+        if value is None or value == [] or (field.name == "tags" and not value):
+            continue
+        cell: Text
+        if field.name == "status":
+            cell = _status(value)
+        elif isinstance(value, datetime):
+            cell = _time(value)
+        elif field.name == "error":
+            cell = Text.assemble(_error(value), "\n", safe(str(value.get("traceback", "")).strip()))
+        elif field.name in ("input", "output", "tags"):
+            cell = safe(json.dumps(value, indent=2, ensure_ascii=False))
+        elif isinstance(value, list):
+            cell = safe(", ".join(map(str, value)))
+        else:
+            cell = safe(str(value))
+        table.add_row(Text(field.name, "bold"), cell)
+    _print(table)
+
+
+def history(found: Sequence[HistoryEvent], title: str | None = None) -> None:
+    """One line a step."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in ("location", "turn", "kind", "name", "status", "attempts", "when", "result"):
+        table.add_column(name, no_wrap=name in ("status", "when"), overflow="fold")
+    for one in found:
+        table.add_row(
+            Text(one.location, "dim" if one.forgotten else ""),
+            str(one.iteration),
+            one.kind + (f" v{one.version}" if one.version > 1 else ""),
+            safe(one.name),
+            _status(one.status),
+            str(one.attempts or ""),
+            _when(one.completed_at, one.wake_at),
+            _error(one.error) if one.error is not None else _short(one.output),
+        )
+    _print(table)
+
+
+def dead_signals(found: Sequence[DeadSignal]) -> None:
+    """One line a signal."""
+    table = Table(box=None, pad_edge=False)
+    for name, wraps in (
+        ("id", False),
+        ("name", True),
+        ("to", True),
+        ("sent", False),
+        ("body", True),
+        ("problem", True),
+    ):
+        table.add_column(name, no_wrap=not wraps, overflow="fold")
+    for one in found:
+        receiver = Text(" ").join([safe(one.workflow_name or "?"), Text(str(one.workflow_id))])
+        table.add_row(
+            str(one.id), safe(one.name), receiver, _time(one.created_at), _short(one.body), _bounded(one.problem)
+        )
+    _print(table)
+
+
+def safe(text: str) -> Text:
+    """A text of somebody else's: no markup is read in it, and what would steer a terminal is shown as an escape."""
+    return Text("".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text))
+
+
+def _status(status: str) -> Text:
+    return Text(status, _COLOURS.get(status, ""))
+
+
+def _time(moment: datetime | None) -> Text:
+    return Text("" if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"))
+
+
+def _when(ended: datetime | None, wakes: datetime | None) -> Text:
+    if ended is not None:
+        return Text.assemble("ended ", _time(ended))
+    return Text("") if wakes is None else Text.assemble("wakes ", _time(wakes))
+
+
+def _error(error: dict[str, Any] | None) -> Text:
+    if error is None:
+        return Text("")
+    return _bounded(f"{error.get('type')}: {error.get('message')}")
+
+
+def _short(value: Any) -> Text:
+    return Text("") if value is None else _bounded(json.dumps(value, ensure_ascii=False))
+
+
+def _bounded(text: str) -> Text:
+    return safe(text if len(text) <= _LONGEST else text[:_LONGEST] + " ...")
+
+
+def _print(table: Table) -> None:
+    width = None if sys.stdout.isatty() else WIDTH_OF_FILES
+    Console(width=width, markup=False, highlight=False, emoji=False).print(table)

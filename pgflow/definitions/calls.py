@@ -1,0 +1,278 @@
+"""Commands: what clients and workflows ask of workflows (start one, signal one, tell how one ended), and the answers.
+
+They are checked and encoded here, and the answers read, the same for both sides. No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from pgflow.codec import decode, decode_error, encode
+from pgflow.definitions.decorated import not_a_workflow
+from pgflow.definitions.descriptors import Workflow
+from pgflow.definitions.options import check_priority, check_queue, uuid_of
+from pgflow.definitions.packets import signal_name
+from pgflow.definitions.tags import tags_text
+from pgflow.errors import PgflowError, WorkflowCancelled, WorkflowFailed, WorkflowNotFound
+from pgflow.model.moments import in_utc
+
+
+class Dispatch(NamedTuple):
+    """One workflow to start. `input` and `tags` are JSON text; the `id` is made by whoever dispatches."""
+
+    id: UUID
+    name: str
+    input: str = "{}"
+    tags: str = "{}"
+    unique: bool = False
+    """Held back while another live workflow that was dispatched so has the same name and exactly the same tags."""
+    run_at: datetime | None = None
+    """When it may start; None, or a moment that has passed: now."""
+    priority: int | None = 0
+    queue: str | None = "default"
+    """Of a child, priority and queue may be None: those of the workflow that dispatches it."""
+    detached: bool = False
+    """Of a child: cancelling the workflow that dispatches it does not reach it."""
+
+
+class Dispatched(NamedTuple):
+    """What a dispatch came to."""
+
+    id: UUID | None
+    """The workflow's id: the given one, or that of the live workflow that holds the same unique key."""
+    name: str | None
+    """The name of the workflow that has this id. Another name than the one asked for is the caller's mistake."""
+    created: bool
+    """Whether this statement started it."""
+
+    @property
+    def unseen(self) -> bool:
+        """Somebody else started the same at the same moment and cannot be seen yet: send the query again."""
+        return self.id is None
+
+
+class Options:
+    """The options of a dispatch, checked.
+
+    Raises:
+        ValueError: tags that are no flat object, a naive `run_at`, a priority or queue out of range.
+    """
+
+    def __init__(
+        self,
+        tags: Mapping[str, Any] | None = None,
+        unique: bool = False,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        queue: str = "default",
+    ) -> None:
+        if run_at is not None:
+            run_at = in_utc(run_at, "run_at")
+        check_priority(priority)
+        check_queue(queue)
+        self.tags_text = tags_text(tags)
+        self.unique = bool(unique)
+        self.run_at = run_at
+        self.priority = priority
+        self.queue = queue
+
+    def dispatch(self, id: UUID, name: str, input: str) -> Dispatch:
+        """The request for one workflow."""
+        return Dispatch(id, name, input, self.tags_text, self.unique, self.run_at, self.priority, self.queue)
+
+    def check(self, request: Dispatch, started: Dispatched) -> UUID:
+        """The id of what was started, or was there.
+
+        Raises:
+            ValueError: the id belongs to a workflow of another name.
+            PgflowError: nothing came of it.
+        """
+        if started.id is None:
+            raise PgflowError(
+                f'workflow "{request.name}" is started and ended by others all the time; nothing was started. Try '
+                "again."
+            )
+        if started.name != request.name:
+            raise ValueError(
+                f'id={started.id}: this id belongs to a workflow "{started.name}", expected "{request.name}". '
+                "Nothing was started; choose another id."
+            )
+        return started.id
+
+
+def input_of(
+    workflow: Workflow[Any, Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int
+) -> tuple[str, str]:
+    """The name of a workflow and its input as JSON.
+
+    Raises:
+        TypeError: the arguments do not fit, or it is neither a workflow nor a name.
+        SerializationError: an argument cannot be stored, or is too large.
+    """
+    name = workflow_name(workflow)
+    if isinstance(workflow, Workflow):
+        return name, workflow.encode_arguments(args, kwargs, limit)
+    return name, encode_named(name, args, kwargs, limit)
+
+
+def encode_named(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> str:
+    """The input, as JSON, of a workflow of which only the name is known.
+
+    Raises:
+        TypeError: there are arguments without a name.
+        SerializationError: an argument cannot be stored, or is too large.
+    """
+    if args:
+        raise TypeError(
+            f'workflow "{name}" is given by its name, so its parameters are not known here: give the arguments by name'
+        )
+    return encode(kwargs, what=f'arguments of workflow "{name}"', limit=limit, same=False)
+
+
+def workflow_name(workflow: Any) -> str:
+    """The name of a workflow that is given as itself or by its name.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: the name cannot be one.
+    """
+    if isinstance(workflow, Workflow):
+        return workflow.name
+    if not isinstance(workflow, str):
+        raise not_a_workflow(workflow, "workflow")
+    if not workflow or len(workflow) > 200 or not workflow.isprintable():
+        raise ValueError(f"workflow name {workflow!r}: expected 1 to 200 printable characters")
+    return workflow
+
+
+class Standing(NamedTuple):
+    """How a workflow stands. `status` is final when it is completed, failed or cancelled; payloads are JSON text."""
+
+    id: UUID
+    name: str
+    status: str
+    output: str | None
+    error: str | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has an output, or will have none unless somebody retries it."""
+        return self.status in ("completed", "failed", "cancelled")
+
+
+def output_of(outcome: Standing, workflow: Workflow[Any, Any] | None) -> tuple[Any] | None:
+    """The output in a tuple of one; None while the workflow goes on.
+
+    Raises:
+        WorkflowFailed: it failed.
+        WorkflowCancelled: it was cancelled.
+    """
+    if outcome.status == "completed":
+        text = outcome.output or "null"
+        return (
+            decode(text, what=f'output of workflow "{outcome.name}"')
+            if workflow is None
+            else workflow.decode_result(text),
+        )
+    if outcome.status == "failed":
+        told = decode_error(outcome.error or "{}")
+        kind, message = str(told.get("type")), str(told.get("message"))
+        raise WorkflowFailed(
+            f'workflow "{outcome.name}" {outcome.id} failed: {kind}: {message}',
+            workflow_id=outcome.id,
+            error_type=kind,
+            error_message=message,
+        )
+    if outcome.status == "cancelled":
+        raise WorkflowCancelled(f'workflow "{outcome.name}" {outcome.id} was cancelled', workflow_id=outcome.id)
+    return None
+
+
+class Sending(NamedTuple):
+    """One signal to send: to a workflow, or to the oldest live one of a name whose tags contain `tags` (JSON text)."""
+
+    id: UUID
+    workflow_id: UUID | None
+    workflow_name: str | None
+    tags: str | None
+    name: str
+    body: str
+
+
+class Sent(NamedTuple):
+    """What came of sending a signal."""
+
+    receiver: UUID | None
+    """The workflow that receives it; None: there is none."""
+    final: str | None
+    """How the receiver has ended, if it has; a failed one keeps the signal for when it goes on."""
+    worker: int
+    """The worker that has the receiver, or had it last; 0: any."""
+    other: str | None = None
+    """Where the id is known already as that of another signal: its type."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether somebody receives it."""
+        return self.receiver is not None and self.final in (None, "failed")
+
+
+def sending_of(
+    id: UUID,
+    body: Any,
+    to: UUID | str | None,
+    workflow: Workflow[Any, Any] | str | None,
+    tags: Mapping[str, Any] | None,
+    limit: int,
+) -> Sending:
+    """A signal, checked and encoded.
+
+    Raises:
+        TypeError: the body is no signal, or it is said neither or both to whom it goes.
+        ValueError: an id that is none, tags that are no flat object.
+        SerializationError: the body cannot be stored, or is too large.
+    """
+    name = signal_name(type(body), "signal")
+    if (to is None) == (workflow is None):
+        raise TypeError(
+            f'signal "{name}": expected either to=workflow_id, or workflow=... with tags={{...}}; found '
+            f"{'neither' if to is None else 'both'}"
+        )
+    if to is not None and tags is not None:
+        raise TypeError(f'signal "{name}": tags go with workflow=..., not with to=...')
+    text = encode(body, type(body), what=f'signal "{name}"', limit=limit)
+    if to is not None:
+        return Sending(id, uuid_of(to), None, None, name, text)
+    return Sending(id, None, workflow_name(workflow), tags_text(tags), name, text)
+
+
+def sent_of(sending: Sending, sent: Sent, missing_ok: bool) -> UUID | None:
+    """The id of a signal that was sent; None when nobody receives it and that is well.
+
+    Raises:
+        WorkflowNotFound: nobody receives it.
+        ValueError: the id belongs to another signal.
+    """
+    if sent.other is not None:
+        raise ValueError(
+            f'id={sending.id}: this id belongs to a signal "{sent.other}" to the workflow {sent.receiver}, expected a '
+            f'signal "{sending.name}" to {sending.workflow_id or "one found by its tags"}. Nothing was sent; choose '
+            "another id."
+        )
+    if sent.accepted:
+        return sending.id
+    if missing_ok:
+        return None
+    if sent.final is not None:
+        raise WorkflowNotFound(
+            f'signal "{sending.name}": the workflow {sent.receiver} is {sent.final}, nothing was sent'
+        )
+    if sending.workflow_id is not None:
+        raise WorkflowNotFound(f'signal "{sending.name}": there is no workflow {sending.workflow_id}, nothing was sent')
+    raise WorkflowNotFound(
+        f'signal "{sending.name}": no live workflow "{sending.workflow_name}" has the tags {sending.tags}, nothing '
+        "was sent"
+    )

@@ -1,0 +1,475 @@
+"""What users register: `@workflow` and `@activity`. Frozen descriptors and the registry of a worker.
+
+A descriptor tells what the function that it was made of tells: its name, its text, its signature. Called as that
+function, an activity wants the context of one; a workflow is never called, since what it does would stand in no
+history.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    NoReturn,
+    ParamSpec,
+    TypeVar,
+    overload,
+)
+from uuid import UUID
+from weakref import WeakSet
+
+from pgflow.codec import PAYLOAD_LIMIT, decode, encode
+from pgflow.definitions.decorated import Decorated, name_for, not_a_workflow, unawaited
+from pgflow.definitions.functions import checked_name, is_async
+from pgflow.definitions.options import UNSET, check_options, given_options, merged_options
+from pgflow.definitions.retry import RetryPolicy, seconds
+from pgflow.definitions.signature import Parameters, Returned, parameters_of
+from pgflow.errors import SerializationError
+
+if TYPE_CHECKING:
+    from pgflow.execution.activities.activity_context import ActivityContext
+    from pgflow.execution.context import WorkflowContext
+
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
+T = TypeVar("T")
+
+DEFAULT_TIMEOUT = 30.0
+"""Seconds that an attempt of an activity may take unless it says otherwise."""
+
+_UNCHANGED: Any = object()
+
+_named: WeakSet[Activity[Any, Any]] = WeakSet()
+"""Activities that are in use, under all of their names."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workflow(Decorated, Generic[P, R]):
+    """A registered `async def`: made by `@pgflow.workflow`.
+
+    Attributes:
+        fn: the function.
+        name: what it is called in the database.
+    """
+
+    sort = "workflow"
+    fn: Callable[..., Coroutine[Any, Any, R]]
+    name: str
+    _parameters: Parameters = field(repr=False)
+    _returned: Returned = field(repr=False)
+    chosen: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What `options` has chosen for a start."""
+
+    if not TYPE_CHECKING:  # for a type checker it cannot be called at all
+
+        def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+            """Refused: what it does would stand in no history of its own.
+
+            Raises:
+                TypeError: always; it says what to use instead.
+            """
+            raise TypeError(
+                f'the workflow "{self.name}" was called as a function. In a workflow, run it as a branch, `await '
+                f"ctx.inline({self.fn.__name__}, ...)`, or as a child, `await ctx.dispatch({self.fn.__name__}, ...)`; "
+                "elsewhere start it with a client; in a unit test, `pgflow.testing.run` executes it. Its plain "
+                "function is its `__wrapped__`."
+            )
+
+    def options(
+        self,
+        *,
+        name: str | None = None,
+        id: UUID | str | None = UNSET,
+        tags: Mapping[str, Any] | None = UNSET,
+        unique: bool = UNSET,
+        detached: bool = UNSET,
+        run_at: datetime | None = UNSET,
+        priority: int = UNSET,
+        queue: str = UNSET,
+        connection: Any = UNSET,
+    ) -> Workflow[P, R]:
+        """This workflow with options for its start, or under another name.
+
+        Parameters:
+            name: another name in the database.
+            id, tags, unique, run_at, priority, queue, connection: as for `client.dispatch`.
+            detached: as for `ctx.dispatch`.
+
+        Raises:
+            ValueError: a value out of its range.
+
+        Example:
+            nightly = report.options(name="nightly_report")
+            slow = report.options(queue="slow", tags={"region": "eu"})
+            handle = await client.start(slow, queue="an argument of the report")
+        """
+        given = given_options(
+            id=id,
+            tags=tags,
+            unique=unique,
+            detached=detached,
+            run_at=run_at,
+            priority=priority,
+            queue=queue,
+            connection=connection,
+        )
+        if name is None and not given:
+            return self
+        check_options(given)
+        called = self.name if name is None else checked_name(name, "workflow")
+        return dataclasses.replace(self, name=called, chosen={**self.chosen, **given})
+
+    def may_mean(self, keyword: str, positional: int) -> bool:
+        """Whether a keyword may be meant for the function, which has a parameter of that name that is not given by
+        position.
+
+        Parameters:
+            positional: how many arguments are.
+        """
+        parameters = self._parameters
+        return keyword in parameters.names and keyword not in parameters.positional[:positional]
+
+    def start_options(
+        self, given: Mapping[str, Any], allowed: Collection[str], positional: int, where: str
+    ) -> Mapping[str, Any]:
+        """The options of a start.
+
+        Parameters:
+            given: those given by keyword, beside the workflow's arguments.
+            allowed: those that have a meaning there.
+            positional: how many of the arguments are given by position.
+            where: who asks, for messages.
+
+        Raises:
+            TypeError: one that has no meaning there, or that may be meant for the workflow, which has a parameter of
+                that name.
+        """
+        for name in given:
+            if self.may_mean(name, positional):
+                start = where.replace("dispatch", "start")
+                raise TypeError(
+                    f'{where}({name}=...): the workflow "{self.name}" has a parameter "{name}", and {where} takes '
+                    f"it for an option of its own. Write `{start}({self.fn.__name__}.options(...), ...)`, which "
+                    "passes all its arguments to the workflow; options go into `.options(...)`."
+                )
+        return merged_options(self.chosen, given, allowed, where)
+
+    def encode_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int = PAYLOAD_LIMIT) -> str:
+        """The input as JSON: an object of the arguments by name.
+
+        Raises:
+            TypeError: the arguments do not fit the function's signature.
+            SerializationError: an argument cannot be stored.
+        """
+        return self._parameters.encode(args, kwargs, f'workflow "{self.name}"', limit)
+
+    def encode_named(self, given: Mapping[str, Any], limit: int = PAYLOAD_LIMIT) -> str:
+        """The input as JSON, of arguments that are all given by name.
+
+        Raises:
+            TypeError: the arguments do not fit the function's signature.
+            SerializationError: an argument cannot be stored.
+        """
+        return self._parameters.encode_named(given, f'workflow "{self.name}"', limit)
+
+    def decode_arguments(self, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and keyword arguments from a stored input.
+
+        Raises:
+            SerializationError: the input does not fit the function's signature or annotations.
+        """
+        return self._parameters.decode(text, f'workflow "{self.name}"')
+
+    def meaning_of(self, text: str) -> dict[str, Any]:
+        """A stored input as values by name, those that it leaves out included: two texts of the same meaning are the
+        same input.
+        """
+        return self._parameters.meaning_of(text, f'workflow "{self.name}"')
+
+    def encode_result(self, value: Any, limit: int = PAYLOAD_LIMIT) -> str:
+        """The output as JSON.
+
+        Raises:
+            SerializationError: the value cannot be stored, or does not fit the annotation.
+        """
+        try:
+            return encode(value, self._returned(), what=f'output of workflow "{self.name}"', limit=limit)
+        except SerializationError as error:
+            raise unawaited(value, f'the workflow "{self.name}"', "Is an `await` missing?") or error from None
+
+    def decode_result(self, text: str) -> Any:
+        """The output from its stored form."""
+        return decode(text, self._returned(), what=f'output of workflow "{self.name}"')
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Activity(Decorated, Generic[P, R]):
+    """A unit of work with side effects: made by `@pgflow.activity`.
+
+    Attributes:
+        fn: the function.
+        name: what it is called in history.
+        timeout: seconds that one attempt may take; None: for ever.
+        retry: when it is tried again.
+        transactional: its result commits in the transaction of its own database writes.
+        is_async: an `async def`; a plain function runs in a thread.
+    """
+
+    sort = "activity"
+    fn: Callable[..., Any]
+    name: str
+    timeout: float | None
+    retry: RetryPolicy
+    transactional: bool
+    is_async: bool
+    _parameters: Parameters = field(repr=False)
+    _returned: Returned = field(repr=False)
+    _label: str = field(init=False, repr=False)
+    _result: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        Decorated.__post_init__(self)
+        object.__setattr__(self, "_label", f'activity "{self.name}"')
+        object.__setattr__(self, "_result", f"result of {self._label}")
+
+    def __call__(self, ctx: ActivityContext, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """The plain function: for unit tests, and for activities that call others as part of themselves.
+
+        Raises:
+            TypeError: the context is none of an activity's; in a workflow, use `ctx.activity`.
+        """
+        kind = getattr(ctx.__class__, "_context_of", None)
+        if kind != "activity":
+            found = f"{ctx!r:.80}" if kind is None else "a workflow's"
+            raise TypeError(
+                f'the activity "{self.name}" was called as a function, with {found} in place of its '
+                f"ActivityContext. In a workflow, write `await ctx.activity({self.fn.__name__}, ...)`: only that is "
+                "recorded, and not done again by a replay. Its plain function, which takes any context, is its "
+                "`__wrapped__`."
+            )
+        return self.fn(ctx, *args, **kwargs)
+
+    def options(
+        self,
+        *,
+        timeout: timedelta | float | None = _UNCHANGED,
+        retry: RetryPolicy | None = None,
+        name: str | None = None,
+    ) -> Activity[P, R]:
+        """This activity with other options at one call.
+
+        Parameters:
+            timeout: a timedelta or seconds; None: for ever.
+            retry: another policy.
+            name: another name in history.
+
+        Raises:
+            ValueError: a value out of its range.
+
+        Example:
+            await ctx.activity(charge.options(timeout=5), order)
+        """
+        changed = dataclasses.replace(
+            self,
+            timeout=self.timeout if timeout is _UNCHANGED else _timeout(timeout),
+            retry=self.retry if retry is None else _checked_retry(retry),
+            name=self.name if name is None else checked_name(name, "activity"),
+        )
+        if name is not None:
+            _named.add(changed)
+        return changed
+
+    def encode_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int = PAYLOAD_LIMIT) -> str:
+        """The input as JSON: an object of the arguments by name.
+
+        Raises:
+            TypeError: the arguments do not fit the function's signature.
+            SerializationError: an argument cannot be stored.
+        """
+        return self._parameters.encode(args, kwargs, self._label, limit)
+
+    def decode_arguments(self, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and keyword arguments from a stored input."""
+        return self._parameters.decode(text, self._label)
+
+    def meaning_of(self, text: str) -> dict[str, Any]:
+        """A stored input as values by name, those that it leaves out included: two texts of the same meaning are the
+        same input.
+        """
+        return self._parameters.meaning_of(text, self._label)
+
+    def encode_result(self, value: Any, limit: int = PAYLOAD_LIMIT) -> str:
+        """The result as JSON.
+
+        Raises:
+            SerializationError: the value cannot be stored, or does not fit the annotation.
+        """
+        returned = self._returned
+        annotation = returned.found[0] if returned.found else returned()
+        try:
+            return encode(value, annotation, what=self._result, limit=limit)
+        except SerializationError as error:
+            advice = "Declare it `async def`, let a decorator beneath use functools.wraps, or await it in there."
+            raise unawaited(value, f"the {self._label}", advice) or error from None
+
+    def decode_result(self, text: str) -> Any:
+        """The result from its stored form."""
+        returned = self._returned
+        annotation = returned.found[0] if returned.found else returned()
+        return decode(text, annotation, what=self._result)
+
+
+WorkflowFunction = Callable[Concatenate["WorkflowContext", P], Coroutine[Any, Any, T]]
+
+
+@overload
+def workflow(fn: WorkflowFunction[P, T], /) -> Workflow[P, T]: ...
+@overload
+def workflow(*, name: str | None = None) -> Callable[[WorkflowFunction[P, T]], Workflow[P, T]]: ...
+def workflow(fn: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+    """Register an `async def` whose first parameter is its `WorkflowContext` as a workflow.
+
+    Parameters:
+        name: what it is called in the database; the function's name if not given.
+
+    Raises:
+        TypeError: it is not an `async def`, or has no parameter for the context.
+
+    Example:
+        @pgflow.workflow
+        async def checkout(ctx: pgflow.WorkflowContext, order: Order) -> Receipt: ...
+    """
+
+    def decorate(function: Callable[..., Any]) -> Workflow[Any, Any]:
+        chosen = name_for(function, "workflow", name)
+        return Workflow(function, chosen, *parameters_of(function))
+
+    return decorate if fn is None else decorate(fn)
+
+
+@overload
+def activity(fn: Callable[Concatenate[ActivityContext, P], Awaitable[T]], /) -> Activity[P, T]: ...
+@overload
+def activity(fn: Callable[Concatenate[ActivityContext, P], T], /) -> Activity[P, T]: ...
+@overload
+def activity(
+    *,
+    name: str | None = None,
+    timeout: timedelta | float | None = DEFAULT_TIMEOUT,
+    retry: RetryPolicy | None = None,
+    transactional: bool = False,
+) -> _ActivityDecorator: ...
+def activity(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    timeout: timedelta | float | None = DEFAULT_TIMEOUT,
+    retry: RetryPolicy | None = None,
+    transactional: bool = False,
+) -> Any:
+    """Register a function whose first parameter is its `ActivityContext` as an activity.
+
+    Parameters:
+        name: what it is called in history; the function's name if not given.
+        timeout: how long one attempt may take (a timedelta or seconds); None: for ever.
+        retry: when it is tried again; five attempts with growing delays if not given.
+        transactional: its result commits in the transaction of its own database writes.
+
+    Raises:
+        TypeError: no parameter for the context, or not a function.
+        ValueError: an option out of its range.
+
+    Example:
+        @pgflow.activity(timeout=timedelta(seconds=30))
+        async def charge(ctx: pgflow.ActivityContext, order: Order) -> Receipt: ...
+    """
+    limit = _timeout(timeout)
+    policy = RetryPolicy() if retry is None else _checked_retry(retry)
+
+    def decorate(function: Callable[..., Any]) -> Activity[Any, Any]:
+        chosen = name_for(function, "activity", name)
+        made: Activity[Any, Any] = Activity(
+            function, chosen, limit, policy, transactional, is_async(function), *parameters_of(function)
+        )
+        _named.add(made)
+        return made
+
+    return decorate if fn is None else decorate(fn)
+
+
+def activity_names() -> set[str]:
+    """The names of all activities that are in use in this process."""
+    return {found.name for found in _named}
+
+
+class _ActivityDecorator:
+    """The type of `@activity(...)` with options: an `async def` gives its result's type, a plain `def` its own."""
+
+    @overload
+    def __call__(self, fn: Callable[Concatenate[ActivityContext, P], Awaitable[T]], /) -> Activity[P, T]: ...
+    @overload
+    def __call__(self, fn: Callable[Concatenate[ActivityContext, P], T], /) -> Activity[P, T]: ...
+    def __call__(self, fn: Callable[..., Any], /) -> Activity[Any, Any]:
+        raise NotImplementedError  # pragma: no cover — stands for a plain closure
+
+
+class Registry:
+    """The workflows that a worker knows, by name.
+
+    Parameters:
+        workflows: what `@pgflow.workflow` made.
+
+    Raises:
+        TypeError: something else than a workflow.
+        ValueError: two workflows of one name.
+
+    Example:
+        Registry([checkout, refund]).get("checkout")
+    """
+
+    def __init__(self, workflows: Iterable[Workflow[Any, Any]]) -> None:
+        self._by_name: dict[str, Workflow[Any, Any]] = {}
+        for found in workflows:
+            if not isinstance(found, Workflow):
+                raise not_a_workflow(found, "workflows=[...]")
+            other = self._by_name.setdefault(found.name, found)
+            if other.fn is not found.fn:
+                raise ValueError(
+                    f'two workflows are called "{found.name}": {other.where} and {found.where}. Give one of them '
+                    'another name: @pgflow.workflow(name="...")'
+                )
+
+    @property
+    def names(self) -> list[str]:
+        """The names, sorted."""
+        return sorted(self._by_name)
+
+    def get(self, name: str) -> Workflow[Any, Any]:
+        """The workflow of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self._by_name[name]
+
+
+def _timeout(value: timedelta | float | None) -> float | None:
+    if value is None:
+        return None
+    limit = seconds(value, "timeout of an activity")
+    if limit == 0:
+        raise ValueError("timeout of an activity: expected more than 0 seconds, or None for no limit")
+    return limit
+
+
+def _checked_retry(policy: RetryPolicy) -> RetryPolicy:
+    if not isinstance(policy, RetryPolicy):
+        raise TypeError(f"retry: expected a pgflow.RetryPolicy, found {policy!r}")
+    return policy

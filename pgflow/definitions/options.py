@@ -1,0 +1,116 @@
+"""What can be chosen of a workflow's start, by `workflow.options(...)` or by keywords of `dispatch`: checked, and put
+together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID
+
+from pgflow.definitions.tags import tags_text
+from pgflow.model.moments import in_utc
+
+UNSET: Any = MappingProxyType({})
+"""Stands for what is not given, where None is a value."""
+
+ONE = ("id", "tags", "unique", "run_at", "priority", "queue", "connection")
+"""What `client.dispatch` and `client.start` take."""
+
+MANY = ("tags", "run_at", "priority", "queue", "connection")
+"""What `client.dispatch_many` takes."""
+
+CHILD = ("tags", "unique", "detached", "run_at", "priority", "queue")
+"""What `ctx.dispatch` and `ctx.start` take."""
+
+_NOT_FOR = {
+    "detached": "only a child can be detached",
+    "id": "each workflow has an id of its own; a child's is made of its place in history",
+    "unique": "those of one call would all be one",
+    "connection": "a child is started by its parent's worker",
+}
+
+
+def given_options(**options: Any) -> dict[str, Any]:
+    """Those that were given."""
+    return {name: value for name, value in options.items() if value is not UNSET}
+
+
+def check_options(given: Mapping[str, Any]) -> None:
+    """Refuse options that are out of their range.
+
+    Raises:
+        ValueError: tags that are no flat object, a naive `run_at`, a priority or queue out of range, an id that is
+            none.
+    """
+    for name, value in given.items():
+        if name == "run_at" and value is not None:
+            in_utc(value, "run_at")
+        elif name == "priority":
+            check_priority(value)
+        elif name == "queue":
+            check_queue(value)
+        elif name == "tags":
+            tags_text(value)
+        elif name == "id" and value is not None:
+            uuid_of(value)
+
+
+def merged_options(
+    chosen: Mapping[str, Any], given: Mapping[str, Any], allowed: Collection[str], where: str
+) -> Mapping[str, Any]:
+    """What a workflow carries, and what is given at its start, which goes first.
+
+    Args:
+        chosen: by `workflow.options(...)`.
+        given: by keywords.
+        allowed: names of options that have a meaning here.
+        where: who asks, for messages.
+
+    Raises:
+        TypeError: one that has none.
+    """
+    if not chosen:
+        return given
+    for name in chosen:
+        if name not in allowed:
+            raise TypeError(
+                f"{where}: the workflow has options({name}=...), which have no meaning here: "
+                f"{_NOT_FOR.get(name, 'nothing is started')}"
+            )
+    return {**chosen, **given}
+
+
+def check_priority(priority: Any) -> None:
+    """Refuse what is no priority.
+
+    Raises:
+        ValueError: so it is.
+    """
+    if isinstance(priority, bool) or not isinstance(priority, int) or not -(2**31) <= priority < 2**31:
+        raise ValueError(f"priority={priority!r}: expected a whole number of 32 bits")
+
+
+def check_queue(queue: Any) -> None:
+    """Refuse what cannot be a queue's name.
+
+    Raises:
+        ValueError: so it is.
+    """
+    if not isinstance(queue, str) or not queue or len(queue) > 200 or not queue.isprintable():
+        raise ValueError(f"queue={queue!r}: expected a name of 1 to 200 printable characters")
+
+
+def uuid_of(id: UUID | str) -> UUID:
+    """An id as a UUID.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(id, UUID):
+        return id
+    if isinstance(id, str) and re.fullmatch(r"[0-9a-fA-F-]{32,36}", id):
+        return UUID(id)
+    raise ValueError(f"id={id!r}: expected a UUID")

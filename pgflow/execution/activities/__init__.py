@@ -1,0 +1,1 @@
+"""The attempts of activities: where they run, what they are given, what they leave."""

@@ -1,0 +1,218 @@
+"""`ActivityContext`: what an activity's code knows of the attempt that it is, and what it leaves with its workflow."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pgflow.codec import PAYLOAD_LIMIT, decode, encode
+from pgflow.definitions.functions import StepContext
+from pgflow.definitions.tags import tags_text
+from pgflow.errors import ActivityCancelled, PgflowError, SerializationError
+from pgflow.execution.activities.heartbeats import Heartbeats
+from pgflow.execution.activities.state import Changes, changes_between
+
+_heartbeats_lock = threading.Lock()
+"""Held while the heartbeats of an attempt are connected or disconnected: its code may tell them from
+several threads.
+"""
+
+
+class ActivityContext(StepContext):
+    """One attempt of an activity.
+
+    Attributes:
+        workflow_id: the workflow that called it.
+        name: the activity's name.
+        attempt: which attempt this is, from 1: one more than those that have ended.
+    """
+
+    _context_of = "activity"
+    __slots__ = (
+        "_before",
+        "_connection",
+        "_deliver",
+        "_heartbeats",
+        "_limit",
+        "_location",
+        "_loop",
+        "_over",
+        "_state",
+        "_state_given",
+        "_tags",
+        "attempt",
+        "name",
+        "told",
+        "workflow_id",
+    )
+
+    def __init__(
+        self,
+        location: str,
+        workflow_id: uuid.UUID,
+        name: str,
+        attempt: int,
+        state: str | None = None,
+        told: str | None = None,
+        limit: int = PAYLOAD_LIMIT,
+    ) -> None:
+        self._location = location
+        self.workflow_id = workflow_id
+        self.name = name
+        self.attempt = attempt
+        self.told = told
+        """What the last heartbeat told, as JSON; private."""
+        self._before = told
+        self._limit = limit
+        self._state_given = state
+        self._state: dict[str, Any] | None = None
+        self._tags: dict[str, Any] = {}
+        self._connection: Any = None
+        self._deliver: Callable[[str], None] | None = None
+        self._heartbeats: Heartbeats | None = None
+        self._over: str | None = None
+
+    @property
+    def id(self) -> uuid.UUID:
+        """The activity's id, the same for all its attempts."""
+        return uuid.uuid5(self.workflow_id, self._location)
+
+    @property
+    def idempotency_key(self) -> str:
+        """A text that is the same for all attempts of this step, and for no other step.
+
+        Hand it to services that refuse to do the same thing twice.
+        """
+        return str(self.id)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What activities keep with this workflow: a dict to read and to change, of values that JSON can hold.
+
+        What this attempt sets and deletes is merged into the workflow's state, key by key, in the same transaction as
+        its result; of an attempt that fails, nothing is. Activities that run at the same time each work on a copy: of
+        two that set one key, the result that comes last decides.
+
+        Example:
+            ctx.state["pages"] = ctx.state.get("pages", 0) + 1
+        """
+        if self._state is None:
+            found = {} if self._state_given is None else decode(self._state_given, what="the workflow's state")
+            if not isinstance(found, dict):
+                raise SerializationError(
+                    f"the workflow's state is {found!r:.200}; expected a JSON object. Was it written by SQL?"
+                )
+            self._state = found
+        return self._state
+
+    def update_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set some of the workflow's tags; it is found and signalled by them once this activity's result is committed.
+
+        `ctx.tags` of the workflow stays what was given at its dispatch, and so does the key by which it is unique.
+
+        Parameters:
+            tags: names, and texts, numbers, booleans or None; tags not named keep their values.
+
+        Raises:
+            ValueError: they are not flat.
+            SerializationError: a value cannot be stored, or they are too large.
+
+        Example:
+            ctx.update_tags({"stage": "shipped"})
+        """
+        tags_text(tags)
+        self._tags.update(tags)
+
+    @property
+    def heartbeat_details(self) -> Any:
+        """What an earlier attempt told last by `heartbeat`, as JSON has it; None if none did.
+
+        After a crash, and after a failure, an activity can go on from there.
+        """
+        return None if self._before is None else decode(self._before, what=f'heartbeat of activity "{self.name}"')
+
+    def heartbeat(self, details: Any = None) -> None:
+        """Tell how far this attempt has come; call it as often as is convenient, from any thread.
+
+        The last details are written at most once a second, into the step's pending row (column `output`), for people
+        and for the next attempt. The activity's timeout stays what it is.
+
+        Parameters:
+            details: a value that JSON can hold; None: only find out whether the attempt is still wanted.
+
+        Raises:
+            ActivityCancelled: nobody waits for this attempt any more (it was cancelled, its timeout has passed, the
+                worker has lost the workflow): clean up and return. A thread cannot be told otherwise.
+            SerializationError: the details cannot be stored.
+
+        Example:
+            for number, line in enumerate(lines[ctx.heartbeat_details or 0:]):
+                load(line)
+                ctx.heartbeat(number + 1)
+        """
+        if self._over is not None:
+            raise ActivityCancelled(
+                f'activity "{self.name}": nobody waits for this attempt any more, because {self._over}. What it '
+                "returns is dropped: clean up and return."
+            )
+        if details is None:
+            return
+        self.told = encode(details, what=f'heartbeat of activity "{self.name}"', limit=self._limit)
+        with _heartbeats_lock:
+            if self._deliver is None:
+                return  # nobody hears of it, or it has ended meanwhile
+            if self._heartbeats is None:
+                self._heartbeats = Heartbeats(self._loop, self._deliver)
+        self._heartbeats.tell(self.told)
+
+    @property
+    def connection(self) -> Any:
+        """The psycopg connection whose transaction also commits the result; async in an `async def`, sync in a `def`.
+
+        Raises:
+            PgflowError: the activity is not transactional.
+
+        Example:
+            await ctx.connection.execute(TAKE_FROM_STOCK, [item])
+        """
+        if self._connection is None:
+            raise PgflowError(
+                f'activity "{self.name}" has no connection. Expected: @pgflow.activity(transactional=True), run by '
+                "a worker, and a use before the activity has returned. In a unit test give a function in its place; "
+                "otherwise open a connection of your own."
+            )
+        return self._connection
+
+    # What the engine does with it
+
+    def changes(self) -> Changes | None:
+        """What this attempt leaves with its workflow, if anything.
+
+        Raises:
+            SerializationError: a value cannot be stored.
+        """
+        if self._state is None:
+            return Changes({}, frozenset(), self._tags) if self._tags else None
+        return changes_between(self._state_given, self._state, self._tags)
+
+    def attach(self, loop: asyncio.AbstractEventLoop, deliver: Callable[[str], None]) -> None:
+        """Connect it with who hears of heartbeats, on that loop."""
+        self._loop = loop
+        self._deliver = deliver
+
+    def connect(self, connection: Any) -> None:
+        """Connect it with its transaction."""
+        self._connection = connection
+
+    def end(self, why: str) -> None:
+        """Nobody waits for this attempt any more. On the loop."""
+        if self._over is None:
+            self._over = why
+        self._connection = None
+        with _heartbeats_lock:
+            self._deliver = None
+        if self._heartbeats is not None:
+            self._heartbeats.close()

@@ -1,0 +1,46 @@
+"""The end of a body that leaves steps unfinished: they are cancelled and recorded, and the end has a place in the
+order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from pgflow.execution.engine.delivery import resolve
+
+if TYPE_CHECKING:
+    from pgflow.execution.engine.run import Run
+    from pgflow.execution.engine.scope import Scope
+    from pgflow.execution.engine.step import Step
+
+
+async def abandon(scope: Scope, steps: list[Step]) -> None:
+    """Cancel what a body leaves unfinished; returns when all that is recorded and its turn has come.
+
+    The end has the place of the last result that nobody takes any more, or, if steps have none, one of its own.
+    """
+    run: Run = scope.run
+    await _wait_for_advances(steps)
+    run.order.place_late(run._place)  # a result that nobody takes any more has its place all the same
+    unrecorded = any(not step.has_ended_row and not step.finished for step in steps)
+    for step in steps:
+        step.drop()
+    future: asyncio.Future[None] = asyncio.Future(loop=run.loop)
+    if unrecorded:
+        delivery = run.deliver_later(lambda at: resolve(future))
+        scope.abandon_rows(steps, delivery.seq, delivery.ahead)
+    else:
+        last = max(steps, key=lambda step: step.seq or 0)
+        if last.seq is None:
+            return
+        run.order.end_after(last, future)
+    await future
+
+
+async def _wait_for_advances(steps: list[Step]) -> None:
+    """Wait until no loop among `steps` is being advanced."""
+    for step in steps:
+        idle = getattr(step, "advance_done", None)
+        if idle is not None:
+            await idle()

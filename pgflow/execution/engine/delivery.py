@@ -1,0 +1,282 @@
+"""The order in which results reach the code: one at a time, by `seq`, the same live and on replay.
+
+    recorded results, the lowest `seq` first  ->  live ones, strictly by `seq`, each after its commit
+
+A result takes its place when it is finished, not when it is committed: a later one waits for it. While the code
+executes an insertion (`held_back.py`), recorded results of later places wait, and live ones come first: those are
+`ahead`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pgflow.execution.engine.held_back import Behind, place_of
+
+if TYPE_CHECKING:
+    from pgflow.execution.engine.run import Run
+    from pgflow.execution.engine.step import Step
+    from pgflow.history.events import Event
+
+
+class LiveCall:
+    """Something live on its way that a call delivers. (Most results are delivered by the step itself.)"""
+
+    __slots__ = ("ahead", "at", "call", "committed", "ends", "seq", "step")
+
+    at: datetime
+
+    def __init__(self, seq: int, step: Step | None, call: Callable[[datetime], None], ahead: int | None) -> None:
+        self.seq = seq
+        self.ahead = ahead
+        """The recorded place right after which it is delivered, before what was recorded later; None: at its own."""
+        self.step = step
+        self.call = call
+        self.committed = False
+        self.ends: Sequence[asyncio.Future[None]] = ()
+        """Bodies that have left this result behind: they end right after it."""
+
+
+Delivery: TypeAlias = "LiveCall | Step"
+"""A live result on its way: finished, then committed, then delivered in the order of `seq`."""
+
+
+class Order:
+    """What waits to be delivered to the code of one run.
+
+    Parameters:
+        run: whose results these are.
+        last: the highest place that history has taken.
+    """
+
+    __slots__ = ("_entries", "_last_recorded", "_run", "_seq", "behind", "ends", "late", "outbox", "passed", "recorded")
+
+    def __init__(self, run: Run, last: int) -> None:
+        self._run = run
+        self.behind: Behind | None = None
+        """The places that the code has not come to, once that has mattered."""
+        self.passed = 0
+        """The highest place whose result has been delivered."""
+        self._last_recorded = self._seq = last
+        self.recorded: list[tuple[int, int, int, Any]] = []
+        """What history holds and the code waits for, a heap: the place, whether after it (1: a moment, 2: an
+        insertion), in which order.
+        """
+        self._entries = 0
+        self.outbox: deque[Delivery] = deque()
+        """Live results that wait for their commit or for their turn."""
+        self.late: list[tuple[Step, str, str | None, str | None]] = []
+        """Live results that came in the middle of a replay: they are placed when it has come to rest."""
+        self.ends: deque[asyncio.Future[None]] = deque()
+        """Bodies whose end is next."""
+
+    @property
+    def on_their_way(self) -> bool:
+        """Whether live results wait for their commit or for their turn."""
+        return bool(self.outbox or self.ends)
+
+    @property
+    def replaying(self) -> bool:
+        """Whether history holds results that have not been delivered again."""
+        return self.passed < self._last_recorded
+
+    def next_seq(self) -> int:
+        """The next place in the order of completion."""
+        self._seq += 1
+        return self._seq
+
+    def place(self, step: Step | None, deliver: Callable[[datetime], None]) -> LiveCall:
+        """Give something live the next place; it is delivered there once it is committed."""
+        ahead = None if self.passed >= self._last_recorded else self._place_ahead()
+        delivery = LiveCall(self.next_seq(), step, deliver, ahead)
+        self.outbox.append(delivery)
+        return delivery
+
+    def place_result(self, step: Step, status: str, output: str | None, error: str | None) -> int:
+        """Give the result of a step the next place."""
+        seq = self._seq = self._seq + 1
+        step.seq = seq
+        step.ahead = None if self.passed >= self._last_recorded else self._place_ahead()
+        step.committed = False
+        step.ends = ()
+        step.outcome = (status, output, error)
+        self.outbox.append(step)
+        return seq
+
+    def place_late(self, place: Callable[[Step, str, str | None, str | None], None]) -> None:
+        """Place the results that came in the middle of a replay."""
+        late, self.late = self.late, []
+        for result in late:
+            place(*result)
+
+    def withdraw(self, delivery: Delivery) -> None:
+        """Take back a place whose owner was not committed."""
+        index = self.outbox.index(delivery)
+        if index:
+            self.outbox[index - 1].ends = (*self.outbox[index - 1].ends, *delivery.ends)
+        else:
+            self.ends.extend(delivery.ends)
+        self.outbox.remove(delivery)
+        if delivery.step is not None:
+            delivery.step.seq = None
+
+    def replay(self, seq: int | None, what: Any, *, after: bool = False) -> None:
+        """Deliver `what` (something with `deliver_recorded`) when `seq` is the lowest of those awaited, or right after
+        it.
+        """
+        self._entries += 1
+        heappush(self.recorded, (seq or 0, int(after), self._entries, what))
+
+    def replay_event(self, event: Event, what: Any) -> None:
+        """Deliver `what` where the result of a row stands in the order."""
+        if event.turn_seq is None:
+            self.replay(event.seq, what)
+        else:
+            place, after, order = place_of(event)
+            self._entries += 1
+            heappush(self.recorded, (place, after, order or self._entries, what))
+
+    def is_next(self, seq: int) -> bool:
+        """Whether a recorded result of the place `seq` would certainly be delivered before everything
+        that waits here.
+        """
+        if seq > self.passed + 1 or self.ends or self.outbox:
+            return False
+        return not self.recorded or seq < self.recorded[0][0]
+
+    def _place_ahead(self) -> int | None:
+        """The place after which a live result is delivered now, if the code has not come to all that is recorded."""
+        at_rest = not self._run.loop.thread
+        return self.passed if at_rest and self._first_behind() is not None else None
+
+    def _first_behind(self) -> Event | None:
+        if self.behind is None:
+            self.behind = Behind(self._run)
+        return self.behind.first()
+
+    def holds_back(self) -> bool:
+        """Whether what comes after history has to wait, since a live step is under way that recorded
+        ones stand behind.
+        """
+        if self.passed >= self._last_recorded:
+            return False
+        first = self._first_behind()
+        return first is not None and self.behind is not None and self.behind.awaits_live_step(first)
+
+    def _wait_for_insertion(self, seq: int) -> bool:
+        """Whether the recorded result of a place has to wait; if an insertion's recorded result comes first, that
+        becomes the next.
+        """
+        first = self._first_behind()
+        if first is None or first.seq is None or first.seq > seq:
+            return False
+        assert self.behind is not None
+        if self.behind.awaits_live_step(first):
+            return True
+        if self.outbox and self.behind.ends_insertion(first, self.outbox):
+            for delivery in self.outbox:
+                delivery.ahead = self.passed
+            return True
+        entry = self.behind.insertion(first, self.recorded)
+        if entry is not None:
+            self.recorded.remove(entry)
+            heapify(self.recorded)
+            heappush(self.recorded, (self.passed, 2, entry[0], entry[3]))
+        return False
+
+    def after(self, seq: int, future: asyncio.Future[None]) -> asyncio.Future[None]:
+        """Let what `future` stands for go on in the moment right after a recorded place; the same future."""
+        self.replay(seq, Moment(future), after=True)
+        return future
+
+    def end_after(self, step: Step, future: asyncio.Future[None]) -> None:
+        """Let a body end, which `future` stands for, when the place of a step has been passed."""
+        seq, event = step.seq, step.event
+        if event is not None and event.seq == seq:
+            self.replay_event(event, Moment(future))
+            return
+        for delivery in self.outbox:
+            if delivery.seq == seq:
+                delivery.ends = (*delivery.ends, future)
+                return
+        resolve(future)
+
+    def deliver_next(self) -> bool:
+        """Deliver the next result in order; whether there was one."""
+        if self.ends:
+            resolve(self.ends.popleft())
+            return True
+        outbox = self.outbox
+        if outbox and outbox[0].ahead is not None:
+            return self._deliver_live()
+        while self.recorded:
+            seq, after, _, what = self.recorded[0]
+            if self.passed < seq and (self.passed + 1 < seq or after or what.cancels) and self._wait_for_insertion(seq):
+                return False
+            seq, _, _, what = heappop(self.recorded)
+            if seq > self.passed:
+                self.passed = seq
+            if not what.settled:
+                what.deliver_recorded()
+                return True
+        return self._deliver_live()
+
+    def _deliver_live(self) -> bool:
+        outbox = self.outbox
+        if outbox and outbox[0].committed:
+            delivery = outbox.popleft()
+            assert delivery.seq is not None
+            if delivery.ahead is None:
+                self.passed = delivery.seq
+            if isinstance(delivery, LiveCall):
+                delivery.call(delivery.at)
+            else:
+                status, output, error = delivery.outcome
+                delivery.deliver(status, output, error, delivery.at)
+            if delivery.ends:
+                self.ends.extend(delivery.ends)
+            return True
+        return False
+
+    def deliver_passed(self) -> bool:
+        """Deliver the next moment right after a place that has been passed; whether there was one."""
+        while self.recorded and self.recorded[0][1] == 1 and self.recorded[0][0] <= self.passed:
+            what = heappop(self.recorded)[3]
+            if not what.settled:
+                what.deliver_recorded()
+                return True
+        return False
+
+    def awaited_under(self) -> set[Any]:
+        """The timeouts that cover a step whose live result is on its way."""
+        steps = [d.step for d in self.outbox if d.step is not None and not d.step.settled]
+        steps += [entry[3] for entry in self.recorded if getattr(entry[3], "covering", ()) and not entry[3].settled]
+        return {timeout for step in steps for timeout in step.covering}
+
+
+class Moment:
+    """What has a place in the order of history but no row: the end of a body that left steps behind, the start of a
+    turn.
+    """
+
+    __slots__ = ("future",)
+    settled = False
+    cancels = False
+
+    def __init__(self, future: asyncio.Future[None]) -> None:
+        self.future = future
+
+    def deliver_recorded(self) -> None:
+        """The moment has come."""
+        resolve(self.future)
+
+
+def resolve(future: asyncio.Future[None]) -> None:
+    """Let whoever awaits a future go on, unless it was cancelled."""
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,101 @@
+"""How a run ends: what the end of its code comes to, as an outcome to be written."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from pgflow.codec import class_name, described, encode_error
+from pgflow.errors import EngineError, PgflowError
+from pgflow.execution.engine.failure_origin import abandoned_by, steps_of
+from pgflow.execution.engine.unawaited import settle_unawaited, unawaited
+from pgflow.execution.event_loop.event_loop import stage
+from pgflow.ports import Cancelled, Completed, Failed, Outcome
+
+if TYPE_CHECKING:
+    from pgflow.execution.engine.run import Run
+    from pgflow.execution.engine.step import Step
+
+
+def outcome_of(run: Run, root: asyncio.Task[Any]) -> Outcome:
+    """The outcome of a run whose code has ended, or which an error of the engine ends; the rows that go with it are
+    gathered.
+    """
+    error: BaseException | None = run.fatal
+    output = ""
+    if error is None:
+        if root.cancelled():
+            error = asyncio.CancelledError("the workflow's code cancelled itself")
+        else:
+            error = root.exception()
+        try:
+            run.scope.check_latent(error)
+            if error is None:
+                output = run.workflow.encode_result(root.result(), run.limits.payload)
+            elif run.cancelled and root.cancelled():
+                _abandon_rest(run)
+                return Cancelled()
+        except BaseException as failure:  # an output's own code may raise anything
+            if error is not None:
+                failure.__cause__ = error
+            error = failure
+    if error is not None and issubclass(type(error), EngineError):  # an instance may say anything of its class
+        # Divergence and its like write no event: what this pump gathered is dropped.
+        run.outgoing.drop()
+        return Failed(encode_error(error))
+    unfinished = _abandon_rest(run, returned=error is None)
+    if error is not None:
+        return _failed(run, error, unfinished)
+    return Completed(output)
+
+
+def stuck(run: Run) -> Failed:
+    """The outcome of a run that nothing can bring on any more."""
+    return Failed(
+        encode_error(
+            PgflowError(
+                f"{run.label} waits for something that no step will bring about: no activity runs, no deadline "
+                "and no signal is awaited, and its code has not returned. Look for an event, lock or future that "
+                "nobody sets, or for a task that waits for itself."
+            )
+        )
+    )
+
+
+def engine_failure(run: Run, error: BaseException) -> EngineError:
+    """What a run ends with when the engine's own code has failed on it."""
+    failure = EngineError(
+        f"{run.label} was stopped by an error of pgflow's own code: {described(error)}. Nothing of this moment "
+        "was written. Report it with the traceback; retry the workflow once the cause is mended.",
+        expected="the run comes to rest",
+        found=class_name(error),
+    )
+    failure.__cause__ = error
+    return failure
+
+
+def _abandon_rest(run: Run, returned: bool = False) -> list[Step]:
+    """The body has returned, or raised: what it left unfinished, which comes back, is cancelled and recorded as
+    abandoned.
+    """
+    unfinished = run.scope.all_unfinished()
+    found = unawaited(run.scope)
+    run.scope._close_below()
+    run.scope.abandon_rows(unfinished, run.order.next_seq() if unfinished else None)
+    for step in unfinished:
+        step.drop()
+    if not run.loop.at_rest:
+        with stage():
+            run.loop.drain()  # the tasks that the body left behind see their cancellation
+    settle_unawaited(run.scope, found, returned)
+    return unfinished
+
+
+def _failed(run: Run, error: BaseException, unfinished: list[Step]) -> Failed:
+    """The failure, with the steps that a retry runs again."""
+    steps, calls = steps_of(error)
+    if calls is not None and run.calls > calls:
+        return Failed(encode_error(error), (), steps[0].location)
+    undone = [*steps, *abandoned_by(error), *unfinished, *(run.aftermath or ())]
+    again = {step.location for step in undone}
+    return Failed(encode_error(error), tuple(sorted(again)))

@@ -1,0 +1,120 @@
+"""Which steps a retry of a failed workflow runs again: those whose failures left the workflow together.
+
+A failure that a step delivers to the code remembers the step and how many steps had been called until then. When it
+leaves the workflow, alone or in a group, its step is one to reset. If the code had called another step after that, it
+had caught the failure and gone on: running the step again would bring history and code apart, so only a fork helps.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+from pgflow.codec.exception_groups import everything_in, inside, is_group
+
+if TYPE_CHECKING:
+    from pgflow.execution.engine.step import Step
+
+_MARK = "__pgflow_failure__"
+_ABANDONED = "__pgflow_abandoned__"
+
+
+class _OfRun:
+    """What belongs to this run alone: a failure that is pickled, or copied whole, leaves it behind."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        return _nothing, ()
+
+
+def _nothing() -> None:
+    return None
+
+
+class _Mark(_OfRun):
+    """What a failure remembers: its step, how many steps had been called by then, what was raised with it."""
+
+    __slots__ = ("also", "calls", "step")
+
+    def __init__(self, step: Step, calls: int, also: tuple[BaseException, ...]) -> None:
+        self.step = step
+        self.calls = calls
+        self.also = also
+
+
+class _Abandoned(_OfRun):
+    """Steps that were abandoned by an error."""
+
+    __slots__ = ("steps",)
+
+    def __init__(self, steps: list[Step]) -> None:
+        self.steps = steps
+
+
+def mark(failure: BaseException, step: Step, calls: int | None = None) -> BaseException:
+    """Let a failure remember the step that it is delivered by.
+
+    Args:
+        calls: how many steps had been called when the code first heard of it, if that was before now.
+    """
+    _remember(failure, _MARK, _Mark(step, step.scope.run.calls if calls is None else calls, ()))
+    return failure
+
+
+def together(failure: BaseException, others: list[BaseException]) -> BaseException:
+    """Let a failure that is raised for several remember the others."""
+    found = _remembered(failure, _MARK)
+    if found is not None:
+        _remember(failure, _MARK, _Mark(found.step, found.calls, tuple(others)))
+    return failure
+
+
+def leaves_behind(failure: BaseException, steps: list[Step]) -> None:
+    """Let a failure that leaves a body remember the steps that the body abandoned by it."""
+    if steps:
+        found = _remembered(failure, _ABANDONED)
+        _remember(failure, _ABANDONED, _Abandoned([*(found.steps if found else ()), *steps]))
+
+
+def abandoned_by(error: BaseException) -> list[Step]:
+    """The steps that were abandoned by an error on its way out."""
+    return [step for one in everything_in(error) if (found := _remembered(one, _ABANDONED)) for step in found.steps]
+
+
+def _remember(failure: BaseException, name: str, what: _OfRun) -> None:
+    # Not as the class would have it: one that is frozen refuses, and raises another error in place of this one.
+    object.__setattr__(failure, name, what)
+
+
+def _remembered(failure: BaseException, name: str) -> Any:
+    # Nor this: a class may answer whatever it is asked for.
+    try:
+        return object.__getattribute__(failure, name)
+    except AttributeError:
+        return None
+
+
+def steps_of(error: BaseException) -> tuple[list[Step], int | None]:
+    """The steps whose failures an error consists of, in location order, and how many steps had been called at the
+    first.
+
+    None of them (and no number) when anything in it is no step's failure.
+    """
+    found: dict[Step, int] = {}
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if is_group(one):
+            waiting.extend(inside(one))
+            continue
+        remembered = _remembered(one, _MARK)
+        if remembered is None:
+            return [], None
+        found[remembered.step] = remembered.calls
+        waiting.extend(remembered.also)
+    steps = sorted(found, key=lambda step: step.location)
+    return steps, min(found.values()) if found else None

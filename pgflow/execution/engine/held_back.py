@@ -1,0 +1,145 @@
+"""What history holds and the code has not come to yet, since it is executing what a later edit has inserted before it.
+
+An old run executes an insertion when it comes by (`ctx.v(n)`). Meanwhile what was recorded later must not reach the
+code: a cancellation, a deadline that has passed, the result that decided a race. In unchanged code nothing of this is
+ever met: whatever has a place in the order of completion has been called before all that comes later is delivered.
+
+    recorded, and all that stands before it was called    delivered, as always
+    recorded, something before it was not yet called      waits while a live step is under way that the missing one
+                                                          stands behind
+    live, while that is so                                delivered at once; its row says after which place
+                                                          (`turn_seq`), so that the next replay delivers it there
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from heapq import heapify, heappop
+from typing import TYPE_CHECKING, Any
+
+from pgflow.history.events import Event
+from pgflow.ports import EventRow
+
+if TYPE_CHECKING:
+    from pgflow.execution.engine.delivery import Delivery
+    from pgflow.execution.engine.run import Run
+    from pgflow.execution.engine.scope import Scope
+
+
+def not_reached(run: Run) -> list[Event]:
+    """The rows that no code has come to: those left of each open body, and what stands below them."""
+    left: set[str] = set()
+    waiting: list[Scope] = [run.scope]
+    while waiting:
+        scope = waiting.pop()
+        left.update(event.location for event in scope.cursor.remaining())
+        waiting.extend(scope.children)
+    if not left:
+        return []
+    return [event for event in run.claimed.events if not left.isdisjoint(with_ancestors(event.location))]
+
+
+def with_ancestors(location: str) -> Iterable[str]:
+    """A stored location and all above it."""
+    while location:
+        yield location
+        location = location.rpartition(",")[0]
+
+
+class Behind:
+    """The rows with a place in the order of completion whose steps have not been called.
+
+    Parameters:
+        run: the run, at rest.
+    """
+
+    __slots__ = ("_places", "_rows", "_run")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        rows = [event for event in not_reached(run) if event.seq is not None]
+        self._rows = {event.location: event for event in rows}
+        self._places = [(event.seq, event.location) for event in rows if event.seq is not None]
+        heapify(self._places)
+
+    def called(self, location: str) -> None:
+        """The code has called the step of a row."""
+        self._rows.pop(location, None)
+
+    def passed_over(self, location: str) -> None:
+        """The code has passed a row, and what stands below it, without a step (`removed`)."""
+        below = location + ","
+        for other in [other for other in self._rows if other == location or other.startswith(below)]:
+            del self._rows[other]
+
+    def first(self) -> Event | None:
+        """The row whose place in the order comes first."""
+        while self._places:
+            row = self._rows.get(self._places[0][1])
+            if row is not None:
+                return row
+            heappop(self._places)
+        return None
+
+    def awaits_live_step(self, row: Event) -> bool:
+        """Whether a live step is under way that the code may have to wait for before it comes to a row."""
+        late = [result[0] for result in self._run.order.late]
+        return any(
+            not (step.is_container or step.has_ended_row)
+            and step.future is not None
+            and (not step.finished or step in late)
+            for step in self._body_before(row).all_unfinished()
+        )
+
+    def insertion(self, row: Event, waiting: Iterable[tuple[Any, ...]]) -> tuple[Any, ...] | None:
+        """Of the recorded results that wait, the first of an insertion before a row, if it does not say itself where it
+        belongs.
+        """
+        body = self._body_before(row)
+        mine = [
+            entry
+            for entry in waiting
+            if getattr(entry[3], "version", 0) > row.version and _is_within(entry[3].scope, body)
+        ]
+        return min(mine, default=None, key=lambda entry: entry[:3])
+
+    def ends_insertion(self, row: Event, outbox: Iterable[Delivery]) -> bool:
+        """Whether the end of an insertion that stands before a row is among the live results on their way."""
+        body = self._body_before(row)
+        steps = [delivery.step for delivery in outbox if delivery.step is not None]
+        return any(step.version > row.version and _is_within(step.scope, body) for step in steps)
+
+    def _body_before(self, row: Event) -> Scope:
+        """The innermost open body around a row."""
+        body = self._run.scope
+        around = set(with_ancestors(row.location))
+        while True:
+            inner = next((child for child in body.children if child.location in around), None)
+            if inner is None:
+                return body
+            body = inner
+
+
+def _is_within(scope: Scope | None, body: Scope) -> bool:
+    while scope is not None and scope is not body:
+        scope = scope.parent
+    return scope is body
+
+
+def place_of(event: Event) -> tuple[int, int, int]:
+    """Where a recorded result stands in the order: at its own place, or right after another, among those that came
+    there.
+    """
+    seq = event.seq or 0
+    if event.turn_seq is None or event.turn_state is not None or event.turn_seq >= seq:
+        return seq, 0, 0
+    return event.turn_seq, 2, seq
+
+
+def ahead(row: EventRow, after: int | None, scope: Scope) -> EventRow:
+    """A row that says after which place its result is delivered, if that is not its own place.
+
+    In the body of a turn that column is the turn's: of a result there the next replay knows by its version that it
+    comes first.
+    """
+    return row if after is None or scope.turn is scope else row._replace(turn_seq=after)

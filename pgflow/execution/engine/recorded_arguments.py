@@ -1,0 +1,113 @@
+"""Whether a step that replay meets is called with the arguments that were recorded for it.
+
+Replay gives a step what history holds at its place. Code whose arguments depend on what no replay repeats (the order of
+a `set`, a clock, a random number) would get one item the result of another, without a word. To encode them again costs
+time, and other arguments are also what a change of the code may bring: so a worker compares them only when it is told
+to be strict.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pgflow.codec import loads
+from pgflow.codec.same import difference
+from pgflow.errors import NondeterminismError
+from pgflow.history.cursor import named
+from pgflow.history.location import display
+
+if TYPE_CHECKING:
+    from pgflow.execution.engine.step import Step
+
+_SHOWN = 200
+"""Characters of arguments in a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherArguments:
+    """A step that is called with other arguments than it was.
+
+    Attributes:
+        location: where it stands, as displayed.
+        step: its kind and name.
+        recorded: the arguments that history holds, as JSON.
+        given: those of today.
+    """
+
+    location: str
+    step: str
+    recorded: str
+    given: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.step} at {self.location} has other arguments: recorded {_short(self.recorded)}, given "
+            f"{_short(self.given)}"
+        )
+
+
+def refuse(step: Step, other: OtherArguments) -> None:
+    """What a strict worker does: end the run.
+
+    Raises:
+        NondeterminismError: always.
+    """
+    run = step.scope.run
+    run.end_with(
+        NondeterminismError(
+            f"{run.label}: {other}. A replay would give it the result of the recorded arguments. Do they depend on "
+            "the order of a `set` (sort it), on a clock (`ctx.now()`), on chance (`ctx.random()`, `ctx.uuid4()`), or "
+            "on what else is another thing in each process? If the code was changed on purpose, run the workflow on "
+            "a worker that is not strict. Nothing was written.",
+            location=other.location,
+            expected=f"{other.step} with the arguments {_short(other.recorded)}",
+            found=f"the arguments {_short(other.given)}",
+        )
+    )
+
+
+def compare(step: Step, given: Callable[[], str], meaning: Callable[[str], Any] | None = None) -> None:
+    """Tell of arguments that are not the recorded ones, if somebody wants to know.
+
+    Parameters:
+        step: a step that has been called.
+        given: encodes the arguments of today.
+        meaning: what a text says, where texts may differ and say the same; JSON by default.
+    """
+    tell = step.scope.run.limits.other_arguments
+    event = step.event
+    if tell is None or event is None or event.input is None:
+        return
+    try:
+        text = given()
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+    else:
+        if text == event.input or _says_the_same(text, event.input, meaning or loads):
+            return
+    tell(step, OtherArguments(display(step.location), named(step.kind, step.name), event.input, text))
+
+
+def _says_the_same(one: str, other: str, meaning: Callable[[str], Any]) -> bool:
+    try:
+        return difference(loads(one), loads(other)) is None or difference(meaning(one), meaning(other)) is None
+    except Exception:
+        return False  # what was recorded does not fit the code of today
+
+
+def body_of(kind: type, decode: Callable[..., Any]) -> Callable[[str], Any]:
+    """The meaning of what is sent: its body by its class, all else as it is."""
+
+    def meaning(text: str) -> Any:
+        said = loads(text)
+        said["body"] = decode(json.dumps(said["body"], ensure_ascii=False), kind, what="a body")
+        return said
+
+    return meaning
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -1,0 +1,569 @@
+"""A run: one workflow in this process's memory, from the claim to the end, the next sleep or the hand-back.
+
+The worker schedules a run whenever something happened to it; `pump` then brings it to rest:
+
+    drain the loop -> deliver the next result -> drain -> ... -> nothing to deliver -> write what was gathered, and
+    wait (something is in flight), suspend (only deadlines or events are awaited), or end (the body has returned)
+
+`delivery.py` says which result is next, `waits.py` keeps what is waited for, `write_buffer.py` gathers what is to be
+written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from asyncio import current_task
+from collections.abc import Callable, Coroutine, Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pgflow.codec import encode_error
+from pgflow.errors import EngineError, LeaseLost
+from pgflow.execution.engine.arrivals import receive
+from pgflow.execution.engine.blame import blame
+from pgflow.execution.engine.cancellation import deliver_cancellation, replay_cancellations
+from pgflow.execution.engine.crossings import RunCrossings
+from pgflow.execution.engine.delivery import LiveCall, Order
+from pgflow.execution.engine.ending import engine_failure, outcome_of, stuck
+from pgflow.execution.engine.held_back import ahead
+from pgflow.execution.engine.mailbox import Mailbox
+from pgflow.execution.engine.scope import Scope
+from pgflow.execution.engine.waits import Waits
+from pgflow.execution.engine.write_buffer import Outgoing
+from pgflow.execution.event_loop.event_loop import RunLoop, offstage
+from pgflow.execution.event_loop.spinning import Spin
+from pgflow.execution.interfaces import Host
+from pgflow.history.events import HistoryIndex
+from pgflow.ports import Advance, Arrived, Claimed, Failed, Outcome, Released, Suspended
+
+if TYPE_CHECKING:
+    from pgflow.definitions.descriptors import Workflow
+    from pgflow.execution.activities.runner import ActivityCall
+    from pgflow.execution.engine.step import Step
+    from pgflow.execution.steps.sleep import TimeoutStep
+
+log = logging.getLogger("pgflow.execution")
+
+_SLICE = 0.02  # seconds of replay before other runs get a turn
+_BETWEEN_LOOKS = 64  # steps of replay between two looks at the time
+
+
+class Run:
+    """One claimed workflow and the execution of its code.
+
+    Parameters:
+        claimed: the workflow with its lease and its history.
+        workflow: the definition whose code runs.
+        host: the worker that the run lives in.
+    """
+
+    __slots__ = (
+        "_at_once",
+        "_cut_off",
+        "_pumping",
+        "_replaying",
+        "_root",
+        "_rounds",
+        "_starting",
+        "_until",
+        "_waits",
+        "_yielded",
+        "advancing",
+        "aftermath",
+        "attempts_running",
+        "bodies",
+        "calls",
+        "cancel_taken_at",
+        "cancelled",
+        "claimed",
+        "closed",
+        "crossings",
+        "fatal",
+        "halted",
+        "history",
+        "host",
+        "leaving",
+        "limits",
+        "loop",
+        "mailbox",
+        "order",
+        "outcome",
+        "outgoing",
+        "pausing",
+        "scheduled",
+        "scope",
+        "workflow",
+    )
+
+    def __init__(self, claimed: Claimed, workflow: Workflow[Any, Any], host: Host) -> None:
+        self.claimed = claimed
+        self.workflow = workflow
+        self.host = host
+        self.limits = host.limits
+        self.loop = RunLoop(
+            lambda: self.label, claimed.seed.int, lambda: self.scope.now.timestamp(), self.note_fatal, Spin(self).look
+        )  # type: ignore[abstract]
+        self.history = HistoryIndex(claimed.events)
+        self.fatal: EngineError | None = None
+        self.closed = False
+        self.scheduled = False
+        """Whether the worker has this run in its queue; kept by the worker."""
+        self.attempts_running = 0
+        self.advancing = 0
+        self.calls = 0
+        """Steps that the code has called so far."""
+        self.cancelled = False
+        """Whether a cancellation has been delivered to the code."""
+        self.cancel_taken_at = -math.inf
+        """When the last request to cancel was taken; who looked before may still have seen it."""
+        self.aftermath: list[Step] | None = None
+        """Since a failure was delivered and no step called after it: what failed, or was cancelled by the code."""
+        self.mailbox = Mailbox(claimed.signals)
+        self.outgoing = Outgoing(self)
+        """What is to be written."""
+        self.order = Order(self, max(self.history.max_seq, *claimed.cancellations, 0))
+        """What waits to be delivered to the code."""
+        self._waits = Waits(host, lambda: host.schedule(self))
+        self.bodies: dict[asyncio.Task[Any] | None, Scope] = {}
+        """The innermost body that each task runs."""
+        self.crossings = RunCrossings(self)
+        """What it does to other workflows, and asks of them."""
+        self._yielded: asyncio.Future[None] | None = None
+        self.outcome: Outcome | None = None
+        """How it leaves, once that has been handed over."""
+        self._pumping = self._replaying = False
+        """Whether a pump has ended in the middle of recorded results: code that diverges later in them must have done
+        nothing.
+        """
+        self._until = 0.0
+        """When this pump lets other runs go on."""
+        self._at_once = self._rounds = 0
+        """Results that the pump has given without a wait, since its last look at the time, and with one; -1: its time
+        was over before.
+        """
+        self._starting: list[ActivityCall] = []
+        self.pausing = False
+        """Whether it is to be paused, as far as this worker has been told."""
+        self.leaving = self.halted = self._cut_off = False
+        """Whether it is to be handed back whatever is asked of it; whether nothing is delivered, for that reason or a
+        pause.
+        """
+        self._root: asyncio.Task[Any] | None = None
+        self.scope = Scope(self, None, "", 0, claimed.created_at)
+
+    @property
+    def label(self) -> str:
+        """The workflow, for messages."""
+        return f'workflow "{self.claimed.name}" {self.claimed.workflow_id}'
+
+    # Life
+
+    def start(self, body: Callable[[Scope], Coroutine[Any, Any, Any]]) -> None:
+        """Begin to execute the body that `body(scope)` gives; the worker pumps it next."""
+        self._root = self.loop.create_task(body(self.scope), name=self.claimed.name)
+        self.scope.owner = self._root
+        self.bodies[self._root] = self.scope
+        replay_cancellations(self)
+        self.host.schedule(self)
+
+    def pump(self, now: float | None = None) -> None:
+        """Bring the run to rest, called from a plain callback on a `stage`; `now` is the time on the monotonic clock,
+        if it is known.
+        """
+        if self.closed or self.outcome is not None:
+            return
+        root = self._root
+        assert root is not None
+        self._pumping = True
+        self._until = (time.monotonic() if now is None else now) + _SLICE
+        self._rounds = 0
+        if self._yielded is not None:
+            yielded, self._yielded = self._yielded, None
+            self.loop.thaw(yielded)
+        try:
+            if self._waits.fired and not self.halted:
+                with offstage():
+                    self._waits.catch_up()
+            self.loop.drain(self._deliver_next)
+            if self.order.late and self._rounds >= 0:
+                self.order.place_late(self._place)
+            if self.fatal is not None or root.done():
+                with offstage():
+                    self._end(root)
+                return
+        finally:
+            self._pumping = False
+        if self._rounds < 0:
+            if self._cut_off and not self.loop.at_rest:
+                with offstage():
+                    self._replaying = True
+                    self._rest()
+                return
+            self.host.schedule(self)
+            self._replaying = self.order.replaying or not self.loop.at_rest
+            if not self._replaying:
+                self.outgoing.flush()
+            return
+        waits, crossings = self._waits, self.crossings
+        if self.attempts_running and not (
+            self.halted
+            or self._replaying
+            or self._yielded is not None
+            or self.claimed.cancel_requested
+            or waits.due_timeouts
+            or waits.moments
+            or waits.timer is not None
+            or crossings.gathered
+            or crossings.awaiting
+            or self.claimed.crashes
+        ):  # nearly every rest: activities go on, and nothing else is to be seen to
+            if self._starting:
+                starting, self._starting = self._starting, []
+                for call in starting:
+                    self.host.start_activity(call)
+            self.outgoing.flush()
+        else:
+            with offstage():
+                self._rest()
+
+    def _deliver_next(self) -> bool:
+        """The code is at rest: deliver the next result to it, if there is one and this pump has time for it."""
+        order, root = self.order, self._root
+        outbox = order.outbox
+        if not (order.recorded or order.ends or (outbox and outbox[0].committed)):
+            return False  # nothing is due; asked after each result, and so without a call
+        if self.fatal is not None or self.halted or self.loop.frozen:
+            return False
+        if root is not None and root.done():
+            return order.deliver_passed()  # turns that had begun when the code ended see its end
+        if not order.deliver_next():
+            return False
+        self._rounds += 1
+        if self._rounds % 64 == 0 or self._at_once >= _BETWEEN_LOOKS:
+            self._at_once = 0
+            if time.monotonic() > self._until:
+                self._rounds = -1
+                return False
+        return True
+
+    def out_of_time(self) -> bool:
+        """Whether this pump has to leave the code for now, though it could go on, since others wait."""
+        if time.monotonic() <= self._until:
+            return False
+        self._rounds = -1
+        return True
+
+    def fail_by_engine(self, error: BaseException) -> None:
+        """An error of the engine's own has left a pump: the workflow fails with it, and writes no event.
+
+        Raises:
+            BaseException: the same error; the run cannot end any more, since its outcome is on its way or it has left
+                memory.
+        """
+        if self.closed or self.outcome is not None or self._root is None:
+            raise error
+        self.fatal = engine_failure(self, error)
+        self._end(self._root)
+
+    def receive(self, arrived: Arrived) -> bool:
+        """Take news from outside; False when earlier ones were missed: they have to be read first."""
+        return receive(self, arrived)
+
+    def resume(self, claimed: Claimed) -> None:
+        """Go on after a sleep that was spent in memory: nobody has had the workflow meanwhile."""
+        claimed.input, claimed.events = self.claimed.input, self.claimed.events
+        self.claimed = claimed
+        self.outgoing.suspected = claimed.suspicions > 0
+        self.mailbox = Mailbox(claimed.signals)
+        self.outcome = None
+        self.pausing = self.halted = False
+        self.finish_together([self._waits.wake_due, self.offer_signals])
+
+    def stop(self) -> None:
+        """Deliver nothing more, let running activities end, then hand the workflow back."""
+        self.leaving = self.halted = True
+        self.host.schedule(self)
+
+    def give_up_attempts(self) -> None:
+        """Cancel the activities in flight (the grace period is over), and wait for no code; the workflow is handed
+        back.
+        """
+        self._cut_off = True
+        for step in self.scope.all_unfinished():
+            step.give_up()
+        self.stop()
+
+    def discard(self) -> None:
+        """Leave memory: no write, no step, no user code after this."""
+        if self.closed:
+            return
+        self.closed = True
+        self._waits.cancel_timer()
+        self.scope.stop()
+        self.loop.discard()
+        if not (self.attempts_running or self.advancing or self.crossings.in_flight):
+            self._come_apart()
+
+    def _come_apart(self) -> None:
+        """Free what nothing will ask for any more: its parts point back to this run, and the collector of such circles
+        comes late.
+        """
+        self.scope.come_apart()
+        del self.scope, self.loop, self.crossings, self.order, self.bodies, self.outgoing, self._waits, self._root
+
+    # What scopes and steps ask for
+
+    def check_alive(self) -> None:
+        """Raise what ended this run, if it has ended."""
+        if self.fatal is not None:
+            raise self.fatal
+        if self.closed:
+            raise LeaseLost(f"{self.label} no longer runs in this process: its steps cannot be called any more.")
+
+    def end_with(self, error: Exception) -> NoReturn:
+        """Raise `error` in the code, and, when it is the engine's, end the run with it whatever the code does."""
+        if isinstance(error, EngineError):
+            self.note_fatal(error)
+        raise error
+
+    def note_fatal(self, error: EngineError) -> None:
+        """The run ends with this error, whatever the code does."""
+        if self.fatal is None:
+            self.fatal = error
+            if not self._pumping:
+                self.host.schedule(self)
+
+    def replays_at_once(self, seq: int | None) -> bool:
+        """Whether the running task, were it to wait for the recorded result of this place, would be the next to go on,
+        with it.
+
+        Then it need not wait, and nobody can tell. Now and then it does all the same, so that a long replay leaves the
+        pump.
+        """
+        if seq is None or self.fatal is not None:
+            return False
+        if not (self.order.is_next(seq) and self.loop.rests_after(current_task(self.loop))):
+            return False
+        self._at_once += 1
+        if self._at_once >= _BETWEEN_LOOKS:
+            return False
+        self.order.passed = seq
+        return True
+
+    def finish(self, step: Step, status: str, output: str | None = None, error: str | None = None) -> None:
+        """Record how a step ended; its result is delivered once that is committed."""
+        step.finished = True
+        waits = self._waits
+        if waits.parked:
+            waits.unpark(step)
+        if self.order.replaying and (self._replaying or self.loop.thread):
+            self.order.late.append((step, status, output, error))
+        else:
+            self._place(step, status, output, error)
+
+    def _place(self, step: Step, status: str, output: str | None, error: str | None) -> None:
+        seq = self.order.place_result(step, status, output, error)
+        row = step.row(status, seq, output, error)
+        step.scope.record(step, row if step.ahead is None else ahead(row, step.ahead, step.scope))
+        self.outgoing.deliveries.append(step)
+        self.flush_soon()
+
+    def finish_together(self, calls: Iterable[Callable[[], None]]) -> None:
+        """Make calls that finish steps; what they record is written together, by a later pump."""
+        if self.closed or self.outcome is not None:
+            return
+        self._pumping = True
+        try:
+            for call in calls:
+                call()
+        finally:
+            self._pumping = False
+        self.host.schedule(self)
+
+    def flush_soon(self) -> None:
+        """See to it that gathered rows are written: at the end of the pump, or now when there is none."""
+        if not self._pumping and not self._replaying and self.outcome is None and not self.closed:
+            if self.halted:
+                self.host.schedule(self)
+            self.outgoing.flush()
+
+    def start_attempt(self, call: ActivityCall) -> None:
+        """Let an attempt begin, when the run is at rest."""
+        if self._pumping or self._replaying or self.claimed.crashes:
+            self._starting.append(call)
+            if not self._pumping:
+                self.host.schedule(self)
+        else:
+            self.host.start_activity(call)
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """LiveCall `call` once all rows gathered so far are committed."""
+        self.outgoing.call_after(call)
+        self.flush_soon()
+
+    def park(self, step: Step, wake_at: datetime | None, short: bool = False) -> None:
+        """`step` waits for a moment, or (None) for an event from outside; a short wait keeps the lease."""
+        self._waits.park(step, wake_at, short)
+        if not self._pumping:
+            self.host.schedule(self)
+
+    def unpark(self, step: Step) -> None:
+        """`step` no longer waits."""
+        waits = self._waits
+        if waits.parked:
+            waits.unpark(step)
+
+    def hold(self) -> asyncio.Future[None]:
+        """A future to be awaited at once, during which no code of the run goes on and nothing is delivered to it."""
+        return self.loop.freeze()
+
+    def release(self, future: asyncio.Future[None]) -> None:
+        """End a hold."""
+        self.loop.thaw(future)
+        self.host.schedule(self)
+
+    def yield_(self) -> asyncio.Future[None]:
+        """A hold that ends after the worker's loop has had a turn."""
+        self._yielded = self.loop.freeze()
+        return self._yielded
+
+    def add_due_timeout(self, timeout: TimeoutStep) -> None:
+        """The deadline of an open timeout has passed."""
+        self._waits.due_timeouts.append(timeout)
+        self.host.schedule(self)
+
+    def deliver_later(self, deliver: Callable[[datetime], None], step: Step | None = None) -> LiveCall:
+        """A place in the order of completion for something that is committed with the next write."""
+        call = self.order.place(step, deliver)
+        self.outgoing.deliveries.append(call)
+        return call
+
+    def reserve(self, step: Step, deliver: Callable[[datetime], None]) -> LiveCall:
+        """A place in the order of completion for what another transaction than the journal's commits."""
+        step.finished = True
+        call = self.order.place(step, deliver)
+        step.seq = call.seq
+        return call
+
+    def write_alone(self, begin: Callable[[], None]) -> None:
+        """Call `begin`, which writes by another transaction, when all gathered is durable; until `written_alone`
+        nothing more is written.
+        """
+        self.outgoing.write_alone(begin)
+
+    def written_alone(self, new: bool) -> None:
+        """Such a transaction has ended; whether history has a new row by it."""
+        if new:
+            self.outgoing.count_row()
+        self.outgoing.written_alone()
+        self.host.schedule(self)
+
+    def advance_after_writes(self, advance: Advance) -> None:
+        """Hand over an advancement once all rows gathered so far are committed."""
+        self.outgoing.advance_after(advance)
+        self.flush_soon()
+
+    def advanced(self, moved: int) -> None:
+        """One advancement has committed; so many rows have left active history."""
+        self.advancing -= 1
+        self.outgoing.forget_rows(moved)
+        self.host.schedule(self)
+
+    def lost(self, error: BaseException) -> None:
+        """A write was refused: leave memory, or fail the workflow when its own data is to blame."""
+        if self.closed:
+            return
+        if isinstance(error, LeaseLost):
+            log.warning("%s left this worker: %s", self.label, error)
+            self.discard()
+            self.host.finished(self, None)
+            return
+        log.error("%s: the database refused its rows: %s", self.label, error)
+        self.outgoing.drop()
+        self._write_outcome(Failed(encode_error(error)))
+
+    def left(self, outcome: Outcome) -> None:
+        """The outcome is committed: leave memory, or stay there asleep."""
+        if not isinstance(outcome, Suspended) or not self.host.keep(self):
+            self.discard()
+        self.host.finished(self, outcome)
+
+    # Resting
+
+    def _rest(self) -> None:
+        if self.halted and self._replaying:
+            self.give_up_attempts()  # none of them has begun
+            self.outgoing.drop()
+        self._replaying = False
+        starting, self._starting = self._starting, []
+        if self.claimed.crashes and (
+            starting or not (self.loop.frozen or self.order.on_their_way or self.outgoing.call_waits)
+        ):
+            starting = blame(self, starting)
+        for call in starting:
+            self.host.start_activity(call)
+        if self.halted:
+            self._hand_back_when_idle()
+            return
+        if not self.loop.frozen:
+            crossings, waits = self.crossings, self._waits
+            if waits.due_timeouts:
+                waits.fire_timeouts(self.order, crossings)
+            if self.claimed.cancel_requested and not (
+                self.order.on_their_way or crossings.in_flight or self.order.holds_back()
+            ):
+                deliver_cancellation(self)
+            if crossings.gathered or crossings.awaiting:
+                crossings.hand_over(waits.overdue)
+        if self._yielded is not None:
+            self.host.schedule(self)
+        waiting = (
+            self.attempts_running
+            or self.advancing
+            or self._waits.short
+            or self.order.on_their_way
+            or self.outgoing.awaited
+            or self.outgoing.calls_in_flight
+            or self.loop.frozen
+            or self.crossings.busy
+        )
+        if not waiting:
+            self._write_outcome(self._waits.suspension(self.claimed.mailbox) if self._waits.parked else stuck(self))
+            return
+        if self._waits.moments or self._waits.timer is not None:
+            self._waits.set_timer()
+        self.outgoing.flush()
+
+    def _hand_back_when_idle(self) -> None:
+        if self.attempts_running or self.advancing or self.crossings.in_flight or self.outgoing.alone:
+            self.outgoing.flush()
+        else:
+            self._write_outcome(Released())
+
+    def offer_signals(self) -> None:
+        """Give the signals that are here to those who listen for them, the lowest location first."""
+        if self.mailbox:
+            for step in self._waits.listening():
+                step.offer()
+
+    # Ending
+
+    def _write_outcome(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self._waits.cancel_timer()
+        self.outgoing.flush(outcome)
+
+    def _end(self, root: asyncio.Task[Any]) -> None:
+        if isinstance(self.fatal, LeaseLost):
+            self.lost(self.fatal)
+            return
+        if self.fatal is not None:
+            self.outgoing.drop()  # what this pump has gathered is not written, nor handed over
+        if self.advancing or self.crossings.in_flight:
+            # The lease is kept until that is done, which schedules this run again.
+            self.outgoing.flush()
+        else:
+            self._write_outcome(outcome_of(self, root))

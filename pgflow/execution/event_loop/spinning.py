@@ -1,0 +1,140 @@
+"""Code of a run that never comes to rest: found, named by its line, and ended, so that it harms nobody but its own
+workflow.
+
+turns of its event loop without end    counted while the loop is drained (`Spin`); other runs go on in between
+a loop without an `await`              ended by another thread (`interrupt`), which raises an exception in it
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from pgflow.errors import EngineError
+
+if TYPE_CHECKING:
+    from pgflow.execution.engine.run import Run
+    from pgflow.execution.event_loop.event_loop import RunLoop
+
+LOOK_EVERY = 1024
+"""Callbacks of a run between two looks at whether others wait."""
+
+MOST = 1_000_000
+"""Callbacks in which code may neither call a step nor get a result. Counted, not timed: the same on every machine."""
+
+_NOT_THE_USERS = (os.path.dirname(asyncio.__file__), str(Path(__file__).resolve().parents[2]))
+"""Where the code of asyncio and of pgflow stands."""
+
+
+class Spin:
+    """How long a run's code has gone on without calling a step or getting a result."""
+
+    __slots__ = ("_at", "_callbacks", "_run")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._at = (0, 0)
+        self._callbacks = 0
+
+    def look(self) -> bool:
+        """The code has gone on for another `LOOK_EVERY` callbacks: whether to leave it, since it spins
+        or others wait.
+        """
+        run = self._run
+        at = (run.calls, run.order.passed)
+        if at != self._at:
+            self._at, self._callbacks = at, 0
+        self._callbacks += LOOK_EVERY
+        spins = self._callbacks >= MOST
+        if run.scope.owner is None or run.scope.owner.done():
+            return self._callbacks >= MOST // 10  # what the code has left behind: nobody waits for it
+        if spins and run.fatal is None:
+            run.note_fatal(spinning(run.label, run.loop))
+        return run.fatal is not None or run.out_of_time()
+
+
+def spinning(label: str, loop: RunLoop) -> EngineError:
+    """What ends a run whose event loop turns and turns."""
+    where = loop.next_line()
+    return EngineError(
+        f"{label} spins: its event loop has turned {MOST} times without a step or a result, at {where}. Nothing in "
+        "the workflow changes while it turns. Wait for what is to happen: `await ctx.listen(...)`, `await "
+        "ctx.sleep(...)`, an `asyncio.Event` that other code of the workflow sets; and put computations in an "
+        "activity.",
+        expected="code that waits for a step",
+        found=f"code that spins at {where}",
+    )
+
+
+def blocking(label: str, seconds: float, where: str) -> EngineError:
+    """What ends a run whose code does not give its thread back."""
+    return EngineError(
+        f"{label} was ended after {seconds:.0f} s in which its code neither waited nor returned, at {where}: nothing "
+        "else could run in its process. A workflow's code decides what is done; put computations and calls that "
+        "block in a plain `def` activity, which runs in a thread, and repetition in `ctx.loop`.",
+        expected="code that waits for a step",
+        found=f"code that does not end at {where}",
+    )
+
+
+class Interrupted(BaseException):
+    """Raised by another thread in the code of a run. No `Exception`: the code must not take it for one of its own."""
+
+
+def interrupt(loop: RunLoop, error: EngineError) -> bool:
+    """From another thread: end the run with `error` and raise in its code, if it executes at the moment; whether that
+    was begun.
+
+    An exception that is set on a thread comes at its next bytecode, wherever that is, and must not hit what comes after
+    the run. So the loop is told first, and does not leave `drain` until either the exception has arrived (when it is
+    made, in that thread) or it is told that there is none: each side writes before it reads what the other writes.
+    """
+
+    class Arriving(Interrupted):
+        def __init__(self) -> None:
+            super().__init__(str(error))
+            try:
+                loop.end_with_fatal(error)
+            finally:
+                loop.interrupting = False
+
+    if loop.interrupting:
+        return False  # one is on its way: it comes when a call that blocks has returned
+    loop.interrupting = True
+    thread = loop.thread
+    if thread and ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Arriving)):
+        return True
+    loop.interrupting = False
+    return False
+
+
+def line_of(frame: FrameType | None) -> str:
+    """The line of the user's code that a thread executes."""
+    innermost = frame
+    while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
+        frame = frame.f_back
+    return _line(frame if frame is not None else innermost)
+
+
+def line_of_task(task: asyncio.Task[Any]) -> str:
+    """The innermost line of the user's code at which a task waits."""
+    found: FrameType | None = None
+    waits: Any = task.get_coro()
+    while waits is not None:
+        frame = getattr(waits, "cr_frame", None) or getattr(waits, "gi_frame", None) or getattr(waits, "ag_frame", None)
+        if frame is not None and (found is None or not frame.f_code.co_filename.startswith(_NOT_THE_USERS)):
+            found = frame
+        waits = (
+            getattr(waits, "cr_await", None) or getattr(waits, "gi_yieldfrom", None) or getattr(waits, "ag_await", None)
+        )
+    return _line(found)
+
+
+def _line(frame: FrameType | None) -> str:
+    if frame is None:
+        return "a line that cannot be told"
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"

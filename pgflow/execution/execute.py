@@ -1,0 +1,50 @@
+"""From a claimed workflow to a run: the code over its input and its history."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pgflow.codec import described
+from pgflow.definitions.descriptors import Workflow
+from pgflow.errors import SerializationError
+from pgflow.execution.context import WorkflowContext
+from pgflow.execution.engine.blame import too_many
+from pgflow.execution.engine.run import Run
+from pgflow.execution.engine.scope import Scope
+from pgflow.execution.interfaces import Host
+from pgflow.ports import Claimed
+
+
+def execute(claimed: Claimed, workflow: Workflow[Any, Any], host: Host) -> Run:
+    """Begin, or go on with, a workflow; `host` pumps the run from here on.
+
+    An input that does not fit the code, and rows that nobody can read, are the workflow's failure, not the worker's.
+    """
+    unread = ", ".join(name for name in ("tags", "tags_now") if not isinstance(getattr(claimed, name), dict | None))
+    run: Run | None = None
+    if not unread:
+        try:
+            run = Run(claimed, workflow, host)
+        except Exception as error:
+            unread = f"history ({described(error)})"
+    if run is None:
+        claimed.tags, claimed.tags_now, claimed.state, claimed.cancellations = {}, None, None, ()
+        claimed.events, claimed.signals = [], []
+        run = Run(claimed, workflow, host)
+        refusal = SerializationError(
+            f"{run.label} holds rows that cannot be read: its {unread}. Were they written by SQL? Mend them, then "
+            "retry it."
+        )
+
+    crashed = too_many(claimed, host.limits.crashes) if claimed.crashes else None
+
+    async def body(scope: Scope) -> Any:
+        if unread:
+            raise refusal
+        if crashed is not None:
+            scope.run.end_with(crashed)
+        args, kwargs = workflow.decode_arguments(claimed.input)
+        return await workflow.fn(WorkflowContext(scope), *args, **kwargs)
+
+    run.start(body)
+    return run

@@ -1,0 +1,295 @@
+"""The step that asks for an activity, over all its attempts.
+
+An attempt that fails and will be repeated is recorded (attempts, error, when the next is due) before the next begins.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pgflow.codec import decode_error, encode_error
+from pgflow.definitions.retry import LONGEST_DELAY, seconds
+from pgflow.errors import ActivityFailed, LeaseLost, WorkerCrashed
+from pgflow.execution.activities.activity_context import ActivityContext
+from pgflow.execution.activities.runner import ActivityCall
+from pgflow.execution.activities.state import Changes
+from pgflow.execution.engine.held_back import ahead
+from pgflow.execution.engine.recorded_arguments import compare
+from pgflow.execution.engine.scope import Scope
+from pgflow.execution.engine.step import Step
+from pgflow.history.events import (
+    KIND_ACTIVITY,
+    STATUS_CANCELLED,
+    STATUS_COMPLETED,
+    STATUS_FAILED,
+    STATUS_PENDING,
+)
+from pgflow.history.location import display
+from pgflow.ports import Beside, EventRow, Write
+
+if TYPE_CHECKING:
+    from pgflow.definitions.descriptors import Activity
+
+
+class ActivityStep(Step):
+    """`ctx.activity(fn, ...)`: one activity, over all its attempts."""
+
+    kind = KIND_ACTIVITY
+    __slots__ = ("_activity", "_call", "_failure", "_told")
+
+    def __init__(
+        self,
+        scope: Scope,
+        version: int,
+        activity: Activity[Any, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self._activity = activity
+        self._call: ActivityCall | None = None
+        self._told: str | None = None
+        self._failure: str | None = None
+        # Arguments that do not fit must not use up a location; a replayed step does not need them at all.
+        given: str | None = None
+        cursor = scope.cursor
+        met = None if cursor.exhausted else cursor.meets(self.kind, activity.name, version)
+        if met is None or met.status == STATUS_PENDING:
+            given, met = activity.encode_arguments(args, kwargs, scope.run.limits.payload), None
+        super().__init__(scope, activity.name, version, met)
+        self.input = given
+        if self.event is not None and scope.run.limits.other_arguments is not None:
+            compare(
+                self,
+                lambda: (
+                    given if given is not None else activity.encode_arguments(args, kwargs, scope.run.limits.payload)
+                ),
+                activity.meaning_of,
+            )
+
+    def start(self) -> None:
+        event = self.event
+        if event is not None:
+            run = self.scope.run
+            self._told, self._failure = event.output, event.error
+            if event.wake_at is not None and event.wake_at > run.host.now():
+                run.park(self, event.wake_at)
+                return
+        self._run_attempt()
+
+    def due(self) -> None:
+        # What the last attempt left must be durable before the next one begins.
+        self.scope.run.after_commit(self._run_attempt)
+
+    def stop(self) -> None:
+        call = self._call
+        if call is not None:
+            call.cancel()
+            self._end_call(call)
+
+    def give_up(self) -> None:
+        if self._call is not None:
+            self.stop()
+            if self._told is not None:
+                self.scope.record(self, self.pending_row())
+
+    def pending_row(self) -> EventRow:
+        return self.row(STATUS_PENDING, output=self._told, error=self._failure, wake_at=self.wake_at)
+
+    def _run_attempt(self) -> None:
+        run = self.scope.run
+        if self.settled or self.finished or run.closed or run.outcome is not None:
+            return
+        run.attempts_running += 1
+        limit = run.limits.payload
+        context = ActivityContext(
+            self.location,
+            run.claimed.workflow_id,
+            self.name,
+            self.attempts + 1,
+            run.outgoing.kept.text,
+            self._told,
+            limit,
+        )
+        assert self.input is not None
+        self._call = ActivityCall(
+            self._activity,
+            context,
+            self.input,
+            limit,
+            self,
+        )
+        run.start_attempt(self._call)
+
+    def _end_call(self, call: ActivityCall) -> None:
+        self._call = None
+        self._told = call.context.told
+        self.scope.run.attempts_running -= 1
+
+    def attempt_told(self, details: str) -> None:
+        """An attempt has told how far it is: the step's pending row says so."""
+        run = self.scope.run
+        if self._call is None or run.closed or run.outcome is not None:
+            return
+        self._told = details
+        self.scope.record(self, self.pending_row())
+        run.flush_soon()
+
+    def attempt_ended(self, output: str | None, error: BaseException | None) -> None:
+        """An attempt has ended: it is recorded, or another one follows."""
+        call, run = self._call, self.scope.run
+        assert call is not None
+        # As `_end_call` has it, written out: every live step passes here.
+        self._call = None
+        self._told = call.context.told
+        run.attempts_running -= 1
+        if self.settled or self.finished or run.closed or run.outcome is not None:
+            return
+        self.attempts += 1
+        if error is None:
+            try:
+                changes = self._changes(call)
+            except BaseException as refused:  # keys and values are the application's: whatever they raise
+                error = refused
+            else:
+                if changes is not None:
+                    run.outgoing.kept.gather(changes)
+                run.finish(self, STATUS_COMPLETED, output=output)
+                return
+        self._failed(error)
+
+    def may_have_run(self, at: datetime) -> bool:
+        """Whether an attempt may have been under way then: the last one had failed, and the next was due."""
+        due = self.wake_at or (self.event and self.event.wake_at)
+        return due is None or due <= at
+
+    @property
+    def attempts_allowed(self) -> int:
+        """How many attempts there may be in all."""
+        return self._activity.retry.max_attempts
+
+    def put_off(self, until: datetime) -> None:
+        """The attempt that is about to begin may begin only then."""
+        assert self._call is not None
+        self._end_call(self._call)
+        self.scope.run.park(self, until)
+
+    def attempt_ready(self, output: str, go: Callable[[Write], None]) -> None:
+        """A transactional attempt has returned: its write is next, alone, after all that comes before it.
+
+        Raises:
+            SerializationError: what it leaves with the workflow cannot be stored.
+        """
+        call, run = self._call, self.scope.run
+        assert call is not None
+        changes = self._changes(call)
+        self.scope.record_before(self)
+        run.write_alone(lambda: self._commit(call, output, changes, go))
+
+    def _commit(
+        self,
+        call: ActivityCall,
+        output: str,
+        changes: Changes | None,
+        go: Callable[[Write], None],
+    ) -> None:
+        run = self.scope.run
+        if call.cancelled or run.closed:
+            run.written_alone(new=False)
+            return
+        call.committing = True
+        self._end_call(call)  # too late to stop it
+        self.attempts += 1
+        delivery = run.reserve(self, lambda at: self.deliver(STATUS_COMPLETED, output, None, at))
+        row = self.scope.row_alone(ahead(self.row(STATUS_COMPLETED, delivery.seq, output), delivery.ahead, self.scope))
+        state = tags = None
+        if changes is not None:
+            state, tags = run.outgoing.kept.texts(changes)
+            run.outgoing.kept.gather(changes)
+
+        def committed(write: Write, at: datetime) -> None:
+            run.host.observe_time(at)
+            if run.closed:  # whoever has the workflow now finds the row
+                return
+            delivery.committed, delivery.at = True, at
+            run.outgoing.witness = (row.location, row.status)
+            run.outgoing.suspected = False
+            new = not self.recorded
+            self.scope.recorded_alone(self)
+            if changes is not None:
+                run.outgoing.kept.hand_over(changes)
+            run.written_alone(new)
+
+        def refused(write: Write, error: BaseException) -> None:
+            if isinstance(error, LeaseLost):
+                run.lost(error)
+            if run.closed:
+                return
+            run.order.withdraw(delivery)
+            self.finished = False
+            if changes is not None:
+                run.outgoing.kept.drop(changes)
+            if self.settled:  # the code has gone on without it
+                self.scope.record(self, self.row(STATUS_CANCELLED))
+            else:
+                self._failed(error)
+            run.written_alone(new=False)
+
+        claimed = run.claimed
+        beside = None if changes is None else Beside(state=state, tags=tags)
+        if run.outgoing.suspected:
+            beside = beside or Beside()
+            beside.suspicion = "lifted"
+        go(Write(claimed.run, [row], None, committed, refused, beside))
+
+    def _changes(self, call: ActivityCall) -> Changes | None:
+        """What the attempt leaves with the workflow.
+
+        Raises:
+            SerializationError: it cannot be stored.
+        """
+        changes = call.context.changes()
+        if changes is not None:
+            self.scope.run.outgoing.kept.check(changes, call.limit)
+        return changes
+
+    def _failed(self, error: BaseException) -> None:
+        """An attempt has failed: another is due later, or this was the last."""
+        run = self.scope.run
+        if run.outgoing.suspected and not isinstance(error, WorkerCrashed):
+            run.outgoing.progress()
+        try:
+            delay = self._delay(error)
+        except (
+            BaseException
+        ) as refused:  # a policy's class may be the application's, and so may what compares its classes
+            error, delay = refused, None
+        self._failure = encode_error(error)
+        if delay is None:
+            run.finish(self, STATUS_FAILED, error=self._failure)
+            return
+        run.park(self, run.host.later(delay))
+        self.scope.record(self, self.pending_row())
+        run.flush_soon()
+
+    def _delay(self, error: BaseException) -> float | None:
+        """Seconds until the next attempt; None: there is none."""
+        policy = self._activity.retry
+        delay = policy.delay(self.attempts, random.random()) if policy.retries(error) else None
+        return None if delay is None else seconds(delay, f"the delay of {policy!r}", LONGEST_DELAY)
+
+    def result(self, status: str, output: str | None, error: str | None) -> Any:
+        if status == STATUS_COMPLETED:
+            return self._activity.decode_result(output or "null")
+        told = decode_error(error or "{}")
+        raise ActivityFailed(
+            f'activity "{self.name}" at {display(self.location)} failed after {self.attempts} '
+            f"attempt{'s' if self.attempts != 1 else ''}: {told.get('type')}: {told.get('message')}",
+            activity=self.name,
+            attempts=self.attempts,
+            error_type=str(told.get("type")),
+            error_message=str(told.get("message")),
+            location=display(self.location),
+        )

@@ -1,0 +1,1 @@
+"""Plain data that crosses floors: nothing here does anything."""

@@ -1,0 +1,1 @@
+"""What workflows do to one another: crossings, inquiries, deliveries."""

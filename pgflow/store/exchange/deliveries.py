@@ -1,0 +1,150 @@
+"""Mailboxes: how what was sent to workflows reaches them.
+
+    inserted (no lock on the receiver) --deliver--> numbered in the receiver's mailbox --claim or attend--> in memory
+    --> consumed
+
+Any worker delivers anything, in batches, hinted and by sweep: the indexes of what is not delivered are empty most of
+the time. A run that is in a worker's memory is told by that worker: what it delivers itself it hands over at once, what
+others have delivered it finds by `attend`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from pgflow import faults
+from pgflow.ports import Arrived, Signal
+from pgflow.store.database.connections import Database, Line
+from pgflow.store.database.pipeline import flush, rows_of
+from pgflow.store.leasing.fencing import Fence, fence_of
+
+AT_ONCE = 1_000
+"""Signals, and requests, that one statement delivers, at most."""
+
+SIGNALS = 10_000
+"""Signals of one mailbox that are read at once, at most."""
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What one round of deliveries brought."""
+
+    arrived: list[Arrived] = field(default_factory=list)
+    """News for runs that this worker holds."""
+    woken: set[str] = field(default_factory=set)
+    """Queues with runs that were woken."""
+    owners: set[int] = field(default_factory=set)
+    """Other workers, for whose runs there is news."""
+    moved: bool = False
+    """Whether there is news for this worker's runs that it has to look for: its number moved while the statement was on
+    its way.
+    """
+    passed_over: list[UUID] = field(default_factory=list)
+    """Receivers that somebody else had locked: what was sent to them waits for the next round."""
+
+
+class Mailbox:
+    """Delivers, for one worker.
+
+    Example:
+        mailbox = Mailbox(database, worker_id)
+        delivery = await mailbox.deliver()
+    """
+
+    def __init__(self, database: Database, worker: int | Fence) -> None:
+        self._database = database
+        self._fence = fence_of(worker)
+        self._line = Line(database, "mailbox")
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._line.drop()
+
+    async def deliver(self) -> Delivery:
+        """Deliver all that waits, a batch at a time; receivers that are locked at the moment are passed over.
+
+        Raises:
+            psycopg.Error: The database refused; what was delivered so far is, the rest waits for the next call.
+        """
+        delivery = Delivery()
+        after_signal = after_request = 0
+        while True:
+            connection = await self._line.get()
+            await faults.reach("mailbox.before_deliver")
+            looked_at = time.monotonic()
+            number = self._fence.id  # it may move before the answer has come
+            asked = {
+                "worker": number,
+                "after_signal": after_signal,
+                "after_request": after_request,
+                "passed_over": delivery.passed_over,
+                "limit": AT_ONCE,
+            }
+            (answer,) = await flush(connection, (self._database.statement("mail_deliver"), asked))
+            rows = rows_of(answer)
+            self._add(delivery, rows, looked_at, number)
+            signals, last_signal, requests, last_request, passed_over = rows[0][:5]
+            delivery.passed_over += passed_over
+            if signals < AT_ONCE and requests < AT_ONCE:
+                return delivery
+            after_signal = after_signal if last_signal is None else last_signal
+            after_request = after_request if last_request is None else last_request
+
+    def _add(self, delivery: Delivery, rows: list[tuple[Any, ...]], looked_at: float, number: int) -> None:
+        for _, _, _, _, _, id, queue, status, worker, epoch, after, mailbox, cancel, pause, *signal in rows:
+            if id is None:
+                continue
+            if status == "pending":
+                delivery.woken.add(queue)
+            elif status == "running" and worker != number:
+                if self._fence.had(worker):
+                    delivery.moved = True
+                else:
+                    delivery.owners.add(worker)
+            elif status == "running":
+                last = delivery.arrived[-1] if delivery.arrived else None
+                if last is None or last.workflow_id != id or last.mailbox != mailbox:
+                    last = Arrived(id, epoch, after, mailbox, cancel, pause, looked_at=looked_at)
+                    delivery.arrived.append(last)
+                if signal[0] is not None:
+                    last.signals.append(Signal(*signal))
+
+    async def attend(self, seen: Mapping[UUID, int], pausing: Collection[UUID] = ()) -> list[Arrived]:
+        """Look for news of the runs that this worker holds.
+
+        Args:
+            seen: The last place in the mailbox that each run in memory has seen.
+            pausing: Those of them that are to be paused, as far as is known here: whether that still holds is news too.
+
+        Raises:
+            psycopg.Error: The database refused.
+        """
+        connection = await self._line.get()
+        looked_at = time.monotonic()
+        cursor = await connection.execute(
+            self._database.statement("mail_attend"), {"worker": self._fence.id, "pausing": list(pausing)}, prepare=True
+        )
+        news: dict[UUID, Arrived] = {}
+        behind: dict[UUID, int] = {}
+        for id, epoch, mailbox, cancel, pause in await cursor.fetchall():
+            known = seen.get(id)
+            if known is not None and (mailbox > known or cancel or pause or id in pausing):
+                news[id] = Arrived(id, epoch, known, mailbox, cancel, pause, looked_at=looked_at)
+                if mailbox > known:
+                    behind[id] = known
+        if behind:
+            asked = {
+                "workflow_ids": list(behind),
+                "seen": list(behind.values()),
+                "limit": SIGNALS,
+            }
+            cursor = await connection.execute(self._database.statement("mail_read"), asked, prepare=True)
+            for id, *values in await cursor.fetchall():
+                signal = Signal(*values)
+                news[id].signals.append(signal)
+                news[id].mailbox = max(news[id].mailbox, signal.number)  # delivered between the two statements
+        return list(news.values())

@@ -1,0 +1,121 @@
+"""Questions of workflows how others have ended, gathered: one statement asks for many children of many parents."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from uuid import UUID
+
+import psycopg
+
+from pgflow.definitions.calls import Standing
+from pgflow.ports import Inquiry
+from pgflow.store.database.connections import Database, Line, is_lost, tell_of_death
+
+_log = logging.getLogger("pgflow.store")
+
+AT_ONCE = 5_000
+"""Workflows that one statement asks of, at most."""
+
+FIRST_PAUSE = 0.01
+"""Seconds before a statement is repeated, at first; doubled from there on."""
+
+LONGEST_PAUSE = 1.0
+"""Seconds before a statement is repeated, at most."""
+
+BYTES = 16 << 20
+"""Bytes of outputs that one statement brings, at most, unless one workflow has more."""
+
+
+class Inquiries:
+    """The loop that asks, for one worker on one event loop.
+
+    Example:
+        inquiries = Inquiries(database)
+        inquiries.start()
+        inquiries.ask(inquiry)        # inquiry.on_answer is called
+        await inquiries.close()
+    """
+
+    def __init__(self, database: Database, *, on_death: Callable[[BaseException], None] | None = None) -> None:
+        self._on_death = on_death
+        self._database = database
+        self._line = Line(database, "inquiries")
+        self._waiting: list[Inquiry] = []
+        self._arrived = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to ask; call it on the event loop that the callbacks belong to."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow inquiries")
+        self._task.add_done_callback(partial(tell_of_death, then=self._on_death))
+
+    def ask(self, inquiry: Inquiry) -> None:
+        """Take one question, and put it when its time has come."""
+        if inquiry.wait > 0:
+            asyncio.get_running_loop().call_later(inquiry.wait, self._put, inquiry)
+        else:
+            self._put(inquiry)
+
+    def _put(self, inquiry: Inquiry) -> None:
+        self._waiting.append(inquiry)
+        self._arrived.set()
+
+    async def close(self) -> None:
+        """Stop: what still waits is not answered."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await self._line.drop()
+
+    async def _run(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            inquiries, self._waiting = self._waiting, []
+            ids = list(dict.fromkeys(id for inquiry in inquiries for id in inquiry.ids))
+            found: dict[UUID, Standing | None] = {}
+            while ids:
+                part, ids = ids[:AT_ONCE], ids[AT_ONCE:]
+                ids = await self._look(part, found) + ids
+            for inquiry in inquiries:
+                answer = {id: found[id] for id in inquiry.ids if id in found}
+                try:
+                    inquiry.on_answer(inquiry, answer)
+                except Exception:
+                    # One run's callback must not keep the others from hearing of theirs.
+                    _log.exception("an inquiry's callback failed")
+
+    async def _look(self, ids: Sequence[UUID], found: dict[UUID, Standing | None]) -> list[UUID]:
+        """Ask of these workflows; those that have ended, but whose output did not fit in, come back."""
+        pause = FIRST_PAUSE
+        parameters = {"ids": list(ids), "bytes": BYTES}
+        while True:
+            try:
+                cursor = await (await self._line.get()).execute(
+                    self._database.statement("inquire"), parameters, prepare=True
+                )
+                rows = await cursor.fetchall()
+            except psycopg.Error as error:
+                _log.warning("asking how workflows have ended failed and is tried again: %s", error)
+                if (connection := self._line.current) is None or is_lost(error, connection):
+                    await self._line.drop()
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(pause * 2, LONGEST_PAUSE)
+                continue
+            again = []
+            for number, name, status, fits, output, error_text in rows:
+                id = ids[number]
+                if name is None:
+                    found[id] = None
+                elif fits:
+                    found[id] = Standing(id, name, status, output, error_text)
+                else:
+                    again.append(id)
+            return again

@@ -1,0 +1,1 @@
+"""What runs write: batches of history, turns that are forgotten, transactional activities."""

@@ -1,0 +1,469 @@
+"""Group commit: the writes of all runs of a worker, gathered and made durable in one statement after another.
+
+    write() -> waiting -> [batch in flight] -> committed -> on_commit
+                  ^              |-- row busy --+
+                  +-----------------------------+     |-- not ours any more, or refused --> on_refused
+
+At most one batch is in flight. It leaves at once when the journal is idle and gathers while another one is away, so
+that batches grow with the load and a single step waits for nobody. One batch is one statement, which fences each run
+by its own epoch (see `sql/journal_fence.sql`), so runs whose lease is gone are refused alone, runs whose row
+somebody else has locked come again with the next batch, and the others commit.
+
+Before anything is written again after a connection broke the fence moves (`fencing.py`), so that the batch that was on
+its way cannot come late. What became of it is read from the rows themselves: it is written again, which changes nothing
+that is there already, together with a statement that tells when its rows became durable. That costs nothing as long as
+no connection breaks, and it works where transaction ids cannot be asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from typing import Any, Protocol
+from uuid import UUID
+
+import psycopg
+
+from pgflow import faults
+from pgflow.errors import LeaseLost
+from pgflow.ports import Cancelled, Completed, EventRow, Failed, RunKey, Suspended, Write
+from pgflow.store.database.connections import (
+    AsyncConnection,
+    Database,
+    Line,
+    is_locked_out,
+    is_lost,
+    tell_of_death,
+)
+from pgflow.store.database.pipeline import Statement, flush, rows_of, tell_of_lost_hints
+from pgflow.store.journal.answers import Answer, Verdict, read
+from pgflow.store.journal.batch import SEPARATOR, Part, parts_of, size_of
+from pgflow.store.journal.statement import append
+from pgflow.store.leasing.fencing import Fence, fence_of
+
+_log = logging.getLogger("pgflow.store")
+
+MAX_ROWS = 2_000
+"""Rows and outcomes of one batch, at most: a transaction stays short (some ten milliseconds)."""
+
+MAX_BYTES = 8 * 1024 * 1024
+"""Bytes of one batch, about, unless a single write is larger."""
+
+BOUND = 20_000
+"""Rows and outcomes that may wait before callers are held up."""
+
+BUSY_WAIT = 0.005
+"""Seconds before a batch that found all its runs busy is tried again, at first; doubled from there on."""
+
+LONGEST_WAIT = 0.5
+"""Seconds between two attempts of the same batch, at most."""
+
+LOCK_WAIT = 50
+"""Milliseconds that a batch waits for a row that somebody else has locked: longer than locks among workers last, and
+less than it takes the server to look for deadlocks. Then it is sent again, and passes over whatever is locked."""
+
+_POISON = ("22", "23", "54")
+"""SQLSTATE classes that speak of the data itself: data exception, integrity violation, limit exceeded."""
+
+
+_ENDS = (Completed, Failed, Cancelled)
+"""Outcomes that others may wait for."""
+
+
+class Hints(Protocol):
+    """How it is told that workflows have ended."""
+
+    def right_behind(self, ids: Sequence[UUID | str]) -> list[Statement]:
+        """The hint to send in one flush with the batch; nothing if it cannot be sent so."""
+
+    def done(self, *ids: UUID | str) -> None:
+        """Send the hint soon."""
+
+
+class Journal:
+    """Implements `pgflow.ports.Journal` for one worker on one event loop.
+
+    Example:
+        journal = Journal(database, worker_id)
+        journal.start()
+        journal.write(write)          # write.on_commit is called after the commit
+        await journal.close()
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        worker: int | Fence,
+        *,
+        max_rows: int = MAX_ROWS,
+        max_bytes: int = MAX_BYTES,
+        bound: int = BOUND,
+        hints: Hints | None = None,
+        on_batch: Callable[[int, int], None] | None = None,
+        on_told: Callable[[], None] | None = None,
+        on_death: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            database: Where to write.
+            worker: The worker whose leases fence the writes.
+            max_rows: Rows and outcomes of one batch, at most.
+            max_bytes: Bytes of one batch, about.
+            bound: Rows and outcomes that may wait before `room` holds callers up.
+            hints: Tells that workflows have ended; None: nobody waits for that.
+            on_batch: Called after each committed batch with its numbers of runs and rows (metrics, hints).
+            on_told: Called when the ends of workflows may have been told to others that found them in place of a child
+                of their own.
+            on_death: Called when the journal stops by an error of its own: it writes nothing more.
+        """
+        self._database = database
+        self._fence = fence_of(worker)
+        self._max_rows = max_rows
+        self._max_bytes = max_bytes
+        self._hints = hints
+        self._on_batch = on_batch
+        self._on_told = on_told
+        self._on_death = on_death
+        self._line = Line(database, "journal", self._fence, lock_timeout=LOCK_WAIT)
+        self._waiting: deque[Write] = deque()
+        self._weight = self._size = 0
+        """Of what waits, all together: rows and outcomes; bytes."""
+        self._busy: dict[RunKey, list[Write]] = {}
+        self._sent: list[Write] = []
+        self._doubtful: set[int] = set()
+        self.backlog = 0
+        """Rows and outcomes handed over that are not durable yet."""
+        self._arrived = asyncio.Event()
+        self._awaiting = False
+        """Whether the next write is to be told of by that event."""
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._roomy = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.bound = bound
+        """Rows and outcomes that wait, at most, if callers heed `room`."""
+        self.batches = 0
+        """Batches committed so far."""
+        self.held_up = 0
+        """Batches that gave up since somebody else had locked a row."""
+
+    @property
+    def worker_id(self) -> int:
+        """The worker whose leases fence the writes, by its number at the moment."""
+        return self._fence.id
+
+    def start(self) -> None:
+        """Begin to write; call it on the event loop that the callbacks belong to."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow journal")
+            self._task.add_done_callback(partial(tell_of_death, then=self._on_death))
+
+    def write(self, write: Write) -> None:
+        """Take one write; it is in the next batch, or in a later one when its run's row is busy."""
+        self._waiting.append(write)
+        weight = len(write.rows) + 1
+        self._weight += weight
+        self._size += size_of(write)
+        if not self.backlog:
+            self._empty.clear()
+        self.backlog += weight
+        if self._awaiting:
+            self._awaiting = False
+            self._arrived.set()
+
+    async def drain(self) -> None:
+        """Wait until everything handed over so far, and meanwhile, is durable or refused."""
+        while self.backlog:
+            await self._empty.wait()
+
+    async def room(self) -> None:
+        """Wait until the journal is no longer behind: callers that make rows bound the memory with it."""
+        while self.backlog >= self.bound:
+            self._roomy.clear()
+            await self._roomy.wait()
+
+    async def close(self) -> None:
+        """Stop writing. What still waits is refused with `LeaseLost`: `drain` first to have it written."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        await self._line.drop()
+        parked = [write for writes in self._busy.values() for write in writes]
+        left = [*self._sent, *parked, *self._waiting]
+        self._sent, self._busy = [], {}
+        self._waiting.clear()
+        self._weight = self._size = 0
+        self._deliver([(left, LeaseLost("the worker's journal was closed before this could be written"))])
+
+    async def _run(self) -> None:
+        """Send batch after batch; results are delivered while the next batch is on its way."""
+        loop = asyncio.get_running_loop()
+        pause = BUSY_WAIT
+        await self._warm_up()
+        while True:
+            if not self._waiting and not self._busy:
+                self._arrived.clear()
+                self._awaiting = True
+                await self._arrived.wait()
+            wary = bool(self._busy)  # what a run was busy with may be another row than its own
+            self._sent = self._next_writes()
+            answer = await self._write(parts_of(self._sent), wary)
+            self._sent = []
+            for part in answer.busy:
+                self._busy[part.key] = part.writes
+            if answer.settled:
+                pause = BUSY_WAIT
+                if answer.poisoned:
+                    # Before anything else of these runs is sent: a run has no holes in its history.
+                    self._deliver(self._with_later_writes(answer))
+                else:
+                    loop.call_soon(self._deliver, answer.settled)
+            elif not self._waiting:
+                await self._linger(pause)
+                pause = min(pause * 2, LONGEST_WAIT)
+            del answer  # an idle journal must not keep the runs of its last batch in memory
+
+    async def _warm_up(self) -> None:
+        """Connect, and have the server plan what is sent most: for a workflow that there is none of, so that nothing is
+        written.
+        """
+        connection = await self._line.get()
+        row = EventRow("1", 0, 1, 1, "activity", "", "completed", 1, "{}", "1", *[None] * 6)
+        nobody = [
+            Write(RunKey(str(UUID(int=0)), 0), rows, outcome, lambda *_: None, lambda *_: None)
+            for rows, outcome in (([row], None), ([], Completed("1")), ([], Suspended(None)))
+        ]
+        batches = [append(self._database.schema, "0", parts_of([write]), careful=False) for write in nobody]
+        try:
+            for answer in await flush(connection, *batches):
+                rows_of(answer)
+        except psycopg.Error as error:
+            _log.debug("the first batch will meet this again: %s", error)
+
+    def _with_later_writes(self, answer: Answer) -> list[Verdict]:
+        """The verdicts, and the same one for writes of a poisoned run that were handed over after it."""
+        settled = list(answer.settled)
+        kept: deque[Write] = deque()
+        for write in self._waiting:
+            error = answer.poisoned.get(write.run)
+            if error is None:
+                kept.append(write)
+            else:
+                settled.append(([write], error))
+                self._weight -= len(write.rows) + 1
+                self._size -= size_of(write)
+        self._waiting = kept
+        return settled
+
+    async def _linger(self, seconds: float) -> None:
+        """Wait until a new write arrives, `seconds` at most."""
+        self._arrived.clear()
+        self._awaiting = True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._arrived.wait(), seconds)
+
+    def _next_writes(self) -> list[Write]:
+        """What the next batch holds: runs that were busy take half of it at most, each in its order."""
+        writes: list[Write] = []
+        rows = size = 0
+        for key in list(self._busy):
+            if rows >= self._max_rows // 2:
+                break
+            parked = self._busy.pop(key)
+            writes += parked
+            rows += sum([len(write.rows) + 1 for write in parked])
+            size += sum(map(size_of, parked))
+        waiting = self._waiting
+        if not self._busy and rows + self._weight <= self._max_rows and size + self._size <= self._max_bytes:
+            writes += waiting
+            waiting.clear()
+            self._weight = self._size = 0
+            return writes
+        while waiting:
+            write = waiting[0]
+            weight, its_size = len(write.rows) + 1, size_of(write)
+            if self._busy and write.run in self._busy:
+                self._busy[write.run].append(write)
+            else:
+                rows += weight
+                size += its_size
+                if writes and (rows > self._max_rows or size > self._max_bytes):
+                    break
+                writes.append(write)
+            waiting.popleft()
+            self._weight -= weight
+            self._size -= its_size
+        return writes
+
+    def _deliver(self, settled: list[Verdict]) -> None:
+        """Tell each write of a batch what became of it, in the order in which a run's writes were handed over."""
+        self.backlog -= sum([len(write.rows) + 1 for writes, _ in settled for write in writes])
+        if self.backlog < self.bound:
+            self._roomy.set()
+        if not self.backlog:
+            self._empty.set()
+        if self._doubtful:
+            self._doubtful.difference_update([id(write) for writes, _ in settled for write in writes])
+        for writes, verdict in settled:
+            committed = isinstance(verdict, datetime)
+            for write in writes:
+                tell: Callable[[Write, Any], None] = write.on_commit if committed else write.on_refused
+                try:
+                    tell(write, verdict)
+                except Exception:
+                    # One run's callback must not keep the others from hearing of theirs.
+                    _log.exception("a journal callback of workflow %s failed", write.run.workflow)
+
+    async def _write(self, parts: list[Part], wary: bool) -> Answer:
+        """Write a batch until the database has said what it thinks of each of its runs."""
+        pause = BUSY_WAIT
+        careful = False
+        while True:
+            connection = await self._line.get()
+            try:
+                answer = await self._send(connection, parts, careful, wary)
+            except Exception as error:
+                if isinstance(error, psycopg.errors.UniqueViolation) and not careful:
+                    careful = True  # a row is there that the statement could not see
+                    continue
+                if is_locked_out(error):
+                    self.held_up += 1
+                    if wary:
+                        return await self._write_apart(parts, wary, error)
+                    wary = True
+                    continue
+                if not isinstance(error, psycopg.Error) or _is_poison(error):
+                    return await self._write_apart(parts, wary, error)
+                if is_lost(error, connection):
+                    _log.warning("the journal's connection broke, its last batch is in doubt: %s", error)
+                    self._doubtful.update(id(write) for part in parts for write in part.writes)
+                    await self._line.drop()
+                else:
+                    _log.warning("the journal's batch was put off by the database: %s", error)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(pause * 2, LONGEST_WAIT)
+            else:
+                self.batches += 1
+                if self._on_batch is not None:
+                    self._on_batch(len(parts), sum([len(part.rows) for part in parts]))
+                return answer
+
+    async def _write_apart(self, parts: list[Part], wary: bool, error: Exception) -> Answer:
+        """Something in the batch cannot be written: find it by halves; its run alone is refused, from there on, or
+        busy.
+        """
+        if len(parts) > 1:
+            half = len(parts) // 2
+            return await self._write(parts[:half], wary) + await self._write(parts[half:], wary)
+        (part,) = parts
+        if is_locked_out(error):
+            return Answer([], [part], {})
+        if len(part.writes) == 1:
+            return Answer([(part.writes, error)], [], {part.key: error})
+        half = len(part.writes) // 2
+        first = await self._write(parts_of(part.writes[:half]), wary)
+        rest = part.writes[half:]
+        if first.busy:
+            return Answer([], [part], {})
+        refused = first.settled[-1][1]
+        if isinstance(refused, BaseException):
+            return first + Answer([(rest, refused)], [], {})
+        return first + await self._write(parts_of(rest), wary)
+
+    async def _send(self, connection: AsyncConnection, parts: list[Part], careful: bool, wary: bool) -> Answer:
+        await faults.reach("journal.before")
+        careful = careful or bool(self._doubtful)
+        statement, parameters = append(self._database.schema, str(self._line.under), parts, careful=careful, wary=wary)
+        ended = [part.key.workflow for part in parts if part.outcome is not None and isinstance(part.outcome, _ENDS)]
+        if self._doubtful:
+            doubtful = [part for part in parts if any(id(write) in self._doubtful for write in part.writes)]
+            if doubtful:
+                answer = await self._send_again(parts, ended, statement, parameters)
+                if self._hints is not None:
+                    self._hints.done(*ended)
+                return answer
+        hint = [] if self._hints is None else self._hints.right_behind(ended)
+        written, *told = await flush(connection, (statement, parameters), *hint)
+        await faults.reach("journal.after")
+        (found,) = rows_of(written)
+        tell_of_lost_hints(told)
+        if self._hints is not None and not hint:
+            self._hints.done(*ended)
+        return self._read(parts, ended, *found)
+
+    def _read(self, parts: Sequence[Part], ended: Sequence[str], *found: Any) -> Answer:
+        *fenced, awaited = found
+        if awaited and ended and self._on_told is not None:
+            self._on_told()
+        return read(parts, partial(self._fence.refused, self._line.under), *fenced)
+
+    async def _send_again(
+        self, parts: list[Part], ended: Sequence[str], statement: bytes, parameters: dict[str, Any]
+    ) -> Answer:
+        """Write a batch of which some may be durable already, and tell when it became so."""
+        writes = [write for part in parts for write in part.writes]
+        keyed = [(number, write, row) for number, write in enumerate(writes) for row in write.rows]
+        stored = {
+            "write": [number for number, _, _ in keyed],
+            "workflow_ids": [write.run.workflow_id for _, write, _ in keyed],
+            "location": SEPARATOR.join([row.location for _, _, row in keyed]),
+        }
+        every = {"workflow_ids": [part.key.workflow_id for part in parts]}
+        async with self._line.transaction() as transaction:
+            written = await transaction.execute(statement, parameters, prepare=True)
+            times = await transaction.execute(self._database.statement("journal_stored"), stored)
+            fates = await transaction.execute(self._database.statement("journal_fate"), every)
+        await faults.reach("journal.after")
+        found = await written.fetchone()
+        assert found is not None
+        answer = self._read(parts, ended, *found)
+        moments: dict[int, datetime] = dict(await times.fetchall())
+        numbers = {id(write): number for number, write in enumerate(writes)}
+        fate = {parts[number - 1].key: rest for number, *rest in await fates.fetchall()}
+        confirmed = {part.key: _ended(part, *fate[part.key]) for part in parts}
+        settled: list[Verdict] = []
+        for write, verdict in ((write, verdict) for writes, verdict in answer.settled for write in writes):
+            if isinstance(verdict, LeaseLost):
+                verdict = confirmed[write.run] or verdict
+            if isinstance(verdict, datetime):
+                verdict = moments.get(numbers[id(write)], verdict)
+            settled.append(([write], verdict))
+        return answer._replace(settled=settled)
+
+
+def _ended(
+    part: Part,
+    epoch: int | None,
+    worker: int | None,
+    status: str | None,
+    final: str | None,
+    at: datetime,
+) -> datetime | None:
+    """When the outcome of a run that is no longer ours turns out to be what this worker had asked for.
+
+    Anything less certain counts as a lost lease, which is always safe: the run is dropped and goes on from its rows.
+    """
+    if isinstance(part.outcome, Completed):
+        return at if epoch is None and final == "completed" else None
+    if isinstance(part.outcome, Cancelled):
+        return at if epoch is None and final == "cancelled" else None
+    if part.outcome is None or epoch != part.key.epoch or worker is not None:
+        return None
+    if isinstance(part.outcome, Failed):
+        return at if status == "failed" else None
+    return at if status in ("pending", "sleeping", "paused") else None
+
+
+def _is_poison(error: psycopg.Error) -> bool:
+    """Whether the error speaks of a value in the batch, so that without that value the rest could be written."""
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.DataError)
+    return error.sqlstate[:2] in _POISON

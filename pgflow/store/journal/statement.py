@@ -1,0 +1,106 @@
+"""The journal's statement, its pieces put together for what a batch holds, and the batch's parameters.
+
+It fences each run by its own epoch, appends rows, consumes signals, or sets them aside, and decides outcomes, all in
+one statement. The journal sends it for many runs at once; a transactional activity sends it for its own run within its
+own transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from pgflow.errors import LeaseLost
+from pgflow.history.events import KIND_LOOP, STATUS_PENDING
+from pgflow.ports import Cancelled, Completed, RunKey
+from pgflow.store.database.connections import statement
+from pgflow.store.journal.batch import (
+    Part,
+    aside_parameters,
+    outcome_parameters,
+    row_parameters,
+    run_parameters,
+    signal_parameters,
+    wary_parameters,
+)
+
+
+def append(
+    schema: str,
+    worker: str,
+    parts: Sequence[Part],
+    *,
+    careful: bool = True,
+    wary: bool = False,
+    begun_before: bool = False,
+) -> tuple[bytes, dict[str, Any]]:
+    """The statement that writes a batch, and its parameters.
+
+    Args:
+        schema: The schema of the tables.
+        worker: The worker whose leases fence the batch.
+        parts: What each run has in it.
+        careful: Whether a row may be there already without being seen, such as one of a batch whose fate is unknown. If
+            this is False and one is, the statement fails with a unique violation.
+        wary: Whether a row that is there already may be locked by somebody else: then its run is passed over as one
+            whose own row is locked. Otherwise the statement waits for it. A loop that ends is always met with caution:
+            it may just be advancing.
+        begun_before: Whether the transaction was begun by other statements, perhaps long ago: its `now()` is then not
+            the time.
+
+    Raises:
+        Unwritable: A text holds a character that cannot travel.
+    """
+    rows, outcomes = row_parameters(parts), outcome_parameters(parts)
+    signals, aside = signal_parameters(parts), aside_parameters(parts)
+    wary = wary or (
+        rows is not None and KIND_LOOP in rows["kind"] and any(map(_ends_a_loop, parts)) and not begun_before
+    )
+    parameters = {
+        "worker": worker,
+        **run_parameters(parts),
+        **({"careful": careful, **rows} if rows is not None else {}),
+        **(signals or {"consumed": None}),
+        **(aside or {"aside": None}),
+        **(outcomes or {}),
+        **(wary_parameters(parts) if wary else {}),
+    }
+    stays = outcomes is not None and any(
+        [part.changes and not isinstance(part.outcome, Completed | Cancelled) for part in parts]
+    )
+    text = _text(schema, wary, rows is not None, signals is not None, aside is not None, outcomes is not None, stays)
+    return _with_own_time(text) if begun_before else text, parameters
+
+
+def lost(key: RunKey) -> LeaseLost:
+    """What is said of a run that is not this worker's any more."""
+    return LeaseLost(
+        f"workflow {key.workflow}: this worker no longer holds the lease of epoch {key.epoch}, nothing was written; "
+        "whoever holds it now goes on from the recorded history"
+    )
+
+
+@cache
+def _text(schema: str, wary: bool, rows: bool, signals: bool, aside: bool, outcomes: bool, stays: bool) -> bytes:
+    fence = statement("journal_fence", schema)
+    if wary:  # what holds its own row is not fenced yet
+        fence = fence.replace(b"fenced AS", b"held AS") + statement("journal_wary", schema)
+    names = [
+        *["journal_rows"] * rows,
+        *["journal_consumed"] * signals,
+        *["journal_aside"] * aside,
+        *["journal_outcomes"] * outcomes,
+        *["journal_stopped"] * stays,
+        "journal_result",
+    ]
+    return fence + b"".join(statement(name, schema) for name in names)
+
+
+def _ends_a_loop(part: Part) -> bool:
+    return any([row.kind == KIND_LOOP and row.status != STATUS_PENDING for row in part.rows])
+
+
+@cache
+def _with_own_time(text: bytes) -> bytes:
+    return text.replace(b"now()", b"statement_timestamp()")

@@ -1,0 +1,437 @@
+"""Claims: how a worker takes runs that are due, hundreds at a time, with the history that a replay needs.
+
+A claim and the reads are statements of one transaction that leave in one flush. The reads do not know the ids of what
+the claim takes when they are sent: they find it by the worker's id and the claim's number. And they are statements of
+their own so that each has a snapshot of its own, taken after the claim's locks: what the run's last owner committed
+at the last moment is seen. A run that has never had an owner comes with the claim itself.
+
+The index of claimable runs is (queue, name, priority descending, wake_at), and a *level* is one queue, name and
+priority. Each level remembers up to which moment everything was taken, and looks only after it: entries of runs that
+were taken are dead, and while somebody holds an old snapshot vacuum cannot remove them. Now and then a claim looks
+from the beginning, for runs that became visible late (a dispatch in a transaction that was open for long), and
+spends only a small share of the time on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from pgflow.history.events import Event
+from pgflow.ports import Claimed, Signal
+from pgflow.store.database.arrays import literal
+from pgflow.store.database.connections import AsyncConnection, Database, Line, is_lost
+from pgflow.store.database.pipeline import Bulk, Point, Rows, Statement, transact
+from pgflow.store.leasing.fencing import Fence, fence_of
+
+OVERLAP = timedelta(seconds=1)
+"""How far a claim looks back behind what is known to be taken: longer than the transactions of the engine last."""
+
+SWEEP_EVERY = 1.0
+"""Seconds between two looks from the beginning, at least."""
+
+SWEEP_SHARE = 0.005
+"""The share of time that looks from the beginning may take: far from one claim in a hundred is slowed down by them."""
+
+LONGEST_WITHOUT_SWEEP = 5.0
+"""Seconds for which a worker that has no quiet moment puts a look from the beginning off."""
+
+PATIENCE = timedelta(milliseconds=50)
+"""How long what has just woken is left to the worker that may still have it in memory. A worker's first claim leaves
+nothing: it may have been started because that one has died, and somebody waits."""
+
+FORGET_LEVEL = 60.0
+"""Seconds after which a priority without runs is no longer asked for (it is found again by itself)."""
+
+SIGNALS = 10_000
+"""Signals of one mailbox that are read at once, at most."""
+
+HORIZON = 60.0
+"""Seconds ahead within which a claim tells when the next run is due."""
+
+_BEGINNING = datetime(1, 1, 2, tzinfo=UTC)
+_LOWEST, _HIGHEST = -(2**31) - 1, 2**31
+
+Scope = tuple[str, str]
+"""A queue and a workflow's name."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one claim brought."""
+
+    runs: list[Claimed]
+    now: datetime
+    """The database's time."""
+    next_wake_at: datetime | None
+    """When the next run of these queues and names is due, if that is known and near."""
+    left: bool = False
+    """Whether runs that are due were left: to the worker that had them last, for a moment, or to whoever had them
+    locked.
+    """
+    suspected: int = 0
+    """If runs are due that deaths of processes are suspected of: of how many the most suspected one is.
+    `claim_suspected` takes them.
+    """
+
+
+@dataclass(slots=True)
+class _Level:
+    since: datetime = _BEGINNING
+    used: float = 0.0
+
+
+@dataclass(slots=True)
+class _Round:
+    """The parameters of one claim."""
+
+    levels: list[tuple[Scope, int, _Level]]
+    gaps: list[tuple[Scope, int, int]]
+    """Between which priorities, of which scope, to look for others."""
+    sweeping: bool
+    claim: int
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+class Claims:
+    """Takes runs for one worker.
+
+    Parameters:
+        inputs: whether to read the arguments of steps as well, which a replay compares with today's if it is strict.
+
+    Example:
+        claims = Claims(database, worker_id)
+        batch = await claims.claim(500, ["default"], ["checkout"])
+    """
+
+    def __init__(self, database: Database, worker: int | Fence, inputs: bool = False) -> None:
+        self._database = database
+        self._inputs = inputs
+        self._fence = fence_of(worker)
+        self._line = Line(database, "claims", self._fence)
+        self._claims = 0
+        self._patient = False
+        self._levels: dict[Scope, dict[int, _Level]] = {}
+        self._next_sweep = 0.0
+
+    async def warm_up(self, queues: Iterable[str], names: Iterable[str]) -> int:
+        """Connect and have the server plan, before the first claim needs either: nothing is taken.
+
+        Returns:
+            Whether runs are due that deaths of processes are suspected of (`Batch.suspected`).
+
+        Raises:
+            psycopg.Error: The database refused; the first claim will say so again.
+        """
+        return (await self.claim(0, queues, names)).suspected
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._line.drop()
+
+    def sweep_is_due(self, *, busy: bool) -> bool:
+        """Whether it is time to look from the beginning: a worker that is not busy does it while nobody waits for a
+        claim.
+        """
+        return time.monotonic() >= self._next_sweep + (LONGEST_WITHOUT_SWEEP if busy else 0.0)
+
+    async def claim(
+        self, limit: int, queues: Iterable[str], names: Iterable[str], *, sweep: bool | None = None
+    ) -> Batch:
+        """Take up to `limit` due runs of these queues and names, the highest priority and then the oldest first.
+
+        A priority that this worker has not met before is found by one claim and served from the next one on.
+
+        Args:
+            limit: How many runs the worker has room for; with 0 nothing is taken.
+            queues: The queues that the worker serves.
+            names: The names of the workflows that it knows.
+            sweep: Whether to look from the beginning; None: when it is due.
+
+        Raises:
+            psycopg.Error: The database refused. After a lost connection what this one took is free again before the
+                next one.
+        """
+        scopes = [(queue, name) for queue in queues for name in names]
+        while True:
+            around = self._round(limit, scopes, self.sweep_is_due(busy=False) if sweep is None else sweep)
+            sent = time.monotonic()
+            connection = await self._line.get()
+            around.parameters["worker"] = self._line.under
+            try:
+                batch, found = await self._exchange(connection, around, limit)
+            except (psycopg.Error, asyncio.CancelledError) as error:
+                await self._drop_lost(error, connection)
+                raise
+            self._forget_freed(batch)
+            self._patient = self._patient or limit > 0
+            if around.sweeping:
+                self._next_sweep = time.monotonic() + max(SWEEP_EVERY, (time.monotonic() - sent) / SWEEP_SHARE)
+            for scope, priority in found:
+                self._levels[scope].setdefault(priority, _Level())
+            if batch.runs or not found:
+                return batch
+
+    async def claim_hinted(self, ids: Sequence[UUID], queues: Iterable[str], names: Iterable[str]) -> Batch | None:
+        """Take those of these runs that are new, due and free, and of these queues and names; None: there is none.
+
+        Raises:
+            psycopg.Error: The database refused. After a lost connection what this one took is free again before the
+                next one.
+        """
+        self._claims += 1
+        text = self._database.statement
+        connection = await self._line.get()
+        mine = {"worker": self._line.under, "claim": self._claims}
+        try:
+            taken, signals = await transact(
+                connection,
+                self._database.statement_timeout,
+                (text("claim_hinted"), {**mine, "ids": ids, "queues": list(queues), "names": list(names)}),
+                (text("claim_signals"), {**mine, "signals": SIGNALS}),
+            )
+        except (psycopg.Error, asyncio.CancelledError) as error:
+            await self._drop_lost(error, connection)
+            raise
+        if not taken:
+            return None
+        now = taken[0][0]
+        claimed = [_fresh(line, now) for line in taken]
+        batch = Batch(_with_signals(claimed, signals), now, None)
+        self._forget_freed(batch)
+        return batch
+
+    async def claim_suspected(self, places: Sequence[int], queues: Iterable[str], names: Iterable[str]) -> Batch:
+        """Take due runs that deaths of processes are suspected of.
+
+        Args:
+            places: How many of those suspected once, twice, and more often, at most.
+            queues: The queues that the worker serves.
+            names: The names of the workflows that it knows.
+
+        Raises:
+            psycopg.Error: The database refused. After a lost connection what this one took is free again before the
+                next one.
+        """
+        self._claims += 1
+        text = self._database.statement
+        connection = await self._line.get()
+        under = self._line.under
+        asked = {
+            "worker": under,
+            "claim": self._claims,
+            "places": list(places),
+            "queues": list(queues),
+            "names": list(names),
+        }
+        reading = _Reading(text, under, self._claims, 0, self._inputs)
+        try:
+            ((now, _),), *answers = await transact(
+                connection, self._database.statement_timeout, (text("claim_suspected"), asked), *reading.statements
+            )
+        except (psycopg.Error, asyncio.CancelledError) as error:
+            await self._drop_lost(error, connection)
+            raise
+        batch = Batch(reading.runs(answers, now, []), now, None)
+        self._forget_freed(batch)
+        return batch
+
+    async def read_again(self, runs: list[Claimed]) -> None:
+        """Fill in input and history of runs that were claimed as warm and are not in memory any more.
+
+        Raises:
+            psycopg.Error: The database refused.
+        """
+        by_key = {claimed.run.workflow: claimed for claimed in runs}
+        asked = {"ids": list(by_key), "inputs": self._inputs}
+        text = self._database.statement
+        history = _History()
+        inputs, _ = await transact(
+            await self._line.get(),
+            self._database.statement_timeout,
+            (text("claim_inputs"), {"ids": asked["ids"]}),
+            Bulk(text("claim_again"), asked, history.take),
+        )
+        for key, input_ in inputs:
+            by_key[key].input = input_
+        for claimed in runs:
+            claimed.warm = False
+        history.give(by_key)
+
+    def _round(self, limit: int, scopes: list[Scope], sweeping: bool) -> _Round:
+        """Decide what to ask for and from which moments on."""
+        clock = time.monotonic()
+        self._claims += 1
+        around = _Round([], [], sweeping, self._claims)
+        for scope in scopes:
+            known = self._levels.setdefault(scope, {0: _Level(used=clock)})
+            if sweeping:
+                for priority in [p for p, level in known.items() if p and level.used < clock - FORGET_LEVEL]:
+                    del known[priority]
+            around.levels.extend((scope, priority, level) for priority, level in known.items())
+            edges = sorted([_LOWEST, *known, _HIGHEST])
+            around.gaps.extend((scope, above, below) for above, below in zip(edges, edges[1:], strict=False))
+        around.parameters = {
+            "worker": self._fence.id,
+            "claim": around.claim,
+            "limit": limit,
+            "horizon": HORIZON,
+            "patience": PATIENCE if self._patient else timedelta(0),
+            "queues": literal([scope[0] for scope, _, _ in around.levels]),
+            "names": literal([scope[1] for scope, _, _ in around.levels]),
+            "priorities": literal([priority for _, priority, _ in around.levels]),
+            "since": literal([_BEGINNING if sweeping else level.since for _, _, level in around.levels]),
+            "gap_queues": literal([scope[0] for scope, _, _ in around.gaps]),
+            "gap_names": literal([scope[1] for scope, _, _ in around.gaps]),
+            "above": literal([above for _, above, _ in around.gaps]),
+            "below": literal([below for _, _, below in around.gaps]),
+        }
+        return around
+
+    async def _exchange(
+        self, connection: AsyncConnection, around: _Round, limit: int
+    ) -> tuple[Batch, list[tuple[Scope, int]]]:
+        """Send everything in one flush, then read the answers."""
+        text = self._database.statement
+        # Those at their first epoch come with the claim itself.
+        mine = _Reading(text, self._line.under, around.claim, 1, self._inputs)
+        lines, *answers = await transact(
+            connection,
+            self._database.statement_timeout,
+            (text("claim"), around.parameters),
+            Point("claims.before_read"),
+            *mine.statements,
+        )
+        (_, now, due, next_wake_at, new, suspected, *_), *taken = lines
+        claimed = mine.runs(answers, now, [_fresh(line, now) for line in taken if line[-8] == 1])
+        left = self._remember(around, taken, due, now, limit)
+        return Batch(claimed, now, next_wake_at, left, suspected or 0), [
+            (around.gaps[gap - 1][0], priority) for gap, priority in new or ()
+        ]
+
+    def _remember(self, around: _Round, taken: Rows, due: int, now: datetime, limit: int) -> bool:
+        """Move on the moments up to which everything is known to be taken; whether anything due was left."""
+        clock = time.monotonic()
+        for number, wake_at, *_ in taken:
+            level = around.levels[number - 1][2]
+            if wake_at > level.since + OVERLAP:
+                level.since = wake_at - OVERLAP
+            level.used = clock
+        if len(taken) < limit:
+            # Nothing due was left over, but for what others hold: they take it, or the next sweep finds it again.
+            for _, _, level in around.levels:
+                level.since = now - OVERLAP
+        return due > len(taken)
+
+    async def _drop_lost(self, error: BaseException, connection: AsyncConnection) -> None:
+        """Use a lost connection no more. What a claim takes that nobody hears of is freed by the move that comes before
+        the next one.
+        """
+        if isinstance(error, asyncio.CancelledError) or is_lost(error, connection):
+            await self._line.drop()
+
+    def _forget_freed(self, batch: Batch) -> None:
+        """The fence has moved since it was sent, or is moving: whatever was taken is not in memory yet, and is freed
+        thereby.
+        """
+        if not self._fence.refused(self._line.under):
+            batch.runs, batch.left = [], True
+
+
+class _Reading:
+    """What the runs of one claim need, those at a higher epoch than `beyond`: themselves, their history, their
+    mailboxes.
+    """
+
+    def __init__(self, text: Callable[[str], bytes], worker: int, claim: int, beyond: int, inputs: bool) -> None:
+        taken = {"worker": worker, "claim": claim}
+        self._history = _History()
+        self.statements: tuple[Statement, Bulk, Statement] = (
+            (text("claim_runs"), {**taken, "beyond": beyond}),
+            Bulk(text("claim_history"), {**taken, "inputs": inputs}, self._history.take),
+            (text("claim_signals"), {**taken, "signals": SIGNALS}),
+        )
+
+    def runs(self, answers: Sequence[Rows], now: datetime, known: list[Claimed]) -> list[Claimed]:
+        """The runs that were read, behind those that are known; mailboxes are those of either."""
+        read, _, signals, *_ = answers
+        if read:
+            by_key = {row[1]: _read(row, now) for row in read}
+            self._history.give(by_key)
+            known = known + list(by_key.values())
+        return _with_signals(known, signals)
+
+
+def _with_signals(claimed: list[Claimed], signals: Rows) -> list[Claimed]:
+    """Put into each run's mailbox what has been read of all."""
+    if signals:
+        by_key = {run.run.workflow: run for run in claimed}
+        for key, *signal in signals:
+            if (run := by_key.get(key)) is not None:  # else it was claimed between the two statements
+                run.signals.append(Signal(*signal))
+    return claimed
+
+
+def _fresh(line: Sequence[Any], now: datetime) -> Claimed:
+    """A run at its first epoch, as its claim gives it: no tags are null, since each JSON text costs a microsecond to
+    read.
+    """
+    id, name, queue, epoch, mailbox, cancel, input_, tags, created_at, parent_id, seed = line[-11:]
+    return Claimed(id, name, queue, epoch, input_, tags or {}, created_at, parent_id, seed, mailbox, cancel, now)
+
+
+def _read(row: Sequence[Any], now: datetime) -> Claimed:
+    """A run as it was read after its claim."""
+    (
+        id,
+        _,
+        name,
+        queue,
+        epoch,
+        input_,
+        tags,
+        created_at,
+        parent_id,
+        seed,
+        mailbox,
+        cancel,
+        state,
+        tags_now,
+        warm,
+        cancellations,
+        *deaths,
+    ) = row
+    claimed = Claimed(id, name, queue, epoch, input_, tags, created_at, parent_id, seed, mailbox, cancel, now)
+    claimed.state, claimed.tags_now, claimed.warm, claimed.cancellations = state, tags_now, warm, cancellations or ()
+    suspicions, crashes, claimed.suspected_at = deaths
+    if suspicions:
+        claimed.suspicions, claimed.crashes = suspicions, crashes or ()
+    return claimed
+
+
+class _History:
+    """Rows of history, taken as they come: of a long history there is one list of rows, not two."""
+
+    __slots__ = ("_of",)
+
+    def __init__(self) -> None:
+        self._of: dict[str, list[Event]] = {}
+
+    def take(self, rows: Rows, make: Callable[..., Event] = tuple.__new__) -> None:
+        """Take some rows; the first of their columns is the run's id."""
+        for key, group in groupby(rows, itemgetter(0)):
+            self._of.setdefault(key, []).extend([make(Event, row[1:]) for row in group])
+
+    def give(self, runs: Mapping[str, Claimed]) -> None:
+        """Hand each run its events."""
+        for key, events in self._of.items():
+            runs[key].events = events

@@ -1,0 +1,1 @@
+"""What shortens a wait, notifications and messages; nothing depends on their arrival."""

@@ -1,0 +1,349 @@
+"""Hints: notifications that shorten a wait and never carry meaning. Whoever listens polls as well.
+
+`Notifier` sends them after commits, gathered, on a connection of its own that does not wait for the disk: a
+notification takes a database-wide lock at its commit, so it must never ride in a transaction of history. Messages leave
+the same way. `Listener` receives them and says when it had been away, so that its owner looks for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+
+from pgflow.ports import Message
+from pgflow.store.database.channels import (
+    Notice,
+    done_channel,
+    mail_channel,
+    message_channel,
+    parse_done,
+    parse_message,
+    parse_wake,
+    wake_channel,
+)
+from pgflow.store.database.connections import (
+    FIRST_BACKOFF,
+    LONGEST_BACKOFF,
+    AsyncConnection,
+    Database,
+    Line,
+    still_open,
+)
+from pgflow.store.database.pipeline import Statement, flush
+from pgflow.store.database.pooler import is_shared
+from pgflow.store.database.silence import ALIVE, ANSWER, ASK_EVERY
+from pgflow.store.notify.messages import TRIM_AT_ONCE, trim
+from pgflow.store.notify.outbox import Outbox
+from pgflow.store.queries.dispatching import done, may_notify, wake
+from pgflow.store.queries.signalling import mail
+
+_log = logging.getLogger("pgflow.store")
+
+GATHER = 0.002
+"""Seconds between two sendings, at least: meanwhile hints are gathered. The first after a pause leaves at once."""
+
+MOST_IDS = 20_000
+"""Ended workflows that wait to be announced, at most; of the others only polling tells."""
+
+TRIM_EVERY = 60.0
+"""Seconds between two removals of old messages by one worker."""
+
+_UNAVAILABLE = (
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.NotSupportedError,
+)
+
+
+class Listener:
+    """Receives hints on a connection of its own, and opens another when that one breaks.
+
+    Example:
+        listener = Listener(database, wake=look, reconnected=look_everywhere)
+        listener.start()
+        await listener.close()
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        wake: Callable[[str, UUID | None], None] | None = None,
+        done: Callable[[list[UUID]], None] | None = None,
+        mail: Callable[[int], None] | None = None,
+        message: Callable[[Notice], None] | None = None,
+        reconnected: Callable[[], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            database: Where to listen.
+            wake: Called with the name of a queue that has work, and the id of the new workflow if it is a single one.
+            done: Called with the ids of workflows that have ended.
+            mail: Called when something was sent to a workflow, with the worker that has it or had it last, or 0.
+            message: Called with each message.
+            reconnected: Called whenever it begins to listen, the first time as well: what was sent before is missed.
+        """
+        self._database = database
+        self._wake, self._done, self._mail, self._message = wake, done, mail, message
+        self._reconnected = reconnected
+        self._task: asyncio.Task[None] | None = None
+        self.listening = asyncio.Event()
+        """Set while hints arrive."""
+        self.decided = asyncio.Event()
+        """Set once hints have begun to arrive, or it is known that none will."""
+
+    def start(self) -> None:
+        """Begin to listen; the callbacks are called on this event loop."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow listener")
+
+    async def close(self) -> None:
+        """Stop listening."""
+        self.decided.set()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _run(self) -> None:
+        backoff = FIRST_BACKOFF
+        while True:
+            try:
+                async with await self._database.connect("listener") as connection:
+                    if is_shared(connection):
+                        _log.info("no notifications through a pooler, polling alone finds work")
+                        self.decided.set()
+                        return
+                    await self._listen(connection)
+                    backoff = FIRST_BACKOFF
+                    self.listening.set()
+                    self.decided.set()
+                    if self._reconnected is not None:
+                        self._reconnected()
+                    await self._receive(connection)
+            except _UNAVAILABLE as error:
+                _log.info("no notifications here, polling alone finds work: %s", error)
+                self.decided.set()
+                return
+            except psycopg.Error as error:
+                _log.warning("the listener's connection broke and is opened again: %s", error)
+            finally:
+                self.listening.clear()
+            await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
+            backoff = min(backoff * 2, LONGEST_BACKOFF)
+
+    async def _listen(self, connection: AsyncConnection) -> None:
+        schema = self._database.schema
+        for channel, wanted in (
+            (wake_channel(schema), self._wake),
+            (done_channel(schema), self._done),
+            (mail_channel(schema), self._mail),
+            (message_channel(schema), self._message),
+        ):
+            if wanted is not None:
+                await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+
+    async def _receive(self, connection: AsyncConnection) -> None:
+        schema = self._database.schema
+        wake, mail, message = wake_channel(schema), mail_channel(schema), message_channel(schema)
+        loop, pgconn = asyncio.get_running_loop(), connection.pgconn
+        broken: asyncio.Future[None] = loop.create_future()
+
+        def take(channel: str, payload: str) -> None:
+            if channel == wake:
+                if self._wake is not None:
+                    self._wake(*parse_wake(payload))
+            elif channel == mail:
+                if self._mail is not None:
+                    self._mail(int(payload) if payload.isascii() and payload.isdigit() else 0)
+            elif channel == message:
+                if self._message is not None and (notice := parse_message(payload)) is not None:
+                    self._message(notice)
+            elif self._done is not None:
+                self._done(parse_done(payload))
+
+        def read() -> None:
+            """From the loop's own callback, so that no task stands between a hint and who waits for it."""
+            if broken.done():
+                return
+            try:
+                pgconn.consume_input()
+                while (told := pgconn.notifies()) is not None:
+                    take(told.relname.decode(), told.extra.decode())
+            except Exception as error:
+                loop.remove_reader(socket)  # at once: its number may be somebody else's in a moment
+                broken.set_exception(error)
+
+        connection.add_notify_handler(
+            lambda told: take(told.channel, told.payload)
+        )  # what comes with the answer to a question
+        while True:
+            socket = pgconn.socket
+            loop.add_reader(socket, read)
+            try:
+                await asyncio.wait([broken], timeout=ASK_EVERY)
+            finally:
+                if not broken.done():
+                    loop.remove_reader(socket)
+            if broken.done():
+                broken.result()
+            await flush(connection, ALIVE, until=time.monotonic() + ANSWER)
+
+
+class Notifier:
+    """Sends hints and messages after commits, gathered.
+
+    Args:
+        database: Where to.
+        trims: Whether it removes old messages as well.
+
+    Example:
+        notifier = Notifier(database)
+        notifier.start()
+        notifier.done(workflow_id)
+        await notifier.close()
+    """
+
+    def __init__(self, database: Database, *, trims: bool = False) -> None:
+        self._database = database
+        self._line = Line(database, "notifier")
+        self._line.on_open = self._prepare
+        self._may_notify = True
+        self._may_notify_known = False
+        self._queues: set[str] = set()
+        self._ids: dict[UUID | str, None] = {}
+        self._workers: set[int] = set()
+        self.outbox = Outbox(database.schema)
+        """The messages that wait to be sent."""
+        self._trim_at = time.monotonic() + TRIM_EVERY * random.random() if trims else None
+        self._wanted = asyncio.Event()
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+        self.sent = 0
+        """Statements sent so far."""
+
+    def start(self) -> None:
+        """Begin to send."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow notifier")
+
+    def wake(self, queue: str) -> None:
+        """A queue has work."""
+        self._queues.add(queue)
+        self._wanted.set()
+
+    def mail(self, worker: int) -> None:
+        """Something was sent to a workflow that this worker has or had last; 0: any."""
+        self._workers.add(worker)
+        self._wanted.set()
+
+    def done(self, *ids: UUID | str) -> None:
+        """Workflows have ended."""
+        if len(self._ids) < MOST_IDS:
+            self._ids.update(dict.fromkeys(ids))
+            self._wanted.set()
+
+    def right_behind(self, ids: Sequence[UUID | str]) -> list[Statement]:
+        """The hint that workflows have ended, for whoever ends them to send in one flush with that.
+
+        Nothing as long as it is not known that hints can be sent: then `done` gathers them.
+        """
+        if not self._may_notify_known or not ids:
+            return []
+        query = done(self._database.schema, ids, quick=True)
+        self.sent += 1
+        return [(query.sql, query.params)]
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Send messages."""
+        self.outbox.add(messages)
+        self._wanted.set()
+
+    async def close(self, timeout: float = 1.0) -> None:
+        """Send what is left, within `timeout` seconds, and stop."""
+        task, self._task = self._task, None
+        if task is not None:
+            self._closing = True
+            self._wanted.set()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(task, timeout)
+        await self._line.drop()
+
+    async def _run(self) -> None:
+        next_at = 0.0
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._until_trim()):
+                    await self._wanted.wait()
+            pause = next_at - time.monotonic()
+            if pause > 0 and not self._closing:
+                await asyncio.sleep(pause)
+            next_at = time.monotonic() + GATHER
+            self._wanted.clear()
+            try:
+                await self._send()
+                if self._until_trim() == 0 and not self._closing:
+                    await self._trim()
+            except psycopg.Error as error:
+                _log.warning("hints were lost, polling finds what they told of: %s", error)
+                await self._line.drop()
+            if self.outbox:
+                self._wanted.set()
+            if self._closing and not self._wanted.is_set():
+                return
+
+    async def _send(self) -> None:
+        queues, self._queues = self._queues, set()
+        ids, self._ids = self._ids, {}
+        workers, self._workers = self._workers, set()
+        schema = self._database.schema
+        queries = []
+        if queues:
+            queries.append(wake(schema, queues))
+        if workers:
+            queries.append(mail(schema, workers))
+        if ids:
+            queries.append(done(schema, ids))
+        connection = await self._line.get()
+        if not still_open(connection):  # it broke while nobody used it: better now than in the middle of a message
+            connection = await self._line.get()
+        if self._may_notify:
+            for query in queries:
+                await connection.execute(query.sql, query.params, prepare=True)
+                self.sent += 1
+        await self.outbox.send(connection, tell=self._may_notify)
+
+    async def _trim(self) -> None:
+        """Remove a part of the old messages; the next soon, if there are more."""
+        self._trim_at = time.monotonic() + TRIM_EVERY * random.uniform(0.5, 1.5)
+        query = trim(self._database.schema)
+        connection = await self._line.get()
+        cursor = await connection.execute(query.sql, query.params, prepare=True)
+        if query.read(await cursor.fetchall()) >= TRIM_AT_ONCE:
+            self._trim_at = time.monotonic()
+
+    def _until_trim(self) -> float | None:
+        return None if self._trim_at is None else max(0.0, self._trim_at - time.monotonic())
+
+    async def _prepare(self, connection: AsyncConnection) -> None:
+        if not is_shared(connection):
+            await connection.execute("SET synchronous_commit = off")
+        query = may_notify(self._database.schema)
+        try:
+            cursor = await connection.execute(query.sql, query.params)
+            self._may_notify = query.read(await cursor.fetchall())
+        except _UNAVAILABLE:
+            self._may_notify = False
+        self._may_notify_known = self._may_notify
+        if not self._may_notify:
+            _log.info("no notifications here, polling alone finds work")

@@ -1,0 +1,1 @@
+"""One statement for each thing that a client or an operator asks."""

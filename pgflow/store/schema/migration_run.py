@@ -1,0 +1,208 @@
+"""A migration as others should meet it: one at a time, never in front of anybody for long, all or nothing.
+
+Indexes of large tables are not built in it: migrations leave out those that would take long, and they are built
+afterwards, beside whoever works.
+
+A migration takes tables for itself, and so waits for whoever reads them. Everybody who comes later waits behind it,
+even to read; so it waits for a moment only, gives everything back, and tries again, until its patience ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+
+import psycopg
+from psycopg.sql import SQL, Identifier
+from sqlalchemy import Connection, Engine, Index, MetaData
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateIndex, CreateSchema
+
+from pgflow.errors import MigrationFailed
+from pgflow.store.database.connections import FIRST_BACKOFF, LONGEST_BACKOFF
+from pgflow.store.database.connections import Connection as PsycopgConnection
+from pgflow.store.schema import version_table
+
+_log = logging.getLogger("pgflow.store")
+
+PATIENCE = 60.0
+"""Seconds that a migration goes on trying to get what others hold."""
+
+LOCK_TIMEOUT = 0.5
+"""Seconds that one try waits for a table: shorter than the server takes to look for deadlocks, so that a worker is not
+its victim.
+"""
+
+_HELD = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+_THERE_ALREADY = (
+    psycopg.errors.DuplicateSchema,
+    psycopg.errors.DuplicateTable,
+    psycopg.errors.DuplicateObject,
+    psycopg.errors.DuplicateFunction,
+    psycopg.errors.DuplicateColumn,
+    psycopg.errors.UniqueViolation,
+)
+
+
+def run(engine: Engine, schema: str, apply: Callable[[Connection], None], patience: float = PATIENCE) -> None:
+    """Do a migration in one transaction, again and again while others hold what it needs.
+
+    Args:
+        engine: Connects to the database.
+        schema: The schema's name.
+        apply: Does it, within the transaction of its connection.
+        patience: Seconds to go on trying.
+
+    Raises:
+        MigrationFailed: Others held what it needs all the time, or the schema is somebody else's. Nothing was changed.
+    """
+    deadline = time.monotonic() + patience
+    backoff = FIRST_BACKOFF
+    told = False
+    while True:
+        before: str | None = None
+        try:
+            with engine.begin() as connection:
+                raw = _psycopg(connection)
+                _alone(raw, schema, deadline)
+                found = version_table.look(raw, schema)
+                before = found.revision
+                version_table.refuse_strangers(found, schema)
+                if not found.exists:
+                    connection.execute(CreateSchema(schema))
+                if found.former:
+                    version_table.adopt(raw, schema)
+                apply(connection)
+                return
+        except (DBAPIError, psycopg.Error) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            holders = _again(engine, schema, cause, before)
+            if holders is None:
+                raise
+            if time.monotonic() > deadline:
+                raise MigrationFailed(
+                    f'the migration of the schema "{schema}" tried for {patience:g} s to get what others hold, and '
+                    f"gave up; nothing was changed. It needs its tables for itself for a moment.{holders} Let those "
+                    "end, or end them (pg_terminate_backend), and migrate again."
+                ) from error
+            if not told:
+                told = True
+                _log.warning(
+                    'the migration of the schema "%s" waits until it can have its tables for itself.%s', schema, holders
+                )
+        time.sleep(backoff * random.uniform(0.5, 1.0))
+        backoff = min(backoff * 2, LONGEST_BACKOFF)
+
+
+def build_missing(engine: Engine, schema: str, metadata: MetaData, head: object, patience: float = PATIENCE) -> None:
+    """Build the indexes that migrations have left out, or that an interrupted build has left invalid. Nobody waits for
+    that.
+
+    Args:
+        engine: Connects to the database.
+        schema: The schema's name.
+        metadata: What there should be when the schema is at
+        head: this revision; at others nothing is done.
+        patience: Seconds to wait for whoever has begun to use a table before an index of it.
+
+    Raises:
+        MigrationFailed: An index could not be built; the schema is migrated.
+    """
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        raw = _psycopg(connection)
+        if version_table.look(raw, schema).revision != head:
+            return
+        found: dict[str, bool] = dict(
+            raw.execute(
+                "SELECT c.relname, i.indisvalid FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid "
+                "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %s",
+                [schema],
+            ).fetchall()
+        )
+        for index in (index for table in metadata.sorted_tables for index in table.indexes):
+            if not found.get(str(index.name), False):
+                _build(raw, schema, index, str(index.name) in found, patience)
+
+
+def _build(connection: PsycopgConnection, schema: str, index: Index, invalid: bool, patience: float) -> None:
+    name = Identifier(schema, str(index.name))
+    index.dialect_options["postgresql"]["concurrently"] = True
+    statement = str(CreateIndex(index, if_not_exists=True).compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
+    connection.execute("SELECT set_config('lock_timeout', %s, false)", [f"{max(1, int(patience * 1000))}ms"])
+    try:
+        if invalid:
+            if connection.execute(
+                "SELECT FROM pg_stat_progress_create_index WHERE datname = current_database()"
+            ).fetchone():
+                return  # it may be that one which is being built, by another upgrade
+            connection.execute(SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(name))
+        _log.info("building the index %s; the table is in use meanwhile", index.name)
+        connection.execute(statement.encode())
+    except _HELD as error:
+        # What is half built stays: to drop it would wait for the same transactions. The next upgrade does it.
+        raise MigrationFailed(
+            f'the schema "{schema}" is migrated, but its index {index.name} could not be built within {patience:g} '
+            "s: others have transactions open that began before. Migrate again when they have ended."
+        ) from error
+
+
+def _psycopg(connection: Connection) -> PsycopgConnection:
+    raw = connection.connection.driver_connection
+    assert isinstance(raw, psycopg.Connection)
+    return raw
+
+
+def _alone(connection: PsycopgConnection, schema: str, deadline: float) -> None:
+    """Wait until no other migration of this schema is under way, and from then on wait for nobody for long.
+
+    Where there are no advisory locks, two may try at once; whichever is late finds what the other has made, and looks
+    again.
+    """
+    row = connection.execute(
+        "SELECT has_function_privilege(to_regprocedure('pg_advisory_xact_lock(bigint)')::oid, 'EXECUTE')"
+    ).fetchone()
+    if row is not None and row[0]:
+        left = max(1, int((deadline - time.monotonic()) * 1000))
+        connection.execute("SELECT set_config('lock_timeout', %s, true)", [f"{left}ms"])
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"pgflow migration of {schema}"])
+    connection.execute("SELECT set_config('lock_timeout', %s, true)", [f"{int(LOCK_TIMEOUT * 1000)}ms"])
+
+
+def _again(engine: Engine, schema: str, cause: BaseException | None, before: str | None) -> str | None:
+    """Whether to try again after this error: who stands in the way, as a sentence or nothing; None: it is of no use."""
+    if isinstance(cause, _HELD):
+        with engine.connect() as connection:
+            return _holders(_psycopg(connection), schema)
+    if isinstance(cause, _THERE_ALREADY):
+        with engine.connect() as connection:
+            return "" if version_table.look(_psycopg(connection), schema).revision != before else None
+    return None
+
+
+def _holders(connection: PsycopgConnection, schema: str) -> str:
+    """Whose transactions hold tables of the schema, the oldest first."""
+    rows = connection.execute(
+        """
+        SELECT a.pid, coalesce(nullif(a.application_name, ''), a.backend_type, '?'), coalesce(a.state, '?'),
+            coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::bigint,
+            string_agg(DISTINCT c.relname, ', ' ORDER BY c.relname)
+        FROM pg_locks AS l
+        JOIN pg_class AS c ON c.oid = l.relation AND c.relkind = 'r'
+        JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = %s
+        JOIN pg_stat_activity AS a ON a.pid = l.pid
+        WHERE l.granted AND l.locktype = 'relation' AND l.pid <> pg_backend_pid()
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        GROUP BY a.pid, 2, 3, 4 ORDER BY 4 DESC, 1 LIMIT 3
+        """,
+        [schema],
+    ).fetchall()
+    if not rows:
+        return ""
+    told = "; ".join(
+        f"process {pid} ({name}, {state}, its transaction is {age} s old) holds {what}"
+        for pid, name, state, age, what in rows
+    )
+    return f" Now {told}."

@@ -1,0 +1,163 @@
+"""Delivers what is sent to workflows, and tells the runs in this worker's memory.
+
+A hint names the worker that has the receiver, or had it last: that one delivers at once, the others look a moment later
+in case it is gone, and all look now and then, since hints may be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from uuid import UUID
+
+import psycopg
+
+from pgflow.ports import Arrived
+from pgflow.store.database.connections import tell_of_death
+from pgflow.store.exchange.deliveries import Mailbox
+from pgflow.store.notify.notifier import Notifier
+
+log = logging.getLogger("pgflow.worker")
+
+PATIENCE = 0.1
+"""Seconds after which a worker delivers what a hint to another one told of."""
+
+AGAIN = 0.005
+"""Seconds after which receivers that were locked are tried again, at first; doubled from there on."""
+
+LONGEST_PAUSE = 5.0
+"""Seconds between two tries when the database refuses, at most."""
+
+
+class Mail:
+    """The loop that delivers, for one worker.
+
+    Parameters:
+        mailbox: the store's side.
+        notifier: hints at what it has woken.
+        poll: the longest pause, in seconds, between two looks that no hint announced.
+        seen: the last place in the mailbox that each run in memory has seen.
+        pausing: the runs in memory that are to be paused.
+        arrive: hands news to a run in memory.
+        woken: runs were woken that this worker may claim.
+        on_death: it has stopped by an error of its own.
+    """
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        notifier: Notifier,
+        poll: float,
+        seen: Callable[[], Mapping[UUID, int]],
+        pausing: Callable[[], Collection[UUID]],
+        arrive: Callable[[Arrived], None],
+        woken: Callable[[], None],
+        on_death: Callable[[BaseException], None],
+    ) -> None:
+        self._mailbox = mailbox
+        self._notifier = notifier
+        self._poll = poll
+        self._seen = seen
+        self._pausing = pausing
+        self._arrive = arrive
+        self._woken = woken
+        self._on_death = on_death
+        self._due = time.monotonic()
+        self._attend = True
+        self._hinted = False
+        self._again = AGAIN
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.looked = asyncio.Event()
+        """Set once it has looked for the first time: what was asked of workflows before is known to those claimed
+        after.
+        """
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow mail")
+        self._task.add_done_callback(partial(tell_of_death, then=self._on_death))
+
+    async def close(self) -> None:
+        """Stop delivering; others go on with it."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                pass
+        await self._mailbox.close()
+
+    def look(self, *, mine: bool = True, hinted: bool = False) -> None:
+        """Something was sent: deliver now, or in a moment when it is another worker's to do.
+
+        Parameters:
+            mine: it is this worker's to do.
+            hinted: somebody else says so, who may have delivered it: then its receiver may have been woken as well.
+        """
+        if mine:
+            self._attend = True
+            self._hinted = self._hinted or hinted
+        due = time.monotonic() + (0.0 if mine else PATIENCE * random.uniform(1.0, 2.0))
+        if due < self._due:
+            self._due = due
+            self._changed.set()
+
+    async def _run(self) -> None:
+        pause = 0.05
+        while True:
+            await self._until_due()
+            attend, self._attend = self._attend, False
+            hinted, self._hinted = self._hinted, False
+            self._due = time.monotonic() + self._poll
+            try:
+                await self._deliver(attend, hinted)
+            except psycopg.Error as error:
+                log.warning("delivering signals failed and is tried again in %.2f s: %s", pause, error)
+                self._attend = True
+                self._hinted = self._hinted or hinted
+                self._due = time.monotonic() + pause
+                pause = min(pause * 2, LONGEST_PAUSE)
+            else:
+                pause = 0.05
+            self.looked.set()
+
+    async def _until_due(self) -> None:
+        while True:
+            left = self._due - time.monotonic()
+            if left <= 0:
+                return
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._changed.wait()
+            except TimeoutError:
+                self._attend = True
+                return
+
+    async def _deliver(self, attend: bool, hinted: bool) -> None:
+        delivery = await self._mailbox.deliver()
+        if delivery.passed_over:
+            self._due = min(self._due, time.monotonic() + self._again)
+            self._again = min(self._again * 2, self._poll)
+        else:
+            self._again = AGAIN
+        for arrived in delivery.arrived:
+            self._arrive(arrived)
+        if delivery.woken:
+            self._woken()
+            for queue in delivery.woken:
+                self._notifier.wake(queue)
+        for owner in delivery.owners:
+            self._notifier.mail(owner)
+        if (attend or delivery.moved) and (seen := self._seen()):
+            for arrived in await self._mailbox.attend(seen, self._pausing()):
+                self._arrive(arrived)
+        if hinted:
+            # A run that was here when it was told of, and went to sleep meanwhile, has become pending by its own write.
+            self._woken()

@@ -1,0 +1,398 @@
+"""A tenure: the time between a worker's registration and the loss, or the return, of its lease.
+
+All that is bound to the worker's id lives and ends here: its journal, its claims, its loops, the runs in its memory.
+When the lease can no longer be trusted, everything is dropped without a write, and the worker begins another tenure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import psycopg
+
+from pgflow.definitions.descriptors import Registry
+from pgflow.errors import LeaseLost
+from pgflow.execution.activities.runner import ActivityCall, ActivityRunner
+from pgflow.execution.engine.run import Run
+from pgflow.execution.execute import execute
+from pgflow.ports import (
+    Arrived,
+    Cancelled,
+    Claimed,
+    Completed,
+    Failed,
+    Message,
+    Outcome,
+    Released,
+    Suspended,
+)
+from pgflow.store.database.connections import Database
+from pgflow.store.exchange.crossing_batch import Crossings
+from pgflow.store.exchange.deliveries import Mailbox
+from pgflow.store.journal.forgetting import LoopAdvancer
+from pgflow.store.journal.journal import Journal
+from pgflow.store.journal.transactions import Transactions
+from pgflow.store.leasing.claims import Claims
+from pgflow.store.leasing.fencing import MovingFence
+from pgflow.store.notify.notifier import Notifier
+from pgflow.worker.claimer import Claiming
+from pgflow.worker.database_clock import DatabaseClock
+from pgflow.worker.deliverer import Mail
+from pgflow.worker.holding import held
+from pgflow.worker.run_cache import Cache
+from pgflow.worker.scheduler import Pump
+from pgflow.worker.settings import Settings
+
+log = logging.getLogger("pgflow.worker")
+
+LAST_WRITES = 5.0
+"""Seconds that the last writes of a stopping worker may take."""
+
+
+class Tenure:
+    """One registration of a worker, and the `Host` of its runs.
+
+    Parameters:
+        database: where everything is written.
+        fence: of the registration: every write stands behind it.
+        registry: the workflows that the worker knows.
+        settings: the worker's.
+        notifier: sends hints after commits.
+        trusted_until: until when, on the monotonic clock, the lease is this worker's, as far as it can know; past while
+            that is in doubt.
+        on_death: a part that should never end has ended by an error of its own: drop the tenure.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        fence: MovingFence,
+        registry: Registry,
+        settings: Settings,
+        notifier: Notifier,
+        trusted_until: Callable[[], float],
+        on_death: Callable[[BaseException], None],
+    ) -> None:
+        self.fence = fence
+        fence.held, fence.moved = lambda: held(self.runs, self._cold), self._moved
+        self.runs: dict[UUID, Run] = {}
+        self._cold: list[Claimed] = []
+        """Claimed, and their history is being read."""
+        self.steps = 0
+        """Rows of history committed so far."""
+        self._registry = registry
+        self._settings = settings
+        self._notifier = notifier
+        self._loop = asyncio.get_running_loop()  # on a stage a run's own loop is the running one
+        self._clock = DatabaseClock()
+        self._pump = Pump(on_death)
+        self.describe, self.interrupt = self._pump.describe, self._pump.interrupt
+        self.observe_time = self._clock.observe
+        """Learn from a commit what time it is."""
+        self.schedule = self._pump.schedule
+        """Pump a run in a later callback."""
+        self.limits = settings.limits
+        """Bounds of one workflow."""
+        self.journal = Journal(
+            database, fence, hints=notifier, on_batch=self._written, on_told=self.asked, on_death=on_death
+        )
+        """Where runs hand over rows and outcomes."""
+        self.loops = LoopAdvancer(database, fence, on_death=on_death)
+        """Where runs hand over the forgetting of turns."""
+        self.crossings = Crossings(database, fence, self._started, self._sent, on_death=on_death)
+        """Where runs hand over what they do to other workflows."""
+        self._claims = Claims(database, fence, settings.limits.other_arguments is not None)
+        self._claiming = Claiming(
+            self._claims,
+            registry.names,
+            settings,
+            self.runs,
+            self._clock,
+            lambda: self.journal.backlog,
+            self._prepare,
+            self._begin,
+            on_death,
+        )
+        self.look, self.hint = self._claiming.look, self._claiming.hint
+        self._cache = Cache(settings.cached)
+        self._mail = Mail(
+            Mailbox(database, fence),
+            notifier,
+            settings.poll,
+            self._seen,
+            self._pausing,
+            self._arrive,
+            self.look,
+            on_death,
+        )
+        self._on_death = on_death
+        self._threads = ThreadPoolExecutor(
+            settings.threads + settings.transactions, thread_name_prefix="pgflow activity"
+        )
+        self._transactions = Transactions(database, fence, self._threads, self._written)
+        self._activities = ActivityRunner(
+            self._threads,
+            settings.activities,
+            settings.threads,
+            self._transactions,
+            settings.transactions,
+            trusted_until,
+            on_death,
+        )
+        self._unheard = False
+        """News came for a run that was not in memory yet."""
+        self._stopping = False
+        self._empty = asyncio.Event()
+
+    # Life
+
+    def start(self) -> None:
+        """Begin to claim and run workflows."""
+        self.loops.start()
+        self.crossings.start()
+        self._mail.start()
+        self._claiming.start()
+
+    async def _prepare(self) -> None:
+        """Before the first claim: look at the mail."""
+        await self._mail.looked.wait()
+        if not self._stopping:
+            self.journal.start()  # not before: what the server plans for it keeps what has to come first waiting
+
+    def mail(self, worker: int) -> None:
+        """Something was sent to a workflow that `worker` has or had last; 0: any."""
+        self._mail.look(mine=worker == 0 or self.fence.had(worker), hinted=True)
+
+    async def hand_back(self, grace: float, hurried: asyncio.Event) -> None:
+        """Claim no more, let running activities end for `grace` seconds, hand every workflow back; once it is
+        `hurried`, drop them.
+        """
+        self._stopping = True
+        handing, hurry = self._loop.create_task(self._hand_back(grace)), self._loop.create_task(hurried.wait())
+        try:
+            await asyncio.wait([handing, hurry], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (handing, hurry):
+                task.cancel()
+            await asyncio.wait([handing, hurry])
+        if handing.cancelled():
+            log.warning("%d workflows are dropped at once, what they were doing will be repeated", len(self.runs))
+            await self.drop()
+        else:
+            handing.result()
+            await self._close()
+
+    async def _hand_back(self, grace: float) -> None:
+        await self._claiming.stop(LAST_WRITES)
+        log.info("no more claims; %d workflows are handed back as soon as their activities end", len(self.runs))
+        for run in list(self.runs.values()):
+            run.stop()
+        if not await self._until_empty(grace):
+            log.warning(
+                "%d workflows still run an activity after %g s of grace: their attempts are cut off and will be "
+                "repeated",
+                len(self.runs),
+                grace,
+            )
+            for run in list(self.runs.values()):
+                run.give_up_attempts()
+            await self._until_empty(LAST_WRITES)
+        try:
+            async with asyncio.timeout(LAST_WRITES):
+                await self.journal.drain()
+        except TimeoutError:
+            log.warning("the last writes were not committed in time; another worker repeats what they held")
+
+    async def drop(self) -> None:
+        """Forget everything without a write: the lease is gone."""
+        self._stopping = True
+        self._discard()
+        await self.fence.close()
+        await self._claiming.stop(0.0)
+        self._discard()  # what the last claim brought
+        await self._close()
+
+    def _discard(self) -> None:
+        for run in list(self.runs.values()):
+            run.discard()
+        self.runs.clear()
+
+    async def _close(self) -> None:
+        self._activities.close()
+        await self._transactions.close(LAST_WRITES)
+        if left := await self._activities.ended(LAST_WRITES):
+            log.error(
+                "activities go on although they were cancelled, what they come to is dropped: %s", "; ".join(left)
+            )
+        self._cache.clear()
+        await self._mail.close()
+        await self.loops.close()
+        await self.crossings.close()
+        await self.journal.close()
+        await self._claims.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _until_empty(self, seconds: float) -> bool:
+        """Wait until no run is left; whether that came true in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self.runs:
+                    self._empty.clear()
+                    await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    # What was claimed
+
+    async def _begin(self, batch: list[Claimed]) -> None:
+        """Execute what was claimed; go on, without a replay, with what is still in memory."""
+        cold: list[Claimed] = []
+        for claimed in batch:
+            earlier = self.runs.pop(claimed.workflow_id, None)
+            if earlier is not None:
+                earlier.discard()  # it was taken from this worker and has come back with a higher epoch
+            run = self._cache.take(claimed)
+            if run is not None:
+                self.runs[claimed.workflow_id] = run
+                self._pump.guarded(run, lambda run=run, claimed=claimed: run.resume(claimed))  # type: ignore[misc]
+            elif claimed.warm:
+                cold.append(claimed)
+            else:
+                self._execute(claimed)
+        self._cache.expire()
+        if cold:
+            self._cold = cold
+            await self._execute_cold(cold)
+            self._cold = []
+        if self._unheard:
+            self._unheard = False
+            self._mail.look()
+
+    def _execute(self, claimed: Claimed) -> None:
+        self.runs[claimed.workflow_id] = execute(claimed, self._registry.get(claimed.name), self)
+
+    async def _execute_cold(self, cold: list[Claimed]) -> None:
+        """Execute what this worker had last and has no longer in memory: its history has to be read after all."""
+        pause = 0.05
+        while cold and not self._stopping:
+            try:
+                await self._claims.read_again(cold)
+            except psycopg.Error as error:
+                log.warning("reading history failed and is tried again in %.2f s: %s", pause, error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 5.0)
+            else:
+                for claimed in cold:
+                    self._execute(claimed)
+                return
+
+    def _seen(self) -> Mapping[UUID, int]:
+        return {id: run.claimed.mailbox for id, run in self.runs.items()}
+
+    def _pausing(self) -> set[UUID]:
+        return {id for id, run in self.runs.items() if run.pausing}
+
+    def _arrive(self, arrived: Arrived) -> None:
+        run = self.runs.get(arrived.workflow_id)
+        if run is None:
+            self._unheard = True  # it is being claimed, or has just been given up
+        elif self._pump.guarded(run, lambda: run.receive(arrived)) is False:
+            self._mail.look()
+
+    # The fence
+
+    @property
+    def worker_id(self) -> int:
+        """The registration's number at the moment."""
+        return self.fence.id
+
+    def _moved(self, kept: Collection[tuple[UUID, int]], freed: int) -> None:
+        """The fence has moved: runs that did not go with it are others', but for those whose outcome may have been
+        committed.
+        """
+        for id, run in list(self.runs.items()):
+            if (id, run.claimed.epoch) not in kept and run.outcome is None:
+                run.lost(LeaseLost("it was not this worker's any more when the connection was opened again"))
+        self._cold[:] = [claimed for claimed in self._cold if (claimed.workflow_id, claimed.epoch) in kept]
+        self._mail.look()  # a look that was sent under the former number has found nothing
+        if freed:
+            self.look()
+
+    # Host
+
+    def now(self) -> datetime:
+        """The database's time, never ahead of it."""
+        return self._clock.now()
+
+    def later(self, seconds: float) -> datetime:
+        """The database's time in so many seconds."""
+        return self._clock.now() + timedelta(seconds=seconds)
+
+    def call_at(self, when: datetime, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call back when the database's clock shows `when`."""
+        return self._loop.call_later(max(0.0, self._clock.seconds_until(when)) + 0.0005, callback)
+
+    def start_activity(self, call: ActivityCall) -> None:
+        """Execute one attempt, now or when it is its turn."""
+        if self.journal.backlog > self._settings.max_backlog:
+            self._activities.pause()
+        self._activities.start(call)
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Send messages whose rows are committed."""
+        self._notifier.publish(messages)
+
+    def asked(self) -> None:
+        """Something has been asked of other workflows: deliver it."""
+        self._mail.look()
+
+    def keep(self, run: Run) -> bool:
+        """Whether a suspended run stays in memory."""
+        if self._stopping or not self._settings.cached:
+            return False
+        self._cache.add(run)
+        return True
+
+    def finished(self, run: Run, outcome: Outcome | None) -> None:
+        """A run has ended, suspended or left memory."""
+        workflow_id = run.claimed.workflow_id
+        if self.runs.get(workflow_id) is run:
+            del self.runs[workflow_id]
+        if isinstance(outcome, Completed | Failed | Cancelled):
+            if run.claimed.parent_id is not None:
+                self._mail.look()
+        elif isinstance(outcome, Suspended):
+            self._claiming.note_due(outcome.wake_at)
+            if run.claimed.mailbox > outcome.mailbox or run.claimed.cancel_requested:
+                self.look()  # something arrived while it went to sleep: it is pending again
+        elif isinstance(outcome, Released):
+            self._notifier.wake(run.claimed.queue)
+        if not self.runs:
+            self._empty.set()
+        self._claiming.make_room()
+
+    def _started(self, queues: Iterable[str]) -> None:
+        """Children of workflows here have been started."""
+        for queue in queues:
+            self._notifier.wake(queue)
+            if queue in self._settings.queues:
+                self.look()
+
+    def _sent(self, workers: Iterable[int]) -> None:
+        """Workflows here have sent signals to those of these workers (0: any)."""
+        for worker in workers:
+            if self.fence.had(worker):
+                self._mail.look()
+            else:
+                self._notifier.mail(worker)
+
+    def _written(self, runs: int, rows: int) -> None:
+        self.steps += rows
+        if self.journal.backlog < self._settings.max_backlog // 2:
+            self._activities.resume()
