@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 TWINS = {
     "pgflow/client": ("client", "dead_letters", "handle", "operations", "subscription"),
+    "pgflow/store/client": ("caller", "pool", "subscriptions"),
 }
 """The folders that have a folder `sync`, and the files there of which each has a twin in it."""
 
@@ -29,15 +30,21 @@ WORDS = (
     (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
     (r"\bStopAsyncIteration\b", "StopIteration"),
     (r"\b(Client|DeadLetters|Operations|Subscription|WorkflowHandle)\b", r"Sync\1"),
+    (r"\b[aA]sync(contextmanager|Connection|Iterator)\b", r"\1"),
+    (r"\bon_loop\b", "on_threads"),
+    (r"\bLoop([A-Z])", r"Thread\1"),
+    (r"\bGathering\b", "Alone"),
+    (r"\bendings_by_task\b", "endings_by_turns"),
+    (r"\bTaskEndings\b", "TurnEndings"),
+    (r"\bimport asyncio\b", "import threading"),
+    (r"\basyncio\.Event\b", "threading.Event"),
 )
 """What is written instead of what."""
 
 
 def words() -> list[tuple[str, str]]:
     """All of that, and the twins' modules in place of their sources'."""
-    modules = [
-        (r"\bfrom pgflow\.store\.client\.(pool|subscriptions) import\b", r"from pgflow.store.client.sync.\1 import")
-    ]
+    modules = []
     for folder, sources in TWINS.items():
         package = folder.replace("/", r"\.")
         modules.append((rf"\bfrom ({package})\.({'|'.join(sources)}) import\b", r"from \1.sync.\2 import"))

@@ -24,7 +24,9 @@ from pgflow.definitions.packets import message_name
 from pgflow.definitions.tags import tags_text
 from pgflow.errors import WorkflowNotFound
 from pgflow.model.info import HistoryEvent, Page, WorkflowInfo
-from pgflow.store.client.pool import Connections, Endings, execute_on, mail_on, wake_on
+from pgflow.store.client.caller import execute_on, mail_on, wake_on
+from pgflow.store.client.endings_by_task import TaskEndings
+from pgflow.store.client.pool import Connections
 from pgflow.store.client.subscriptions import Subscriptions
 from pgflow.store.database.connections import Database
 from pgflow.store.database.query import Query
@@ -79,7 +81,7 @@ class Client(Operations, DeadLetters):
         limit = limit_of(connections, payload_limit, call_timeout)
         database = Database(dsn, schema, application="pgflow client", longest_silence=limit)
         self._connections = Connections(database, connections, limit, hints=bool(hints))
-        self._endings = Endings(database, self._connections)
+        self._endings = TaskEndings(database, self._connections)
         self._subscriptions = Subscriptions(database, self._connections)
 
     async def __aenter__(self) -> Self:

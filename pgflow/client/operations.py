@@ -10,7 +10,8 @@ import psycopg
 from pgflow.client.filters import location_of
 from pgflow.client.handle import WorkflowHandle
 from pgflow.definitions.options import check_queue, uuid_of
-from pgflow.store.client.pool import Connections, execute_on
+from pgflow.store.client.caller import execute_on
+from pgflow.store.client.pool import Connections
 from pgflow.store.database.query import Query
 from pgflow.store.queries import operating
 from pgflow.uuid7 import uuid7

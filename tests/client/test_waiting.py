@@ -12,8 +12,7 @@ import psycopg
 import pytest
 
 import pgflow
-from pgflow.store.client import pool as pool_module
-from pgflow.store.client.sync import pool as sync_pool
+from pgflow.store.client import endings, endings_by_turns
 from tests.client.fake import end, kill_connections, until
 
 NEVER = 100_000.0
@@ -27,9 +26,8 @@ async def job(ctx: pgflow.WorkflowContext, number: int = 0) -> int:
 @pytest.fixture
 def hints_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits learns of an end by a hint or not at all."""
-    for module in (pool_module, sync_pool):
-        monkeypatch.setattr(module, "POLL", NEVER)
-        monkeypatch.setattr(module, "POLL_BLIND", NEVER)
+    monkeypatch.setattr(endings, "POLL", NEVER)
+    monkeypatch.setattr(endings, "POLL_BLIND", NEVER)
 
 
 async def test_a_hint_ends_the_wait(dsn: str, hints_alone: None) -> None:
@@ -65,11 +63,11 @@ async def listening_client(client: pgflow.Client, dsn: str) -> None:
 async def test_what_was_just_dispatched_is_looked_at_when_it_has_ended(
     dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "MOMENT", NEVER)
+    monkeypatch.setattr(endings, "MOMENT", NEVER)
     async with pgflow.Client(dsn) as client:
         await listening_client(client, dsn)
         fresh, old = await client.dispatch(job), await client.dispatch(job)
-        monkeypatch.setattr(pool_module, "is_fresh", lambda id: id == fresh.id)
+        monkeypatch.setattr(endings, "is_fresh", lambda id: id == fresh.id)
         looks: list[Any] = []
         look = client._endings._look_at
 
@@ -88,13 +86,13 @@ async def test_what_was_just_dispatched_is_looked_at_when_it_has_ended(
 async def test_an_end_that_was_heard_of_is_looked_at_at_once(
     dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "MOMENT", NEVER)
+    monkeypatch.setattr(endings, "MOMENT", NEVER)
     async with pgflow.Client(dsn) as client:
         await listening_client(client, dsn)
         handle = await client.dispatch(job)
         end(dsn, [handle.id], "7")
-        await until(lambda: handle.id in client._endings._ended, "hearing of it")
-        monkeypatch.setattr(pool_module, "is_fresh", lambda id: True)
+        await until(lambda: handle.id in client._endings._waiting.heard, "hearing of it")
+        monkeypatch.setattr(endings, "is_fresh", lambda id: True)
         assert await handle.output(timeout=20) == 7
 
 
@@ -103,14 +101,14 @@ async def test_an_end_that_was_told_too_early_is_seen_a_moment_later(
 ) -> None:
     async with pgflow.Client(dsn) as client:
         await listening_client(client, dsn)
-        monkeypatch.setattr(pool_module, "is_fresh", lambda id: True)
+        monkeypatch.setattr(endings, "is_fresh", lambda id: True)
         handle = await client.dispatch(job)
         end(dsn, [handle.id], "7")
         assert await handle.output(timeout=20) == 7
 
 
 async def test_without_hints_polling_tells(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "POLL", 0.05)
+    monkeypatch.setattr(endings, "POLL", 0.05)
     async with pgflow.Client(dsn) as client:
         handle = await client.dispatch(job)
         waiting = asyncio.create_task(handle.output())
@@ -195,9 +193,9 @@ def test_threads_wait_for_hints(dsn: str, hints_alone: None) -> None:
         end(dsn, [late.id], "6", tell=False)
         kill_connections(dsn)
         assert waiting.result(20) == 6, "the listener looks when it is back"
-    assert client._endings._thread is not None
-    client._endings._thread.join(20)
-    assert not client._endings._thread.is_alive()
+    assert client._endings._work.thread is not None
+    client._endings._work.thread.join(20)
+    assert not client._endings._work.thread.is_alive()
 
 
 def test_threads_take_turns_at_reading_what_is_told(
@@ -206,7 +204,7 @@ def test_threads_take_turns_at_reading_what_is_told(
     """Whoever reads leaves when its own workflow has ended; another one takes over, and the thread that connects never
     has to.
     """
-    monkeypatch.setattr(sync_pool, "QUIET", NEVER)
+    monkeypatch.setattr(endings_by_turns, "QUIET", NEVER)
     with ThreadPoolExecutor(5) as pool, pgflow.SyncClient(dsn) as client:
         handles = client.dispatch_many(job, [{"number": i} for i in range(5)])
         outputs = {handle.id: pool.submit(handle.output) for handle in handles}
@@ -223,16 +221,16 @@ def test_what_is_told_while_nobody_waits_is_read_and_remembered(
     dsn: str, hints_alone: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the server would have to keep it. Who asks for such a workflow later has its answer at once."""
-    monkeypatch.setattr(sync_pool, "QUIET", 0.05)
-    monkeypatch.setattr(sync_pool, "MOMENT", NEVER)
-    monkeypatch.setattr(sync_pool, "is_fresh", lambda id: True)
+    monkeypatch.setattr(endings_by_turns, "QUIET", 0.05)
+    monkeypatch.setattr(endings, "MOMENT", NEVER)
+    monkeypatch.setattr(endings, "is_fresh", lambda id: True)
     with pgflow.SyncClient(dsn) as client:
         first, second = client.dispatch(job), client.dispatch(job)
         client._endings._start()
         asyncio.run(until(lambda: client._endings._listening, "listening"))
         for handle in (first, second):
             end(dsn, [handle.id], "7")
-            asyncio.run(until(lambda handle=handle: handle.id in client._endings._ended, "reading"))
+            asyncio.run(until(lambda handle=handle: handle.id in client._endings._waiting.heard, "reading"))
             assert handle.output(timeout=20) == 7
 
 
@@ -245,7 +243,7 @@ def test_threads_see_an_end_that_was_told_too_early(
         asyncio.run(until(lambda: client._endings._listening, "listening"))
         end(dsn, [first.id], "1")
         assert waiting.result(20) == 1
-        monkeypatch.setattr(sync_pool, "is_fresh", lambda id: True)
+        monkeypatch.setattr(endings, "is_fresh", lambda id: True)
         handle = client.dispatch(job)
         end(dsn, [handle.id], "7")
         assert handle.output(timeout=20) == 7
@@ -270,7 +268,7 @@ def test_closing_tells_threads_who_wait(dsn: str) -> None:
 
 
 def test_threads_poll_without_hints(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sync_pool, "POLL", 0.05)
+    monkeypatch.setattr(endings, "POLL", 0.05)
     with pgflow.SyncClient(dsn) as client, ThreadPoolExecutor(1) as pool:
         handle = client.dispatch(job)
         waiting = pool.submit(handle.output)

@@ -17,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 import pgflow
 from pgflow import faults
 from pgflow.ports import Message
-from pgflow.store.client import subscriptions
+from pgflow.store.client import endings, subscriptions
 from pgflow.store.client.sync import subscriptions as sync_subscriptions
 from pgflow.store.database.channels import Notice, message_channel
 from pgflow.store.database.connections import Database, still_open
@@ -33,9 +33,8 @@ from tests.messages.test_messages import WAIT, read
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever looks at the table looks often."""
-    for module in (subscriptions, sync_subscriptions):
-        monkeypatch.setattr(module, "POLL", 0.05)
-        monkeypatch.setattr(module, "POLL_BLIND", 0.05)
+    monkeypatch.setattr(endings, "POLL", 0.05)
+    monkeypatch.setattr(endings, "POLL_BLIND", 0.05)
 
 
 @pytest.fixture
@@ -45,11 +44,10 @@ def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
     async def hears_nothing(*_: Any) -> bool:
         return False
 
-    def hears_nothing_either(self: Any, *_: Any) -> bool:
-        self._blind = True
+    def hears_nothing_either(*_: Any) -> bool:
         return False
 
-    monkeypatch.setattr(notifier_module.Listener, "_listen", hears_nothing)
+    monkeypatch.setattr(subscriptions.Subscriptions, "_listen", hears_nothing)
     monkeypatch.setattr(sync_subscriptions.Subscriptions, "_listen", hears_nothing_either)
 
 
@@ -72,37 +70,37 @@ async def test_a_subscriber_whose_connection_broke_listens_again(
     client: pgflow.Client, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And what was sent meanwhile it finds in the table, and no notification overtakes that."""
-    listening = client._subscriptions._listener.listening
-    topics = client._subscriptions._topics
-    heard, go_on = asyncio.Event(), asyncio.Event()
-    execute = client._connections.execute
+    listener = client._subscriptions
+    again, go_on = asyncio.Event(), asyncio.Event()
+    listen, execute = listener._listen, client._connections.execute
 
-    async def late(query: Any) -> Any:
+    async def listen_late(connection: Any) -> bool:
+        await again.wait()
+        return await listen(connection)
+
+    async def look_late(query: Any) -> Any:
         if "known" in query.params:
             await go_on.wait()
         return await execute(query)
 
-    monkeypatch.setattr(client._connections, "execute", late)
-    hear = topics.hear
-
-    def hearing(notice: Notice) -> None:
-        hear(notice)
-        if notice.body == '{"done":2}':
-            heard.set()
-
-    client._subscriptions._listener._message = hearing
     async with client.subscribe(Progress) as subscribed:
         notifier = Notifier(Database(dsn))
         notifier.start()
         notifier.publish([message(0)])
         assert await read(subscribed, 1) == [0]
+        monkeypatch.setattr(listener, "_listen", listen_late)
+        monkeypatch.setattr(client._connections, "execute", look_late)
         kill_connections(dsn)
-        await until(lambda: not listening.is_set(), "the connection to be missed")
+        await until(lambda: listener._listening is None, "the connection to be missed")
         notifier.publish([message(1)])
         await until(lambda: count(dsn, "messages") == 2, "the second message")
-        await until(listening.is_set, "listening again")
-        notifier.publish([message(2)])
-        await asyncio.wait_for(heard.wait(), WAIT)
+        again.set()
+        await until(lambda: listener._listening is not None, "listening again")
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as other:
+            await other.execute(f"LISTEN {message_channel('pgflow')}")
+            notifier.publish([message(2)])
+            async for told in other.notifies(timeout=WAIT, stop_after=1):
+                assert told.payload.endswith('{"done":2}')
         assert len(subscribed._inbox) == 0
         go_on.set()
         assert await read(subscribed, 2) == [1, 2]
@@ -326,7 +324,7 @@ async def test_old_ones_are_removed_a_few_at_a_time(dsn: str, monkeypatch: pytes
     async with pgflow.Client(dsn) as client:
         notifier = Notifier(Database(dsn))
         assert notifier._until_trim() is None, "clients remove nothing"
-        assert client._connections._notifier._until_trim() is None
+        assert client._connections._hinting._notifier._until_trim() is None
 
 
 async def test_two_workers_do_not_lose_order_or_messages(dsn: str, client: pgflow.Client) -> None:

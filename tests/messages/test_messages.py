@@ -371,7 +371,7 @@ async def test_closing_the_sync_client_tells_threads_who_wait(dsn: str) -> None:
                 thread.join(WAIT)
         with pytest.raises(RuntimeError, match="client is closed"):
             client.subscribe(Progress).next(timeout=WAIT)
-        assert client._subscriptions._thread is not None and not client._subscriptions._thread.is_alive()
+        assert client._subscriptions._work.thread is not None and not client._subscriptions._work.thread.is_alive()
 
     def wait(messages: pgflow.SyncSubscription[Progress]) -> None:
         try:

@@ -171,18 +171,3 @@ def test_numbers_that_begin_anew() -> None:
     assert look is not None and (look.after, look.known) == ({"a": 0}, [])
     assert all.find(look, 2, [Notice(1, "a", "{}", "{}"), Notice(2, "a", "{}", "{}")]) is False
     assert ids(box) == [101, 102, 103, 1, 2]
-
-
-def test_no_notification_overtakes_what_was_missed() -> None:
-    all = Topics(Clock())
-    box = begun(all)
-    all.hold()
-    for id in (2, 3):
-        all.hear(Notice(id, "a", "{}", "{}"))
-    look = all.ask()
-    assert look is not None and ids(box) == []
-    all.find(look, 2, [Notice(1, "a", "{}", "{}"), Notice(2, "a", "{}", "{}")])
-    assert all.holding and ids(box) == [1, 2]
-    all.release()
-    all.hear(Notice(4, "a", "{}", "{}"))
-    assert not all.holding and ids(box) == [3, 4]

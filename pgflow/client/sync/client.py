@@ -27,7 +27,9 @@ from pgflow.definitions.packets import message_name
 from pgflow.definitions.tags import tags_text
 from pgflow.errors import WorkflowNotFound
 from pgflow.model.info import HistoryEvent, Page, WorkflowInfo
-from pgflow.store.client.sync.pool import Connections, Endings, execute_on, mail_on, wake_on
+from pgflow.store.client.sync.caller import execute_on, mail_on, wake_on
+from pgflow.store.client.endings_by_turns import TurnEndings
+from pgflow.store.client.sync.pool import Connections
 from pgflow.store.client.sync.subscriptions import Subscriptions
 from pgflow.store.database.connections import Database
 from pgflow.store.database.query import Query
@@ -82,7 +84,7 @@ class SyncClient(SyncOperations, SyncDeadLetters):
         limit = limit_of(connections, payload_limit, call_timeout)
         database = Database(dsn, schema, application="pgflow client", longest_silence=limit)
         self._connections = Connections(database, connections, limit, hints=bool(hints))
-        self._endings = Endings(database, self._connections)
+        self._endings = TurnEndings(database, self._connections)
         self._subscriptions = Subscriptions(database, self._connections)
 
     def __enter__(self) -> Self:

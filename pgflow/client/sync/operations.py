@@ -13,7 +13,8 @@ import psycopg
 from pgflow.client.filters import location_of
 from pgflow.client.sync.handle import SyncWorkflowHandle
 from pgflow.definitions.options import check_queue, uuid_of
-from pgflow.store.client.sync.pool import Connections, execute_on
+from pgflow.store.client.sync.caller import execute_on
+from pgflow.store.client.sync.pool import Connections
 from pgflow.store.database.query import Query
 from pgflow.store.queries import operating
 from pgflow.uuid7 import uuid7

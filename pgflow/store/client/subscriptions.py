@@ -1,24 +1,35 @@
-"""Subscriptions of the asynchronous client: one listening connection for all, and one task that looks at the table.
+"""Subscriptions of a client: one connection listens for all of them, and the table is looked at now and then.
 
-`subscriptions_sync.py` has the same names for the synchronous client.
+    connect -- LISTEN -> look -- the table is read -> receive -- POLL seconds -> ask whether the server lives --.
+       ^ |                ^                                                                                     |
+       | |                '-------------------------------------------------------------------------------------'
+       | '- no notifications here -> look, every POLL_BLIND seconds
+       '--- the connection broke, or could not be opened (then a look as well)
+
+What was sent while nobody listened is found by the look. Until that has ended, notifications wait in the socket, so
+that none overtakes what was missed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 
 import psycopg
+from psycopg import sql
 
 from pgflow import forking
 from pgflow.store.client import topics
-from pgflow.store.client.pool import POLL, POLL_BLIND, Connections
-from pgflow.store.database.channels import Notice
-from pgflow.store.database.connections import Database, tell_of_death
+from pgflow.store.client.endings import between_looks
+from pgflow.store.client.on_loop import LoopGuard, LoopReads, LoopWork, connect, flush, receive, wait, within
+from pgflow.store.client.pool import Connections
+from pgflow.store.database.channels import Notice, message_channel, parse_message
+from pgflow.store.database.connections import FIRST_BACKOFF, LONGEST_BACKOFF, AsyncConnection, Database
+from pgflow.store.database.pooler import is_shared
+from pgflow.store.database.silence import ALIVE, ANSWER
 from pgflow.store.notify.messages import POLL_AT_ONCE, body, poll, start
-from pgflow.store.notify.notifier import Listener
+from pgflow.store.notify.notifier import UNAVAILABLE
 
 __all__ = ["Inbox", "Subscriptions"]
 
@@ -34,26 +45,30 @@ class Subscriptions:
     """All subscriptions of one client."""
 
     def __init__(self, database: Database, connections: Connections) -> None:
-        self._schema = database.schema
-        self._connections = connections
         self._database = database
-        self._closed = False
+        self._connections = connections
+        self._closed = asyncio.Event()
         self._begin()
         forking.watch(self)
 
     def _begin(self) -> None:
+        self._guard = LoopGuard()
         self._topics = topics.Topics()
-        self._listener = Listener(self._database, message=self._topics.hear, reconnected=self._look_now)
-        self._due = asyncio.Event()
-        self._looking: asyncio.Task[None] | None = None
-        self._reading: dict[int, asyncio.Task[str | None]] = {}
+        self._work = LoopWork("pgflow messages")
+        self._bodies = LoopReads()
+        self._listening: AsyncConnection | None = None
+        self._decided = asyncio.Event()
+        """Set once notifications have begun to arrive, or it is known that none will."""
 
     def after_fork(self) -> None:
         """What is subscribed to is the parent's; others may be subscribed to."""
         for inbox in self._topics.inboxes():
             inbox.arrived = asyncio.Event()
             inbox.close(RuntimeError(topics.FORKED))
-        forking.leave(self._topics, self._listener, self._looking, self._reading)
+        forking.leave(self._topics, self._work, self._bodies, self._listening)
+        closed, self._closed = self._closed, asyncio.Event()
+        if closed.is_set():
+            self._closed.set()
         self._begin()
 
     def inbox(self, name: str, tags: str, limit: int, last: bool) -> Inbox:
@@ -64,42 +79,42 @@ class Subscriptions:
         """Let messages come: all that are sent after this has returned.
 
         Raises:
-            psycopg.Error: the database could not be asked.
-            RuntimeError: the client is closed.
+            psycopg.Error: The database could not be asked.
+            RuntimeError: The client is closed.
         """
         if inbox.begun or inbox.closed:
             return
-        if self._closed:
+        if self._closed.is_set():
             raise RuntimeError("this client is closed")
-        self._connections.check_loop()
-        self._topics.add(inbox)
+        self._connections.check_owner()
+        with self._guard:
+            self._topics.add(inbox)
+            self._work.start(self._run)
         try:
-            self._listener.start()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE):
-                    await self._listener.decided.wait()
-            query = start(self._schema, inbox.name, inbox.tags, inbox.last)
+            await wait(self._decided, PATIENCE)
+            query = start(self._database.schema, inbox.name, inbox.tags, inbox.last)
             top, last = await self._connections.execute(query)
         except BaseException:
-            self._topics.discard(inbox)
+            with self._guard:
+                self._topics.discard(inbox)
             raise
-        self._topics.begin(inbox, top, last)
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look(), name="pgflow messages")
-            self._looking.add_done_callback(tell_of_death)
+        with self._guard:
+            self._topics.begin(inbox, top, last)
 
     async def take(self, inbox: Inbox, seconds: float | None) -> tuple[Notice, str] | None:
         """The next message and its body; None: the inbox was closed by its owner.
 
         Raises:
-            TimeoutError: none has come within so many seconds.
-            psycopg.Error: a large body could not be read; the message waits for the next call.
-            RuntimeError: the client is closed.
+            TimeoutError: None has come within so many seconds.
+            psycopg.Error: A large body could not be read; the message waits for the next call.
+            RuntimeError: The client is closed.
         """
-        async with asyncio.timeout(seconds):
+        until = None if seconds is None else time.monotonic() + seconds
+        async with within(seconds):
             await self.begin(inbox)
             while True:
-                notice = inbox.take()
+                with self._guard:
+                    notice = inbox.take()
                 if notice is not None:
                     if (text := await self._body(inbox, notice)) is not None:
                         return notice, text
@@ -107,84 +122,116 @@ class Subscriptions:
                     if inbox.error is not None:
                         raise inbox.error
                     return None
-                else:
-                    await inbox.arrived.wait()
+                elif not await wait(inbox.arrived, None if until is None else max(0.0, until - time.monotonic())):
+                    raise TimeoutError
 
     async def _body(self, inbox: Inbox, notice: Notice) -> str | None:
         if notice.body is not None:
             return notice.body
         try:
-            text = await asyncio.shield(self._read(notice))
+            text = await self._bodies.read(notice.id, lambda: self._read(notice))
         except BaseException:
-            inbox.put_back(notice)
+            with self._guard:
+                inbox.put_back(notice)
             raise
         if text is None:
-            inbox.dropped += 1  # removed before its turn came
+            with self._guard:
+                inbox.dropped += 1  # removed before its turn came
         return text
 
-    def _read(self, notice: Notice) -> asyncio.Task[str | None]:
-        """Read a large body, once for all who want it at the moment; it goes on when one of them no longer does."""
-        reading = self._reading.get(notice.id)
-        if reading is None:
-            query = body(self._schema, notice)
-            reading = asyncio.create_task(self._connections.execute(query), name="pgflow message body")
-            self._reading[notice.id] = reading
-            reading.add_done_callback(lambda done: self._has_read(notice.id, done))
-        return reading
-
-    def _has_read(self, id: int, reading: asyncio.Task[str | None]) -> None:
-        del self._reading[id]
-        if not reading.cancelled():
-            reading.exception()  # theirs who wait for it; there may be nobody left
+    async def _read(self, notice: Notice) -> str | None:
+        return await self._connections.execute(body(self._database.schema, notice))
 
     def leave(self, inbox: Inbox) -> None:
         """End a subscription."""
-        self._topics.discard(inbox)
-        inbox.close()
+        with self._guard:
+            self._topics.discard(inbox)
+            inbox.close()
 
-    def _look_now(self) -> None:
-        if self._looking is not None and not self._looking.done():
-            self._topics.hold()
-            self._due.set()
-
-    async def _look(self) -> None:
-        """Look at the table now and then: notifications may be lost, forbidden, or not sent at all."""
-        pause = POLL_BLIND
-        while self._topics:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._due.wait()
-            self._due.clear()
-            began = time.monotonic()
-            holding = self._topics.holding  # else this look began before notifications came again
+    async def _run(self) -> None:
+        backoff = FIRST_BACKOFF
+        while not self._closed.is_set():
             try:
-                while await self._look_once():
-                    pass
+                async with await connect(self._database, "messages") as connection:
+                    if not await self._listen(connection):
+                        break
+                    backoff = FIRST_BACKOFF
+                    await self._receive(connection)
+            except UNAVAILABLE as error:
+                _log.info("no notifications here, looking at the table alone tells of messages: %s", error)
+                break
             except psycopg.Error as error:
-                _log.warning("looking for messages failed, it is tried again: %s", error)
-            if holding:
-                self._topics.release()
-            usual = POLL if self._listener.listening.is_set() else POLL_BLIND
-            pause = max(usual, 10 * (time.monotonic() - began))
+                if not self._closed.is_set():
+                    _log.warning("no word of messages, it is tried again: %s", error)
+                if self._listening is None:
+                    await self._look()  # nobody else tells of them meanwhile
+            finally:
+                with self._guard:
+                    self._listening = None
+            await wait(self._closed, backoff)
+            backoff = min(backoff * 2, LONGEST_BACKOFF)
+        self._decided.set()
+        while not self._closed.is_set():
+            await wait(self._closed, await self._look(listening=False))
+
+    async def _listen(self, connection: AsyncConnection) -> bool:
+        """Begin to listen; whether notifications will come."""
+        if is_shared(connection):
+            _log.info("no notifications through a pooler, looking at the table alone tells of messages")
+            return False
+        channel = message_channel(self._database.schema)
+        await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+        connection.add_notify_handler(lambda told: self._hear(told.channel, told.payload))  # comes with an answer
+        with self._guard:
+            if self._closed.is_set():
+                return False
+            self._listening = connection
+        self._decided.set()
+        return True
+
+    async def _receive(self, connection: AsyncConnection) -> None:
+        while not self._closed.is_set():
+            pause = await self._look(listening=True)
+            await receive(connection, self._hear, pause)
+            await flush(connection, ALIVE, until=time.monotonic() + ANSWER)  # a server that is silent is given up
+
+    def _hear(self, channel: str, payload: str) -> None:
+        if (notice := parse_message(payload)) is not None:
+            with self._guard:
+                self._topics.hear(notice)
+
+    async def _look(self, *, listening: bool = False) -> float:
+        """Look at the table until nothing more is found; seconds until the next look."""
+        usual, began = between_looks(listening), time.monotonic()
+        try:
+            while not self._closed.is_set() and await self._look_once():
+                pass
+        except psycopg.Error as error:
+            _log.warning("looking for messages failed, it is tried again: %s", error)
+            return usual
+        except RuntimeError:  # the client was closed meanwhile
+            if not self._closed.is_set():
+                raise
+        return max(usual, 10 * (time.monotonic() - began))
 
     async def _look_once(self) -> bool:
         """Look; whether there may be more."""
-        look = self._topics.ask()
+        with self._guard:
+            look = self._topics.ask()
         if look is None:
             return False
-        query = poll(self._schema, look.after, look.known)
+        query = poll(self._database.schema, look.after, look.known)
         top, notices = await self._connections.execute(query)
-        return self._topics.find(look, top, notices) or len(notices) == POLL_AT_ONCE
+        with self._guard:
+            return self._topics.find(look, top, notices) or len(notices) == POLL_AT_ONCE
 
     async def close(self) -> None:
         """End all subscriptions; whoever waits is told that the client is closed."""
-        self._closed = True
-        await self._listener.close()
-        for inbox in self._topics.inboxes():
-            inbox.close(RuntimeError("this client is closed"))
-        await asyncio.gather(*self._reading.values(), return_exceptions=True)
-        task, self._looking = self._looking, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        self._closed.set()
+        with self._guard:
+            connection = self._listening
+            for inbox in self._topics.inboxes():
+                inbox.close(RuntimeError("this client is closed"))
+        self._decided.set()
+        await self._bodies.close()
+        await self._work.end(connection)

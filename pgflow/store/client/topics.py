@@ -152,7 +152,6 @@ class Topics:
         self._floor = 0
         """Messages up to this number have been passed, or were missed."""
         self._highest = 0
-        self._held: deque[Notice] | None = None
 
     def __bool__(self) -> bool:
         """Whether anybody subscribes to anything."""
@@ -184,30 +183,8 @@ class Topics:
         """All of them."""
         return [inbox for topic in self._topics.values() for inbox in topic.inboxes]
 
-    @property
-    def holding(self) -> bool:
-        """Whether notifications wait until a look has found what was missed before them."""
-        return self._held is not None
-
-    def hold(self) -> None:
-        """Notifications were missed: those that come now may tell of later messages than a look has yet to find."""
-        if self._held is None:
-            self._held = deque(maxlen=MOST_KNOWN)  # what does not fit is found by another look
-
-    def release(self) -> None:
-        """What was missed is found: pass on what has come meanwhile."""
-        held, self._held = self._held, None
-        for notice in held or ():
-            self._pass(notice)
-
     def hear(self, notice: Notice) -> None:
-        """A notification tells of a message."""
-        if self._held is not None:
-            self._held.append(notice)
-        else:
-            self._pass(notice)
-
-    def _pass(self, notice: Notice) -> None:
+        """A message is told of, by a notification or a look."""
         topic = self._topics.get(notice.name)
         if topic is None or notice.id <= self._floor or notice.id in self._known:
             return
@@ -247,7 +224,7 @@ class Topics:
                 inbox.after = 0
             return True
         for notice in notices:
-            self._pass(notice)
+            self.hear(notice)
         return False
 
     def _is_late(self, notice: Notice) -> bool:

@@ -26,9 +26,6 @@ IDS_IN_A_PAYLOAD = 200
 _FROM = "pgflow.from"
 _SENDER = re.compile(rf',?"{re.escape(_FROM)}":"([0-9a-f]{{32}})\.([0-9]{{1,19}})"\}}$')
 
-REMEMBERED = 10_000
-"""Ended workflows that a client remembers to have heard of."""
-
 
 def _suffix(schema: str) -> str:
     return hashlib.md5(schema.encode(), usedforsecurity=False).hexdigest()[:16]
@@ -81,6 +78,11 @@ def parse_wake(payload: str) -> tuple[str, UUID | None]:
         return payload, None
 
 
+def parse_mail(payload: str) -> int:
+    """The worker that has or had the workflow to which something was sent; 0: any. Anybody may notify."""
+    return int(payload) if payload.isascii() and payload.isdigit() else 0
+
+
 class Notice(NamedTuple):
     """A message as it is announced. `tags` and `body` are JSON text; a large body is not there.
 
@@ -127,22 +129,6 @@ def done_payloads(ids: Iterable[UUID | str]) -> Iterator[str]:
     texts = [str(workflow_id) for workflow_id in ids]
     for start in range(0, len(texts), IDS_IN_A_PAYLOAD):
         yield ",".join(texts[start : start + IDS_IN_A_PAYLOAD])
-
-
-class Recent:
-    """The workflows that hints have told of lately: who begins to wait for one of them need not wait for the hint."""
-
-    def __init__(self) -> None:
-        self._ids: dict[UUID, None] = {}
-
-    def add(self, ids: Iterable[UUID]) -> None:
-        """These have ended."""
-        self._ids.update(dict.fromkeys(ids))
-        while len(self._ids) > REMEMBERED:
-            del self._ids[next(iter(self._ids))]
-
-    def __contains__(self, id: UUID) -> bool:
-        return id in self._ids
 
 
 def parse_done(payload: str) -> list[UUID]:

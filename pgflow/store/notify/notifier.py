@@ -20,12 +20,10 @@ from psycopg import sql
 
 from pgflow.ports import Message
 from pgflow.store.database.channels import (
-    Notice,
     done_channel,
     mail_channel,
-    message_channel,
     parse_done,
-    parse_message,
+    parse_mail,
     parse_wake,
     wake_channel,
 )
@@ -44,6 +42,7 @@ from pgflow.store.notify.messages import TRIM_AT_ONCE, trim
 from pgflow.store.notify.outbox import Outbox
 from pgflow.store.queries.dispatching import done, may_notify, wake
 from pgflow.store.queries.signalling import mail
+from pgflow.store.receiving import receive
 
 _log = logging.getLogger("pgflow.store")
 
@@ -56,12 +55,13 @@ MOST_IDS = 20_000
 TRIM_EVERY = 60.0
 """Seconds between two removals of old messages by one worker."""
 
-_UNAVAILABLE = (
+UNAVAILABLE = (
     psycopg.errors.InsufficientPrivilege,
     psycopg.errors.UndefinedFunction,
     psycopg.errors.ReadOnlySqlTransaction,
     psycopg.NotSupportedError,
 )
+"""How a server refuses that has no notifications, or none for this role."""
 
 
 class Listener:
@@ -80,7 +80,6 @@ class Listener:
         wake: Callable[[str, UUID | None], None] | None = None,
         done: Callable[[list[UUID]], None] | None = None,
         mail: Callable[[int], None] | None = None,
-        message: Callable[[Notice], None] | None = None,
         reconnected: Callable[[], None] | None = None,
     ) -> None:
         """
@@ -89,11 +88,17 @@ class Listener:
             wake: Called with the name of a queue that has work, and the id of the new workflow if it is a single one.
             done: Called with the ids of workflows that have ended.
             mail: Called when something was sent to a workflow, with the worker that has it or had it last, or 0.
-            message: Called with each message.
             reconnected: Called whenever it begins to listen, the first time as well: what was sent before is missed.
         """
         self._database = database
-        self._wake, self._done, self._mail, self._message = wake, done, mail, message
+        self._takers: dict[str, Callable[[str], None]] = {}
+        """What takes the payloads, by channel."""
+        if wake is not None:
+            self._takers[wake_channel(database.schema)] = lambda payload: wake(*parse_wake(payload))
+        if done is not None:
+            self._takers[done_channel(database.schema)] = lambda payload: done(parse_done(payload))
+        if mail is not None:
+            self._takers[mail_channel(database.schema)] = lambda payload: mail(parse_mail(payload))
         self._reconnected = reconnected
         self._task: asyncio.Task[None] | None = None
         self.listening = asyncio.Event()
@@ -131,7 +136,7 @@ class Listener:
                     if self._reconnected is not None:
                         self._reconnected()
                     await self._receive(connection)
-            except _UNAVAILABLE as error:
+            except UNAVAILABLE as error:
                 _log.info("no notifications here, polling alone finds work: %s", error)
                 self.decided.set()
                 return
@@ -143,61 +148,18 @@ class Listener:
             backoff = min(backoff * 2, LONGEST_BACKOFF)
 
     async def _listen(self, connection: AsyncConnection) -> None:
-        schema = self._database.schema
-        for channel, wanted in (
-            (wake_channel(schema), self._wake),
-            (done_channel(schema), self._done),
-            (mail_channel(schema), self._mail),
-            (message_channel(schema), self._message),
-        ):
-            if wanted is not None:
-                await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+        for channel in self._takers:
+            await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
 
     async def _receive(self, connection: AsyncConnection) -> None:
-        schema = self._database.schema
-        wake, mail, message = wake_channel(schema), mail_channel(schema), message_channel(schema)
-        loop, pgconn = asyncio.get_running_loop(), connection.pgconn
-        broken: asyncio.Future[None] = loop.create_future()
-
-        def take(channel: str, payload: str) -> None:
-            if channel == wake:
-                if self._wake is not None:
-                    self._wake(*parse_wake(payload))
-            elif channel == mail:
-                if self._mail is not None:
-                    self._mail(int(payload) if payload.isascii() and payload.isdigit() else 0)
-            elif channel == message:
-                if self._message is not None and (notice := parse_message(payload)) is not None:
-                    self._message(notice)
-            elif self._done is not None:
-                self._done(parse_done(payload))
-
-        def read() -> None:
-            """From the loop's own callback, so that no task stands between a hint and who waits for it."""
-            if broken.done():
-                return
-            try:
-                pgconn.consume_input()
-                while (told := pgconn.notifies()) is not None:
-                    take(told.relname.decode(), told.extra.decode())
-            except Exception as error:
-                loop.remove_reader(socket)  # at once: its number may be somebody else's in a moment
-                broken.set_exception(error)
-
-        connection.add_notify_handler(
-            lambda told: take(told.channel, told.payload)
-        )  # what comes with the answer to a question
+        connection.add_notify_handler(lambda told: self._take(told.channel, told.payload))  # comes with an answer
         while True:
-            socket = pgconn.socket
-            loop.add_reader(socket, read)
-            try:
-                await asyncio.wait([broken], timeout=ASK_EVERY)
-            finally:
-                if not broken.done():
-                    loop.remove_reader(socket)
-            if broken.done():
-                broken.result()
+            await receive(connection, self._take, ASK_EVERY)
             await flush(connection, ALIVE, until=time.monotonic() + ANSWER)
+
+    def _take(self, channel: str, payload: str) -> None:
+        if (take := self._takers.get(channel)) is not None:
+            take(payload)
 
 
 class Notifier:
@@ -342,7 +304,7 @@ class Notifier:
         try:
             cursor = await connection.execute(query.sql, query.params)
             self._may_notify = query.read(await cursor.fetchall())
-        except _UNAVAILABLE:
+        except UNAVAILABLE:
             self._may_notify = False
         self._may_notify_known = self._may_notify
         if not self._may_notify:

@@ -1,1 +1,1 @@
-"""The same for the synchronous client."""
+"""The twins for threads. Every other file here is generated from its namesake one folder up, by `scripts/sync_twins.py`."""

@@ -1,0 +1,195 @@
+"""What an event loop does for a client in a way of its own; `on_threads.py` has the same words for threads.
+
+All else is written once, for an event loop, in terms of these. `scripts/sync_twins.py` makes of it what stands in
+`sync/`, with the words of `on_threads.py` in place of those of this file.
+
+    LoopOwner      one event loop                               any thread
+    LoopGuard      nothing comes between                        a lock
+    LoopPlaces     a semaphore of the loop's                    one of threads
+    LoopWork       a task                                       a thread
+    LoopHints      those that follow at once are gathered       each leaves with what it tells of
+    LoopReads      who wants the same waits for one reading     each reads for itself
+    Gathering      signals of many leave together               each sends its own
+    within         a task is interrupted                        a thread is not: it only waits no longer
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from asyncio import sleep
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from pgflow.store.client.gathering import Gathering
+from pgflow.store.client.joined import execute_async as execute_on
+from pgflow.store.database.connections import AsyncConnection, Database, tell_of_death
+from pgflow.store.database.pipeline import flush
+from pgflow.store.database.retrying import Tries
+from pgflow.store.notify.notifier import GATHER, Notifier
+from pgflow.store.receiving import receive
+from pgflow.store.schema.compatibility import check_async as check
+
+__all__ = [
+    "Gathering",
+    "LoopGuard",
+    "LoopHints",
+    "LoopOwner",
+    "LoopPlaces",
+    "LoopReads",
+    "LoopWork",
+    "check",
+    "connect",
+    "execute_on",
+    "flush",
+    "receive",
+    "sleep",
+    "wait",
+    "within",
+]
+
+T = TypeVar("T")
+
+within = asyncio.timeout
+"""Interrupts what takes longer than so many seconds; None: nothing."""
+
+
+class LoopOwner:
+    """Whose a client is: the event loop's on which it is used first."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def check(self) -> None:
+        """See that the running event loop is the one that the connections, and all who wait, belong to.
+
+        Raises:
+            RuntimeError: It is another.
+        """
+        running = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = running
+        elif self._loop is not running:
+            raise RuntimeError(
+                "this client was opened on another event loop, to which its connections belong. Expected: a client for "
+                "each loop (each `asyncio.run`, each thread that runs one); `SyncClient` serves any number of threads"
+            )
+
+
+class LoopGuard(contextlib.nullcontext[None]):
+    """Nothing comes between what is done without an `await`."""
+
+
+class LoopPlaces(asyncio.Semaphore):
+    """A bounded number of places."""
+
+    async def take(self, seconds: float | None) -> bool:
+        """Take one; False: none became free in so many seconds."""
+        if not self.locked():
+            return await self.acquire()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.acquire()
+        except TimeoutError:
+            return False
+
+
+class LoopWork:
+    """What goes on beside those who call: a task, started by the first of them."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.task: asyncio.Task[None] | None = None
+
+    def start(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begin, unless it has begun."""
+        if self.task is None:
+            self.task = asyncio.create_task(run(), name=self._name)
+            self.task.add_done_callback(tell_of_death)
+
+    async def end(self, connection: AsyncConnection | None) -> None:
+        """Stop it; `connection` is the one it may be waiting on."""
+        if self.task is not None:
+            self.task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.task
+
+
+class LoopHints:
+    """When a hint leaves: right behind what it tells of, unless one has just left. Then it is gathered with others."""
+
+    def __init__(self, database: Database) -> None:
+        self._notifier = Notifier(database)
+        self._next_at = 0.0
+
+    def leaves_now(self) -> bool:
+        """Whether the next one does."""
+        now = time.monotonic()
+        if now < self._next_at:
+            return False
+        self._next_at = now + GATHER
+        return True
+
+    def later(self, queue: str) -> None:
+        """Gather one."""
+        self._notifier.start()
+        self._notifier.wake(queue)
+
+    async def close(self) -> None:
+        """Send what is left."""
+        await self._notifier.close()
+
+
+class LoopReads:
+    """Reads once for all who want the same at the moment; it goes on when one of them no longer does."""
+
+    def __init__(self) -> None:
+        self._reading: dict[int, asyncio.Task[Any]] = {}
+
+    async def read(self, id: int, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What `read` gives, or has given somebody who asked for the same `id` a moment ago."""
+        reading: asyncio.Task[T] | None = self._reading.get(id)
+        if reading is None:
+            reading = self._reading[id] = asyncio.create_task(read(), name="pgflow message body")
+            reading.add_done_callback(lambda done: self._has_read(id, done))
+        return await asyncio.shield(reading)
+
+    def _has_read(self, id: int, reading: asyncio.Task[Any]) -> None:
+        del self._reading[id]
+        if not reading.cancelled():
+            reading.exception()  # theirs who wait for it; there may be nobody left
+
+    async def close(self) -> None:
+        """Wait for what is being read."""
+        await asyncio.gather(*self._reading.values(), return_exceptions=True)
+
+
+async def wait(event: asyncio.Event, seconds: float | None) -> bool:
+    """Wait for an event; False: it has not come in so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
+
+
+async def connect(database: Database, purpose: str, tries: Tries | None = None) -> AsyncConnection:
+    """Open a connection.
+
+    Raises:
+        psycopg.OperationalError: It could not be, or the time for all tries is over (`NoAnswer`).
+    """
+    return await _in_time(database.connect(purpose), tries)
+
+
+async def _in_time(connecting: Awaitable[AsyncConnection], tries: Tries | None) -> AsyncConnection:
+    if tries is None:
+        return await connecting
+    try:
+        async with asyncio.timeout(tries.left) as limit:
+            return await connecting
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise tries.late("it could not be connected to") from error

@@ -1,0 +1,136 @@
+"""What threads do for a client in a way of their own: the same words as in `on_loop.py`, which says what they are."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from time import sleep
+from typing import Generic, TypeVar
+
+from pgflow.store.client.joined import execute_blocking as execute_on
+from pgflow.store.database.connections import Connection, Database
+from pgflow.store.database.pipeline import flush_blocking as flush
+from pgflow.store.database.retrying import Tries
+from pgflow.store.receiving import hang_up
+from pgflow.store.receiving import receive_blocking as receive
+from pgflow.store.schema.compatibility import check_blocking as check
+
+__all__ = [
+    "Alone",
+    "ThreadGuard",
+    "ThreadHints",
+    "ThreadOwner",
+    "ThreadPlaces",
+    "ThreadReads",
+    "ThreadWork",
+    "check",
+    "connect",
+    "execute_on",
+    "flush",
+    "receive",
+    "sleep",
+    "wait",
+    "within",
+]
+
+A = TypeVar("A")
+B = TypeVar("B")
+T = TypeVar("T")
+
+ThreadGuard = threading.Lock
+
+
+class ThreadOwner:
+    """Whose a client is: any thread's."""
+
+    def check(self) -> None:
+        """Nobody is kept out."""
+
+
+class ThreadPlaces(threading.Semaphore):
+    """A bounded number of places."""
+
+    def take(self, seconds: float | None) -> bool:
+        """Take one; False: none became free in so many seconds."""
+        return self.acquire(timeout=seconds)
+
+
+class ThreadWork:
+    """What goes on beside those who call: a thread, started by the first of them."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.thread: threading.Thread | None = None
+
+    def start(self, run: Callable[[], None]) -> None:
+        """Begin, unless it has begun; whoever calls it has the lock."""
+        if self.thread is None:
+            self.thread = threading.Thread(target=run, name=self._name, daemon=True)
+            self.thread.start()
+
+    def end(self, connection: Connection | None) -> None:
+        """Wake it, which has been told to stop; `connection` is the one it may be waiting on."""
+        if connection is not None:
+            hang_up(connection)
+        if self.thread is not None and self.thread is not threading.current_thread():
+            self.thread.join(1.0)
+
+
+class ThreadHints:
+    """When a hint leaves: right behind what it tells of. Where it cannot, polling finds the work."""
+
+    def __init__(self, database: Database) -> None:
+        pass
+
+    def leaves_now(self) -> bool:
+        """Always."""
+        return True
+
+    def later(self, queue: str) -> None:
+        """Nothing is gathered."""
+
+    def close(self) -> None:
+        """Nothing is left."""
+
+
+class Alone(Generic[A, B]):
+    """Sends what each thread gives by itself, on a connection of its own. The arguments are those of `Gathering`."""
+
+    def __init__(self, send: Callable[[Sequence[A]], Sequence[B]], size: Callable[[A], int], limit: int) -> None:
+        self._send = send
+
+    def ask(self, item: A) -> B:
+        """Send one, and wait for its answer."""
+        (answer,) = self._send([item])
+        return answer
+
+
+class ThreadReads:
+    """Each thread reads for itself."""
+
+    def read(self, id: int, read: Callable[[], T]) -> T:
+        """What `read` gives."""
+        return read()
+
+    def close(self) -> None:
+        """Nothing is being read by anybody else."""
+
+
+def within(seconds: float | None) -> contextlib.AbstractContextManager[None]:
+    """Interrupts nothing: threads cannot be."""
+    return contextlib.nullcontext()
+
+
+def wait(event: threading.Event, seconds: float | None) -> bool:
+    """Wait for an event; False: it has not come in so many seconds."""
+    return event.wait(seconds)
+
+
+def connect(database: Database, purpose: str, tries: Tries | None = None) -> Connection:
+    """Open a connection, each host of the DSN within the time that is left for all tries.
+
+    Raises:
+        psycopg.OperationalError: It could not be.
+    """
+    return database.connect_blocking(purpose, within=None if tries is None else tries.left)

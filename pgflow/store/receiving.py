@@ -1,0 +1,90 @@
+"""Reading notifications, past psycopg, so that nothing stands between one and whoever waits for it.
+
+On an event loop its own callback reads them. A thread reads until it has what it wants, or its time is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import psycopg
+from psycopg.pq.abc import PGconn
+
+from pgflow.store.database.connections import AsyncConnection, Connection
+
+
+class Take(Protocol):
+    """Takes one notification."""
+
+    def __call__(self, channel: str, payload: str) -> None: ...
+
+
+def _read(pgconn: PGconn, take: Take) -> None:
+    """Hand on what has come."""
+    pgconn.consume_input()
+    while (told := pgconn.notifies()) is not None:
+        take(told.relname.decode(), told.extra.decode())
+
+
+async def receive(connection: AsyncConnection, take: Take, seconds: float) -> None:
+    """Hand on notifications as they come, for so long.
+
+    Args:
+        connection: One that listens. What comes with the answer to a question goes to its notify handlers.
+        take: Called on the event loop.
+        seconds: How long.
+
+    Raises:
+        psycopg.OperationalError: The connection broke.
+    """
+    loop, pgconn = asyncio.get_running_loop(), connection.pgconn
+    broken: asyncio.Future[None] = loop.create_future()
+    number = pgconn.socket
+
+    def read() -> None:
+        if broken.done():
+            return
+        try:
+            _read(pgconn, take)
+        except Exception as error:
+            loop.remove_reader(number)  # at once: its number may be somebody else's in a moment
+            broken.set_exception(error)
+
+    loop.add_reader(number, read)
+    try:
+        await asyncio.wait([broken], timeout=seconds)
+    finally:
+        if not broken.done():
+            loop.remove_reader(number)
+    if broken.done():
+        broken.result()
+
+
+def _never() -> bool:
+    return False
+
+
+def receive_blocking(connection: Connection, take: Take, seconds: float, enough: Callable[[], bool] = _never) -> None:
+    """As `receive`, in this thread; also until it is enough, which is asked whenever something has come."""
+    pgconn, until = connection.pgconn, time.monotonic() + seconds
+    with selectors.DefaultSelector() as selector:
+        selector.register(pgconn.socket, selectors.EVENT_READ)
+        while True:
+            _read(pgconn, take)
+            if enough() or (left := until - time.monotonic()) <= 0:
+                return
+            selector.select(left)
+
+
+def hang_up(connection: Connection) -> None:
+    """End a connection that another thread waits on: that its other end is gone is what wakes it."""
+    with contextlib.suppress(OSError, psycopg.Error):
+        with socket.socket(fileno=os.dup(connection.fileno())) as ending:
+            ending.shutdown(socket.SHUT_RDWR)
