@@ -11,25 +11,20 @@ from uuid import UUID
 
 import psycopg
 
+from pgflow.client.core import Core
 from pgflow.client.dead_letters import DeadLetters
-from pgflow.client.filters import Filter, inputs_of, limit_of, parts_of, seconds_of
+from pgflow.client.filters import Filter, inputs_of, parts_of
 from pgflow.client.handle import WorkflowHandle
 from pgflow.client.operations import Operations
 from pgflow.client.subscription import Subscription
 from pgflow.codec import PAYLOAD_LIMIT
-from pgflow.definitions.calls import Dispatched, Options, input_of, output_of, sending_of, sent_of
+from pgflow.definitions.calls import Options, input_of, sending_of, sent_of
 from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.options import MANY, ONE, UNSET, given_options, merged_options, uuid_of
 from pgflow.definitions.packets import message_name
 from pgflow.definitions.tags import tags_text
-from pgflow.errors import WorkflowNotFound
 from pgflow.model.info import HistoryEvent, Page, WorkflowInfo
-from pgflow.store.client.caller import execute_on, mail_on, wake_on
-from pgflow.store.client.endings_by_task import TaskEndings
-from pgflow.store.client.pool import Connections
-from pgflow.store.client.subscriptions import Subscriptions
-from pgflow.store.database.connections import Database
-from pgflow.store.database.query import Query
+from pgflow.store.client.caller import execute_on, mail_on
 from pgflow.store.queries import dispatching, histories, inspection, signalling
 from pgflow.uuid7 import uuid7, uuid7s
 
@@ -76,13 +71,7 @@ class Client(Operations, DeadLetters):
         hints: bool = True,
         call_timeout: timedelta | float | None = 30.0,
     ) -> None:
-        self._schema = schema
-        self._limit = payload_limit
-        limit = limit_of(connections, payload_limit, call_timeout)
-        database = Database(dsn, schema, application="pgflow client", longest_silence=limit)
-        self._connections = Connections(database, connections, limit, hints=bool(hints))
-        self._endings = TaskEndings(database, self._connections)
-        self._subscriptions = Subscriptions(database, self._connections)
+        self._core = Core(dsn, schema, connections, payload_limit, hints, call_timeout)
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -91,7 +80,7 @@ class Client(Operations, DeadLetters):
             SchemaOutdated: the database is not migrated, or its schema does not fit this code.
             psycopg.OperationalError: the database cannot be reached.
         """
-        await self._connections.check()
+        await self._core.connections.check()
         return self
 
     async def __aexit__(
@@ -101,9 +90,7 @@ class Client(Operations, DeadLetters):
         traceback: TracebackType | None,
     ) -> None:
         """Close all connections."""
-        await self._endings.close()
-        await self._subscriptions.close()
-        await self._connections.close()
+        await self._core.close()
 
     @overload
     async def dispatch(
@@ -216,19 +203,19 @@ class Client(Operations, DeadLetters):
         connection: Any = None,
     ) -> WorkflowHandle[Any]:
         options = Options(tags, unique, run_at, priority, queue)
-        name, text = input_of(workflow, args, kwargs, self._limit)
+        name, text = input_of(workflow, args, kwargs, self._core.payload_limit)
         request = options.dispatch(uuid7() if id is None else uuid_of(id), name, text)
         # An error would end a caller's transaction: there, and for ids that may be known, it is looked first.
         fresh = id is None and not unique and connection is None
-        query = (dispatching.dispatch_fresh if fresh else dispatching.dispatch)(self._schema, [request])
+        query = (dispatching.dispatch_fresh if fresh else dispatching.dispatch)(self._core.schema, [request])
         try:
-            (started,) = await self._send(query, connection, queue if run_at is None else None, request.id)
+            (started,) = await self._core.dispatch(query, connection, queue if run_at is None else None, request.id)
         except psycopg.Error as error:
             if (refused := dispatching.held_up(error, request)) is None:
                 raise
             raise refused from error
         checked = options.check(request, started)
-        return WorkflowHandle(self, checked, workflow if isinstance(workflow, Workflow) else None)
+        return WorkflowHandle(self._core, checked, workflow if isinstance(workflow, Workflow) else None)
 
     @overload
     async def dispatch_many(
@@ -300,17 +287,17 @@ class Client(Operations, DeadLetters):
         connection: Any = None,
     ) -> builtins.list[WorkflowHandle[Any]]:
         options = Options(tags, False, run_at, priority, queue)
-        name, inputs = inputs_of(workflow, arguments, self._limit)
+        name, inputs = inputs_of(workflow, arguments, self._core.payload_limit)
         ids = uuid7s(len(inputs))
         requests = [options.dispatch(id, name, text) for id, text in zip(ids, inputs, strict=True)]
         definition = workflow if isinstance(workflow, Workflow) else None
         handles = []
         statement = dispatching.dispatch_fresh if connection is None else dispatching.dispatch
         for part in parts_of(requests, AT_ONCE, BYTES_AT_ONCE):
-            query = statement(self._schema, part)
-            answer = await self._send(query, connection, queue if run_at is None else None)
+            query = statement(self._core.schema, part)
+            answer = await self._core.dispatch(query, connection, queue if run_at is None else None)
             for request, started in zip(part, answer, strict=True):
-                handles.append(WorkflowHandle(self, options.check(request, started), definition))
+                handles.append(WorkflowHandle(self._core, options.check(request, started), definition))
         return handles
 
     async def signal(
@@ -347,14 +334,14 @@ class Client(Operations, DeadLetters):
         Example:
             await client.signal(Approved(by="eva"), to=handle.id)
         """
-        sending = sending_of(uuid7() if id is None else uuid_of(id), body, to, workflow, tags, self._limit)
+        sending = sending_of(uuid7() if id is None else uuid_of(id), body, to, workflow, tags, self._core.payload_limit)
         if connection is None:
-            sent = await self._connections.send(sending)
+            sent = await self._core.connections.send(sending)
         else:
-            (sent,) = await execute_on(connection, signalling.send(self._schema, [sending]))
+            (sent,) = await execute_on(connection, signalling.send(self._core.schema, [sending]))
         accepted = sent_of(sending, sent, missing_ok)
-        if accepted is not None and connection is not None and self._connections.hints:
-            await mail_on(connection, self._schema, sent.worker)
+        if accepted is not None and connection is not None and self._core.connections.hints:
+            await mail_on(connection, self._core.schema, sent.worker)
         return accepted
 
     def subscribe(
@@ -384,8 +371,8 @@ class Client(Operations, DeadLetters):
         name = message_name(message, "subscribe")
         if isinstance(buffer, bool) or not isinstance(buffer, int) or buffer < 1:
             raise ValueError(f"buffer={buffer!r}: expected a whole number, at least 1")
-        inbox = self._subscriptions.inbox(name, tags_text(tags), buffer, bool(last))
-        return Subscription(self._subscriptions, inbox, message)
+        inbox = self._core.subscriptions.inbox(name, tags_text(tags), buffer, bool(last))
+        return Subscription(self._core.subscriptions, inbox, message)
 
     async def output(self, id: UUID | str, timeout: timedelta | float | None = None) -> Any:
         """The output of a workflow, as JSON values; waits until it has ended. A handle's `output()` converts it.
@@ -396,7 +383,7 @@ class Client(Operations, DeadLetters):
             WorkflowCancelled: it was cancelled.
             TimeoutError: it has not ended in time.
         """
-        return await self._output(uuid_of(id), timeout, None)
+        return await self._core.output(uuid_of(id), timeout, None)
 
     async def get(self, id: UUID | str) -> WorkflowInfo:
         """A workflow as it stands now.
@@ -404,10 +391,7 @@ class Client(Operations, DeadLetters):
         Raises:
             WorkflowNotFound: there is no such workflow.
         """
-        found = await self._connections.execute(inspection.get(self._schema, [uuid_of(id)]))
-        if not found:
-            raise self._not_found(id)
-        return found[0]
+        return await self._core.get(id)
 
     async def list(
         self,
@@ -441,7 +425,7 @@ class Client(Operations, DeadLetters):
             stuck = await client.list(status="failed", tags={"customer": 7})
         """
         asked = Filter(name, status, tags, limit, queue, parent_id, before if after is None else after)
-        found = await self._connections.execute(asked.query(self._schema))
+        found = await self._core.connections.execute(asked.query(self._core.schema))
         if not found and asked.last is not None:
             await self.get(asked.last)
         return found
@@ -455,8 +439,8 @@ class Client(Operations, DeadLetters):
         Raises:
             WorkflowNotFound: there is no such workflow.
         """
-        query = inspection.history(self._schema, uuid_of(id), forgotten, HISTORY_LIMIT)
-        found = await self._connections.execute(query)
+        query = inspection.history(self._core.schema, uuid_of(id), forgotten, HISTORY_LIMIT)
+        found = await self._core.connections.execute(query)
         if not found:
             await self.get(id)
         return found
@@ -470,40 +454,7 @@ class Client(Operations, DeadLetters):
         Example:
             Path("tests/histories/checkout.json").write_text(await client.export(handle.id))
         """
-        found = await self._connections.execute(histories.read(self._schema, uuid_of(id)))
+        found = await self._core.connections.execute(histories.read(self._core.schema, uuid_of(id)))
         if not found:
-            raise self._not_found(id)
+            raise self._core.not_found(id)
         return found[0].to_json()
-
-    async def _output(self, id: UUID, timeout: timedelta | float | None, workflow: Workflow[Any, Any] | None) -> Any:
-        seconds = None if timeout is None else seconds_of(timeout)
-        outcome = await self._endings.outcome(id, seconds)
-        if outcome is None:
-            raise self._not_found(id)
-        result = output_of(outcome, workflow)
-        if result is None:
-            raise TimeoutError(f'workflow "{outcome.name}" {id} has not ended in time; it is {outcome.status}')
-        return result[0]
-
-    def _not_found(self, id: UUID | str) -> WorkflowNotFound:
-        return WorkflowNotFound(f'there is no workflow {id} in schema "{self._schema}"')
-
-    async def _send(
-        self, query: Query[builtins.list[Dispatched]], connection: Any, wakes: str | None, id: UUID | None = None
-    ) -> builtins.list[Dispatched]:
-        """Dispatch; again when somebody else started the same at the same moment and could not be seen yet."""
-        for _ in range(10):
-            if connection is None:
-                started = await self._connections.start(query, wakes, id)
-            else:
-                started = await execute_on(connection, query)
-            if not any(one.unseen for one in started):
-                break
-        if (
-            connection is not None
-            and wakes is not None
-            and self._connections.hints
-            and any(one.created for one in started)
-        ):
-            await wake_on(connection, self._schema, wakes)
-        return started

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import builtins
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
-import psycopg
-
+from pgflow.client.core import Core
 from pgflow.client.filters import DeadFilter, fields_of
 from pgflow.definitions.options import uuid_of
 from pgflow.model.info import DeadSignal
-from pgflow.store.client.pool import Connections
-from pgflow.store.database.query import Query
-from pgflow.store.queries import dead_signals, operating
-
-T = TypeVar("T")
+from pgflow.store.queries import dead_signals
 
 
 class DeadLetters:
@@ -23,9 +18,7 @@ class DeadLetters:
     for.
     """
 
-    _schema: str
-    _limit: int
-    _connections: Connections
+    _core: Core
 
     async def dead_signals(
         self,
@@ -51,7 +44,7 @@ class DeadLetters:
                 print(signal.id, signal.body, signal.problem)
         """
         asked = DeadFilter(workflow_id, name, limit, after)
-        return await self._connections.execute(asked.query(self._schema))
+        return await self._core.connections.execute(asked.query(self._core.schema))
 
     async def redeliver(self, signal_id: UUID | str, body: Any = None) -> UUID:
         """Deliver a signal that was set aside anew, at the end of the mailbox.
@@ -70,10 +63,10 @@ class DeadLetters:
         Example:
             await client.redeliver(signal.id, Deposit(cents=700))
         """
-        text = None if body is None else fields_of(body, self._limit)
-        hints = self._connections.hints
-        return await self._on_dead_letter(
-            dead_signals.redeliver(self._schema, uuid_of(signal_id), text, self._limit, hints)
+        text = None if body is None else fields_of(body, self._core.payload_limit)
+        hints = self._core.connections.hints
+        return await self._core.execute(
+            dead_signals.redeliver(self._core.schema, uuid_of(signal_id), text, self._core.payload_limit, hints)
         )
 
     async def drop(self, signal_id: UUID | str) -> UUID:
@@ -86,13 +79,4 @@ class DeadLetters:
         Example:
             await client.drop(signal.id)
         """
-        return await self._on_dead_letter(dead_signals.drop(self._schema, uuid_of(signal_id)))
-
-    async def _on_dead_letter(self, query: Query[T]) -> T:
-        try:
-            return await self._connections.execute(query)
-        except psycopg.Error as error:
-            refused = operating.refusal(error)
-            if refused is None:
-                raise
-            raise refused from None
+        return await self._core.execute(dead_signals.drop(self._core.schema, uuid_of(signal_id)))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
+from pgflow.client.core import Core
 from pgflow.definitions.descriptors import Workflow
 from pgflow.model.info import WorkflowInfo
-
-if TYPE_CHECKING:
-    from pgflow.client.client import Client
 
 R = TypeVar("R")
 
@@ -22,11 +20,11 @@ class WorkflowHandle(Generic[R]):
         id: its id.
     """
 
-    __slots__ = ("_client", "_workflow", "id")
+    __slots__ = ("_core", "_workflow", "id")
 
-    def __init__(self, client: Client, id: UUID, workflow: Workflow[Any, R] | None) -> None:
+    def __init__(self, core: Core, id: UUID, workflow: Workflow[Any, R] | None) -> None:
         self.id = id
-        self._client = client
+        self._core = core
         self._workflow = workflow
 
     async def output(self, timeout: timedelta | float | None = None) -> R:
@@ -40,7 +38,7 @@ class WorkflowHandle(Generic[R]):
         Example:
             receipt = await handle.output(timeout=60)
         """
-        result: R = await self._client._output(self.id, timeout, self._workflow)
+        result: R = await self._core.output(self.id, timeout, self._workflow)
         return result
 
     async def info(self) -> WorkflowInfo:
@@ -49,7 +47,7 @@ class WorkflowHandle(Generic[R]):
         Raises:
             WorkflowNotFound: it is no longer retained.
         """
-        return await self._client.get(self.id)
+        return await self._core.get(self.id)
 
     def __repr__(self) -> str:
         return f"WorkflowHandle({str(self.id)!r})"

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar
 from uuid import UUID
 
-import psycopg
-
+from pgflow.client.core import Core
 from pgflow.client.filters import location_of
 from pgflow.client.handle import WorkflowHandle
 from pgflow.definitions.options import check_queue, uuid_of
-from pgflow.store.client.caller import execute_on
-from pgflow.store.client.pool import Connections
 from pgflow.store.database.query import Query
 from pgflow.store.queries import operating
 from pgflow.uuid7 import uuid7
-
-if TYPE_CHECKING:
-    from pgflow.client.client import Client
 
 T = TypeVar("T")
 
@@ -25,8 +19,7 @@ T = TypeVar("T")
 class Operations:
     """The methods of a client that operate one workflow."""
 
-    _schema: str
-    _connections: Connections
+    _core: Core
 
     async def cancel(self, id: UUID | str, *, connection: Any = None) -> bool:
         """Ask for a workflow to be cancelled: its code gets an `asyncio.CancelledError`, and may compensate.
@@ -43,7 +36,7 @@ class Operations:
         Example:
             await client.cancel(handle.id)
         """
-        return await self._operate(operating.cancel(self._schema, uuid_of(id)), connection)
+        return await self._operate(operating.cancel(self._core.schema, uuid_of(id)), connection)
 
     async def pause(self, id: UUID | str) -> bool:
         """Let nobody go on with a workflow until `resume`. One that runs is paused when its activities in flight have
@@ -55,7 +48,7 @@ class Operations:
         Raises:
             WorkflowNotFound: there is no such workflow.
         """
-        return await self._operate(operating.pause(self._schema, uuid_of(id)))
+        return await self._operate(operating.pause(self._core.schema, uuid_of(id)))
 
     async def resume(self, id: UUID | str) -> bool:
         """Let a paused workflow go on.
@@ -66,7 +59,7 @@ class Operations:
         Raises:
             WorkflowNotFound: there is no such workflow.
         """
-        return await self._operate(operating.resume(self._schema, uuid_of(id)))
+        return await self._operate(operating.resume(self._core.schema, uuid_of(id)))
 
     async def retry(self, id: UUID | str) -> None:
         """Run a failed workflow again from its history: the steps whose failures left it get a new set of attempts.
@@ -79,7 +72,7 @@ class Operations:
         Example:
             await client.retry(handle.id)
         """
-        await self._operate(operating.retry(self._schema, uuid_of(id)))
+        await self._operate(operating.retry(self._core.schema, uuid_of(id)))
 
     async def fork(self, id: UUID | str, before: str, *, queue: str | None = None) -> WorkflowHandle[Any]:
         """Start a new workflow from a copy of another's history before a location.
@@ -99,18 +92,8 @@ class Operations:
         """
         if queue is not None:
             check_queue(queue)
-        query = operating.fork(self._schema, uuid_of(id), location_of(before), uuid7(), queue)
-        return WorkflowHandle(cast("Client", self), await self._operate(query), None)
+        query = operating.fork(self._core.schema, uuid_of(id), location_of(before), uuid7(), queue)
+        return WorkflowHandle(self._core, await self._operate(query), None)
 
     async def _operate(self, query: Query[T], connection: Any = None) -> T:
-        if not self._connections.hints:
-            query = operating.quietly(query)
-        try:
-            if connection is not None:
-                return await execute_on(connection, query)
-            return await self._connections.execute(query)
-        except psycopg.Error as error:
-            refused = operating.refusal(error)
-            if refused is None:
-                raise
-            raise refused from None
+        return await self._core.execute(query if self._core.connections.hints else operating.quietly(query), connection)

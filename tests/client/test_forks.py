@@ -80,7 +80,7 @@ def sessions(dsn: str) -> set[int]:
 
 def named(client: Any) -> Any:
     """A client whose connections can be told from a child's."""
-    for part in (client._connections, client._endings, client._subscriptions):
+    for part in (client._core.connections, client._core.endings, client._core.subscriptions):
         object.__setattr__(part._database, "application", "mine")
     return client
 
@@ -98,7 +98,7 @@ def test_a_synchronous_client(dsn: str) -> None:
         asking.start()
 
         def work() -> tuple[int, str]:
-            object.__setattr__(client._connections._database, "application", "child")
+            object.__setattr__(client._core.connections._database, "application", "child")
             handles = [client.dispatch(job, n) for n in range(20)]
             assert [handle.info().input for handle in handles] == [{"n": n} for n in range(20)]
             end(dsn, [handles[0].id], "7")
@@ -130,7 +130,7 @@ async def test_an_asynchronous_client(dsn: str) -> None:
     async with named(pgflow.Client(dsn)) as client, client.subscribe(Said) as heard:
         first = await client.dispatch(job)
         waiting = asyncio.create_task(first.output())
-        await until(lambda: client._endings._listener.listening.is_set(), "somebody listens")
+        await until(lambda: client._core.endings._listener.listening.is_set(), "somebody listens")
         before = sessions(dsn)
 
         async def work() -> str:
@@ -189,7 +189,7 @@ async def test_a_child_that_lives_on_keeps_no_session(dsn: str) -> None:
     client = named(pgflow.SyncClient(make_conninfo(dsn)))
     with client:
         client.dispatch(job)
-        (number,) = {connection.fileno() for connection in client._connections._free}
+        (number,) = {connection.fileno() for connection in client._core.connections._free}
         assert forked(lambda: not stat.S_ISSOCK(os.fstat(number).st_mode))
         assert sessions(dsn)
         go_on = FORKING.Event()

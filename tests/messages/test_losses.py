@@ -70,9 +70,9 @@ async def test_a_subscriber_whose_connection_broke_listens_again(
     client: pgflow.Client, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And what was sent meanwhile it finds in the table, and no notification overtakes that."""
-    listener = client._subscriptions
+    listener = client._core.subscriptions
     again, go_on = asyncio.Event(), asyncio.Event()
-    listen, execute = listener._listen, client._connections.execute
+    listen, execute = listener._listen, client._core.connections.execute
 
     async def listen_late(connection: Any) -> bool:
         await again.wait()
@@ -89,7 +89,7 @@ async def test_a_subscriber_whose_connection_broke_listens_again(
         notifier.publish([message(0)])
         assert await read(subscribed, 1) == [0]
         monkeypatch.setattr(listener, "_listen", listen_late)
-        monkeypatch.setattr(client._connections, "execute", look_late)
+        monkeypatch.setattr(client._core.connections, "execute", look_late)
         kill_connections(dsn)
         await until(lambda: listener._listening is None, "the connection to be missed")
         notifier.publish([message(1)])
@@ -139,7 +139,7 @@ async def test_looking_tells_where_notifications_do_not_come(
         assert await read(subscribed, 4) == [0, 1, 2, 3]
         await handle.output(WAIT)
         for _ in range(3):  # looks that go over the same messages again
-            assert await client._subscriptions._look_once() is False
+            assert await client._core.subscriptions._look_once() is False
         with pytest.raises(TimeoutError):
             await subscribed.next(0)
     assert await thread == [0, 0, 1, 2, 3]
@@ -324,7 +324,7 @@ async def test_old_ones_are_removed_a_few_at_a_time(dsn: str, monkeypatch: pytes
     async with pgflow.Client(dsn) as client:
         notifier = Notifier(Database(dsn))
         assert notifier._until_trim() is None, "clients remove nothing"
-        assert client._connections._hinting._notifier._until_trim() is None
+        assert client._core.connections._hinting._notifier._until_trim() is None
 
 
 async def test_two_workers_do_not_lose_order_or_messages(dsn: str, client: pgflow.Client) -> None:

@@ -218,7 +218,7 @@ async def test_a_large_one_is_read_once_for_all_who_wait(
     """Also when the one who asked first goes away."""
     read_bodies = 0
     reading, go_on = asyncio.Event(), asyncio.Event()
-    execute = client._connections.execute
+    execute = client._core.connections.execute
 
     async def counting(query: Any) -> Any:
         nonlocal read_bodies
@@ -228,7 +228,7 @@ async def test_a_large_one_is_read_once_for_all_who_wait(
             await go_on.wait()
         return await execute(query)
 
-    monkeypatch.setattr(client._connections, "execute", counting)
+    monkeypatch.setattr(client._core.connections, "execute", counting)
     subscriptions = [client.subscribe(Progress) for _ in range(20)]
     waiting = [asyncio.create_task(messages.next()) for messages in subscriptions]
     for messages in subscriptions:
@@ -290,7 +290,7 @@ async def test_closing_the_client_tells_those_who_wait(dsn: str) -> None:
 
 async def test_whoever_goes_away_leaves_nothing_behind(client: pgflow.Client, worker: pgflow.Worker) -> None:
     """Also without closing: `break` is how such loops end."""
-    topics = client._subscriptions._topics
+    topics = client._core.subscriptions._topics
     handle = await client.dispatch(flows.publish, 1)
     await handle.output(WAIT)
     async for progress in client.subscribe(Progress, last=True):
@@ -371,7 +371,10 @@ async def test_closing_the_sync_client_tells_threads_who_wait(dsn: str) -> None:
                 thread.join(WAIT)
         with pytest.raises(RuntimeError, match="client is closed"):
             client.subscribe(Progress).next(timeout=WAIT)
-        assert client._subscriptions._work.thread is not None and not client._subscriptions._work.thread.is_alive()
+        assert (
+            client._core.subscriptions._work.thread is not None
+            and not client._core.subscriptions._work.thread.is_alive()
+        )
 
     def wait(messages: pgflow.SyncSubscription[Progress]) -> None:
         try:

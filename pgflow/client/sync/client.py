@@ -14,25 +14,20 @@ from uuid import UUID
 
 import psycopg
 
+from pgflow.client.sync.core import SyncCore
 from pgflow.client.sync.dead_letters import SyncDeadLetters
-from pgflow.client.filters import Filter, inputs_of, limit_of, parts_of, seconds_of
+from pgflow.client.filters import Filter, inputs_of, parts_of
 from pgflow.client.sync.handle import SyncWorkflowHandle
 from pgflow.client.sync.operations import SyncOperations
 from pgflow.client.sync.subscription import SyncSubscription
 from pgflow.codec import PAYLOAD_LIMIT
-from pgflow.definitions.calls import Dispatched, Options, input_of, output_of, sending_of, sent_of
+from pgflow.definitions.calls import Options, input_of, sending_of, sent_of
 from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.options import MANY, ONE, UNSET, given_options, merged_options, uuid_of
 from pgflow.definitions.packets import message_name
 from pgflow.definitions.tags import tags_text
-from pgflow.errors import WorkflowNotFound
 from pgflow.model.info import HistoryEvent, Page, WorkflowInfo
-from pgflow.store.client.sync.caller import execute_on, mail_on, wake_on
-from pgflow.store.client.endings_by_turns import TurnEndings
-from pgflow.store.client.sync.pool import Connections
-from pgflow.store.client.sync.subscriptions import Subscriptions
-from pgflow.store.database.connections import Database
-from pgflow.store.database.query import Query
+from pgflow.store.client.sync.caller import execute_on, mail_on
 from pgflow.store.queries import dispatching, histories, inspection, signalling
 from pgflow.uuid7 import uuid7, uuid7s
 
@@ -79,13 +74,7 @@ class SyncClient(SyncOperations, SyncDeadLetters):
         hints: bool = True,
         call_timeout: timedelta | float | None = 30.0,
     ) -> None:
-        self._schema = schema
-        self._limit = payload_limit
-        limit = limit_of(connections, payload_limit, call_timeout)
-        database = Database(dsn, schema, application="pgflow client", longest_silence=limit)
-        self._connections = Connections(database, connections, limit, hints=bool(hints))
-        self._endings = TurnEndings(database, self._connections)
-        self._subscriptions = Subscriptions(database, self._connections)
+        self._core = SyncCore(dsn, schema, connections, payload_limit, hints, call_timeout)
 
     def __enter__(self) -> Self:
         """Connect.
@@ -94,7 +83,7 @@ class SyncClient(SyncOperations, SyncDeadLetters):
             SchemaOutdated: the database is not migrated, or its schema does not fit this code.
             psycopg.OperationalError: the database cannot be reached.
         """
-        self._connections.check()
+        self._core.connections.check()
         return self
 
     def __exit__(
@@ -104,9 +93,7 @@ class SyncClient(SyncOperations, SyncDeadLetters):
         traceback: TracebackType | None,
     ) -> None:
         """Close all connections."""
-        self._endings.close()
-        self._subscriptions.close()
-        self._connections.close()
+        self._core.close()
 
     @overload
     def dispatch(
@@ -219,19 +206,19 @@ class SyncClient(SyncOperations, SyncDeadLetters):
         connection: Any = None,
     ) -> SyncWorkflowHandle[Any]:
         options = Options(tags, unique, run_at, priority, queue)
-        name, text = input_of(workflow, args, kwargs, self._limit)
+        name, text = input_of(workflow, args, kwargs, self._core.payload_limit)
         request = options.dispatch(uuid7() if id is None else uuid_of(id), name, text)
         # An error would end a caller's transaction: there, and for ids that may be known, it is looked first.
         fresh = id is None and not unique and connection is None
-        query = (dispatching.dispatch_fresh if fresh else dispatching.dispatch)(self._schema, [request])
+        query = (dispatching.dispatch_fresh if fresh else dispatching.dispatch)(self._core.schema, [request])
         try:
-            (started,) = self._send(query, connection, queue if run_at is None else None, request.id)
+            (started,) = self._core.dispatch(query, connection, queue if run_at is None else None, request.id)
         except psycopg.Error as error:
             if (refused := dispatching.held_up(error, request)) is None:
                 raise
             raise refused from error
         checked = options.check(request, started)
-        return SyncWorkflowHandle(self, checked, workflow if isinstance(workflow, Workflow) else None)
+        return SyncWorkflowHandle(self._core, checked, workflow if isinstance(workflow, Workflow) else None)
 
     @overload
     def dispatch_many(
@@ -303,17 +290,17 @@ class SyncClient(SyncOperations, SyncDeadLetters):
         connection: Any = None,
     ) -> builtins.list[SyncWorkflowHandle[Any]]:
         options = Options(tags, False, run_at, priority, queue)
-        name, inputs = inputs_of(workflow, arguments, self._limit)
+        name, inputs = inputs_of(workflow, arguments, self._core.payload_limit)
         ids = uuid7s(len(inputs))
         requests = [options.dispatch(id, name, text) for id, text in zip(ids, inputs, strict=True)]
         definition = workflow if isinstance(workflow, Workflow) else None
         handles = []
         statement = dispatching.dispatch_fresh if connection is None else dispatching.dispatch
         for part in parts_of(requests, AT_ONCE, BYTES_AT_ONCE):
-            query = statement(self._schema, part)
-            answer = self._send(query, connection, queue if run_at is None else None)
+            query = statement(self._core.schema, part)
+            answer = self._core.dispatch(query, connection, queue if run_at is None else None)
             for request, started in zip(part, answer, strict=True):
-                handles.append(SyncWorkflowHandle(self, options.check(request, started), definition))
+                handles.append(SyncWorkflowHandle(self._core, options.check(request, started), definition))
         return handles
 
     def signal(
@@ -350,14 +337,14 @@ class SyncClient(SyncOperations, SyncDeadLetters):
         Example:
             client.signal(Approved(by="eva"), to=handle.id)
         """
-        sending = sending_of(uuid7() if id is None else uuid_of(id), body, to, workflow, tags, self._limit)
+        sending = sending_of(uuid7() if id is None else uuid_of(id), body, to, workflow, tags, self._core.payload_limit)
         if connection is None:
-            sent = self._connections.send(sending)
+            sent = self._core.connections.send(sending)
         else:
-            (sent,) = execute_on(connection, signalling.send(self._schema, [sending]))
+            (sent,) = execute_on(connection, signalling.send(self._core.schema, [sending]))
         accepted = sent_of(sending, sent, missing_ok)
-        if accepted is not None and connection is not None and self._connections.hints:
-            mail_on(connection, self._schema, sent.worker)
+        if accepted is not None and connection is not None and self._core.connections.hints:
+            mail_on(connection, self._core.schema, sent.worker)
         return accepted
 
     def subscribe(
@@ -387,8 +374,8 @@ class SyncClient(SyncOperations, SyncDeadLetters):
         name = message_name(message, "subscribe")
         if isinstance(buffer, bool) or not isinstance(buffer, int) or buffer < 1:
             raise ValueError(f"buffer={buffer!r}: expected a whole number, at least 1")
-        inbox = self._subscriptions.inbox(name, tags_text(tags), buffer, bool(last))
-        return SyncSubscription(self._subscriptions, inbox, message)
+        inbox = self._core.subscriptions.inbox(name, tags_text(tags), buffer, bool(last))
+        return SyncSubscription(self._core.subscriptions, inbox, message)
 
     def output(self, id: UUID | str, timeout: timedelta | float | None = None) -> Any:
         """The output of a workflow, as JSON values; waits until it has ended. A handle's `output()` converts it.
@@ -399,7 +386,7 @@ class SyncClient(SyncOperations, SyncDeadLetters):
             WorkflowCancelled: it was cancelled.
             TimeoutError: it has not ended in time.
         """
-        return self._output(uuid_of(id), timeout, None)
+        return self._core.output(uuid_of(id), timeout, None)
 
     def get(self, id: UUID | str) -> WorkflowInfo:
         """A workflow as it stands now.
@@ -407,10 +394,7 @@ class SyncClient(SyncOperations, SyncDeadLetters):
         Raises:
             WorkflowNotFound: there is no such workflow.
         """
-        found = self._connections.execute(inspection.get(self._schema, [uuid_of(id)]))
-        if not found:
-            raise self._not_found(id)
-        return found[0]
+        return self._core.get(id)
 
     def list(
         self,
@@ -444,7 +428,7 @@ class SyncClient(SyncOperations, SyncDeadLetters):
             stuck = client.list(status="failed", tags={"customer": 7})
         """
         asked = Filter(name, status, tags, limit, queue, parent_id, before if after is None else after)
-        found = self._connections.execute(asked.query(self._schema))
+        found = self._core.connections.execute(asked.query(self._core.schema))
         if not found and asked.last is not None:
             self.get(asked.last)
         return found
@@ -458,8 +442,8 @@ class SyncClient(SyncOperations, SyncDeadLetters):
         Raises:
             WorkflowNotFound: there is no such workflow.
         """
-        query = inspection.history(self._schema, uuid_of(id), forgotten, HISTORY_LIMIT)
-        found = self._connections.execute(query)
+        query = inspection.history(self._core.schema, uuid_of(id), forgotten, HISTORY_LIMIT)
+        found = self._core.connections.execute(query)
         if not found:
             self.get(id)
         return found
@@ -473,40 +457,7 @@ class SyncClient(SyncOperations, SyncDeadLetters):
         Example:
             Path("tests/histories/checkout.json").write_text(client.export(handle.id))
         """
-        found = self._connections.execute(histories.read(self._schema, uuid_of(id)))
+        found = self._core.connections.execute(histories.read(self._core.schema, uuid_of(id)))
         if not found:
-            raise self._not_found(id)
+            raise self._core.not_found(id)
         return found[0].to_json()
-
-    def _output(self, id: UUID, timeout: timedelta | float | None, workflow: Workflow[Any, Any] | None) -> Any:
-        seconds = None if timeout is None else seconds_of(timeout)
-        outcome = self._endings.outcome(id, seconds)
-        if outcome is None:
-            raise self._not_found(id)
-        result = output_of(outcome, workflow)
-        if result is None:
-            raise TimeoutError(f'workflow "{outcome.name}" {id} has not ended in time; it is {outcome.status}')
-        return result[0]
-
-    def _not_found(self, id: UUID | str) -> WorkflowNotFound:
-        return WorkflowNotFound(f'there is no workflow {id} in schema "{self._schema}"')
-
-    def _send(
-        self, query: Query[builtins.list[Dispatched]], connection: Any, wakes: str | None, id: UUID | None = None
-    ) -> builtins.list[Dispatched]:
-        """Dispatch; again when somebody else started the same at the same moment and could not be seen yet."""
-        for _ in range(10):
-            if connection is None:
-                started = self._connections.start(query, wakes, id)
-            else:
-                started = execute_on(connection, query)
-            if not any(one.unseen for one in started):
-                break
-        if (
-            connection is not None
-            and wakes is not None
-            and self._connections.hints
-            and any(one.created for one in started)
-        ):
-            wake_on(connection, self._schema, wakes)
-        return started

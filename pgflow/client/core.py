@@ -1,0 +1,137 @@
+"""What the parts of a client share: its schema, its connections, and whoever waits and listens on them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+import psycopg
+
+from pgflow.client.filters import limit_of, seconds_of
+from pgflow.definitions.calls import Dispatched, output_of
+from pgflow.definitions.descriptors import Workflow
+from pgflow.definitions.options import uuid_of
+from pgflow.errors import WorkflowNotFound
+from pgflow.model.info import WorkflowInfo
+from pgflow.store.client.caller import execute_on, wake_on
+from pgflow.store.client.endings_by_task import TaskEndings
+from pgflow.store.client.pool import Connections
+from pgflow.store.client.subscriptions import Subscriptions
+from pgflow.store.database.connections import Database
+from pgflow.store.database.query import Query
+from pgflow.store.queries import inspection, operating
+
+T = TypeVar("T")
+
+
+class Core:
+    """What a client's methods, and the handles that they give, are made of.
+
+    Args:
+        dsn: The database.
+        schema: The schema of pgflow's tables.
+        connections: How many connections it may open.
+        payload_limit: The largest input, in bytes of JSON.
+        hints: Whether to notify workers.
+        call_timeout: Seconds (or a timedelta) that a call waits for the database; None: any.
+
+    Raises:
+        ValueError: A number below 1, a duration that is none.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        schema: str,
+        connections: int,
+        payload_limit: int,
+        hints: bool,
+        call_timeout: timedelta | float | None,
+    ) -> None:
+        self.schema = schema
+        self.payload_limit = payload_limit
+        limit = limit_of(connections, payload_limit, call_timeout)
+        database = Database(dsn, schema, application="pgflow client", longest_silence=limit)
+        self.connections = Connections(database, connections, limit, hints=bool(hints))
+        self.endings = TaskEndings(database, self.connections)
+        self.subscriptions = Subscriptions(database, self.connections)
+
+    async def close(self) -> None:
+        """Close all connections; whoever waits is told."""
+        await self.endings.close()
+        await self.subscriptions.close()
+        await self.connections.close()
+
+    async def execute(self, query: Query[T], connection: Any = None) -> T:
+        """Send a statement, over a connection of the client's or within a caller's transaction.
+
+        Raises:
+            PgflowError: The schema's functions refuse.
+            psycopg.Error: It failed.
+        """
+        try:
+            if connection is not None:
+                return await execute_on(connection, query)
+            return await self.connections.execute(query)
+        except psycopg.Error as error:
+            refused = operating.refusal(error)
+            if refused is None:
+                raise
+            raise refused from None
+
+    async def dispatch(
+        self, query: Query[list[Dispatched]], connection: Any, wakes: str | None, id: UUID | None = None
+    ) -> list[Dispatched]:
+        """Dispatch; again when somebody else started the same at the same moment and could not be seen yet.
+
+        Args:
+            query: The statement.
+            connection: One of the caller's, whose transaction this joins; None: one of the client's.
+            wakes: The queue that has work then; None: it has none yet.
+            id: The work, if it is a single workflow.
+        """
+        for _ in range(10):
+            if connection is None:
+                started = await self.connections.start(query, wakes, id)
+            else:
+                started = await execute_on(connection, query)
+            if not any(one.unseen for one in started):
+                break
+        if connection is not None and wakes is not None and self.connections.hints:
+            if any(one.created for one in started):
+                await wake_on(connection, self.schema, wakes)
+        return started
+
+    async def get(self, id: UUID | str) -> WorkflowInfo:
+        """A workflow as it stands now.
+
+        Raises:
+            WorkflowNotFound: There is none.
+        """
+        found = await self.connections.execute(inspection.get(self.schema, [uuid_of(id)]))
+        if not found:
+            raise self.not_found(id)
+        return found[0]
+
+    async def output(self, id: UUID, timeout: timedelta | float | None, workflow: Workflow[Any, Any] | None) -> Any:
+        """What a workflow returns, converted if its definition is given; waits until it has ended.
+
+        Raises:
+            WorkflowNotFound: There is none.
+            WorkflowFailed: It failed.
+            WorkflowCancelled: It was cancelled.
+            TimeoutError: It has not ended in time.
+        """
+        seconds = None if timeout is None else seconds_of(timeout)
+        outcome = await self.endings.outcome(id, seconds)
+        if outcome is None:
+            raise self.not_found(id)
+        result = output_of(outcome, workflow)
+        if result is None:
+            raise TimeoutError(f'workflow "{outcome.name}" {id} has not ended in time; it is {outcome.status}')
+        return result[0]
+
+    def not_found(self, id: UUID | str) -> WorkflowNotFound:
+        """The error that says that there is no such workflow."""
+        return WorkflowNotFound(f'there is no workflow {id} in schema "{self.schema}"')
