@@ -1,171 +1,303 @@
-"""One workflow as the database would hold it, in memory: what a test runs on when it has no database.
+"""The database in memory: what tests run on that need none, in `pgflow.testing` and in the engine's own simulator.
 
-It keeps the rules that execution relies on: a row that has ended is not replaced, the rows of a loop's ended turns
-leave active history, a signal is consumed with the row of the listen that took it.
+It keeps what execution relies on as PostgreSQL does (one conformance suite runs against both): each write is fenced by
+worker and epoch, a row that has ended is not replaced, the rows of a loop's ended turns leave active history and are
+trimmed, a signal is consumed with the row of the listen that took it, what comes in while a workflow goes to sleep
+wakes it, and what one does to another is done once.
+
+Each method is one transaction. What is not there: waiting and locks, since everything happens one after the other;
+connections and their loss; the death of workers (`free` gives back what one held), and the suspicions that it leads to.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from pgflow.history.events import STATUS_COMPLETED, STATUS_PENDING, Event
-from pgflow.history.location import turns
-from pgflow.history.stored import StoredHistory
+from pgflow.definitions.calls import Dispatch, Dispatched, Sent
+from pgflow.errors import LeaseLost, PgflowError
+from pgflow.history.events import KIND_LOOP, KIND_REMOVED, STATUS_COMPLETED, STATUS_PENDING, Event
+from pgflow.history.location import display, turn, turns
 from pgflow.ports import (
     Advance,
     Beside,
     Cancelled,
     Claimed,
     Completed,
-    EventRow,
+    Crossing,
     Failed,
-    Released,
-    Signal,
+    Outcome,
     Suspended,
     Write,
 )
+from pgflow.testing.memory_exchange import Exchange
+from pgflow.testing.memory_rows import Request, RunRow, WorkflowRow, check_json, check_row, written
 
 _TICK = timedelta(milliseconds=1)
-_KEPT = ("input", "turn_state", "turn_now", "turn_seq", "loop_progress", "loop_state", "loop_seq")
-"""What a row keeps of its pending self where the later one says nothing."""
+_NOTHING = Beside()
 
 
-class Memory:
-    """A workflow, its history and its mailbox.
+class Memory(Exchange):
+    """All workflows of one database, their histories and their mailboxes.
 
-    Parameters:
-        id: the workflow's.
-        name: of its code.
-        input: the arguments, as JSON.
-        tags: given at dispatch.
-        signals: its mailbox, in order.
-        now: the time at which it is dispatched; it goes on by a millisecond a transaction, and by whatever is waited
-            for.
+    Example:
+        memory = Memory(datetime(2030, 1, 1, tzinfo=UTC))
+        memory.dispatch(Dispatch(uuid7(), "checkout", '{"order":7}'))
+        (claimed,) = memory.claim(1, 10, ["default"], ["checkout"])
+        memory.commit(1, Write(claimed.run, [], Completed("null"), print, print))
     """
 
-    def __init__(
-        self,
-        id: UUID,
-        name: str,
-        input: str,
-        tags: dict[str, Any],
-        signals: Sequence[Signal],
-        now: datetime,
-    ) -> None:
-        self.id = id
-        self.name = name
-        self.input = input
-        self.tags = tags
-        self.created_at = self.now = now
-        self.status = "pending"
-        self.wake_at: datetime | None = None
-        self.output: str | None = None
-        self.error: str | None = None
-        self._tags_now: dict[str, Any] | None = None
-        self._state: str | None = None
-        self._mailbox = len(signals)
-        self._signals = list(signals)
-        self._epoch = 0
-        self._events: dict[str, Event] = {}
+    def claim(
+        self, worker: int, limit: int, queues: Collection[str], names: Collection[str], *, inputs: bool = True
+    ) -> list[Claimed]:
+        """Take due runs of these queues and names, the highest priority and then the oldest first.
 
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more happens to it."""
-        return self.status in ("completed", "failed", "cancelled")
+        Args:
+            worker: Who takes them.
+            limit: How many, at most.
+            queues: The queues that it serves.
+            names: The names of the workflows that it knows.
+            inputs: Whether to read the arguments of steps as well, which a strict replay compares.
+        """
+        due = [
+            (-run.priority, run.wake_at, run.workflow_id)
+            for run in self.runs.values()
+            if run.status in ("pending", "sleeping") and run.wake_at is not None and run.wake_at <= self.now
+            if run.queue in queues and run.name in names
+        ]
+        return [self.take(worker, id, inputs=inputs) for _, _, id in sorted(due)[:limit]]
 
-    def claim(self) -> Claimed:
-        """Take it, with all that a replay needs."""
-        self._epoch += 1
-        self.status = "running"
+    def take(self, worker: int, workflow_id: UUID, *, inputs: bool = True) -> Claimed:
+        """Take one run, due or not, with all that a replay needs; whoever held it is fenced out from here on.
+
+        Args:
+            worker: Who takes it.
+            workflow_id: Its workflow.
+            inputs: Whether to read the arguments of steps as well.
+        """
         self.now += _TICK
+        run, workflow = self.runs[workflow_id], self.workflows[workflow_id]
+        warm = run.last_worker == worker
+        run = self.runs[workflow_id] = run._replace(
+            status="running", worker=worker, epoch=run.epoch + 1, wake_at=None, waiting_for=(), awaits_children=False
+        )
+        events = [] if warm else self.history(workflow_id)
+        if not inputs:
+            events = [event if event.kind == KIND_REMOVED else event._replace(input=None) for event in events]
         return Claimed(
-            self.id,
-            self.name,
-            "default",
-            self._epoch,
-            self.input,
-            dict(self.tags),
-            self.created_at,
-            None,
-            self.id,
-            self._mailbox,
-            False,
+            workflow_id,
+            run.name,
+            run.queue,
+            run.epoch,
+            "{}" if warm else workflow.input,
+            json.loads(workflow.tags_given or workflow.tags),
+            workflow.created_at,
+            workflow.parent_id,
+            workflow.seed,
+            run.mailbox,
+            run.cancel_requested,
             self.now,
-            self._history(),
-            list(self._signals),
-            self._state,
-            self._tags_now,
+            events,
+            self.mailbox(workflow_id),
+            workflow.state,
+            None if workflow.tags_given is None else json.loads(workflow.tags),
+            warm,
+            cancellations=workflow.cancellations,
         )
 
-    def _change(self, beside: Beside) -> None:
-        consumed = {id for id, _ in [*beside.consumed, *beside.aside]}
-        self._signals = [signal for signal in self._signals if signal.id not in consumed]
-        if beside.state is not None:
-            self._state = beside.state
-        if beside.tags is not None:
-            self._tags_now = json.loads(beside.tags)
+    def free(self, worker: int) -> None:
+        """A worker is gone: what it held is claimable again, or paused where that was asked for."""
+        for run in list(self.runs.values()):
+            if run.worker == worker:
+                pauses = run.pause_requested and not run.cancel_requested
+                self.runs[run.workflow_id] = run._replace(
+                    status="paused" if pauses else "pending",
+                    wake_at=None if pauses else self.now,
+                    pause_requested=run.pause_requested and run.cancel_requested,
+                    waiting_for=(),
+                    worker=None,
+                    last_worker=None,
+                )
 
-    def commit(self, write: Write) -> None:
-        """Make one write durable."""
-        self.now += _TICK
+    def held(self, worker: int, workflow_id: UUID, epoch: int) -> RunRow:
+        """The run, if this worker holds its lease at this epoch.
+
+        Raises:
+            LeaseLost: It does not.
+        """
+        run = self.runs.get(workflow_id)
+        if run is None or run.worker != worker or run.epoch != epoch:
+            raise LeaseLost(
+                f"workflow {workflow_id}: this worker no longer holds the lease of epoch {epoch}, nothing was written; "
+                "whoever holds it now goes on from the recorded history"
+            )
+        return run
+
+    def commit(self, worker: int, write: Write) -> datetime:
+        """Make one write durable: the time of that.
+
+        Raises:
+            LeaseLost: The run is not this worker's any more; nothing has changed.
+            Unstorable: The database would refuse one of its values; nothing has changed.
+        """
+        workflow_id = write.run.workflow_id
+        run = self.held(worker, workflow_id, write.run.epoch)
+        beside, outcome = write.beside or _NOTHING, write.outcome
         for row in write.rows:
-            self._put(row)
-        if write.beside is not None:
-            self._change(write.beside)
-        outcome = write.outcome
-        if isinstance(outcome, Suspended):
-            self.status, self.wake_at = "sleeping", outcome.wake_at
-        elif isinstance(outcome, Completed):
-            self.status, self.output = "completed", outcome.output
-        elif isinstance(outcome, Failed):
-            self.status, self.error = "failed", outcome.error
-        elif isinstance(outcome, Cancelled):
-            self.status = "cancelled"
-        elif isinstance(outcome, Released):
-            self.status = "pending"
-
-    def advance(self, advance: Advance) -> None:
-        """Forget the ended turns of a loop."""
+            check_row(row)
+        check_json(beside.state, beside.tags, getattr(outcome, "output", None), getattr(outcome, "error", None))
         self.now += _TICK
-        row = self._events[advance.location]
-        first, last = turns(advance.location, row.loop_progress or 0, advance.turns)
-        for location in [location for location in self._events if first <= location < last]:
-            del self._events[location]
-            advance.moved += 1
+        if write.rows:
+            events = self.events.setdefault(workflow_id, {})
+            for row in write.rows:
+                event = written(events.get(row.location), row, self.now)
+                if event is not None:
+                    events[row.location] = event
+        if write.beside is not None:
+            self._take_signals(workflow_id, beside)
+        if outcome is not None or beside.cancels is not None or beside.state is not None or beside.tags is not None:
+            self._change(run, outcome, beside)
+        return self.now
+
+    def _take_signals(self, workflow_id: UUID, beside: Beside) -> None:
+        for id, location in beside.consumed:
+            signal = self.signals.get(id)
+            if signal is not None and signal.workflow_id == workflow_id:
+                self.signals[id] = signal._replace(consumed_at=self.now, location=location)
+        for id, problem in beside.aside:
+            signal = self.signals.get(id)
+            untouched = signal is not None and signal.consumed_at is None and signal.dropped_at is None
+            if signal is not None and untouched and signal.workflow_id == workflow_id:
+                self.signals[id] = signal._replace(dropped_at=self.now, problem=problem)
+
+    def _change(self, run: RunRow, outcome: Outcome | None, beside: Beside) -> None:
+        """What becomes of the run, and of what is kept with its workflow."""
+        workflow = self.workflows[run.workflow_id]
+        changes: dict[str, Any] = {}
+        if beside.state is not None:
+            changes["state"] = beside.state
+        if beside.tags is not None:
+            changes["tags"] = beside.tags
+            changes["tags_given"] = workflow.tags_given or workflow.tags
+        if beside.cancels is not None:
+            changes["cancellations"] = (*workflow.cancellations, beside.cancels)
+        if isinstance(outcome, Completed):
+            changes |= {"status": "completed", "output": outcome.output, "error": None, "completed_at": self.now}
+        elif isinstance(outcome, Failed):
+            changes |= {"status": "failed", "error": outcome.error, "completed_at": self.now}
+        elif isinstance(outcome, Cancelled):
+            changes |= {"status": "cancelled", "error": None, "completed_at": self.now}
+        if changes:
+            workflow = self.workflows[workflow.id] = workflow._replace(**changes)
+        if isinstance(outcome, Completed | Failed | Cancelled):
+            told = dict.fromkeys([*([] if workflow.parent_id is None else [workflow.parent_id]), *run.waiters])
+            self.requests.extend(Request(id, "child") for id in told)
+        if beside.cancels is not None:
+            self.requests.extend(Request(child.id, "cancel") for child in self._children(workflow.id))
+        if isinstance(outcome, Completed | Cancelled):
+            del self.runs[workflow.id]
+            for signal in self.signals.values():
+                if signal.workflow_id == workflow.id and signal.waiting:
+                    self.signals[signal.id] = signal._replace(dropped_at=self.now)
+        elif outcome is not None or beside.cancels is not None:
+            self.runs[workflow.id] = self._stopped(run, outcome, cancelled=beside.cancels is not None)
+
+    def _children(self, workflow_id: UUID) -> list[WorkflowRow]:
+        """Children that go on and are not detached."""
+        return [
+            workflow
+            for workflow in self.workflows.values()
+            if workflow.parent_id == workflow_id and not workflow.detached and workflow.status is None
+        ]
+
+    def _stopped(self, run: RunRow, outcome: Outcome | None, *, cancelled: bool) -> RunRow:
+        """A run that stays: it goes on, sleeps, is handed back, paused or failed."""
+        cancel = run.cancel_requested and not cancelled
+        run = run._replace(cancel_requested=cancel, last_worker=None, waiting_for=(), awaits_children=False)
+        if outcome is None:
+            return run
+        if isinstance(outcome, Failed):
+            return run._replace(
+                status="failed",
+                wake_at=None,
+                worker=None,
+                pause_requested=False,
+                unique_key=None,
+                freed_key=run.unique_key,
+                reset=outcome.reset,
+                fork_before=outcome.fork_before,
+            )
+        due: datetime | None = self.now
+        if isinstance(outcome, Suspended):
+            run = run._replace(
+                waiting_for=outcome.waiting_for, awaits_children=outcome.awaits_children, last_worker=run.worker
+            )
+        if run.pause_requested and not cancel:
+            status, due = "paused", None
+        elif not isinstance(outcome, Suspended) or run.mailbox > outcome.mailbox or cancel:
+            status = "pending"
+        else:
+            status = "sleeping"
+            due = None if outcome.wake_at is None else max(outcome.wake_at, self.now)
+        return run._replace(status=status, wake_at=due, worker=None, pause_requested=run.pause_requested and cancel)
+
+    def advance(self, worker: int, advance: Advance) -> datetime:
+        """Forget the ended turns of a loop: the time of that.
+
+        Raises:
+            LeaseLost: The run is not this worker's any more; nothing has changed.
+            PgflowError: The loop has no row.
+            Unstorable: The database would refuse one of its values; nothing has changed.
+        """
+        self.held(worker, advance.workflow_id, advance.epoch)
+        check_json(advance.state, advance.output)
+        self.now += _TICK
+        events = self.events.get(advance.workflow_id, {})
+        row = events.get(advance.location)
+        if row is None or row.kind != KIND_LOOP:
+            raise PgflowError(
+                f"workflow {advance.workflow_id}: expected the row of the loop at {display(advance.location)} in "
+                "active history, found none"
+            )
+        progress = row.loop_progress or 0
+        if row.status == STATUS_COMPLETED or progress >= advance.turns:
+            return row.at if advance.breaks and row.status != STATUS_PENDING else self.now
+        self._forget(events, advance, progress)
         row = row._replace(loop_progress=advance.turns, loop_state=advance.state, loop_seq=advance.started)
         if advance.breaks:
-            row = row._replace(status=STATUS_COMPLETED, seq=advance.seq, output=advance.output, at=self.now)
-        self._events[advance.location] = row
+            row = row._replace(status=STATUS_COMPLETED, seq=advance.seq, output=advance.output, error=None, at=self.now)
+        events[advance.location] = row
+        return self.now
 
-    def stored(self) -> StoredHistory:
-        """Its history, as an export would hold it."""
-        return StoredHistory(
-            self.id,
-            self.name,
-            self.status,
-            self.input,
-            self.tags,
-            self.id,
-            self.created_at,
-            None,
-            self.output,
-            self.error,
-            self.now,
-            self._history(),
-        )
+    def _forget(self, events: dict[str, Event], advance: Advance, progress: int) -> None:
+        """Move the rows of ended turns out of active history, and keep those of the last ones."""
+        forgotten = self.forgotten.setdefault(advance.workflow_id, {})
+        begins, ends = turns(advance.location, progress, advance.turns)
+        kept = turn(advance.location, max(advance.turns - advance.keep, 0))
+        for location in [location for location in events if begins <= location < ends]:
+            forgotten[location] = events.pop(location)
+            advance.moved += 1
+        first = turn(advance.location, 0)
+        for location in [location for location in forgotten if first <= location < kept]:
+            del forgotten[location]
 
-    def _history(self) -> list[Event]:
-        return [self._events[location] for location in sorted(self._events)]
+    def cross(self, worker: int, crossing: Crossing) -> Sent | Dispatched:
+        """Do what a workflow does to another one: done twice is done once.
 
-    def _put(self, row: EventRow) -> None:
-        old = self._events.get(row.location)
-        if old is not None and old.status != STATUS_PENDING:
-            return
-        values = row._asdict()
-        if old is not None:
-            values |= {name: getattr(old, name) for name in _KEPT if values.get(name) is None}
-        self._events[row.location] = Event(at=self.now, **values)
+        Raises:
+            LeaseLost: The run is not this worker's any more; nothing has changed.
+            Unstorable: The database would refuse one of its values; nothing has changed.
+        """
+        run = self.held(worker, crossing.workflow_id, crossing.epoch)
+        command = crossing.command
+        if not isinstance(command, Dispatch):
+            return self.send(command, run.workflow_id)
+        dispatched = self.dispatch(command, run)
+        if command.unique and dispatched.id is not None and dispatched.id != command.id:
+            other = self.runs.get(dispatched.id)
+            if other is not None and run.workflow_id not in other.waiters:
+                self.runs[other.workflow_id] = other._replace(waiters=(*other.waiters, run.workflow_id))
+        return dispatched

@@ -19,7 +19,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from uuid import UUID
 
 from pgflow.codec import PAYLOAD_LIMIT, encode
-from pgflow.definitions.calls import Sending, Sent
+from pgflow.definitions.calls import Dispatch, Sending, Sent
 from pgflow.definitions.decorated import not_a_workflow, not_an_activity
 from pgflow.definitions.descriptors import Activity, Workflow, activity_names
 from pgflow.definitions.options import UNSET, given_options
@@ -35,9 +35,10 @@ from pgflow.execution.event_loop.event_loop import stage
 from pgflow.execution.execute import execute
 from pgflow.execution.interfaces import Limits
 from pgflow.history.stored import StoredHistory
-from pgflow.ports import Advance, Crossing, Inquiry, Message, Outcome, Signal, Write
+from pgflow.ports import Advance, Crossing, Inquiry, Message, Outcome, Write
 from pgflow.testing.harness import outside_of_tasks
 from pgflow.testing.memory import Memory
+from pgflow.testing.memory_ports import MemoryPorts
 from pgflow.testing.watching import told, watched
 
 P = ParamSpec("P")
@@ -153,9 +154,11 @@ def _run(
     tags = workflow.chosen.get("tags") if tags is None else tags
     fakes = _fakes(activities or {})
     check_number(limit, "limit", 1)
-    tags_text(tags)
-    mailbox = [_signal(number, body) for number, body in enumerate(signals, 1)]
-    memory = Memory(_ID, workflow.name, workflow.encode_arguments(args, kwargs), dict(tags or {}), mailbox, now)
+    memory = Memory(now)
+    memory.dispatch(Dispatch(_ID, workflow.name, workflow.encode_arguments(args, kwargs), tags_text(tags)))
+    for number, body in enumerate(signals, 1):
+        memory.send(_sending(number, body))
+    memory.deliver()
     return outside_of_tasks(lambda: _Runner(workflow, memory, fakes, limit).result())
 
 
@@ -193,10 +196,10 @@ def _fakes(activities: Fakes) -> dict[str, Callable[..., Any]]:
     return fakes
 
 
-def _signal(number: int, body: Any) -> Signal:
+def _sending(number: int, body: Any) -> Sending:
     name = signal_name(type(body), "signals")
     text = encode(body, type(body), what=f'signal "{name}"', limit=PAYLOAD_LIMIT)
-    return Signal(UUID(int=_ID.int + 1000 + number), number, name, text)
+    return Sending(UUID(int=_ID.int + 1000 + number), _ID, None, None, name, text)
 
 
 class _Timer:
@@ -227,10 +230,12 @@ class _Runner(Generic[R]):
         self.limits = Limits(other_arguments=refuse)
         self._workflow = workflow
         self._memory = memory
+        self._ports = MemoryPorts(memory, 0)
+        self._run: Run
         self._fakes = fakes
         self._limit = limit
         self._scheduled: deque[Run] = deque()
-        self._due: deque[Callable[[], None]] = deque()
+        self._due: deque[Callable[[], object]] = deque()
         self._calls: deque[ActivityCall] = deque()
         self._timers: list[_Timer] = []
         self._left = False
@@ -241,31 +246,34 @@ class _Runner(Generic[R]):
         """Run it to its end, until it waits for what will not come, or to the limit."""
         memory = self._memory
         with self._asyncio:
-            while not memory.ended and self._limit > 0:
-                if memory.status == "sleeping":
-                    if memory.wake_at is None:
+            while (run := memory.runs.get(_ID)) is not None and run.status != "failed" and self._limit > 0:
+                if run.status == "sleeping":
+                    if run.wake_at is None:
                         break
-                    memory.now = max(memory.now, memory.wake_at)
+                    memory.now = max(memory.now, run.wake_at)
                 self._live()
         returned: tuple[R] | None = None
         error: BaseException | None = None
-        if memory.status == "completed":
-            returned = (self._workflow.decode_result(memory.output or "null"),)
-        elif memory.status == "failed":
-            error = self._error or told(memory.error)
-        return Ran(memory.status, error, memory.stored(), returned)
+        stored = memory.stored(_ID)
+        if stored.status == "completed":
+            returned = (self._workflow.decode_result(stored.output or "null"),)
+        elif stored.status == "failed":
+            error = self._error or told(stored.error)
+        return Ran(stored.status, error, stored, returned)
 
     def _live(self) -> None:
-        """From a claim to the next sleep, or to the end."""
+        """From a claim to the next sleep, or to the end: each by a worker of its own, that has nothing in memory."""
         for waiting in (self._scheduled, self._due, self._calls, self._timers):
             waiting.clear()
+        self._ports = MemoryPorts(self._memory, self._ports.worker + 1)
         self._left = False
         self._error = None
         depth = sys.get_coroutine_origin_tracking_depth()
         sys.set_coroutine_origin_tracking_depth(
             max(depth, ORIGIN_DEPTH)
         )  # so that a step that is never awaited is told with its line
-        run = execute(self._memory.claim(), watched(self._workflow, self._note), self)
+        claimed = self._memory.take(self._ports.worker, _ID)
+        self._run = run = execute(claimed, watched(self._workflow, self._note), self)
         try:
             while not self._left and self._limit > 0:
                 self._go_on()
@@ -352,18 +360,12 @@ class _Runner(Generic[R]):
     # Journal, Loops and Crossings: whoever calls is answered later.
 
     def write(self, write: Write) -> None:
-        def commit() -> None:
-            self._memory.commit(write)
-            write.on_commit(write, self._memory.now)
-
-        self._due.append(commit)
+        self._ports.write(write)
+        self._due.append(self._ports.commit)
 
     def advance(self, advance: Advance) -> None:
-        def commit() -> None:
-            self._memory.advance(advance)
-            advance.on_commit(advance, self._memory.now)
-
-        self._due.append(commit)
+        self._ports.advance(advance)
+        self._due.append(self._ports.forget)
 
     def cross(self, crossing: Crossing) -> None:
         command = crossing.command
@@ -372,8 +374,18 @@ class _Runner(Generic[R]):
                 f'pgflow.testing.run: the workflow "{self._workflow.name}" starts another one, "{command.name}", '
                 "for which there is no database here. Test it with a worker on pgflow.embedded.Postgres."
             )
-        answer = Sent(command.workflow_id or _RECEIVER, None, 0)
-        self._due.append(lambda: crossing.on_done(crossing, answer))
+        self._due.append(lambda: self._send(crossing))
 
     def ask(self, inquiry: Inquiry) -> None:
-        self._due.append(lambda: inquiry.on_answer(inquiry, dict.fromkeys(inquiry.ids)))
+        self._ports.ask(inquiry)
+        self._due.append(self._ports.answer)
+
+    def _send(self, crossing: Crossing) -> None:
+        """Send a signal: to the workflow itself if it is the receiver, else to somebody who is taken to be there."""
+        sent = self._memory.cross(self._ports.worker, crossing)
+        assert isinstance(sent, Sent) and isinstance(crossing.command, Sending)
+        if sent.receiver is None:
+            sent = Sent(crossing.command.workflow_id or _RECEIVER, None, 0)
+        crossing.on_done(crossing, sent)
+        for news in self._memory.deliver(self._ports.worker).arrived:
+            self._run.receive(news)

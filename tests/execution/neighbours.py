@@ -11,23 +11,25 @@ cancel    somebody asks, once, that the workflow be cancelled
 from __future__ import annotations
 
 import random
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pgflow.definitions.calls import Dispatch, Dispatched, Sending, Sent, Standing
+from pgflow.definitions.calls import Dispatch, Sending, Standing
 from pgflow.definitions.descriptors import Workflow
-from pgflow.errors import LeaseLost
 from pgflow.history.identity import crossing_id
 from pgflow.ports import (
     Arrived,
     Cancelled,
-    Claimed,
+    Completed,
     Crossing,
+    Failed,
     Inquiry,
+    Outcome,
     Signal,
-    Suspended,
     Write,
 )
+from pgflow.testing.memory_rows import Request, RunRow, SignalRow, WorkflowRow
 from tests.execution.lives import Lives, Program
 from tests.execution.simulator import Incarnation, World
 
@@ -35,8 +37,15 @@ NOBODY = UUID(int=404)
 """A receiver that there is not."""
 
 
+FRIEND = UUID(int=5)
+"""A receiver that there is."""
+
+OTHERS = -1
+"""The worker that has the children."""
+
+
 class Neighbourhood(World):
-    """One workflow as the database holds it, its children, and the signals that it has sent.
+    """One workflow in the store with its children, and the signals that it has sent.
 
     A child whose workflow is called "failing" fails, any other gives its input back.
     """
@@ -50,144 +59,140 @@ class Neighbourhood(World):
 
     def __init__(self, workflow: Workflow[Any, Any], *args: Any, **kwargs: Any) -> None:
         super().__init__(workflow, *args, **kwargs)
-        self.children: dict[UUID, Standing] = {}
-        self.detached: set[UUID] = set()
-        self.sent: dict[UUID, str] = {}
-        self.mailbox = 0
-        self.told = 0
-        """Ends of children that are not delivered yet."""
-        self.cancel_asked = self.cancel_sent = self.cancel_requested = False
+        self.store.dispatch(Dispatch(FRIEND, "friend"))
+        self.cancel_asked = False
         self.posted = 0
         """How many of the letters have been sent."""
-        self.post: list[Signal] = []
-        """Those that are not delivered yet."""
-        self.mail: dict[UUID, Signal] = {}
-        """Those that are delivered and not consumed."""
-        self.waiting_for: tuple[str, ...] = ()
-        self.awaits_children = False
 
-    def claim(self) -> Claimed:
-        claimed = super().claim()
-        claimed.mailbox, claimed.cancel_requested = self.mailbox, self.cancel_requested
-        claimed.signals = list(self.mail.values())
-        return claimed
-
-    def commit(self, write: Write) -> bool:
-        if not super().commit(write):
-            return False
-        self.consume(write)
-        if write.beside is not None and write.beside.cancels:
-            assert self.cancel_requested, "a request is consumed once"
-            self.cancel_requested = False
-            for id, child in self.children.items():
-                if child.status == "running" and id not in self.detached:
-                    self.end(id, "cancelled")
-        outcome = write.outcome
-        if isinstance(outcome, Suspended):
-            self.awaits_children, self.waiting_for = outcome.awaits_children, outcome.waiting_for
-            if self.mailbox > outcome.mailbox or self.cancel_requested:
-                self.status = "pending"
-        elif isinstance(outcome, Cancelled):
-            self.status = "cancelled"
-        return True
-
-    def consume(self, write: Write) -> None:
-        """Take what listens have taken: each once, the first of its name, and nothing but that stands in the listen's
-        row.
-        """
-        rows = {
-            row.location: row.output or "" for row in write.rows if row.kind == "listen" and row.status == "completed"
-        }
-        consumed = [] if write.beside is None else write.beside.consumed
-        for id, location in consumed:
-            signal = self.mail.pop(id)
-            assert all(other.name != signal.name or other.number > signal.number for other in self.mail.values()), (
-                "out of order"
-            )
-            assert str(id) in rows[location]
-        assert sum(output.count('"id"') for output in rows.values()) == len(consumed)
-
-    def cross(self, crossing: Crossing) -> Sent | Dispatched | None:
-        """Do what is asked, once for each id; None: the lease is gone."""
-        if crossing.epoch != self.epoch or self.status != "running":
-            return None
-        command = crossing.command
-        if isinstance(command, Dispatch):
-            created = command.id not in self.children
-            if created:
-                self.children[command.id] = Standing(command.id, command.name, "running", command.input, None)
-                if command.detached:
-                    self.detached.add(command.id)
-            return Dispatched(command.id, command.name, created)
-        assert isinstance(command, Sending)
-        if command.workflow_id == NOBODY:
-            return Sent(None, None, 0)
-        self.sent.setdefault(command.id, command.body)
-        return Sent(command.workflow_id, None, 0)
+    @property
+    def children(self) -> list[WorkflowRow]:
+        """All that it has started."""
+        return [workflow for workflow in self.store.workflows.values() if workflow.parent_id == self.id]
 
     @property
     def running(self) -> list[UUID]:
         """Children that have not ended."""
-        return [id for id, child in self.children.items() if child.status == "running"]
+        return [
+            workflow.id
+            for workflow in self.store.workflows.values()
+            if workflow.status is None and workflow.parent_id == self.id
+        ]
+
+    @property
+    def detached(self) -> set[UUID]:
+        """Children that its cancellation does not reach."""
+        return {child.id for child in self.children if child.detached}
+
+    @property
+    def told(self) -> bool:
+        """Whether ends of children are not delivered yet."""
+        return bool(self.store.requests) and Request(self.id, "child") in self.store.requests
+
+    @property
+    def cancel_sent(self) -> bool:
+        """Whether a request to cancel is not delivered yet."""
+        return bool(self.store.requests) and Request(self.id, "cancel") in self.store.requests
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether a request to cancel is delivered, and not consumed."""
+        return self._run is not None and self._run.cancel_requested
+
+    @property
+    def mailbox(self) -> int:
+        """The last place in its mailbox that is taken."""
+        return 0 if self._run is None else self._run.mailbox
+
+    @property
+    def post(self) -> list[SignalRow]:
+        """Signals to it that are not delivered yet."""
+        return [signal for signal in self._letters if signal.number is None and signal.dropped_at is None]
+
+    @property
+    def mail(self) -> list[Signal]:
+        """Signals to it that are delivered and not consumed."""
+        return [] if not self.posted else self.store.mailbox(self.id)
+
+    @property
+    def _letters(self) -> list[SignalRow]:
+        return [] if not self.posted else [s for s in self.store.signals.values() if s.workflow_id == self.id]
+
+    @property
+    def _run(self) -> RunRow | None:
+        return self.store.runs.get(self.id)
+
+    def commit(self, worker: int, write: Write) -> datetime:
+        self.store.held(worker, self.id, write.run.epoch)
+        self.check_consumed(write)
+        cancels = write.beside is not None and write.beside.cancels is not None
+        assert self.cancel_requested or not cancels, "a request is consumed once"
+        at = super().commit(worker, write)
+        if cancels:
+            cancelled = [request.workflow_id for request in self.store.requests if request.workflow_id in self.running]
+            self.store.deliver(OTHERS, passing_over=(self.id,))
+            for id in cancelled:
+                self.end(id, "cancelled")
+        return at
+
+    def check_consumed(self, write: Write) -> None:
+        """Each signal is taken once, the first of its name, and nothing but that stands in the listen's row."""
+        listens = [row for row in write.rows if row.kind == "listen" and row.status == "completed"]
+        rows = {row.location: row.output or "" for row in listens}
+        consumed = [] if write.beside is None else write.beside.consumed
+        mail = self.mail if consumed else []
+        for id, location in consumed:
+            (place,) = [place for place, signal in enumerate(mail) if signal.id == id]
+            signal = mail.pop(place)
+            assert all(other.name != signal.name for other in mail[:place]), "out of order"
+            assert str(id) in rows[location]
+        assert sum(output.count('"id"') for output in rows.values()) == len(consumed)
 
     def end(self, id: UUID, how: str | None = None) -> None:
         """A child ends; its parent is to be told."""
-        child = self.children[id]
+        child = self.store.workflows[id]
         how = how or ("failed" if child.name == "failing" else "completed")
-        error = '{"type":"ValueError","message":"no luck"}' if how == "failed" else None
-        self.children[id] = child._replace(status=how, output=child.output if how == "completed" else None, error=error)
-        self.told += 1
+        outcomes: dict[str, Outcome] = {
+            "completed": Completed(child.input),
+            "failed": Failed('{"type":"ValueError","message":"no luck"}'),
+            "cancelled": Cancelled(),
+        }
+        run = self.store.take(OTHERS, id).run
+        self.store.commit(OTHERS, Write(run, [], outcomes[how], lambda *_: None, lambda *_: None))
 
     def send(self) -> None:
         """Somebody sends the next letter."""
-        self.post.append(
-            Signal(UUID(int=1000 + self.posted), 0, self.letters[self.posted], f'{{"number":{self.posted}}}')
-        )
+        body = f'{{"number":{self.posted}}}'
+        self.store.send(Sending(UUID(int=1000 + self.posted), self.id, None, None, self.letters[self.posted], body))
         self.posted += 1
 
     def deliver(self) -> None:
         """What was told and sent takes its place in the mailbox, and wakes who sleeps on it."""
-        told, self.told = self.told, 0
-        self.mailbox += told
-        post, self.post = self.post, []
-        for signal in post:
-            self.mailbox += 1
-            self.mail[signal.id] = signal._replace(number=self.mailbox)
-        self.cancel_requested = self.cancel_requested or self.cancel_sent
-        self.cancel_sent = False
-        wanted = (told and self.awaits_children) or any(signal.name in self.waiting_for for signal in post)
-        if self.status == "sleeping" and (self.cancel_requested or wanted):
-            self.status = "pending"
+        self.store.deliver()
 
     def ask_to_cancel(self) -> None:
         """Somebody asks, once."""
-        self.cancel_asked = self.cancel_sent = True
+        self.cancel_asked = self.store.cancel(self.id)
 
     def wake(self) -> None:
         while self.status == "sleeping":
+            assert self._run is not None
             if self.told or self.cancel_sent or self.post:
                 self.deliver()
             elif self.wake_at is not None:
                 self.now = max(self.now, self.wake_at)
                 return
-            elif self.awaits_children and self.running:
+            elif self._run.awaits_children and self.running:
                 self.end(self.running[0])
             else:
-                assert self.waiting_for and self.posted < len(self.letters), "asleep for ever"
+                assert self._run.waiting_for and self.posted < len(self.letters), "asleep for ever"
                 self.send()
 
-    def copied(self) -> Neighbourhood:
-        other = super().copied()
-        assert isinstance(other, Neighbourhood)
-        other.children, other.sent, other.detached = dict(self.children), dict(self.sent), set(self.detached)
-        other.post, other.mail = list(self.post), dict(self.mail)
-        return other
-
     def around(self) -> Any:
-        children = tuple((id, child.status) for id, child in sorted(self.children.items()))
-        mail = self.posted, len(self.post), tuple(self.mail)
+        children = tuple(sorted((child.id, child.status or "running") for child in self.children))
+        mail = self.posted, len(self.post), tuple(signal.id for signal in self.mail)
         asked = self.cancel_asked, self.cancel_sent, self.cancel_requested
-        return children, tuple(sorted(self.sent)), self.told > 0, asked, mail
+        sent = tuple(sorted(signal.id for signal in self.store.signals.values() if signal.sender_id == self.id))
+        return children, sent, self.told, asked, mail
 
 
 class Neighbour(Incarnation):
@@ -196,12 +201,15 @@ class Neighbour(Incarnation):
     world: Neighbourhood
 
     def __init__(self, world: Neighbourhood) -> None:
-        self.crossings = self
-        self.crossing: list[Crossing] = []
         self.inquiries: list[tuple[Inquiry, dict[UUID, Standing | None] | None]] = []
         self.heard = world.mailbox
         self.heard_cancel = world.cancel_requested
         super().__init__(world)
+
+    @property
+    def crossing(self) -> list[Crossing]:
+        """What it does to others that is on its way."""
+        return self.ports.crossings
 
     # Host
 
@@ -253,19 +261,10 @@ class Neighbour(Incarnation):
     def happen(self, what: str, index: str) -> None:
         world = self.world
         if what == "cross":
-            crossing = self.crossing.pop(int(index))
-            answer = world.cross(crossing)
-            if answer is None:
-                crossing.on_refused(crossing, LeaseLost("lost"))
-            else:
-                crossing.on_done(crossing, answer)
+            self.ports.do(int(index))
         elif what == "look":
             inquiry, _ = self.inquiries[0]
-            children = world.children
-            found = {
-                id: children.get(id) for id in inquiry.ids if id not in children or children[id].status != "running"
-            }
-            self.inquiries[0] = (inquiry, found)
+            self.inquiries[0] = (inquiry, world.standings(inquiry.ids))
         elif what == "answer":
             inquiry, answers = self.inquiries.pop(0)
             assert answers is not None
@@ -280,7 +279,7 @@ class Neighbour(Incarnation):
             world.ask_to_cancel()
         else:
             after, self.heard, self.heard_cancel = self.heard, world.mailbox, world.cancel_requested
-            new = [signal for signal in world.mail.values() if signal.number > after]
+            new = world.store.mailbox(world.id, after)
             self.run.receive(Arrived(world.id, world.epoch, after, world.mailbox, world.cancel_requested, signals=new))
 
     def around(self) -> Any:
@@ -320,14 +319,9 @@ class NeighbourLives(Lives):
         super().check_end(status)
         starts = [event for event in world.events.values() if event.kind == "child_workflow"]
         started = {event.output for event in starts if event.status == "completed"}
-        there = {f'{{"id":"{id}"}}' for id in world.children}
+        there = {f'{{"id":"{child.id}"}}' for child in world.children}
         assert started <= there
-        if (
-            world.cancel_asked
-            and not world.cancel_sent
-            and not world.cancel_requested
-            and self.starts_none_when_cancelled
-        ):
+        if world.cancellations and self.starts_none_when_cancelled:
             assert set(world.running) <= world.detached, (
                 "the cancellation reaches all children that were there or on their way"
             )

@@ -7,58 +7,41 @@ test takes one; a crash forgets all that has not been committed, and a new incar
 from __future__ import annotations
 
 import asyncio
-import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
+from pgflow.definitions.calls import Dispatch, Dispatched, Sent, Standing
 from pgflow.definitions.descriptors import Workflow
-from pgflow.errors import LeaseLost
 from pgflow.execution.activities.runner import ActivityCall
 from pgflow.execution.engine.run import Run
 from pgflow.execution.event_loop.event_loop import stage
 from pgflow.execution.execute import execute
 from pgflow.execution.interfaces import Limits
 from pgflow.history.events import Event
-from pgflow.history.location import turns
-from pgflow.ports import (
-    Advance,
-    Beside,
-    Claimed,
-    Completed,
-    EventRow,
-    Failed,
-    Message,
-    Outcome,
-    Released,
-    Suspended,
-    Write,
-)
+from pgflow.ports import Advance, Claimed, Crossing, Inquiry, Message, Outcome, Write
+from pgflow.testing.memory import Memory
+from pgflow.testing.memory_ports import MemoryPorts
+from pgflow.testing.memory_rows import RunRow, WorkflowRow
 
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 class World:
-    """One workflow as the database would hold it."""
+    """One workflow in a store in memory, and what must hold of each of its writes."""
 
     def __init__(self, workflow: Workflow[Any, Any], *args: Any, **kwargs: Any) -> None:
         self.workflow = workflow
         self.input = workflow.encode_arguments(args, kwargs)
         self.id = UUID(int=7)
-        self.now = EPOCH
+        self.store = Memory(EPOCH)
+        self.store.dispatch(Dispatch(self.id, workflow.name, self.input))
+        self.lives = 0
+        """How many processes have had it; the number of the last one."""
         self.epoch = 0
-        self.status = "pending"
-        self.wake_at: datetime | None = None
-        self.output: str | None = None
-        self.error: str | None = None
-        self.state: str | None = None
-        self.tags: str | None = None
-        self.cancellations: tuple[int, ...] = ()
-        self.events: dict[str, Event] = {}
-        self.forgotten: dict[str, Event] = {}
         self.executed: list[tuple[str, str]] = []
         """(name, location) of every activity attempt that ran."""
         self.published: list[Message] = []
@@ -67,87 +50,97 @@ class World:
         self.writes = 0
         self.advances = 0
 
+    @property
+    def row(self) -> WorkflowRow:
+        """What is kept with the workflow."""
+        return self.store.workflows[self.id]
+
+    @property
+    def now(self) -> datetime:
+        return self.store.now
+
+    @now.setter
+    def now(self, now: datetime) -> None:
+        self.store.now = now
+
+    @property
+    def status(self) -> str:
+        return self.store.status(self.id)
+
+    @status.setter
+    def status(self, status: str) -> None:
+        """Let it go on, by hand, wherever it is: what a retry comes to."""
+        assert status == "pending"
+        self.store.workflows[self.id] = self.row._replace(status=None, error=None, completed_at=None)
+        self.store.runs[self.id] = RunRow(self.id, self.row.name, "default", 0, status, self.now, self.epoch)
+
+    @property
+    def wake_at(self) -> datetime | None:
+        run = self.store.runs.get(self.id)
+        return None if run is None else run.wake_at
+
+    @property
+    def output(self) -> str | None:
+        return self.row.output
+
+    @property
+    def error(self) -> str | None:
+        return self.row.error
+
+    @property
+    def cancellations(self) -> tuple[int, ...]:
+        return self.row.cancellations
+
+    @property
+    def events(self) -> dict[str, Event]:
+        """Active history, by location."""
+        return self.store.events.setdefault(self.id, {})
+
+    @property
+    def forgotten(self) -> dict[str, Event]:
+        """Forgotten history, by location."""
+        return self.store.forgotten.setdefault(self.id, {})
+
     def claim(self) -> Claimed:
-        self.epoch += 1
-        self.status = "running"
-        self.now += timedelta(milliseconds=1)
-        events = [self.events[key] for key in sorted(self.events)]
-        return Claimed(
-            self.id,
-            self.workflow.name,
-            "default",
-            self.epoch,
-            self.input,
-            {},
-            EPOCH,
-            None,
-            self.id,
-            0,
-            False,
-            self.now,
-            events,
-            state=self.state,
-            tags_now=json.loads(self.tags) if self.tags else None,
-            cancellations=self.cancellations,
-        )
-
-    def commit(self, write: Write) -> bool:
-        if write.run.epoch != self.epoch or self.status != "running":
-            return False
-        self.now += timedelta(milliseconds=1)
-        self.writes += 1
-        for row in write.rows:
-            self._put(row)
-        beside = write.beside or Beside()
-        if beside.cancels is not None:
-            self.cancellations += (beside.cancels,)
-        self.state = beside.state or self.state
-        self.tags = beside.tags or self.tags
-        outcome = write.outcome
-        if isinstance(outcome, Suspended):
-            self.status, self.wake_at = "sleeping", outcome.wake_at
-        elif isinstance(outcome, Completed):
-            self.status, self.output = "completed", outcome.output
-        elif isinstance(outcome, Failed):
-            self.status, self.error = "failed", outcome.error
-        elif isinstance(outcome, Released):
+        """A new process takes it, whoever had it, and whether it has ended or not."""
+        if self.id not in self.store.runs:
             self.status = "pending"
-        return True
+        self.lives += 1
+        claimed = self.store.take(self.lives, self.id)
+        self.epoch = claimed.epoch
+        return claimed
 
-    def advance(self, advance: Advance) -> bool:
-        if advance.epoch != self.epoch or self.status != "running":
-            return False
-        self.now += timedelta(milliseconds=1)
-        self.advances += 1
+    # What a life's ports are answered by: the store, with what must hold.
+
+    def commit(self, worker: int, write: Write) -> datetime:
+        """Nothing is written over a step that has ended, and no attempt is counted down."""
+        self.store.held(worker, self.id, write.run.epoch)
+        for row in write.rows:
+            assert row.location not in self.ended, f"{row} is written over a step that has ended"
+            old = self.events.get(row.location)
+            assert old is None or row.attempts >= old.attempts
+            if row.status != "pending":
+                self.ended[row.location] = row.status
+        self.writes += 1
+        return self.store.commit(worker, write)
+
+    def advance(self, worker: int, advance: Advance) -> datetime:
+        """No loop is advanced twice to the same turn."""
+        self.store.held(worker, self.id, advance.epoch)
         row = self.events[advance.location]
-        progress = row.loop_progress or 0
-        assert row.status != "completed" and progress < advance.turns
-        first, last = turns(advance.location, progress, advance.turns)
-        for key in [key for key in self.events if first <= key < last]:
-            self.forgotten[key] = self.events.pop(key)
-            advance.moved += 1
-        kept, _ = turns(advance.location, max(advance.turns - advance.keep, 0), advance.turns + 1)
-        for key in [k for k in self.forgotten if k.startswith(advance.location + ",") and k < kept]:
-            del self.forgotten[key]
-        row = row._replace(loop_progress=advance.turns, loop_state=advance.state, loop_seq=advance.started)
+        assert row.status != "completed" and (row.loop_progress or 0) < advance.turns
         if advance.breaks:
-            row = row._replace(status="completed", seq=advance.seq, output=advance.output, error=None, at=self.now)
-            self.ended[row.location] = row.status
-        self.events[advance.location] = row
-        return True
+            self.ended[row.location] = "completed"
+        self.advances += 1
+        return self.store.advance(worker, advance)
 
-    def _put(self, row: EventRow) -> None:
-        old = self.events.get(row.location)
-        assert row.location not in self.ended, f"{row} is written over a step that has ended"
-        assert old is None or row.attempts >= old.attempts
-        values = row._asdict()
-        if old is not None:
-            for name in ("input", "turn_state", "turn_now", "turn_seq", "loop_progress", "loop_state", "loop_seq"):
-                if values.get(name) is None:
-                    values[name] = getattr(old, name)
-        self.events[row.location] = Event(at=self.now, **values)
-        if row.status != "pending":
-            self.ended[row.location] = row.status
+    def cross(self, worker: int, crossing: Crossing) -> Sent | Dispatched:
+        """Do what is asked, once for each id."""
+        return self.store.cross(worker, crossing)
+
+    def standings(self, ids: Iterable[UUID]) -> dict[UUID, Standing | None]:
+        """How workflows have ended."""
+        return self.store.standings(ids)
 
     def wake(self) -> None:
         """Let what a sleeping workflow waits for come."""
@@ -155,12 +148,11 @@ class World:
             assert self.wake_at is not None, "asleep for ever"
             self.now = max(self.now, self.wake_at)
 
-    def copied(self) -> World:
+    def copied(self) -> Self:
         """A copy that shares nothing that changes."""
         other = copy(self)
-        for name in ("events", "forgotten", "ended"):
-            setattr(other, name, dict(getattr(self, name)))
-        other.executed = list(self.executed)
+        other.store = self.store.copied()
+        other.executed, other.ended = list(self.executed), dict(self.ended)
         return other
 
     def around(self) -> Any:
@@ -185,18 +177,18 @@ class Incarnation:
 
     def __init__(self, world: World, limits: Limits | None = None) -> None:
         self.world = world
-        self.journal = self
-        self.loops = self
         self.limits = limits or Limits()
-        self.writes: list[Write] = []
-        self.advances: list[Advance] = []
         self.calls: list[ActivityCall] = []
         self.timers: list[_Timer] = []
         self.scheduled: list[Run] = []
         self.outcome: Outcome | None = None
         self.ended = False
         self.claimed_statuses = {key: event.status for key, event in world.events.items()}
-        self.run = execute(world.claim(), world.workflow, self)
+        claimed = world.claim()
+        self.journal = self.loops = self.crossings = self
+        self.ports = MemoryPorts(world, world.lives)
+        self.writes, self.advances = self.ports.writes, self.ports.advances
+        self.run = execute(claimed, world.workflow, self)
         self.settle()
 
     # Host
@@ -237,10 +229,16 @@ class Incarnation:
         self.outcome, self.ended = outcome, True
 
     def write(self, write: Write) -> None:
-        self.writes.append(write)
+        self.ports.write(write)
 
     def advance(self, advance: Advance) -> None:
-        self.advances.append(advance)
+        self.ports.advance(advance)
+
+    def cross(self, crossing: Crossing) -> None:
+        self.ports.cross(crossing)
+
+    def ask(self, inquiry: Inquiry) -> None:
+        self.ports.ask(inquiry)
 
     # Choices
 
@@ -288,17 +286,9 @@ class Incarnation:
     def perform(self, what: str, index: int) -> None:
         """Do what a choice says, the one of that index of its kind."""
         if what == "commit":
-            write = self.writes.pop(0)
-            if self.world.commit(write):
-                write.on_commit(write, self.world.now)
-            else:
-                write.on_refused(write, LeaseLost("lost"))
+            self.ports.commit()
         elif what == "advance":
-            advance = self.advances.pop(0)
-            if self.world.advance(advance):
-                advance.on_commit(advance, self.world.now)
-            else:
-                advance.on_refused(advance, LeaseLost("lost"))
+            self.ports.forget()
         elif what == "activity":
             self._perform(self.calls.pop(index))
         else:

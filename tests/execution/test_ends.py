@@ -166,7 +166,7 @@ def test_a_refusal_while_a_transaction_commits_leaves_no_hole() -> None:
     assert begun and life.run.fatal is not None
     life.take(end_of(life, "x"))
     (write,) = begun
-    assert world.commit(write)
+    assert world.commit(world.lives, write)
     write.on_commit(write, world.now)
     life.settle()
     commit_all(life)
@@ -263,7 +263,7 @@ def test_refused_at_any_step(tree: Node, seed: int, at: int, crash: float, cance
             refused = handed_over is not None
     if refused:
         assert lives.world.status == "failed"
-        lives.world.status, lives.world.error, lives.longest = "pending", None, []
+        lives.world.status, lives.longest = "pending", []
         del lives.check
         lives.live(rng, 0)
         lives.check_end()

@@ -8,6 +8,7 @@ import random
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -229,3 +230,17 @@ def test_messages_go_nowhere_and_stand_in_history() -> None:
     assert [(event.kind, event.name) for event in ran.history.events] == [("message_send", "progress")] * 2
     assert json.loads(ran.history.events[1].input or "")["tags"] == {"n": 1}
     assert replay(flows.publish, ran.history).same_output is True
+
+
+def test_a_workflow_that_signals_itself() -> None:
+    """It is the only receiver that there is; everybody else is taken to be there."""
+
+    @pgflow.workflow
+    async def answering(ctx: pgflow.WorkflowContext) -> list[str | None]:
+        await ctx.signal(Approved("somebody"), to=UUID(int=9))
+        await ctx.signal(Approved("myself"), to=ctx.id)
+        mine = await ctx.listen(Approved, timeout=1)
+        none = await ctx.listen(Approved, timeout=1)
+        return [mine and mine.by, none and none.by]
+
+    assert run(answering).output == ["myself", None]
