@@ -88,8 +88,39 @@ def test_a_replay_tells_of_other_arguments(step: str) -> None:
     assert "other arguments" in str(other)
 
 
+async def waits(ctx: Ctx, seen: set[str]) -> pgflow.Continue[set[str]] | pgflow.Break[None]:
+    await ctx.sleep(3600)
+    return pgflow.Continue({*seen, str(len(seen))}) if len(seen) < 5 else pgflow.Break()
+
+
+def test_the_state_that_a_loop_begins_with() -> None:
+    before, after = before_and_after(lambda ctx, n: ctx.loop(waits, {str(n), "a", "b"}, commit_interval=2))
+    ran = run(before, limit=3)  # one turn has ended
+    assert replay(before, ran.history).other_arguments == ()
+    (other,) = replay(after, ran.history).other_arguments
+    assert (other.location, other.step) == ("{1}", 'loop "waits"')
+    assert (other.recorded, other.given) == (ran.history.events[0].loop_state, other.given)
+    assert '"2"' in other.given and '"2"' not in other.recorded
+    assert replay(after, run(before).history).other_arguments == ()  # its row has the state of a later turn
+
+
+def test_the_steps_of_an_inline_workflow_are_compared() -> None:
+    """Its own arguments are not recorded: what they do is."""
+
+    @pgflow.workflow
+    async def inner(ctx: Ctx, n: int, unused: int) -> None:
+        await ctx.activity(number, n)
+
+    before, after = before_and_after(lambda ctx, n: ctx.inline(inner, n, 1))
+    (other,) = replay(after, run(before, limit=12).history).other_arguments
+    assert other.location == "{1, 1}"
+    before, after = before_and_after(lambda ctx, n: ctx.inline(inner, 1, n))
+    assert replay(after, run(before, limit=12).history).other_arguments == ()
+
+
 SAME: dict[str, tuple[Callable[[Ctx, int], Any], bool]] = {
     "sets in another order": (lambda ctx, n: ctx.signal(Told({"a", "b"}), to=ctx.id), True),
+    "the set that a loop begins with": (lambda ctx, n: ctx.loop(waits, {"a", "b", "c"}), True),
     "a sleep's duration": (lambda ctx, n: ctx.sleep(n), True),
     "a listen's timeout": (lambda ctx, n: ctx.listen(Told, timeout=timedelta(seconds=n)), True),
     "the order of a listen's types": (lambda ctx, n: ctx.listen(*[Told, Other][:: 3 - 2 * n], timeout=10), True),

@@ -69,26 +69,33 @@ def refuse(step: Step, other: OtherArguments) -> None:
     )
 
 
-def compare(step: Step, given: Callable[[], str], meaning: Callable[[str], Any] | None = None) -> None:
+def compare(
+    step: Step, given: Callable[[], str], meaning: Callable[[str], Any] | None = None, recorded: str | None = None
+) -> None:
     """Tell of arguments that are not the recorded ones, if somebody wants to know.
 
     Parameters:
         step: a step that has been called.
         given: encodes the arguments of today.
         meaning: what a text says, where texts may differ and say the same; JSON by default.
+        recorded: what history holds of them; by default the row's input.
     """
     tell = step.scope.run.limits.other_arguments
     event = step.event
-    if tell is None or event is None or event.input is None:
+    if tell is None or event is None:
+        return
+    if recorded is None:
+        recorded = event.input
+    if recorded is None:
         return
     try:
         text = given()
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
     else:
-        if text == event.input or _says_the_same(text, event.input, meaning or loads):
+        if text == recorded or _says_the_same(text, recorded, meaning or loads):
             return
-    tell(step, OtherArguments(display(step.location), named(step.kind, step.name), event.input, text))
+    tell(step, OtherArguments(display(step.location), named(step.kind, step.name), recorded, text))
 
 
 def _says_the_same(one: str, other: str, meaning: Callable[[str], Any]) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 from pgflow.codec import decode, encode, encode_error
 from pgflow.errors import HistoryDiverged, PgflowError
 from pgflow.execution.engine.delivery import LiveCall
+from pgflow.execution.engine.recorded_arguments import compare
 from pgflow.execution.engine.scope import Scope
 from pgflow.execution.engine.step import Step
 from pgflow.history.events import (
@@ -91,6 +92,12 @@ class LoopStep(Step):
             state, plan.state_type, what=f'state of loop "{name}"', limit=scope.run.limits.payload
         )
         super().__init__(scope, name, version)
+        event = self.event
+        if event is not None and not event.loop_progress and event.loop_state is not None:  # of no turn yet: the first
+            compare(self, lambda: self._first_state, self._meaning, event.loop_state)
+
+    def _meaning(self, state: str) -> Any:
+        return decode(state, self._plan.state_type, what=f"state of {self}")
 
     async def run(self) -> Any:
         event = self.event
