@@ -15,6 +15,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 import pgflow
+from tests.execution.combinators import MANY, Combinators
 from tests.execution.lives import Program, Seen
 from tests.execution.neighbours import NeighbourLives
 from tests.execution.programs import echo, fails, second_time
@@ -75,6 +76,7 @@ def _wider(below: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
     return st.one_of(
         st.tuples(st.just("seq"), many),
         st.tuples(st.sampled_from(["gather", "join", "group", "first", "first and cancel", "as completed"]), many),
+        st.tuples(st.sampled_from(MANY), many),
         st.tuples(st.sampled_from(["branch", "catch", "swallow", "leave"]), below),
         st.tuples(st.just("timeout"), SHORT | LONG, below),
         st.tuples(st.just("loop"), st.integers(1, 3), st.integers(1, 3), below),
@@ -122,7 +124,7 @@ def program_of(tree: Node) -> Program:
     return build
 
 
-class _Interpreter:
+class _Interpreter(Combinators):
     def __init__(self, seen: Seen) -> None:
         self._seen = seen
 

@@ -7,11 +7,16 @@ PGFLOW_PROGRAMS sets how many.
 from __future__ import annotations
 
 import os
+import pickle
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.execution.elsewhere import live_a_while, packed
 from tests.execution.program_trees import (
     TREES,
     CancelledTreeLives,
@@ -46,3 +51,25 @@ def test_random_programs_that_somebody_cancels(tree: Node, seed: int, crash: flo
     cancelled = CancelledTreeLives(program_of(tree))
     cancelled.live(random.Random(seed), crash)
     cancelled.check_end()
+
+
+def test_random_programs_that_go_on_in_another_process(tmp_path: Path) -> None:
+    """Killed at any place, and replayed where texts have other hashes and objects other addresses."""
+    begun: list[bytes] = []
+
+    @settings(max_examples=PROGRAMS // 5, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(TREES, st.integers(0, 2**32), st.sampled_from([TreeLives, CancelledTreeLives]))
+    def begin(tree: Node, seed: int, kind: type[TreeLives]) -> None:
+        lives = kind(program_of(tree))
+        live_a_while(lives, random.Random(seed))
+        begun.append(packed(lives, tree, seed))
+
+    begin()
+    file = tmp_path / "begun"
+    file.write_bytes(pickle.dumps(begun))
+    command = [sys.executable, "-m", "tests.execution.elsewhere", str(file)]
+    for hashes in ("1", "2"):
+        ended = subprocess.run(
+            command, env={**os.environ, "PYTHONHASHSEED": hashes}, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 0, ended.stderr[-4000:]
