@@ -16,8 +16,8 @@ Ctx = pgflow.WorkflowContext
 Step = Coroutine[Any, Any, Any]
 
 MANY = [
-    "semaphore", "lock", "queue", "event", "condition", "barrier", "ended groups", "groups", "first group", "first group and cancel",
-    "first exception", "coroutines", "futures", "ended tasks", "wait for", "shields",
+    "semaphore", "lock", "queue", "event", "condition", "barrier", "ended groups", "groups", "first group",
+    "first group and cancel", "first exception", "coroutines", "futures", "ended tasks", "wait for", "shields",
 ]  # fmt: skip
 """Kinds of parts that have several below them."""
 

@@ -122,7 +122,7 @@ class Lives:
         seen = Seen()
         again.workflow = self.program(seen)
         life = self.new_life(again)
-        assert seen.entries == before
+        assert seen.entries == before, f"the replay saw {seen.entries}, before it had seen {before}"
         assert not life.calls and len(life.writes) == 1 and not life.writes[0].rows
         life.take("commit")
         assert (again.status, again.output) == (self.world.status, self.world.output)
