@@ -1,4 +1,12 @@
-"""The `pgflow` command. One file a command group; a group's module is imported when it is asked for."""
+"""The `pgflow` command. One file a command group; a group's module is imported when it is asked for.
+
+    pgflow worker:  one process, or a supervisor (`supervisor.py`) that starts several, starts another when one dies,
+                    and stops them together;  SIGTERM --> the worker hands back --> ended, within its grace period
+                    in any case (`process_end.py`)
+
+Exit codes: 0 done, 1 refused or failed (a history does not fit, for `pgflow replay`), 2 used wrongly, 70 a worker that
+had to be ended.
+"""
 
 from __future__ import annotations
 

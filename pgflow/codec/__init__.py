@@ -4,7 +4,7 @@ What a step returns live is the recorded text converted back, exactly what repla
 the same type. Whatever would come back as another one, and whatever JSON or PostgreSQL could not hold (NaN, naive
 datetimes, NUL characters, lone surrogates), is refused with the place where it stands.
 
-    text.py      values to JSON text
+    encode.py    values to JSON text
     convert.py   JSON text to values, by pydantic
     exact.py     what comes back as it is by construction
     same.py      whether what came back is what was given

@@ -1,7 +1,12 @@
-"""What users test their workflows with.
+"""What users test their workflows with: `run` in memory, in no time; `replay` over a stored history.
 
-`run` runs a workflow in memory, in no time. `replay` runs today's code over a stored history and changes nothing: does
-the code still fit what has been recorded?
+    run:     dispatched --> executed to rest --> something is due, or a signal waits: time jumps there; the run is given
+             up and replayed --> ... --> ended, or nothing is left to come
+    replay:  the stored history --> the code gets the recorded results in the recorded order --> fits, and where it
+             would go on; or diverged, with the place, what was expected and what was found
+
+Neither needs a database. `memory.py` and its parts are one in memory, whose methods are the transactions of the real
+store; the simulator of the engine's own tests is a layer over it.
 """
 
 from pgflow.history.stored import StoredHistory

@@ -79,6 +79,27 @@ def test_what_a_page_names_is_there(page: str) -> None:
     assert missing == []
 
 
+ESSAYS = sorted(
+    str(path.relative_to(ROOT)) for path in (ROOT / "pgflow").rglob("__init__.py") if "migrations" not in path.parts
+)
+
+
+@pytest.mark.parametrize("package", ESSAYS)
+def test_what_an_essay_names_is_there(package: str) -> None:
+    """At the head of a package: its files by their names, those of others by their paths, its folders with a slash."""
+    path = ROOT / package
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    missing = [
+        name
+        for name in re.findall(r"(?<![\w/.])\w+\.py\b", text)
+        if not (path.parent / name).exists() and name not in PYTHON
+    ]
+    missing += [name for name in re.findall(r"\bpgflow/[\w/]+(?:\.py)?", text) if not (ROOT / name).exists()]
+    missing += [name for name in re.findall(r"^    (\w+)/ ", text, re.MULTILINE) if not (path.parent / name).is_dir()]
+    assert missing == []
+    assert text, f"{package} does not say what stands in its folder and what goes on there"
+
+
 def text_blocks(page: str) -> list[str]:
     return [block.text for block in blocks_of(ROOT / page) if block.language == "text"]
 

@@ -1,11 +1,11 @@
-"""What the clients do their work with: connections, word of workflows that have ended, subscriptions.
+"""What clients do their work with: connections, the ends that callers wait for, subscriptions.
 
-    pool            a few connections, by which statements leave
-    endings         who waits for which workflow's end: endings_by_task on an event loop, endings_by_turns in threads
-    subscriptions   messages, into the inboxes of subscribers (topics)
-    caller          hints within a caller's transaction, on the connection that is behind what he holds (joined)
+A caller that waits for the end of a workflow:
 
-Each is written once, for an event loop; `sync/` holds what `scripts/sync_twins.py` makes of it for threads. What cannot
-be the same there stands in `on_loop` and `on_threads`, word by word. To wait for ends is not the same either: one task
-can look for thousands who wait, and a thread that reads for itself has its answer without another one in between.
+    waits --notification: it has ended--> looked at, with all others that wait --> answered
+       '-- nothing heard: looked at now and then, seldom while notifications come -------^
+
+Where the asynchronous and the synchronous client differ in kind, each has a file of its own (`endings_by_task.py`: one
+task looks for all; `endings_by_turns.py`: threads take turns at reading). What both share has no I/O (`endings.py`,
+`topics.py`, `recent.py`). The rest of `sync/` is generated.
 """
