@@ -212,22 +212,10 @@ class Order:
             resolve(self.ends.popleft())
             return True
         outbox = self.outbox
-        if outbox and outbox[0].ahead is not None:
-            return self._deliver_live()
-        while self.recorded:
-            seq, after, _, what = self.recorded[0]
-            if self.passed < seq and (self.passed + 1 < seq or after or what.cancels) and self._wait_for_insertion(seq):
-                return False
-            seq, _, _, what = heappop(self.recorded)
-            if seq > self.passed:
-                self.passed = seq
-            if not what.settled:
-                what.deliver_recorded()
-                return True
-        return self._deliver_live()
-
-    def _deliver_live(self) -> bool:
-        outbox = self.outbox
+        if self.recorded and not (outbox and outbox[0].ahead is not None):
+            delivered = self._deliver_recorded()
+            if delivered is not None:
+                return delivered
         if outbox and outbox[0].committed:
             delivery = outbox.popleft()
             assert delivery.seq is not None
@@ -242,6 +230,20 @@ class Order:
                 self.ends.extend(delivery.ends)
             return True
         return False
+
+    def _deliver_recorded(self) -> bool | None:
+        """Deliver the next recorded result: whether it need not wait; None: there is none that anybody awaits."""
+        while self.recorded:
+            seq, after, _, what = self.recorded[0]
+            if self.passed < seq and (self.passed + 1 < seq or after or what.cancels) and self._wait_for_insertion(seq):
+                return False
+            seq, _, _, what = heappop(self.recorded)
+            if seq > self.passed:
+                self.passed = seq
+            if not what.settled:
+                what.deliver_recorded()
+                return True
+        return None
 
     def deliver_passed(self) -> bool:
         """Deliver the next moment right after a place that has been passed; whether there was one."""

@@ -359,10 +359,15 @@ class Run:
         waits = self._waits
         if waits.parked:
             waits.unpark(step)
-        if self.order.replaying and (self._replaying or self.loop.thread):
-            self.order.late.append((step, status, output, error))
-        else:
-            self._place(step, status, output, error)
+        order = self.order
+        if (self._replaying or self.loop.thread) and order.replaying:
+            order.late.append((step, status, output, error))
+            return
+        # As `_place` has it, written out: every live step passes here.
+        row = step.row(status, order.place_result(step, status, output, error), output, error)
+        step.scope.record(step, row if step.ahead is None else ahead(row, step.ahead, step.scope))
+        self.outgoing.deliveries.append(step)
+        self.flush_soon()
 
     def _place(self, step: Step, status: str, output: str | None, error: str | None) -> None:
         seq = self.order.place_result(step, status, output, error)

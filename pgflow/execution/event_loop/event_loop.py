@@ -223,39 +223,35 @@ class RunLoop(asyncio.AbstractEventLoop):
         try:
             try:
                 self.thread = get_ident()
-                self._drain(deliver_next)
+                ready, left = self._ready, LOOK_EVERY
+                while True:
+                    while ready and not self.frozen:
+                        if not left:
+                            left = LOOK_EVERY
+                            if self._look():
+                                return
+                        left -= 1
+                        handle = ready.popleft()
+                        if handle._cancelled:
+                            continue
+                        try:
+                            handle._context.run(handle._callback, *handle._args)
+                        except (SystemExit, KeyboardInterrupt):
+                            # asyncio raises these through the loop *after* it has stored them in the task. The task's
+                            # owner finds them there; a workflow that calls sys.exit() must not end the worker.
+                            continue
+                        except BaseException as error:
+                            self.call_exception_handler(
+                                {"message": f"Exception in callback {handle._callback!r}", "exception": error}
+                            )
+                    if deliver_next is None or not deliver_next():
+                        return
             finally:
                 self.thread = 0
                 while self.interrupting:  # the exception is on its way, and comes here at the latest
                     time.sleep(0)
         except Interrupted:
             self.thread = 0
-
-    def _drain(self, deliver_next: Callable[[], bool] | None) -> None:
-        ready = self._ready
-        left = LOOK_EVERY
-        while True:
-            while ready and not self.frozen:
-                if not left:
-                    left = LOOK_EVERY
-                    if self._look():
-                        return
-                left -= 1
-                handle = ready.popleft()
-                if handle._cancelled:
-                    continue
-                try:
-                    handle._context.run(handle._callback, *handle._args)
-                except (SystemExit, KeyboardInterrupt):
-                    # asyncio raises these through the loop *after* it has stored them in the task. The task's
-                    # owner finds them there; a workflow that calls sys.exit() must not end the worker.
-                    continue
-                except BaseException as error:
-                    self.call_exception_handler(
-                        {"message": f"Exception in callback {handle._callback!r}", "exception": error}
-                    )
-            if deliver_next is None or not deliver_next():
-                return
 
     def next_line(self) -> str:
         """The line of the user's code at which the next task that is ready goes on."""
