@@ -37,6 +37,9 @@ UNTRUSTED_PAUSE = 0.05
 _GoingOn = tuple[float, Awaitable[Any]]
 """When an attempt began, on the loop's clock, and what is left of it."""
 
+_ABSENT = object()
+"""In place of a context variable that is not set."""
+
 SLICE = 0.005
 """Seconds of attempts that one task may run, one after the other, before the loop gets a turn."""
 
@@ -173,6 +176,7 @@ class ActivityRunner:
     ) -> None:
         self._loop = asyncio.get_running_loop()  # not the run's own, on which `start` is often called
         self._context = contextvars.copy_context()  # nor that of the workflow whose code asks
+        self._variables = tuple(self._context.items())
         self._executor = executor
         self._trusted_until = trusted_until
         self._on_death = on_death
@@ -275,11 +279,13 @@ class ActivityRunner:
 
     def _left_a_trace(self) -> bool:
         """Whether an attempt has set context variables in this task, which the next one must not see."""
-        try:
-            now, before = contextvars.copy_context(), self._context
-            return len(now) != len(before) or any(value is not before[name] for name, value in now.items())
-        except KeyError:
+        now, before = contextvars.copy_context(), self._variables
+        if len(now) != len(before):
             return True
+        for name, value in before:
+            if now.get(name, _ABSENT) is not value:
+                return True
+        return False
 
     def _begin_and_tell(self, call: ActivityCall, now: float) -> _GoingOn | None:
         """Run an async attempt up to where it first waits; one that has ended by then is told, and took no place.
