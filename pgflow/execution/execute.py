@@ -14,13 +14,16 @@ from pgflow.execution.engine.scope import Scope
 from pgflow.execution.interfaces import Host
 from pgflow.ports import Claimed
 
+_TAGS = (dict, type(None))
+
 
 def execute(claimed: Claimed, workflow: Workflow[Any, Any], host: Host) -> Run:
     """Begin, or go on with, a workflow; `host` pumps the run from here on.
 
     An input that does not fit the code, and rows that nobody can read, are the workflow's failure, not the worker's.
     """
-    unread = ", ".join(name for name in ("tags", "tags_now") if not isinstance(getattr(claimed, name), dict | None))
+    given = (("tags", claimed.tags), ("tags_now", claimed.tags_now))
+    unread = ", ".join([name for name, tags in given if not isinstance(tags, _TAGS)])
     run: Run | None = None
     if not unread:
         try:
