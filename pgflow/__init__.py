@@ -38,7 +38,7 @@ from pgflow.execution.activities.activity_context import ActivityContext
 from pgflow.execution.context import WorkflowContext
 from pgflow.execution.steps.child import ChildHandle
 from pgflow.execution.steps.loop import Break, Continue
-from pgflow.model.info import DeadSignal, HistoryEvent, Page, WorkflowInfo
+from pgflow.model.info import AuditEntry, DeadSignal, HistoryEvent, Page, WorkflowInfo
 from pgflow.store.schema.migrations import migrate
 from pgflow.worker.worker import Worker
 
@@ -47,6 +47,7 @@ __all__ = [
     "ActivityCancelled",
     "ActivityContext",
     "ActivityFailed",
+    "AuditEntry",
     "Break",
     "ChildHandle",
     "Client",

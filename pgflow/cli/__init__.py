@@ -17,6 +17,7 @@ import click
 from pgflow.version import VERSION
 
 _COMMANDS = {
+    "audit": ("pgflow.cli.audit", "audit", "Look at what operators did."),
     "db": ("pgflow.cli.db", "db", "Create and migrate the schema."),
     "dev": ("pgflow.cli.dev", "dev", "Run workflows on an embedded PostgreSQL, to try things out."),
     "replay": ("pgflow.cli.replay", "replay", "Check that today's code fits stored histories."),

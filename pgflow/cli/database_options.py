@@ -31,6 +31,17 @@ def database_options(command: F) -> F:
     )(schema_option(command))
 
 
+def audit_options(command: F) -> F:
+    """`--actor`, else PGFLOW_ACTOR, else the database's role; and `--reason`."""
+    who = click.option(
+        "--actor",
+        envvar="PGFLOW_ACTOR",
+        help="Who does it, for `pgflow audit`. Else PGFLOW_ACTOR, else the database's role.",
+    )
+    why = click.option("--reason", envvar="PGFLOW_REASON", help="Why, for `pgflow audit`. Else PGFLOW_REASON.")
+    return who(why(command))
+
+
 @contextmanager
 def told() -> Iterator[None]:
     """Errors that a person can do something about, without a traceback.

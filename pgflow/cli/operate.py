@@ -12,7 +12,7 @@ from uuid import UUID
 
 import click
 
-from pgflow.cli.database_options import database_options, told
+from pgflow.cli.database_options import audit_options, database_options, told
 from pgflow.client.sync.client import SyncClient
 from pgflow.definitions.packets import signal as declare_signal
 
@@ -20,8 +20,8 @@ _id = click.argument("id", type=click.UUID)
 
 
 @contextmanager
-def _client(dsn: str, schema: str) -> Iterator[SyncClient]:
-    with told(), SyncClient(dsn, schema, connections=1) as client:
+def _client(dsn: str, schema: str, actor: str | None = None) -> Iterator[SyncClient]:
+    with told(), SyncClient(dsn, schema, connections=1, actor=actor) as client:
         yield client
 
 
@@ -74,39 +74,45 @@ def signal(id: UUID, name: str, body: str, dsn: str, schema: str) -> None:
 @click.command()
 @_id
 @database_options
-def cancel(id: UUID, dsn: str, schema: str) -> None:
+@audit_options
+def cancel(id: UUID, dsn: str, schema: str, actor: str | None, reason: str | None) -> None:
     """Ask for the workflow ID to be cancelled; it may compensate."""
-    with _client(dsn, schema) as client:
-        _say(client.cancel(id), "it will be cancelled", "it has ended already")
+    with _client(dsn, schema, actor) as client:
+        _say(client.cancel(id, reason=reason), "it will be cancelled", "it has ended already")
 
 
 @click.command()
 @_id
 @database_options
-def pause(id: UUID, dsn: str, schema: str) -> None:
+@audit_options
+def pause(id: UUID, dsn: str, schema: str, actor: str | None, reason: str | None) -> None:
     """Let nobody go on with the workflow ID until it is resumed."""
-    with _client(dsn, schema) as client:
+    with _client(dsn, schema, actor) as client:
         _say(
-            client.pause(id), "it is paused, or will be once its running activities have ended", "it has ended already"
+            client.pause(id, reason=reason),
+            "it is paused, or will be once its running activities have ended",
+            "it has ended already",
         )
 
 
 @click.command()
 @_id
 @database_options
-def resume(id: UUID, dsn: str, schema: str) -> None:
+@audit_options
+def resume(id: UUID, dsn: str, schema: str, actor: str | None, reason: str | None) -> None:
     """Let the paused workflow ID go on."""
-    with _client(dsn, schema) as client:
-        _say(client.resume(id), "it goes on", "it is not paused")
+    with _client(dsn, schema, actor) as client:
+        _say(client.resume(id, reason=reason), "it goes on", "it is not paused")
 
 
 @click.command()
 @_id
 @database_options
-def retry(id: UUID, dsn: str, schema: str) -> None:
+@audit_options
+def retry(id: UUID, dsn: str, schema: str, actor: str | None, reason: str | None) -> None:
     """Run the failed workflow ID again from its history."""
-    with _client(dsn, schema) as client:
-        client.retry(id)
+    with _client(dsn, schema, actor) as client:
+        client.retry(id, reason=reason)
     click.echo("it goes on")
 
 
@@ -115,10 +121,13 @@ def retry(id: UUID, dsn: str, schema: str) -> None:
 @click.option("--before", required=True, metavar="LOCATION", help='The step that runs anew, such as "{2, 5, 1}".')
 @click.option("--queue", help="The queue that workers serve; that of the other workflow if not given and still known.")
 @database_options
-def fork(id: UUID, before: str, queue: str | None, dsn: str, schema: str) -> None:
+@audit_options
+def fork(
+    id: UUID, before: str, queue: str | None, dsn: str, schema: str, actor: str | None, reason: str | None
+) -> None:
     """Start a new workflow from the history of the workflow ID before a step, and print its id."""
-    with _client(dsn, schema) as client:
-        click.echo(client.fork(id, before, queue=queue).id)
+    with _client(dsn, schema, actor) as client:
+        click.echo(client.fork(id, before, queue=queue, reason=reason).id)
 
 
 COMMANDS = (dispatch, signal, cancel, pause, resume, retry, fork)

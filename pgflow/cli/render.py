@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pgflow.model.info import DeadSignal, HistoryEvent, WorkflowInfo
+from pgflow.model.info import AuditEntry, DeadSignal, HistoryEvent, WorkflowInfo
 
 _COLOURS = {
     "pending": "cyan",
@@ -46,7 +46,7 @@ def document(found: Any, **more: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, WorkflowInfo | HistoryEvent | DeadSignal):
+    if isinstance(value, WorkflowInfo | HistoryEvent | DeadSignal | AuditEntry):
         return {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, list):
         return [_plain(each) for each in value]
@@ -136,6 +136,26 @@ def dead_signals(found: Sequence[DeadSignal]) -> None:
         table.add_row(
             str(one.id), safe(one.name), receiver, _time(one.created_at), _short(one.body), _bounded(one.problem)
         )
+    _print(table)
+
+
+def audit(found: Sequence[AuditEntry], title: str | None = None) -> None:
+    """One line for each thing that was done."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name, wraps in (
+        ("number", False),
+        ("at", False),
+        ("actor", True),
+        ("operation", False),
+        ("on", True),
+        ("reason", True),
+    ):
+        table.add_column(name, no_wrap=not wraps, overflow="fold")
+    for one in found:
+        who = one.actor if one.actor == one.role else f"{one.actor} (as {one.role})"
+        what = " ".join(str(each) for each in (one.workflow_id, one.subject and f"signal {one.subject}") if each)
+        why = Text("; ").join(part for part in (_bounded(one.reason or ""), _short(one.details)) if part.plain)
+        table.add_row(str(one.id), _time(one.at), safe(who), safe(one.operation), safe(what), why)
     _print(table)
 
 

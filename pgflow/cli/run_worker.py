@@ -25,6 +25,7 @@ from pgflow.codec import described
 from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.functions import layers
 from pgflow.errors import PgflowError
+from pgflow.store.exchange.sweeping import AUDIT_KEEP
 from pgflow.worker.worker import Worker
 
 log = logging.getLogger("pgflow.worker")
@@ -56,6 +57,9 @@ log = logging.getLogger("pgflow.worker")
 @click.option(
     "--signal-keep", default=86_400.0, show_default=True, help="Seconds that a signal is kept after it was taken."
 )
+@click.option(
+    "--audit-keep", default=AUDIT_KEEP, show_default=True, help="Seconds that a row of `pgflow audit` is kept."
+)
 @click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
 @click.option("--log-format", default="human", show_default=True, help="human or json.")
 def worker(
@@ -73,6 +77,7 @@ def worker(
     strict: bool,
     max_crashes: int,
     signal_keep: float,
+    audit_keep: float,
     log_level: str,
     log_format: str,
 ) -> None:
@@ -102,6 +107,7 @@ def worker(
             strict=strict,
             max_crashes=max_crashes,
             signal_keep=signal_keep,
+            audit_keep=audit_keep,
         )
     except (ValueError, TypeError) as error:
         raise click.ClickException(str(error)) from error

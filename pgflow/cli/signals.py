@@ -10,7 +10,7 @@ from uuid import UUID
 import click
 
 from pgflow.cli import render
-from pgflow.cli.database_options import database_options, told
+from pgflow.cli.database_options import audit_options, database_options, told
 from pgflow.client.sync.client import SyncClient
 
 _id = click.argument("id", type=click.UUID)
@@ -55,7 +55,8 @@ def list_(
 @_id
 @click.argument("body", required=False)
 @database_options
-def redeliver(id: UUID, body: str | None, dsn: str, schema: str) -> None:
+@audit_options
+def redeliver(id: UUID, body: str | None, dsn: str, schema: str, actor: str | None, reason: str | None) -> None:
     """Deliver the signal ID anew, at the end of the mailbox; with BODY, a JSON object of its fields, if
     that is given.
     """
@@ -67,16 +68,17 @@ def redeliver(id: UUID, body: str | None, dsn: str, schema: str) -> None:
             raise click.BadParameter(f"{body!r} is no JSON: {error}", param_hint="BODY") from error
         if not isinstance(fields, dict):
             raise click.BadParameter(f"{body!r}: expected a JSON object", param_hint="BODY")
-    with told(), SyncClient(dsn, schema, connections=1) as client:
-        client.redeliver(id, fields)
+    with told(), SyncClient(dsn, schema, connections=1, actor=actor) as client:
+        client.redeliver(id, fields, reason=reason)
     click.echo("it is on its way")
 
 
 @signal.command()
 @_id
 @database_options
-def drop(id: UUID, dsn: str, schema: str) -> None:
+@audit_options
+def drop(id: UUID, dsn: str, schema: str, actor: str | None, reason: str | None) -> None:
     """Give up the signal ID."""
-    with told(), SyncClient(dsn, schema, connections=1) as client:
-        client.drop(id)
+    with told(), SyncClient(dsn, schema, connections=1, actor=actor) as client:
+        client.drop(id, reason=reason)
     click.echo("it is dropped")

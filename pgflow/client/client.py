@@ -54,6 +54,7 @@ class Client(Operations, DeadLetters):
             commit.
         call_timeout: seconds (or a timedelta) that a call waits for the database, with all its tries; None: no limit
             but the database's own.
+        actor: who operates workflows by this client, for the table `audit`; None: the database's role.
 
     Example:
         async with pgflow.Client(dsn) as client:
@@ -70,8 +71,9 @@ class Client(Operations, DeadLetters):
         payload_limit: int = PAYLOAD_LIMIT,
         hints: bool = True,
         call_timeout: timedelta | float | None = 30.0,
+        actor: str | None = None,
     ) -> None:
-        self._core = Core(dsn, schema, connections, payload_limit, hints, call_timeout)
+        self._core = Core(dsn, schema, connections, payload_limit, hints, call_timeout, actor)
 
     async def __aenter__(self) -> Self:
         """Connect.

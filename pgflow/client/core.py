@@ -11,7 +11,7 @@ import psycopg
 from pgflow.client.filters import limit_of, seconds_of
 from pgflow.definitions.calls import Dispatched, output_of
 from pgflow.definitions.descriptors import Workflow
-from pgflow.definitions.options import uuid_of
+from pgflow.definitions.options import actor_of, reason_of, uuid_of
 from pgflow.errors import WorkflowNotFound
 from pgflow.model.info import WorkflowInfo
 from pgflow.store.client.caller import execute_on, wake_on
@@ -35,9 +35,10 @@ class Core:
         payload_limit: The largest input, in bytes of JSON.
         hints: Whether to notify workers.
         call_timeout: Seconds (or a timedelta) that a call waits for the database; None: any.
+        actor: Who operates by it; None: the database's role.
 
     Raises:
-        ValueError: A number below 1, a duration that is none.
+        ValueError: A number below 1, a duration that is none, an actor without a name.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class Core:
         payload_limit: int,
         hints: bool,
         call_timeout: timedelta | float | None,
+        actor: str | None,
     ) -> None:
         self.schema = schema
+        self.actor = actor_of(actor)
         self.payload_limit = payload_limit
         limit = limit_of(connections, payload_limit, call_timeout)
         database = Database(dsn, schema, application="pgflow client", longest_silence=limit)
@@ -62,6 +65,14 @@ class Core:
         await self.endings.close()
         await self.subscriptions.close()
         await self.connections.close()
+
+    def said(self, reason: str | None) -> operating.Said:
+        """What the table `audit` is told of an operation.
+
+        Raises:
+            ValueError: The reason is no text, or a long one.
+        """
+        return operating.Said(self.actor, reason_of(reason))
 
     async def execute(self, query: Query[T], connection: Any = None) -> T:
         """Send a statement, over a connection of the client's or within a caller's transaction.

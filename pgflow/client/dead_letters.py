@@ -46,13 +46,14 @@ class DeadLetters:
         asked = DeadFilter(workflow_id, name, limit, after)
         return await self._core.connections.execute(asked.query(self._core.schema))
 
-    async def redeliver(self, signal_id: UUID | str, body: Any = None) -> UUID:
+    async def redeliver(self, signal_id: UUID | str, body: Any = None, *, reason: str | None = None) -> UUID:
         """Deliver a signal that was set aside anew, at the end of the mailbox.
 
         Args:
             signal_id: Its id, which it keeps.
             body: What it says instead: an instance of its class, or a mapping of its fields. None: the same again, for
                 code that has learned to read it.
+            reason: Why, for the table `audit`: at most 2,000 characters.
 
         Raises:
             WorkflowNotFound: There is no such signal.
@@ -64,13 +65,17 @@ class DeadLetters:
             await client.redeliver(signal.id, Deposit(cents=700))
         """
         text = None if body is None else fields_of(body, self._core.payload_limit)
-        hints = self._core.connections.hints
+        hints, said = self._core.connections.hints, self._core.said(reason)
         return await self._core.execute(
-            dead_signals.redeliver(self._core.schema, uuid_of(signal_id), text, self._core.payload_limit, hints)
+            dead_signals.redeliver(self._core.schema, uuid_of(signal_id), text, self._core.payload_limit, hints, said)
         )
 
-    async def drop(self, signal_id: UUID | str) -> UUID:
+    async def drop(self, signal_id: UUID | str, *, reason: str | None = None) -> UUID:
         """Give up a signal that was set aside. For as long as it is retained the same id is not accepted anew.
+
+        Args:
+            signal_id: Its id.
+            reason: Why, for the table `audit`: at most 2,000 characters.
 
         Raises:
             WorkflowNotFound: There is no such signal.
@@ -79,4 +84,6 @@ class DeadLetters:
         Example:
             await client.drop(signal.id)
         """
-        return await self._core.execute(dead_signals.drop(self._core.schema, uuid_of(signal_id)))
+        return await self._core.execute(
+            dead_signals.drop(self._core.schema, uuid_of(signal_id), self._core.said(reason))
+        )

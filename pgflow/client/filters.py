@@ -16,11 +16,16 @@ from pgflow.definitions.packets import signal_name
 from pgflow.definitions.retry import seconds
 from pgflow.definitions.tags import tags_text
 from pgflow.history import location
-from pgflow.model.info import DeadSignal, Page
+from pgflow.model.info import AuditEntry, DeadSignal, Page
+from pgflow.model.moments import in_utc
 from pgflow.store.database.query import Query
 from pgflow.store.queries import dead_signals, inspection
 
 STATUSES = ("pending", "running", "sleeping", "paused", "completed", "failed", "cancelled")
+
+
+OPERATIONS = ("cancel", "pause", "resume", "retry", "fork", "redeliver", "drop")
+"""What an operator may have done."""
 
 
 class Filter:
@@ -96,6 +101,42 @@ class DeadFilter:
         return dead_signals.find(
             schema, workflow_id=self._workflow_id, name=self._name, after=self._after, limit=self._limit
         )
+
+
+class AuditFilter:
+    """What a list of operators' doings is asked for, checked.
+
+    Raises:
+        ValueError: an id that is none, an operation that there is not, a moment without a time zone, a limit below 0.
+    """
+
+    def __init__(
+        self,
+        workflow_id: UUID | str | None,
+        actor: str | None,
+        operation: str | None,
+        since: datetime | None,
+        limit: int,
+        after: int | None,
+    ) -> None:
+        _check_limit(limit)
+        _check_texts(actor=actor)
+        if operation is not None and operation not in OPERATIONS:
+            raise ValueError(f"operation={operation!r}: expected one of {', '.join(OPERATIONS)}")
+        if after is not None and (isinstance(after, bool) or not isinstance(after, int) or not 0 <= after < 2**63):
+            raise ValueError(f"after={after!r}: expected the id of the last entry of a list")
+        self._asked: dict[str, Any] = {
+            "workflow_id": None if workflow_id is None else uuid_of(workflow_id),
+            "actor": actor,
+            "operation": operation,
+            "since": None if since is None else in_utc(since, "since"),
+            "after": after,
+        }
+        self._limit = limit
+
+    def query(self, schema: str) -> Query[list[AuditEntry]]:
+        """The statement that lists them."""
+        return inspection.audit(schema, limit=self._limit, **self._asked)
 
 
 def _check_limit(limit: int) -> None:

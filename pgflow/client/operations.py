@@ -1,14 +1,20 @@
-"""What an operator does with one workflow: the part of the client that cancels, pauses, resumes, retries and forks."""
+"""What an operator does with one workflow: the part of the client that cancels, pauses, resumes, retries and forks.
+
+And what says who did so.
+"""
 
 from __future__ import annotations
 
+import builtins
+from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
 from pgflow.client.core import Core
-from pgflow.client.filters import location_of
+from pgflow.client.filters import AuditFilter, location_of
 from pgflow.client.handle import WorkflowHandle
 from pgflow.definitions.options import check_queue, uuid_of
+from pgflow.model.info import AuditEntry
 from pgflow.store.database.query import Query
 from pgflow.store.queries import operating
 from pgflow.uuid7 import uuid7
@@ -21,10 +27,11 @@ class Operations:
 
     _core: Core
 
-    async def cancel(self, id: UUID | str, *, connection: Any = None) -> bool:
+    async def cancel(self, id: UUID | str, *, reason: str | None = None, connection: Any = None) -> bool:
         """Ask for a workflow to be cancelled: its code gets an `asyncio.CancelledError`, and may compensate.
 
         Parameters:
+            reason: why, for the table `audit`: at most 2,000 characters.
             connection: a connection or session of psycopg's or SQLAlchemy's whose transaction this joins.
 
         Returns:
@@ -34,13 +41,18 @@ class Operations:
             WorkflowNotFound: there is no such workflow.
 
         Example:
-            await client.cancel(handle.id)
+            await client.cancel(handle.id, reason="ordered twice")
         """
-        return await self._operate(operating.cancel(self._core.schema, uuid_of(id)), connection)
+        return await self._operate(
+            operating.cancel(self._core.schema, uuid_of(id), self._core.said(reason)), connection
+        )
 
-    async def pause(self, id: UUID | str) -> bool:
+    async def pause(self, id: UUID | str, *, reason: str | None = None) -> bool:
         """Let nobody go on with a workflow until `resume`. One that runs is paused when its activities in flight have
         ended.
+
+        Parameters:
+            reason: why, for the table `audit`: at most 2,000 characters.
 
         Returns:
             False when it has ended already.
@@ -48,10 +60,13 @@ class Operations:
         Raises:
             WorkflowNotFound: there is no such workflow.
         """
-        return await self._operate(operating.pause(self._core.schema, uuid_of(id)))
+        return await self._operate(operating.pause(self._core.schema, uuid_of(id), self._core.said(reason)))
 
-    async def resume(self, id: UUID | str) -> bool:
+    async def resume(self, id: UUID | str, *, reason: str | None = None) -> bool:
         """Let a paused workflow go on.
+
+        Parameters:
+            reason: why, for the table `audit`: at most 2,000 characters.
 
         Returns:
             False when it is not paused.
@@ -59,10 +74,13 @@ class Operations:
         Raises:
             WorkflowNotFound: there is no such workflow.
         """
-        return await self._operate(operating.resume(self._core.schema, uuid_of(id)))
+        return await self._operate(operating.resume(self._core.schema, uuid_of(id), self._core.said(reason)))
 
-    async def retry(self, id: UUID | str) -> None:
+    async def retry(self, id: UUID | str, *, reason: str | None = None) -> None:
         """Run a failed workflow again from its history: the steps whose failures left it get a new set of attempts.
+
+        Parameters:
+            reason: why, for the table `audit`: at most 2,000 characters.
 
         Raises:
             WorkflowNotFound: there is no such workflow.
@@ -72,14 +90,17 @@ class Operations:
         Example:
             await client.retry(handle.id)
         """
-        await self._operate(operating.retry(self._core.schema, uuid_of(id)))
+        await self._operate(operating.retry(self._core.schema, uuid_of(id), self._core.said(reason)))
 
-    async def fork(self, id: UUID | str, before: str, *, queue: str | None = None) -> WorkflowHandle[Any]:
+    async def fork(
+        self, id: UUID | str, before: str, *, queue: str | None = None, reason: str | None = None
+    ) -> WorkflowHandle[Any]:
         """Start a new workflow from a copy of another's history before a location.
 
         Parameters:
             before: the location of a step, as displayed or as stored; it and what comes after it runs anew.
             queue: the queue that workers serve; that of the other workflow if not given and still known.
+            reason: why, for the table `audit`: at most 2,000 characters.
 
         Raises:
             WorkflowNotFound: there is no such workflow, or no such step in its history.
@@ -92,8 +113,40 @@ class Operations:
         """
         if queue is not None:
             check_queue(queue)
-        query = operating.fork(self._core.schema, uuid_of(id), location_of(before), uuid7(), queue)
+        said = self._core.said(reason)
+        query = operating.fork(self._core.schema, uuid_of(id), location_of(before), uuid7(), queue, said)
         return WorkflowHandle(self._core, await self._operate(query), None)
+
+    async def audit(
+        self,
+        workflow_id: UUID | str | None = None,
+        *,
+        actor: str | None = None,
+        operation: str | None = None,
+        since: datetime | None = None,
+        limit: int = 100,
+        after: int | None = None,
+    ) -> builtins.list[AuditEntry]:
+        """What operators did, the last first. What was refused, or changed nothing, is not among it.
+
+        Parameters:
+            workflow_id: only what was done to this workflow, and to signals that were sent to it.
+            actor: only what this one did: the `actor` of a client, or else a role of the database.
+            operation: only this: "cancel", "pause", "resume", "retry", "fork", "redeliver" or "drop".
+            since: only what was done at this moment or later (with a time zone).
+            limit: how many, at most.
+            after: go on with a list: the id of its last entry.
+
+        Raises:
+            ValueError: an id that is none, an operation that there is not, a moment without a time zone, a limit below
+                0.
+
+        Example:
+            for entry in await client.audit(handle.id):
+                print(entry.at, entry.actor, entry.operation, entry.reason)
+        """
+        asked = AuditFilter(workflow_id, actor, operation, since, limit, after)
+        return await self._core.execute(asked.query(self._core.schema))
 
     async def _operate(self, query: Query[T], connection: Any = None) -> T:
         return await self._core.execute(query if self._core.connections.hints else operating.quietly(query), connection)

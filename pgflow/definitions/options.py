@@ -25,6 +25,9 @@ MANY = ("tags", "run_at", "priority", "queue", "connection")
 CHILD = ("tags", "unique", "detached", "run_at", "priority", "queue")
 """What `ctx.dispatch` and `ctx.start` take."""
 
+LONGEST_REASON = 2_000
+"""Characters of a reason, at most."""
+
 _NOT_FOR = {
     "detached": "only a child can be detached",
     "id": "each workflow has an id of its own; a child's is made of its place in history",
@@ -101,6 +104,30 @@ def check_queue(queue: Any) -> None:
     """
     if not isinstance(queue, str) or not queue or len(queue) > 200 or not queue.isprintable():
         raise ValueError(f"queue={queue!r}: expected a name of 1 to 200 printable characters")
+
+
+def actor_of(actor: Any) -> str | None:
+    """Who operates, as the table `audit` is told; None: the database's role.
+
+    Raises:
+        ValueError: it is no name.
+    """
+    if actor is not None and (not isinstance(actor, str) or not actor or len(actor) > 200 or not actor.isprintable()):
+        raise ValueError(
+            f"actor={actor!r:.300}: expected a name of 1 to 200 printable characters, or None for the database's role"
+        )
+    return actor
+
+
+def reason_of(reason: Any) -> str | None:
+    """Why something is done, as the table `audit` is told.
+
+    Raises:
+        ValueError: it is no text, or a long one.
+    """
+    if reason is not None and (not isinstance(reason, str) or len(reason) > LONGEST_REASON or "\0" in reason):
+        raise ValueError(f"reason={reason!r:.100}: expected a text of at most {LONGEST_REASON:,} characters")
+    return reason
 
 
 def uuid_of(id: UUID | str) -> UUID:

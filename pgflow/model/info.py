@@ -92,6 +92,32 @@ class DeadSignal:
     sender_id: UUID | None
 
 
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """What an operator did.
+
+    Attributes:
+        id: its number: the later, the higher.
+        actor: who, as was said; the database's role if nothing was.
+        role: the database's role that did it.
+        operation: cancel, pause, resume, retry, fork, redeliver or drop.
+        workflow_id: on which workflow; of a signal the one that it was sent to.
+        subject: on what, where that is no workflow: the id of a signal.
+        reason: why, as was said.
+        details: what else there is to know: a fork's `new_id`, `before` and `queue`; a signal's `name`.
+    """
+
+    id: int
+    at: datetime
+    actor: str
+    role: str
+    operation: str
+    workflow_id: UUID | None
+    subject: str | None
+    reason: str | None
+    details: dict[str, Any] | None
+
+
 class Page(list[WorkflowInfo]):
     """A list of workflows, which may go on.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pgflow.definitions.options import check_queue
 from pgflow.definitions.retry import LONGEST, seconds
 from pgflow.execution.interfaces import Limits
+from pgflow.store.exchange.sweeping import AUDIT_KEEP
 
 LONGEST_LEASE = 30 * 86_400.0
 """Seconds that a lease may have: the server counts the time that a statement may take, a part of it, in 31 bits of
@@ -31,6 +32,7 @@ class Settings:
         poll: the longest pause between two looks for work that no hint announced.
         recovery: the pause between two looks for dead workers.
         signal_keep: how long a signal is kept after it was taken, or dropped.
+        audit_keep: how long a row of what operators did is kept.
         limits: bounds of one workflow.
         max_backlog: rows waiting for their commit at which no more activities begin.
 
@@ -49,6 +51,7 @@ class Settings:
     poll: float = 1.0
     recovery: float = 0.5
     signal_keep: float = 86_400.0
+    audit_keep: float = AUDIT_KEEP
     limits: Limits = field(default_factory=Limits)
     max_backlog: int = 20_000
 
@@ -69,6 +72,7 @@ class Settings:
             ("recovery", 0.05, LONGEST),
             ("grace", 0.0, LONGEST),
             ("signal_keep", 0.0, LONGEST),
+            ("audit_keep", 0.0, LONGEST),
         )
         for name, least, most in bounds:
             value = getattr(self, name)

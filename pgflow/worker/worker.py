@@ -24,7 +24,7 @@ from pgflow.errors import WorkerMisused
 from pgflow.execution.engine.recorded_arguments import refuse
 from pgflow.execution.interfaces import Limits
 from pgflow.store.database.connections import AsyncConnection, Database, Line, tell_of_death
-from pgflow.store.exchange.sweeping import Sweeper
+from pgflow.store.exchange.sweeping import AUDIT_KEEP, Sweeper
 from pgflow.store.leasing.leases import BETWEEN_LOOKS, Lease, Recovery
 from pgflow.store.notify.notifier import Listener, Notifier
 from pgflow.store.schema.compatibility import check_async
@@ -64,6 +64,7 @@ class Worker:
             which it fails; no fewer than 4.
         signal_keep: seconds (or a timedelta) that a signal is kept after it was taken, or dropped, so that one sent
             again under the same id is known; workers remove it after that, whether its workflow lives or not.
+        audit_keep: seconds (or a timedelta) that a row of what operators did (`client.audit`) is kept.
 
     Raises:
         ValueError: a setting out of its range, two workflows of one name.
@@ -94,6 +95,7 @@ class Worker:
         strict: bool = False,
         max_crashes: int = 5,
         signal_keep: timedelta | float = 86_400.0,
+        audit_keep: timedelta | float = AUDIT_KEEP,
     ) -> None:
         self._registry = Registry(workflows)
         if not self._registry.names:
@@ -116,6 +118,7 @@ class Worker:
                 crashes=max_crashes,
             ),
             signal_keep=seconds(signal_keep, "signal_keep"),
+            audit_keep=seconds(audit_keep, "audit_keep"),
         )
         warm_up()
         self._database = Database(dsn, schema, self._settings.lease)
@@ -218,7 +221,7 @@ class Worker:
         watchdog = Watchdog(self._describe, self._interrupt, lambda: self.when_hopeless())
         watchdog.start()
         sweeper = asyncio.get_running_loop().create_task(
-            Sweeper(database, self._settings.signal_keep).run(), name="pgflow sweeper"
+            Sweeper(database, self._settings.signal_keep, self._settings.audit_keep).run(), name="pgflow sweeper"
         )
         sweeper.add_done_callback(partial(tell_of_death, then=self._fail))
         try:

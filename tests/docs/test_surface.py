@@ -38,9 +38,9 @@ ACTIVITY = [
 """What `ActivityContext` offers to activities; the rest is the engine's."""
 
 GIVEN = {
-    "Activity", "ActivityContext", "ChildHandle", "DeadSignal", "HistoryEvent", "Page", "Registry", "Subscription",
-    "SyncSubscription",
-    "SyncWorkflowHandle", "Workflow", "WorkflowContext", "WorkflowHandle", "WorkflowInfo",
+    "Activity", "ActivityContext", "AuditEntry", "ChildHandle", "DeadSignal", "HistoryEvent", "Page", "Registry",
+    "Subscription", "SyncSubscription", "SyncWorkflowHandle", "Workflow", "WorkflowContext", "WorkflowHandle",
+    "WorkflowInfo",
 }  # fmt: skip
 """Classes of what the functions and methods give, which are exported for annotations."""
 

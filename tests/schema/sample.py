@@ -103,4 +103,5 @@ def fill(dsn: str, schema: str = "pgflow") -> Sample:
         step(failed, "1", "activity", "charge", "failed", error=ERROR, attempts=5)
         sql.execute("UPDATE workflows SET status = 'failed' WHERE id = %s", [failed])
         child = run("approve", parent_id=listening)
+        one("SELECT cancel(%s, reason => 'it is of no use any more', actor => 'kim')", sleeping)
         return Sample(pending, running, sleeping, listening, looping, completed, failed, child)

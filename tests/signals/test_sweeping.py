@@ -174,7 +174,7 @@ async def test_by_a_few_pages_at_a_time(dsn: str) -> None:
     walked: list[int] = []
 
     async def note() -> None:
-        walked.extend(place for (place,) in ask(dsn, "SELECT place FROM pgflow.chores"))
+        walked.extend(place for (place,) in ask(dsn, "SELECT place FROM pgflow.chores WHERE name = 'signals'"))
 
     with faults.install({"sweeper.after_pages": note}):
         sweeper = await swept(dsn)
@@ -214,14 +214,15 @@ async def test_one_at_a_time(dsn: str) -> None:
         walk = asyncio.create_task(first.look())
         await asyncio.wait_for(reached.wait(), 20)
         assert await second.look() < second.pause and second.removed == 0
-        ask(dsn, "UPDATE pgflow.chores SET held_until = now()")
+        ask(dsn, "UPDATE pgflow.chores SET held_until = now() WHERE name = 'signals'")
         await second.look()
         go_on.set()
         await walk
     assert first.removed and second.removed and first.removed + second.removed == 12_000 - 120
-    assert ask(dsn, "SELECT place, held_until, next_at > now() + interval '50 minutes' FROM pgflow.chores") == [
-        (0, None, True)
-    ]
+    query = (
+        "SELECT place, held_until, next_at > now() + interval '50 minutes' FROM pgflow.chores WHERE name = 'signals'"
+    )
+    assert ask(dsn, query) == [(0, None, True)]
     assert await first.look() > 1.0 and pages
     for sweeper in (first, second):
         await sweeper._line.drop()
@@ -261,7 +262,7 @@ async def test_a_database_that_refuses_does_not_end_the_worker(dsn: str, caplog:
 
     async def told() -> bool:
         return any(
-            "removing old signals failed, the next try is in" in record.getMessage() for record in caplog.records
+            "removing what is old failed, the next try is in" in record.getMessage() for record in caplog.records
         )
 
     await until(told)

@@ -57,6 +57,7 @@ class SyncClient(SyncOperations, SyncDeadLetters):
             commit.
         call_timeout: seconds (or a timedelta) that a call waits for the database, with all its tries; None: no limit
             but the database's own.
+        actor: who operates workflows by this client, for the table `audit`; None: the database's role.
 
     Example:
         with pgflow.SyncClient(dsn) as client:
@@ -73,8 +74,9 @@ class SyncClient(SyncOperations, SyncDeadLetters):
         payload_limit: int = PAYLOAD_LIMIT,
         hints: bool = True,
         call_timeout: timedelta | float | None = 30.0,
+        actor: str | None = None,
     ) -> None:
-        self._core = SyncCore(dsn, schema, connections, payload_limit, hints, call_timeout)
+        self._core = SyncCore(dsn, schema, connections, payload_limit, hints, call_timeout, actor)
 
     def __enter__(self) -> Self:
         """Connect.

@@ -49,13 +49,14 @@ class SyncDeadLetters:
         asked = DeadFilter(workflow_id, name, limit, after)
         return self._core.connections.execute(asked.query(self._core.schema))
 
-    def redeliver(self, signal_id: UUID | str, body: Any = None) -> UUID:
+    def redeliver(self, signal_id: UUID | str, body: Any = None, *, reason: str | None = None) -> UUID:
         """Deliver a signal that was set aside anew, at the end of the mailbox.
 
         Args:
             signal_id: Its id, which it keeps.
             body: What it says instead: an instance of its class, or a mapping of its fields. None: the same again, for
                 code that has learned to read it.
+            reason: Why, for the table `audit`: at most 2,000 characters.
 
         Raises:
             WorkflowNotFound: There is no such signal.
@@ -67,13 +68,17 @@ class SyncDeadLetters:
             client.redeliver(signal.id, Deposit(cents=700))
         """
         text = None if body is None else fields_of(body, self._core.payload_limit)
-        hints = self._core.connections.hints
+        hints, said = self._core.connections.hints, self._core.said(reason)
         return self._core.execute(
-            dead_signals.redeliver(self._core.schema, uuid_of(signal_id), text, self._core.payload_limit, hints)
+            dead_signals.redeliver(self._core.schema, uuid_of(signal_id), text, self._core.payload_limit, hints, said)
         )
 
-    def drop(self, signal_id: UUID | str) -> UUID:
+    def drop(self, signal_id: UUID | str, *, reason: str | None = None) -> UUID:
         """Give up a signal that was set aside. For as long as it is retained the same id is not accepted anew.
+
+        Args:
+            signal_id: Its id.
+            reason: Why, for the table `audit`: at most 2,000 characters.
 
         Raises:
             WorkflowNotFound: There is no such signal.
@@ -82,4 +87,4 @@ class SyncDeadLetters:
         Example:
             client.drop(signal.id)
         """
-        return self._core.execute(dead_signals.drop(self._core.schema, uuid_of(signal_id)))
+        return self._core.execute(dead_signals.drop(self._core.schema, uuid_of(signal_id), self._core.said(reason)))

@@ -1,4 +1,4 @@
-"""Removal of signals that were taken, or dropped, some time ago: one worker at a time, in short transactions.
+"""Removal of what is old, by one worker at a time, in short transactions: signals that were taken or dropped, audit.
 
     not due --time--> due --taken by one worker, for a lease--> walks through the table, page by page --the end--> not
     due
@@ -15,6 +15,8 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Mapping
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -23,6 +25,12 @@ from pgflow import faults
 from pgflow.store.database.connections import Database, Line, quoted
 
 _log = logging.getLogger("pgflow.store")
+
+AUDIT_KEEP = 400 * 86_400.0
+"""Seconds that a row of what operators did is kept, unless told otherwise."""
+
+ROWS = 1_000
+"""Rows of the table of what operators did that one statement removes, at most."""
 
 PAGES = 64
 """Pages of the table that one statement goes through."""
@@ -48,18 +56,21 @@ class Sweeper:
     Args:
         database: Where the signals are.
         keep: Seconds that a signal is kept after it was taken or dropped.
+        audit_keep: Seconds that a row of what operators did is kept.
 
     Example:
         await Sweeper(database, keep=86_400).run()
     """
 
-    def __init__(self, database: Database, keep: float) -> None:
+    def __init__(self, database: Database, keep: float, audit_keep: float = AUDIT_KEEP) -> None:
         self._database = database
         self._line = Line(database, "sweeper")
         self._holder = uuid4()
         self._keep = keep
-        self.pause = min(max(keep / 24, SOONEST), LATEST)
-        """Seconds between two walks."""
+        self._audit_keep = audit_keep
+        self._audit_pause = _pause(audit_keep)
+        self.pause = _pause(keep)
+        """Seconds between two walks through the signals."""
         self.removed = 0
         """Signals removed so far."""
 
@@ -76,37 +87,36 @@ class Sweeper:
                 except psycopg.Error as error:
                     failed += 1
                     wait = min(self.pause * 2**failed, LATEST)
-                    _log.warning("removing old signals failed, the next try is in %g s: %s", wait, error)
+                    _log.warning("removing what is old failed, the next try is in %g s: %s", wait, error)
                 if wait > LEASE:
                     await self._line.drop()
         finally:
             await self._line.drop()
 
     async def look(self) -> float:
-        """Walk through the table if it is time to, and nobody else does; seconds until the next look.
+        """Do what is due, unless somebody else does it; seconds until the next look.
 
         Raises:
             psycopg.Error: The database refused.
         """
-        text, holder = self._database.statement, {"holder": self._holder, "lease": LEASE}
-        connection = await self._line.get()
-        cursor = await connection.execute(self._take(), holder, prepare=True)
-        ((place, due, pages),) = await cursor.fetchall()
+        return min(await self._look_at_signals(), await self._look_at_audit())
+
+    async def _look_at_signals(self) -> float:
+        """Walk through the table of signals."""
+        place, due, pages = await self._take("signals")
         if place is None:
-            return min(max(float(due), SOONEST), self.pause) * random.uniform(1.0, 1.2)
+            return _soon(due, self.pause)
         while place < pages:
             began = time.monotonic()
             until = min(place + PAGES, pages)
-            asked = {
-                **holder,
-                "first": f"({place},0)",
-                "behind": f"({until},0)",
-                "until": until,
-                "keep": self._keep,
-                "moment": MOMENT,
-            }
-            cursor = await connection.execute(text("chore_signals"), asked, prepare=True)
-            rows = await cursor.fetchall()
+            rows = await self._ask(
+                "chore_signals",
+                first=f"({place},0)",
+                behind=f"({until},0)",
+                until=until,
+                keep=self._keep,
+                moment=MOMENT,
+            )
             if not rows:
                 return self.pause  # it took too long, and another has it now
             ((place, removed),) = rows
@@ -114,11 +124,49 @@ class Sweeper:
             worked = time.monotonic() - began
             await faults.reach("sweeper.after_pages")
             await asyncio.sleep(min(worked / SHARE, LEASE / 4))
-        await connection.execute(
-            text("chore_done"), {"holder": self._holder, "place": 0, "pause": self.pause}, prepare=True
-        )
-        return self.pause * random.uniform(1.0, 1.2)
+        return await self._done("signals", self.pause)
 
-    def _take(self) -> bytes:
-        schema = quoted(self._database.schema).replace("'", "''")
-        return self._database.statement("chore_take").replace(b"{schema_text}", schema.encode())
+    async def _look_at_audit(self) -> float:
+        """Remove old rows of the table of what operators did: there is an index on when that was."""
+        place, due, _ = await self._take("audit")
+        if place is None:
+            return _soon(due, self._audit_pause)
+        removed = ROWS
+        while removed == ROWS:
+            began = time.monotonic()
+            rows = await self._ask("chore_audit", keep=self._audit_keep, rows=ROWS)
+            if not rows:
+                return self._audit_pause
+            ((removed,),) = rows
+            worked = time.monotonic() - began
+            await faults.reach("sweeper.after_audit")
+            await asyncio.sleep(min(worked / SHARE, LEASE / 4))
+        return await self._done("audit", self._audit_pause)
+
+    async def _take(self, chore: str) -> tuple[int | None, float, int]:
+        """Where to go on, None if it is not to be done now; seconds until it is due, pages of the table of signals."""
+        schema = quoted(self._database.schema).replace("'", "''").encode()
+        ((place, due, pages),) = await self._ask("chore_take", {b"{schema_text}": schema}, chore=chore)
+        return place, float(due), pages
+
+    async def _done(self, chore: str, pause: float) -> float:
+        await self._ask("chore_done", chore=chore, place=0, pause=pause)
+        return pause * random.uniform(1.0, 1.2)
+
+    async def _ask(
+        self, name: str, parts: Mapping[bytes, bytes] | None = None, /, **asked: Any
+    ) -> list[tuple[Any, ...]]:
+        text = self._database.statement(name)
+        for mark, part in (parts or {}).items():
+            text = text.replace(mark, part)
+        connection = await self._line.get()
+        cursor = await connection.execute(text, {"holder": self._holder, "lease": LEASE, **asked}, prepare=True)
+        return await cursor.fetchall() if cursor.description else []
+
+
+def _pause(keep: float) -> float:
+    return min(max(keep / 24, SOONEST), LATEST)
+
+
+def _soon(due: float, pause: float) -> float:
+    return min(max(due, SOONEST), pause) * random.uniform(1.0, 1.2)

@@ -7,9 +7,10 @@ from typing import Any
 from uuid import UUID
 
 from pgflow.model.info import DeadSignal
-from pgflow.store.database.connections import quoted, statement
+from pgflow.store.database.connections import statement
 from pgflow.store.database.query import Query
 from pgflow.store.queries.inspection import json_of
+from pgflow.store.queries.operating import Said, call
 
 
 def find(
@@ -20,15 +21,17 @@ def find(
     return Query(statement("dead_signals", schema), asked, _signals)
 
 
-def redeliver(schema: str, signal_id: UUID, body: str | None, payload_limit: int, hints: bool) -> Query[UUID]:
+def redeliver(
+    schema: str, signal_id: UUID, body: str | None, payload_limit: int, hints: bool, said: Said
+) -> Query[UUID]:
     """The statement that delivers one anew, with the JSON text of another body if there is one."""
-    asked = {"id": signal_id, "body": body, "payload_limit": str(payload_limit), "quiet": not hints}
+    asked = {"id": signal_id, "body": body, "payload_limit": str(payload_limit), "quiet": not hints, **said._asdict()}
     return Query(statement("dead_signal_again", schema), asked, _first)
 
 
-def drop(schema: str, signal_id: UUID) -> Query[UUID]:
+def drop(schema: str, signal_id: UUID, said: Said) -> Query[UUID]:
     """The statement that gives one up."""
-    return Query(f"SELECT {quoted(schema)}.drop_signal(%(id)s::uuid)".encode(), {"id": signal_id}, _first)
+    return call(schema, "drop_signal(%(id)s::uuid", {"id": signal_id}, said)
 
 
 def _signals(rows: Sequence[tuple[Any, ...]]) -> list[DeadSignal]:

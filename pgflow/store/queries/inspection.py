@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pgflow.codec import decode_error
 from pgflow.codec.unreadable import parsed, shown, shown_object
-from pgflow.model.info import HistoryEvent, Page, WorkflowInfo
+from pgflow.model.info import AuditEntry, HistoryEvent, Page, WorkflowInfo
 from pgflow.store.database.connections import quoted, statement
 from pgflow.store.database.query import Query
 
@@ -25,6 +25,16 @@ _CONDITIONS = {
     "at": b"(w.created_at, w.id) < (%(at)s::timestamptz, %(id)s::uuid)",
     "id": b"(w.created_at, w.id) < ("
     b"(SELECT l.created_at FROM {schema}.workflows AS l WHERE l.id = %(id)s::uuid), %(id)s::uuid)",
+}
+
+_OF_AUDIT = {
+    "workflow_id": b"a.workflow_id = %(workflow_id)s::uuid",
+    "actor": b"a.actor = %(actor)s::text",
+    "operation": b"a.operation = %(operation)s::text",
+    "since": b"a.at >= %(since)s::timestamptz",
+    # An entry that has been removed was older than all that are there: nothing comes after it.
+    "after": b"(a.at, a.id) < "
+    b"((SELECT l.at FROM {schema}.audit AS l WHERE l.id = %(after)s::bigint), %(after)s::bigint)",
 }
 
 _OF_RUNS = {"live", "queue"}
@@ -91,6 +101,20 @@ def pending(schema: str, workflow_id: UUID, limit: int) -> Query[list[HistoryEve
     return Query(statement("inspect_pending", schema), {"id": workflow_id, "limit": limit}, _events)
 
 
+def audit(schema: str, *, limit: int, **asked: Any) -> Query[list[AuditEntry]]:
+    """The statement that lists what operators did, the last first.
+
+    Args:
+        limit: how many, at most.
+        asked: `workflow_id`, `actor`, `operation`, `since`, and the entry `after` which to go on; None: any.
+    """
+    given = {key: value for key, value in asked.items() if value is not None}
+    conditions = b" AND ".join(_OF_AUDIT[key] for key in given) or b"true"
+    text = statement("audit_list", schema).replace(b"{conditions}", conditions)
+    text = text.replace(b"{limit}", str(int(limit)).encode()).replace(b"{schema}", quoted(schema).encode())
+    return Query(text, given, _entries)
+
+
 def _infos(rows: Sequence[tuple[Any, ...]]) -> list[WorkflowInfo]:
     infos = []
     for row in rows:
@@ -108,6 +132,10 @@ def _events(rows: Sequence[tuple[Any, ...]]) -> list[HistoryEvent]:
         values[7:10] = json_of(row[7]), json_of(row[8]), _error(row[9])
         events.append(HistoryEvent(*values))
     return events
+
+
+def _entries(rows: Sequence[tuple[Any, ...]]) -> list[AuditEntry]:
+    return [AuditEntry(*most, None if found is None else shown_object(found)) for *most, found in rows]  # type: ignore[call-arg]
 
 
 def json_of(text: str | None) -> Any:

@@ -6,7 +6,7 @@ Each is one of the schema's functions, so that a person with psql has the same a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -21,30 +21,42 @@ _NOT_FOUND = "P0002"
 _REFUSED = ("55000", "23505", "22023")
 
 
-def cancel(schema: str, workflow_id: UUID) -> Query[bool]:
+class Said(NamedTuple):
+    """What the table `audit` is told of an operation.
+
+    Attributes:
+        actor: Who does it; None: the database's role.
+        reason: Why; None: nothing is said.
+    """
+
+    actor: str | None
+    reason: str | None
+
+
+def cancel(schema: str, workflow_id: UUID, said: Said) -> Query[bool]:
     """The statement that asks for a cancellation."""
-    return _call(schema, "cancel(%(id)s::uuid)", {"id": workflow_id})
+    return call(schema, "cancel(%(id)s::uuid", {"id": workflow_id}, said)
 
 
-def pause(schema: str, workflow_id: UUID) -> Query[bool]:
+def pause(schema: str, workflow_id: UUID, said: Said) -> Query[bool]:
     """The statement that pauses."""
-    return _call(schema, "pause(%(id)s::uuid)", {"id": workflow_id})
+    return call(schema, "pause(%(id)s::uuid", {"id": workflow_id}, said)
 
 
-def resume(schema: str, workflow_id: UUID) -> Query[bool]:
+def resume(schema: str, workflow_id: UUID, said: Said) -> Query[bool]:
     """The statement that lets a paused workflow go on."""
-    return _call(schema, "resume(%(id)s::uuid)", {"id": workflow_id})
+    return call(schema, "resume(%(id)s::uuid", {"id": workflow_id}, said)
 
 
-def retry(schema: str, workflow_id: UUID) -> Query[Any]:
+def retry(schema: str, workflow_id: UUID, said: Said) -> Query[Any]:
     """The statement that runs a failed workflow again."""
-    return _call(schema, "retry(%(id)s::uuid)", {"id": workflow_id})
+    return call(schema, "retry(%(id)s::uuid", {"id": workflow_id}, said)
 
 
-def fork(schema: str, workflow_id: UUID, before: str, new_id: UUID, queue: str | None) -> Query[UUID]:
+def fork(schema: str, workflow_id: UUID, before: str, new_id: UUID, queue: str | None, said: Said) -> Query[UUID]:
     """The statement that starts a workflow from a copy of history before a location, in stored form."""
     asked = {"id": workflow_id, "before": before, "new_id": new_id, "queue": queue}
-    return _call(schema, "fork(%(id)s::uuid, %(before)s::text, %(new_id)s::uuid, %(queue)s::text)", asked)
+    return call(schema, "fork(%(id)s::uuid, %(before)s::text, %(new_id)s::uuid, %(queue)s::text", asked, said)
 
 
 def quietly(query: Query[T]) -> Query[T]:
@@ -72,8 +84,14 @@ def refusal(error: psycopg.Error) -> PgflowError | None:
     return PgflowError(text) if error.sqlstate in _REFUSED else None
 
 
-def _call(schema: str, call: str, params: dict[str, Any]) -> Query[Any]:
-    return Query(f"SELECT {quoted(schema)}.{call}".encode(), params, _first)
+def call(schema: str, begun: str, params: dict[str, Any], said: Said) -> Query[Any]:
+    """The statement that calls an operating function.
+
+    Args:
+        begun: The call, up to the arguments that all of them have.
+    """
+    text = f"SELECT {quoted(schema)}.{begun}, reason => %(reason)s::text, actor => %(actor)s::text)"
+    return Query(text.encode(), {**params, "reason": said.reason, "actor": said.actor}, _first)
 
 
 def _first(rows: Sequence[tuple[Any, ...]]) -> Any:

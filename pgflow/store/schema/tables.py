@@ -388,12 +388,36 @@ def make_metadata(schema: str | None = None) -> MetaData:
     Table(
         "chores",
         metadata,
-        _column("name", Text(), "signals: remove those that were taken or dropped some time ago.", key=True),
+        _column(
+            "name",
+            Text(),
+            "signals: remove those that were taken or dropped some time ago; audit: remove rows that are old.",
+            key=True,
+        ),
         _column("holder", UUID(), "Who does it, or did it last: a number that a worker draws at its start."),
         _column("held_until", _TIME, "Until when nobody else does it; null: anybody may."),
         _column("next_at", _TIME, "When it is due.", null=False, default="now()"),
         _column("place", BigInteger(), "How far it has got.", null=False, default="0"),
         comment="What one worker at a time does for all, by a lease on the database's clock.",
+    )
+    Table(
+        "audit",
+        metadata,
+        Column("id", BigInteger(), Identity(always=True), primary_key=True, comment="The order in which it was done."),
+        _column("at", _TIME, "When: the transaction's time.", null=False, default="now()"),
+        _column("actor", Text(), "Who, as was said; the database's role if nothing was.", null=False),
+        _column("role", Text(), "The database's role that did it, whatever was said.", null=False),
+        _column(
+            "operation", Text(), "What: cancel, pause, resume, retry, fork, redeliver or drop (a signal).", null=False
+        ),
+        _column("workflow_id", UUID(), "On which workflow; of a signal: the one that it was sent to."),
+        _column("subject", Text(), "On what, where that is no workflow: the id of a signal."),
+        _column("reason", Text(), "Why, as was said."),
+        _column("details", JSONB(), "What else there is to know of it, such as the id of a fork."),
+        Index("audit_at", "at", "id"),
+        Index("audit_actor", "actor", "at", "id"),
+        Index("audit_workflow", "workflow_id", "at", "id"),
+        comment="What operators did: a row for each operation that changed something, written in its transaction.",
     )
     Table(
         "messages",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 13
+SCHEMA_VERSION = 14
 """The version of the schema that this code was written for; each migration that changes something adds one."""
 
-NEEDS = 12
+NEEDS = 14
 """The oldest version of the schema that this code can work on."""

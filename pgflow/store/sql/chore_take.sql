@@ -1,14 +1,14 @@
 -- Takes a chore that is due and that nobody does at the moment; else tells when to look again. One row: how far it has got (null: not
--- taken), the seconds until it is due, the pages of the table.
+-- taken), the seconds until it is due, the pages of the table of signals.
 WITH taken AS (
     UPDATE {schema}.chores AS c SET holder = %(holder)s::uuid, held_until = now() + make_interval(secs => %(lease)s::float8)
     WHERE c.name = (
         SELECT free.name FROM {schema}.chores AS free
-        WHERE free.name = 'signals' AND free.next_at <= now() AND (free.held_until IS NULL OR free.held_until <= now())
+        WHERE free.name = %(chore)s::text AND free.next_at <= now() AND (free.held_until IS NULL OR free.held_until <= now())
         FOR NO KEY UPDATE SKIP LOCKED)
     RETURNING c.place
 )
 SELECT
     (SELECT taken.place FROM taken),
-    coalesce((SELECT extract(epoch FROM greatest(c.next_at, c.held_until) - now())::float8 FROM {schema}.chores AS c WHERE c.name = 'signals'), 0),
+    coalesce((SELECT extract(epoch FROM greatest(c.next_at, c.held_until) - now())::float8 FROM {schema}.chores AS c WHERE c.name = %(chore)s::text), 0),
     pg_relation_size('{schema_text}.signals'::regclass) / current_setting('block_size')::bigint

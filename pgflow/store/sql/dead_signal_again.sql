@@ -1,5 +1,5 @@
 -- Delivers a signal that was set aside anew; the limit is the client's, and so is whether anybody is notified.
-SELECT {schema}.redeliver(%(id)s::uuid, %(body)s::json)
+SELECT {schema}.redeliver(%(id)s::uuid, %(body)s::json, %(reason)s::text, %(actor)s::text)
 FROM (
     SELECT set_config('pgflow.payload_limit', %(payload_limit)s::text, true),
            CASE WHEN %(quiet)s::boolean THEN set_config('pgflow.hints', 'off', true) END
