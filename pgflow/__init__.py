@@ -11,8 +11,8 @@ from pgflow.client.subscription import Subscription
 from pgflow.client.sync.client import SyncClient
 from pgflow.client.sync.handle import SyncWorkflowHandle
 from pgflow.client.sync.subscription import SyncSubscription
-from pgflow.definitions.descriptors import Activity, Registry, Workflow, activity, workflow
-from pgflow.definitions.packets import message, signal
+from pgflow.decorators import activity, message, signal, workflow
+from pgflow.definitions.descriptors import Activity, Registry, Workflow
 from pgflow.definitions.retry import RetryPolicy
 from pgflow.errors import (
     ActivityCancelled,

@@ -26,10 +26,9 @@ FLOORS = (
     ("codec",),
     ("history",),
     ("model", "uuid7"),
-    ("definitions",),
-    ("ports",),
+    ("definitions", "ports"),
     ("execution", "store"),
-    ("embedded", "testing", "worker"),
+    ("decorators", "embedded", "testing", "worker"),
     ("client",),
     ("cli",),
 )

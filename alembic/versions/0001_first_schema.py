@@ -5,13 +5,12 @@ Revision: 0001.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
-
-from pgflow.store.database.channels import wake_channel
 
 revision = "0001"
 down_revision = None
@@ -28,6 +27,10 @@ STORAGE = {
     "forgotten_events": "autovacuum_vacuum_scale_factor = 0.05",
     "workers": "fillfactor = 50",
 }
+
+
+def wake_channel(schema: str) -> str:
+    return "pgflow_wake_" + hashlib.md5(schema.encode(), usedforsecurity=False).hexdigest()[:16]
 
 
 def upgrade() -> None:

@@ -7,13 +7,12 @@ schema is for code from this version on.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
-
-from pgflow.store.database.channels import mail_channel, wake_channel
 
 revision = "0002"
 down_revision = "0001"
@@ -27,6 +26,14 @@ STORAGE = {
     "requests": "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0",
     "messages": "autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_threshold = 1000",
 }
+
+
+def mail_channel(schema: str) -> str:
+    return "pgflow_mail_" + hashlib.md5(schema.encode(), usedforsecurity=False).hexdigest()[:16]
+
+
+def wake_channel(schema: str) -> str:
+    return "pgflow_wake_" + hashlib.md5(schema.encode(), usedforsecurity=False).hexdigest()[:16]
 
 
 def upgrade() -> None:

@@ -12,12 +12,11 @@ No table is rewritten. Code of version 2 reads such rows as it reads others, and
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import op
-
-from pgflow.store.database.channels import wake_channel
 
 revision = "0003"
 down_revision = "0002"
@@ -36,6 +35,10 @@ COMPLETED_AT = (
     "then it is created_at. The view history shows it always."
 )
 COMPLETED_AT_BEFORE = "When the step ended; null while it is pending."
+
+
+def wake_channel(schema: str) -> str:
+    return "pgflow_wake_" + hashlib.md5(schema.encode(), usedforsecurity=False).hexdigest()[:16]
 
 
 def upgrade() -> None:

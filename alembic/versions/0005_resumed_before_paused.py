@@ -7,12 +7,11 @@ is about to pause a workflow does so, and takes it up again.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import op
-
-from pgflow.store.database.channels import mail_channel, wake_channel
 
 revision = "0005"
 down_revision = "0004"
@@ -23,6 +22,14 @@ VERSION, COMPATIBLE_FROM = 5, 2
 VERSION_BEFORE = 4
 PLACE = Path(__file__).resolve().parent.parent
 NAMES = ("pause", "resume")
+
+
+def mail_channel(schema: str) -> str:
+    return "pgflow_mail_" + hashlib.md5(schema.encode(), usedforsecurity=False).hexdigest()[:16]
+
+
+def wake_channel(schema: str) -> str:
+    return "pgflow_wake_" + hashlib.md5(schema.encode(), usedforsecurity=False).hexdigest()[:16]
 
 
 def upgrade() -> None:

@@ -9,12 +9,11 @@ it afterwards, beside whoever works.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import op
-
-from pgflow.store.database.channels import mail_channel
 
 revision = "0006"
 down_revision = "0005"
@@ -30,6 +29,10 @@ DROPPED_AT = (
     "When the receiver had ended without taking it, when it was dropped by a person, or (see problem) set aside."
 )
 DROPPED_AT_BEFORE = "When the receiver had ended without taking it."
+
+
+def mail_channel(schema: str) -> str:
+    return "pgflow_mail_" + hashlib.md5(schema.encode(), usedforsecurity=False).hexdigest()[:16]
 
 
 def upgrade() -> None:

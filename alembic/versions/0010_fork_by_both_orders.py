@@ -6,12 +6,11 @@ Revision: 0010. One function is replaced.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import op
-
-from pgflow.store.database.channels import wake_channel
 
 revision = "0010"
 down_revision = "0009"
@@ -21,6 +20,10 @@ depends_on = None
 VERSION, COMPATIBLE_FROM = 10, 2
 VERSION_BEFORE = 9
 PLACE = Path(__file__).resolve().parent.parent
+
+
+def wake_channel(schema: str) -> str:
+    return "pgflow_wake_" + hashlib.md5(schema.encode(), usedforsecurity=False).hexdigest()[:16]
 
 
 def upgrade() -> None:

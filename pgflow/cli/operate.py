@@ -14,7 +14,7 @@ import click
 
 from pgflow.cli.database_options import audit_options, database_options, told
 from pgflow.client.sync.client import SyncClient
-from pgflow.definitions.packets import signal as declare_signal
+from pgflow.decorators import signal as declare_signal
 
 _id = click.argument("id", type=click.UUID)
 

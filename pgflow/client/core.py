@@ -9,10 +9,11 @@ from uuid import UUID
 import psycopg
 
 from pgflow.client.filters import limit_of, seconds_of
-from pgflow.definitions.calls import Dispatched, output_of
+from pgflow.definitions.calls import output_of
 from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.options import actor_of, reason_of, uuid_of
 from pgflow.errors import WorkflowNotFound
+from pgflow.model.commands import Dispatched
 from pgflow.model.info import WorkflowInfo
 from pgflow.store.client.caller import execute_on, wake_on
 from pgflow.store.client.endings_by_task import TaskEndings

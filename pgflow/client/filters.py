@@ -9,13 +9,14 @@ from typing import Any
 from uuid import UUID
 
 from pgflow.codec import encode
-from pgflow.definitions.calls import Dispatch, encode_named, workflow_name
+from pgflow.definitions.calls import encode_named, workflow_name
 from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.options import uuid_of
 from pgflow.definitions.packets import signal_name
 from pgflow.definitions.retry import seconds
 from pgflow.definitions.tags import tags_text
 from pgflow.history import location
+from pgflow.model.commands import Dispatch
 from pgflow.model.info import AuditEntry, DeadSignal, Page
 from pgflow.model.moments import in_utc
 from pgflow.store.database.query import Query

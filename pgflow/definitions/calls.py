@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from pgflow.codec import decode, decode_error, encode
@@ -17,41 +17,8 @@ from pgflow.definitions.options import check_priority, check_queue, uuid_of
 from pgflow.definitions.packets import signal_name
 from pgflow.definitions.tags import tags_text
 from pgflow.errors import PgflowError, WorkflowCancelled, WorkflowFailed, WorkflowNotFound
+from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent, Standing
 from pgflow.model.moments import in_utc
-
-
-class Dispatch(NamedTuple):
-    """One workflow to start. `input` and `tags` are JSON text; the `id` is made by whoever dispatches."""
-
-    id: UUID
-    name: str
-    input: str = "{}"
-    tags: str = "{}"
-    unique: bool = False
-    """Held back while another live workflow that was dispatched so has the same name and exactly the same tags."""
-    run_at: datetime | None = None
-    """When it may start; None, or a moment that has passed: now."""
-    priority: int | None = 0
-    queue: str | None = "default"
-    """Of a child, priority and queue may be None: those of the workflow that dispatches it."""
-    detached: bool = False
-    """Of a child: cancelling the workflow that dispatches it does not reach it."""
-
-
-class Dispatched(NamedTuple):
-    """What a dispatch came to."""
-
-    id: UUID | None
-    """The workflow's id: the given one, or that of the live workflow that holds the same unique key."""
-    name: str | None
-    """The name of the workflow that has this id. Another name than the one asked for is the caller's mistake."""
-    created: bool
-    """Whether this statement started it."""
-
-    @property
-    def unseen(self) -> bool:
-        """Somebody else started the same at the same moment and cannot be seen yet: send the query again."""
-        return self.id is None
 
 
 class Options:
@@ -148,21 +115,6 @@ def workflow_name(workflow: Any) -> str:
     return workflow
 
 
-class Standing(NamedTuple):
-    """How a workflow stands. `status` is final when it is completed, failed or cancelled; payloads are JSON text."""
-
-    id: UUID
-    name: str
-    status: str
-    output: str | None
-    error: str | None
-
-    @property
-    def ended(self) -> bool:
-        """Whether it has an output, or will have none unless somebody retries it."""
-        return self.status in ("completed", "failed", "cancelled")
-
-
 def output_of(outcome: Standing, workflow: Workflow[Any, Any] | None) -> tuple[Any] | None:
     """The output in a tuple of one; None while the workflow goes on.
 
@@ -189,35 +141,6 @@ def output_of(outcome: Standing, workflow: Workflow[Any, Any] | None) -> tuple[A
     if outcome.status == "cancelled":
         raise WorkflowCancelled(f'workflow "{outcome.name}" {outcome.id} was cancelled', workflow_id=outcome.id)
     return None
-
-
-class Sending(NamedTuple):
-    """One signal to send: to a workflow, or to the oldest live one of a name whose tags contain `tags` (JSON text)."""
-
-    id: UUID
-    workflow_id: UUID | None
-    workflow_name: str | None
-    tags: str | None
-    name: str
-    body: str
-
-
-class Sent(NamedTuple):
-    """What came of sending a signal."""
-
-    receiver: UUID | None
-    """The workflow that receives it; None: there is none."""
-    final: str | None
-    """How the receiver has ended, if it has; a failed one keeps the signal for when it goes on."""
-    worker: int
-    """The worker that has the receiver, or had it last; 0: any."""
-    other: str | None = None
-    """Where the id is known already as that of another signal: its type."""
-
-    @property
-    def accepted(self) -> bool:
-        """Whether somebody receives it."""
-        return self.receiver is not None and self.final in (None, "failed")
 
 
 def sending_of(

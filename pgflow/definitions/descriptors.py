@@ -8,33 +8,27 @@ history.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import (
     TYPE_CHECKING,
     Any,
-    Concatenate,
     Generic,
     NoReturn,
     ParamSpec,
     TypeVar,
-    overload,
 )
 from uuid import UUID
 from weakref import WeakSet
 
 from pgflow.codec import PAYLOAD_LIMIT, decode, encode
-from pgflow.definitions.decorated import Decorated, name_for, not_a_workflow, unawaited
-from pgflow.definitions.functions import checked_name, is_async
+from pgflow.definitions.decorated import Decorated, not_a_workflow, unawaited
+from pgflow.definitions.functions import AttemptContext, checked_name
 from pgflow.definitions.options import UNSET, check_options, given_options, merged_options
 from pgflow.definitions.retry import RetryPolicy, seconds
-from pgflow.definitions.signature import Parameters, Returned, parameters_of
+from pgflow.definitions.signature import Parameters, Returned
 from pgflow.errors import SerializationError
-
-if TYPE_CHECKING:
-    from pgflow.execution.activities.activity_context import ActivityContext
-    from pgflow.execution.context import WorkflowContext
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -238,7 +232,7 @@ class Activity(Decorated, Generic[P, R]):
         object.__setattr__(self, "_label", f'activity "{self.name}"')
         object.__setattr__(self, "_result", f"result of {self._label}")
 
-    def __call__(self, ctx: ActivityContext, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+    def __call__(self, ctx: AttemptContext, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         """The plain function: for unit tests, and for activities that call others as part of themselves.
 
         Raises:
@@ -277,8 +271,8 @@ class Activity(Decorated, Generic[P, R]):
         """
         changed = dataclasses.replace(
             self,
-            timeout=self.timeout if timeout is _UNCHANGED else _timeout(timeout),
-            retry=self.retry if retry is None else _checked_retry(retry),
+            timeout=self.timeout if timeout is _UNCHANGED else timeout_of(timeout),
+            retry=self.retry if retry is None else checked_retry(retry),
             name=self.name if name is None else checked_name(name, "activity"),
         )
         if name is not None:
@@ -325,99 +319,14 @@ class Activity(Decorated, Generic[P, R]):
         return decode(text, annotation, what=self._result)
 
 
-WorkflowFunction = Callable[Concatenate["WorkflowContext", P], Coroutine[Any, Any, T]]
-
-
-@overload
-def workflow(fn: WorkflowFunction[P, T], /) -> Workflow[P, T]: ...
-@overload
-def workflow(*, name: str | None = None) -> Callable[[WorkflowFunction[P, T]], Workflow[P, T]]: ...
-def workflow(fn: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
-    """Register an `async def` whose first parameter is its `WorkflowContext` as a workflow.
-
-    Parameters:
-        name: what it is called in the database; the function's name if not given.
-
-    Raises:
-        TypeError: it is not an `async def`, or has no parameter for the context.
-
-    Example:
-        @pgflow.workflow
-        async def checkout(ctx: pgflow.WorkflowContext, order: Order) -> Receipt: ...
-    """
-
-    def decorate(function: Callable[..., Any]) -> Workflow[Any, Any]:
-        chosen = name_for(function, "workflow", name)
-        return Workflow(function, chosen, *parameters_of(function))
-
-    return decorate if fn is None else decorate(fn)
-
-
-@overload
-def activity(fn: Callable[Concatenate[ActivityContext, P], Awaitable[T]], /) -> Activity[P, T]: ...
-@overload
-def activity(fn: Callable[Concatenate[ActivityContext, P], T], /) -> Activity[P, T]: ...
-@overload
-def activity(
-    *,
-    name: str | None = None,
-    timeout: timedelta | float | None = DEFAULT_TIMEOUT,
-    retry: RetryPolicy | None = None,
-    transactional: bool = False,
-) -> _ActivityDecorator: ...
-def activity(
-    fn: Callable[..., Any] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    timeout: timedelta | float | None = DEFAULT_TIMEOUT,
-    retry: RetryPolicy | None = None,
-    transactional: bool = False,
-) -> Any:
-    """Register a function whose first parameter is its `ActivityContext` as an activity.
-
-    Parameters:
-        name: what it is called in history; the function's name if not given.
-        timeout: how long one attempt may take (a timedelta or seconds); None: for ever.
-        retry: when it is tried again; five attempts with growing delays if not given.
-        transactional: its result commits in the transaction of its own database writes.
-
-    Raises:
-        TypeError: no parameter for the context, or not a function.
-        ValueError: an option out of its range.
-
-    Example:
-        @pgflow.activity(timeout=timedelta(seconds=30))
-        async def charge(ctx: pgflow.ActivityContext, order: Order) -> Receipt: ...
-    """
-    limit = _timeout(timeout)
-    policy = RetryPolicy() if retry is None else _checked_retry(retry)
-
-    def decorate(function: Callable[..., Any]) -> Activity[Any, Any]:
-        chosen = name_for(function, "activity", name)
-        made: Activity[Any, Any] = Activity(
-            function, chosen, limit, policy, transactional, is_async(function), *parameters_of(function)
-        )
-        _named.add(made)
-        return made
-
-    return decorate if fn is None else decorate(fn)
-
-
 def activity_names() -> set[str]:
     """The names of all activities that are in use in this process."""
     return {found.name for found in _named}
 
 
-class _ActivityDecorator:
-    """The type of `@activity(...)` with options: an `async def` gives its result's type, a plain `def` its own."""
-
-    @overload
-    def __call__(self, fn: Callable[Concatenate[ActivityContext, P], Awaitable[T]], /) -> Activity[P, T]: ...
-    @overload
-    def __call__(self, fn: Callable[Concatenate[ActivityContext, P], T], /) -> Activity[P, T]: ...
-    def __call__(self, fn: Callable[..., Any], /) -> Activity[Any, Any]:
-        raise NotImplementedError  # pragma: no cover — stands for a plain closure
+def remember(made: Activity[Any, Any]) -> None:
+    """Count an activity among those that are in use."""
+    _named.add(made)
 
 
 class Registry:
@@ -460,7 +369,8 @@ class Registry:
         return self._by_name[name]
 
 
-def _timeout(value: timedelta | float | None) -> float | None:
+def timeout_of(value: timedelta | float | None) -> float | None:
+    """The timeout of an activity in seconds; None: for ever."""
     if value is None:
         return None
     limit = seconds(value, "timeout of an activity")
@@ -469,7 +379,8 @@ def _timeout(value: timedelta | float | None) -> float | None:
     return limit
 
 
-def _checked_retry(policy: RetryPolicy) -> RetryPolicy:
+def checked_retry(policy: RetryPolicy) -> RetryPolicy:
+    """`policy`, if it is one."""
     if not isinstance(policy, RetryPolicy):
         raise TypeError(f"retry: expected a pgflow.RetryPolicy, found {policy!r}")
     return policy

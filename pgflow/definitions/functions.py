@@ -27,6 +27,13 @@ class StepContext:
     """workflow or activity."""
 
 
+class AttemptContext(StepContext):
+    """What an activity takes: all that its descriptor has to know of `ActivityContext`."""
+
+    __slots__ = ()
+    _context_of = "activity"
+
+
 def layers(fn: Any) -> Iterator[Any]:
     """A callable, and what it wraps, from the outside to the inside."""
     seen: set[int] = set()

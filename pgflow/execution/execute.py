@@ -12,7 +12,7 @@ from pgflow.execution.engine.blame import too_many
 from pgflow.execution.engine.run import Run
 from pgflow.execution.engine.scope import Scope
 from pgflow.execution.interfaces import Host
-from pgflow.ports import Claimed
+from pgflow.model.claims import Claimed
 
 _TAGS = (dict, type(None))
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from pgflow.ports import Crossings, Journal, Loops, Message, Outcome
+from pgflow.model.outcomes import Outcome
+from pgflow.model.rows import Message
+from pgflow.ports import Crossings, Journal, Loops
 
 if TYPE_CHECKING:
     from pgflow.execution.activities.runner import ActivityCall

@@ -17,22 +17,13 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from pgflow.definitions.calls import Dispatch, Dispatched, Sent
 from pgflow.errors import LeaseLost, PgflowError
 from pgflow.history.events import KIND_LOOP, KIND_REMOVED, STATUS_COMPLETED, STATUS_PENDING, Event
 from pgflow.history.location import display, turn, turns
-from pgflow.ports import (
-    Advance,
-    Beside,
-    Cancelled,
-    Claimed,
-    Completed,
-    Crossing,
-    Failed,
-    Outcome,
-    Suspended,
-    Write,
-)
+from pgflow.model.claims import Claimed
+from pgflow.model.commands import Dispatch, Dispatched, Sent
+from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome, Suspended
+from pgflow.model.writes import Advance, Beside, Crossing, Write
 from pgflow.testing.memory_exchange import Exchange
 from pgflow.testing.memory_rows import Request, RunRow, WorkflowRow, check_json, check_row, written
 

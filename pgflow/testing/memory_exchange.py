@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 from uuid import UUID
 
-from pgflow.definitions.calls import Dispatch, Dispatched, Sending, Sent, Standing
 from pgflow.definitions.tags import tag_set
-from pgflow.ports import Arrived, Signal
+from pgflow.model.claims import Arrived
+from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent, Standing
+from pgflow.model.rows import Signal
 from pgflow.testing.memory_rows import (
     Request,
     RunRow,

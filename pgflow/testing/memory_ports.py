@@ -15,9 +15,9 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from pgflow.definitions.calls import Dispatched, Sent, Standing
 from pgflow.errors import LeaseLost, PgflowError
-from pgflow.ports import Advance, Crossing, Inquiry, Write
+from pgflow.model.commands import Dispatched, Sent, Standing
+from pgflow.model.writes import Advance, Crossing, Inquiry, Write
 from pgflow.testing.memory_rows import Unstorable
 
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from pgflow.definitions.tags import TagSet
 from pgflow.history.events import STATUS_PENDING, Event
 from pgflow.history.stored import StoredHistory
-from pgflow.ports import EventRow
+from pgflow.model.rows import EventRow
 
 AnyTables = TypeVar("AnyTables", bound="Tables")
 

@@ -26,18 +26,10 @@ from pgflow.execution.event_loop.event_loop import stage
 from pgflow.execution.execute import execute
 from pgflow.execution.interfaces import Limits
 from pgflow.history.stored import StoredHistory
-from pgflow.ports import (
-    Advance,
-    Cancelled,
-    Claimed,
-    Completed,
-    Crossing,
-    Failed,
-    Inquiry,
-    Message,
-    Outcome,
-    Write,
-)
+from pgflow.model.claims import Claimed
+from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome
+from pgflow.model.rows import Message
+from pgflow.model.writes import Advance, Crossing, Inquiry, Write
 from pgflow.testing.harness import outside_of_tasks
 from pgflow.testing.watching import told, watched
 

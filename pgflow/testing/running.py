@@ -19,7 +19,6 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from uuid import UUID
 
 from pgflow.codec import PAYLOAD_LIMIT, encode
-from pgflow.definitions.calls import Dispatch, Sending, Sent
 from pgflow.definitions.decorated import not_a_workflow, not_an_activity
 from pgflow.definitions.descriptors import Activity, Workflow, activity_names
 from pgflow.definitions.options import UNSET, given_options
@@ -35,7 +34,10 @@ from pgflow.execution.event_loop.event_loop import stage
 from pgflow.execution.execute import execute
 from pgflow.execution.interfaces import Limits
 from pgflow.history.stored import StoredHistory
-from pgflow.ports import Advance, Crossing, Inquiry, Message, Outcome, Write
+from pgflow.model.commands import Dispatch, Sending, Sent
+from pgflow.model.outcomes import Outcome
+from pgflow.model.rows import Message
+from pgflow.model.writes import Advance, Crossing, Inquiry, Write
 from pgflow.testing.harness import outside_of_tasks
 from pgflow.testing.memory import Memory
 from pgflow.testing.memory_ports import MemoryPorts

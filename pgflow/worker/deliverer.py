@@ -16,7 +16,7 @@ from uuid import UUID
 
 import psycopg
 
-from pgflow.ports import Arrived
+from pgflow.model.claims import Arrived
 from pgflow.store.database.connections import tell_of_death
 from pgflow.store.exchange.deliveries import Mailbox
 from pgflow.store.notify.notifier import Notifier

@@ -20,17 +20,9 @@ from pgflow.errors import LeaseLost
 from pgflow.execution.activities.runner import ActivityCall, ActivityRunner
 from pgflow.execution.engine.run import Run
 from pgflow.execution.execute import execute
-from pgflow.ports import (
-    Arrived,
-    Cancelled,
-    Claimed,
-    Completed,
-    Failed,
-    Message,
-    Outcome,
-    Released,
-    Suspended,
-)
+from pgflow.model.claims import Arrived, Claimed
+from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome, Released, Suspended
+from pgflow.model.rows import Message
 from pgflow.store.database.connections import Database
 from pgflow.store.exchange.crossing_batch import Crossings
 from pgflow.store.exchange.deliveries import Mailbox

@@ -14,7 +14,7 @@ import pytest
 import pgflow
 from pgflow import faults
 from pgflow.execution.engine import crossings
-from pgflow.ports import Inquiry
+from pgflow.model.writes import Inquiry
 from pgflow.store.exchange.inquiries import Inquiries
 from tests.children.flows import Go, over_one_that_waits, waiting
 from tests.waiting import status, until

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 import pgflow
 from pgflow.client.filters import parts_of
-from pgflow.definitions.calls import Dispatch
+from pgflow.model.commands import Dispatch
 from pgflow.store.database import retrying
 from pgflow.store.database.channels import parse_wake, wake_channel, wake_payload
 from tests.client.fake import count, kill_connections, proxy, until

@@ -15,20 +15,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pgflow.definitions.calls import Dispatch, Sending, Standing
 from pgflow.definitions.descriptors import Workflow
 from pgflow.history.identity import crossing_id
-from pgflow.ports import (
-    Arrived,
-    Cancelled,
-    Completed,
-    Crossing,
-    Failed,
-    Inquiry,
-    Outcome,
-    Signal,
-    Write,
-)
+from pgflow.model.claims import Arrived
+from pgflow.model.commands import Dispatch, Sending, Standing
+from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome
+from pgflow.model.rows import Signal
+from pgflow.model.writes import Crossing, Inquiry, Write
 from pgflow.testing.memory_rows import Request, RunRow, SignalRow, WorkflowRow
 from tests.execution.lives import Lives, Program
 from tests.execution.simulator import Incarnation, World

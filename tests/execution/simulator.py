@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
 
-from pgflow.definitions.calls import Dispatch, Dispatched, Sent, Standing
 from pgflow.definitions.descriptors import Workflow
 from pgflow.execution.activities.runner import ActivityCall
 from pgflow.execution.engine.run import Run
@@ -22,7 +21,11 @@ from pgflow.execution.event_loop.event_loop import stage
 from pgflow.execution.execute import execute
 from pgflow.execution.interfaces import Limits
 from pgflow.history.events import Event
-from pgflow.ports import Advance, Claimed, Crossing, Inquiry, Message, Outcome, Write
+from pgflow.model.claims import Claimed
+from pgflow.model.commands import Dispatch, Dispatched, Sent, Standing
+from pgflow.model.outcomes import Outcome
+from pgflow.model.rows import Message
+from pgflow.model.writes import Advance, Crossing, Inquiry, Write
 from pgflow.testing.memory import Memory
 from pgflow.testing.memory_ports import MemoryPorts
 from pgflow.testing.memory_rows import RunRow, WorkflowRow

@@ -11,7 +11,7 @@ import pgflow
 from pgflow.execution.engine import run as run_module
 from pgflow.execution.engine.delivery import Order
 from pgflow.execution.engine.run import Run
-from pgflow.ports import Failed, Released
+from pgflow.model.outcomes import Failed, Released
 from tests.execution.lives import Lives, Seen
 from tests.execution.programs import echo
 from tests.execution.simulator import Incarnation, World, finish

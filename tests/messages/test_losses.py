@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 import pgflow
 from pgflow import faults
-from pgflow.ports import Message
+from pgflow.model.rows import Message
 from pgflow.store.client import endings, subscriptions
 from pgflow.store.client.sync import subscriptions as sync_subscriptions
 from pgflow.store.database.channels import Notice, message_channel

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from pgflow.definitions.calls import Dispatch
+from pgflow.model.commands import Dispatch
 from pgflow.store.database.arrays import literal
 from pgflow.store.database.channels import wake_channel
 from pgflow.store.queries import dispatching

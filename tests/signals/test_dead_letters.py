@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import pgflow
 from pgflow import faults
 from pgflow.cli import main
-from pgflow.definitions.packets import signal as declare
+from pgflow.decorators import signal as declare
 from tests.waiting import status, until
 
 

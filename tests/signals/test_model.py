@@ -29,7 +29,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from pgflow.ports import Arrived, Beside, Claimed, Signal, Suspended, Write
+from pgflow.model.claims import Arrived, Claimed
+from pgflow.model.outcomes import Suspended
+from pgflow.model.rows import Signal
+from pgflow.model.writes import Beside, Write
 from pgflow.store.exchange.deliveries import Mailbox
 from pgflow.store.journal.journal import Journal
 from pgflow.store.leasing.claims import Claims

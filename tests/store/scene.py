@@ -12,7 +12,9 @@ from uuid import UUID
 import psycopg
 
 from pgflow.history.events import KIND_ACTIVITY, KIND_LOOP, STATUS_COMPLETED, STATUS_PENDING
-from pgflow.ports import Advance, EventRow, Outcome, RunKey, Write
+from pgflow.model.outcomes import Outcome
+from pgflow.model.rows import EventRow, RunKey
+from pgflow.model.writes import Advance, Write
 from pgflow.store.database.connections import Database
 from pgflow.uuid7 import uuid7
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from uuid import UUID
 
-from pgflow.definitions.calls import Standing
-from pgflow.ports import Inquiry
+from pgflow.model.commands import Standing
+from pgflow.model.writes import Inquiry
 from pgflow.store.exchange.inquiries import Inquiries
 from tests.store.scene import Scene, until
 

@@ -11,7 +11,7 @@ import pytest
 
 from pgflow import faults
 from pgflow.errors import LeaseLost
-from pgflow.ports import Completed, Failed, Released, Suspended
+from pgflow.model.outcomes import Completed, Failed, Released, Suspended
 from pgflow.store.journal.journal import Journal
 from tests.store.scene import Scene, loop_row, row, until
 

@@ -15,9 +15,9 @@ import pytest
 import pytest_asyncio
 
 from pgflow import faults
-from pgflow.definitions.calls import Dispatch, Sending
 from pgflow.errors import LeaseLost
-from pgflow.ports import Crossing
+from pgflow.model.commands import Dispatch, Sending
+from pgflow.model.writes import Crossing
 from pgflow.store.database.connections import Database
 from pgflow.store.exchange.crossing_batch import Crossings
 from pgflow.store.exchange.deliveries import Mailbox

@@ -20,8 +20,9 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from pgflow.definitions.calls import Sending
-from pgflow.ports import Completed, Crossing
+from pgflow.model.commands import Sending
+from pgflow.model.outcomes import Completed
+from pgflow.model.writes import Crossing
 from pgflow.store.exchange.crossing_batch import Crossings
 from pgflow.store.exchange.deliveries import Mailbox
 from pgflow.store.journal.forgetting import LoopAdvancer

@@ -12,7 +12,7 @@ import pytest_asyncio
 from pgflow import faults
 from pgflow.errors import LeaseLost, PgflowError
 from pgflow.history.location import turn
-from pgflow.ports import EventRow
+from pgflow.model.rows import EventRow
 from pgflow.store.journal.forgetting import LoopAdvancer
 from pgflow.store.journal.journal import Journal
 from tests.store.scene import Scene, loop_row, row

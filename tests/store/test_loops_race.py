@@ -12,7 +12,8 @@ import pytest
 from pgflow import faults
 from pgflow.errors import LeaseLost
 from pgflow.history.location import decode_coordinate, turn
-from pgflow.ports import Advance, EventRow, RunKey, Write
+from pgflow.model.rows import EventRow, RunKey
+from pgflow.model.writes import Advance, Write
 from pgflow.store.journal.forgetting import LoopAdvancer
 from pgflow.store.journal.journal import Journal
 from tests.store.scene import Scene, loop_row, row

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from pgflow.ports import Completed
+from pgflow.model.outcomes import Completed
 from pgflow.store.journal.journal import Journal
 from pgflow.store.leasing.claims import Claims
 from pgflow.uuid7 import uuid7

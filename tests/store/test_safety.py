@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from pgflow import faults
 from pgflow.errors import LeaseLost
-from pgflow.ports import Completed, Failed, Outcome, Suspended
+from pgflow.model.outcomes import Completed, Failed, Outcome, Suspended
 from pgflow.store.database.connections import Database, Line
 from pgflow.store.exchange.deliveries import Mailbox
 from pgflow.store.journal.journal import Journal

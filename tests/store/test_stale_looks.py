@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import pytest_asyncio
 
-from pgflow.ports import Beside, Suspended, Write
+from pgflow.model.outcomes import Suspended
+from pgflow.model.writes import Beside, Write
 from pgflow.store.database.connections import AsyncConnection
 from pgflow.store.exchange.deliveries import Delivery, Mailbox
 from pgflow.store.journal.journal import Journal

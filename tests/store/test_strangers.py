@@ -19,7 +19,8 @@ import pytest_asyncio
 
 import pgflow
 from pgflow import faults
-from pgflow.ports import Beside, Completed, Failed, Outcome, Suspended, Write
+from pgflow.model.outcomes import Completed, Failed, Outcome, Suspended
+from pgflow.model.writes import Beside, Write
 from pgflow.store.journal.forgetting import LoopAdvancer
 from pgflow.store.journal.journal import Journal
 from tests.store.scene import Scene, loop_row, row, until

@@ -9,7 +9,8 @@ from uuid import UUID
 import pytest
 
 from pgflow.history.events import STATUS_PENDING
-from pgflow.ports import Beside, Failed, Released, Suspended
+from pgflow.model.outcomes import Failed, Released, Suspended
+from pgflow.model.writes import Beside
 from pgflow.store.database.connections import Database
 from pgflow.store.journal.journal import Journal
 from pgflow.store.leasing import leases

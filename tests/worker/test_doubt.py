@@ -8,7 +8,7 @@ import pytest
 
 import pgflow
 from pgflow import faults
-from pgflow.ports import Claimed
+from pgflow.model.claims import Claimed
 from tests.store.scene import Scene, until
 
 began: list[str] = []

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pgflow.codec import PAYLOAD_LIMIT, decode, encode
-from pgflow.definitions.functions import StepContext
+from pgflow.definitions.functions import AttemptContext
 from pgflow.definitions.tags import tags_text
 from pgflow.errors import ActivityCancelled, PgflowError, SerializationError
 from pgflow.execution.activities.heartbeats import Heartbeats
@@ -21,7 +21,7 @@ several threads.
 """
 
 
-class ActivityContext(StepContext):
+class ActivityContext(AttemptContext):
     """One attempt of an activity.
 
     Attributes:
@@ -30,7 +30,6 @@ class ActivityContext(StepContext):
         attempt: which attempt this is, from 1: one more than those that have ended.
     """
 
-    _context_of = "activity"
     __slots__ = (
         "_before",
         "_connection",

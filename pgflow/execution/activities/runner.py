@@ -23,7 +23,8 @@ from pgflow.codec import traceback_of
 from pgflow.errors import SerializationError
 from pgflow.execution.activities.transactional import perform
 from pgflow.execution.event_loop.event_loop import offstage
-from pgflow.ports import Transactions, Write
+from pgflow.model.writes import Write
+from pgflow.ports import Transactions
 
 if TYPE_CHECKING:
     from pgflow.definitions.descriptors import Activity

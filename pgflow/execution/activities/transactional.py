@@ -13,7 +13,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from pgflow.ports import Transaction, Transactions, Write
+from pgflow.model.writes import Write
+from pgflow.ports import Transaction, Transactions
 
 if TYPE_CHECKING:
     from pgflow.execution.activities.runner import ActivityCall

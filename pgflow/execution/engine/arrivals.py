@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgflow.ports import Arrived
+from pgflow.model.claims import Arrived
 
 if TYPE_CHECKING:
     from pgflow.execution.engine.run import Run

@@ -15,12 +15,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgflow.errors import WorkerCrashed
-from pgflow.ports import CONFIRM
+from pgflow.model.claims import CONFIRM
 
 if TYPE_CHECKING:
     from pgflow.execution.activities.runner import ActivityCall
     from pgflow.execution.engine.run import Run
-    from pgflow.ports import Claimed
+    from pgflow.model.claims import Claimed
 
 COUNTED_FROM = 3
 """The first death in a row that is counted as an attempt."""

@@ -17,10 +17,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from pgflow.definitions.calls import Dispatch, Dispatched, Sending, Sent, Standing
 from pgflow.execution.engine.step import Step
 from pgflow.history.identity import crossing_id
-from pgflow.ports import Crossing, Inquiry
+from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent, Standing
+from pgflow.model.writes import Crossing, Inquiry
 
 if TYPE_CHECKING:
     from pgflow.execution.engine.run import Run

@@ -18,7 +18,7 @@ from heapq import heapify, heappop
 from typing import TYPE_CHECKING, Any
 
 from pgflow.history.events import Event
-from pgflow.ports import EventRow
+from pgflow.model.rows import EventRow
 
 if TYPE_CHECKING:
     from pgflow.execution.engine.delivery import Delivery

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
 
-from pgflow.ports import Signal
+from pgflow.model.rows import Signal
 
 
 class Mailbox:

@@ -37,7 +37,9 @@ from pgflow.execution.event_loop.event_loop import RunLoop, offstage
 from pgflow.execution.event_loop.spinning import Spin
 from pgflow.execution.interfaces import Host
 from pgflow.history.events import HistoryIndex
-from pgflow.ports import Advance, Arrived, Claimed, Failed, Outcome, Released, Suspended
+from pgflow.model.claims import Arrived, Claimed
+from pgflow.model.outcomes import Failed, Outcome, Released, Suspended
+from pgflow.model.writes import Advance
 
 if TYPE_CHECKING:
     from pgflow.definitions.descriptors import Workflow

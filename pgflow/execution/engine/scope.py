@@ -31,7 +31,7 @@ from pgflow.execution.event_loop.generators import left_generator
 from pgflow.history.cursor import Cursor, named
 from pgflow.history.events import STATUS_ABANDONED, STATUS_PENDING, Event
 from pgflow.history.location import display
-from pgflow.ports import EventRow
+from pgflow.model.rows import EventRow
 
 if TYPE_CHECKING:
     from pgflow.execution.engine.run import Run

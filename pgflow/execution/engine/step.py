@@ -28,7 +28,7 @@ from pgflow.history.events import (
     Event,
 )
 from pgflow.history.location import display
-from pgflow.ports import EventRow
+from pgflow.model.rows import EventRow
 
 if TYPE_CHECKING:
     from pgflow.execution.engine.scope import Scope

@@ -14,7 +14,7 @@ from pgflow.execution.engine.crossings import RunCrossings
 from pgflow.execution.engine.delivery import Order
 from pgflow.execution.interfaces import Host, Timer
 from pgflow.execution.steps.listen import ListenStep
-from pgflow.ports import Suspended
+from pgflow.model.outcomes import Suspended
 
 if TYPE_CHECKING:
     from collections.abc import Callable

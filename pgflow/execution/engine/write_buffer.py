@@ -23,7 +23,9 @@ from pgflow.execution.activities.state import Kept
 from pgflow.execution.engine.delivery import Delivery
 from pgflow.execution.event_loop.event_loop import offstage
 from pgflow.history.events import STATUS_PENDING
-from pgflow.ports import Advance, Beside, EventRow, Failed, Message, Outcome, Write
+from pgflow.model.outcomes import Failed, Outcome
+from pgflow.model.rows import EventRow, Message
+from pgflow.model.writes import Advance, Beside, Write
 
 if TYPE_CHECKING:
     from pgflow.execution.engine.run import Run

@@ -28,7 +28,8 @@ from pgflow.history.events import (
     STATUS_PENDING,
 )
 from pgflow.history.location import display
-from pgflow.ports import Beside, EventRow, Write
+from pgflow.model.rows import EventRow
+from pgflow.model.writes import Beside, Write
 
 if TYPE_CHECKING:
     from pgflow.definitions.descriptors import Activity

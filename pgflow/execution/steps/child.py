@@ -16,15 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 from pgflow.codec import decode_error, encode_error
-from pgflow.definitions.calls import (
-    Dispatch,
-    Dispatched,
-    Options,
-    Standing,
-    input_of,
-    output_of,
-    workflow_name,
-)
+from pgflow.definitions.calls import Options, input_of, output_of, workflow_name
 from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.options import CHILD, UNSET, given_options
 from pgflow.errors import PgflowError, WorkflowNotFound
@@ -39,6 +31,7 @@ from pgflow.history.events import (
     STATUS_FAILED,
 )
 from pgflow.history.location import display
+from pgflow.model.commands import Dispatch, Dispatched, Standing
 
 if TYPE_CHECKING:
     from pgflow.execution.context import WorkflowContext

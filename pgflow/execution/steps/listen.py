@@ -29,7 +29,7 @@ from pgflow.execution.steps.sleep import park_until
 from pgflow.history.events import KIND_LISTEN, STATUS_COMPLETED
 from pgflow.history.location import display
 from pgflow.model.moments import after
-from pgflow.ports import Signal
+from pgflow.model.rows import Signal
 
 log = logging.getLogger("pgflow.execution")
 

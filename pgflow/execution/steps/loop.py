@@ -28,7 +28,8 @@ from pgflow.history.events import (
     STATUS_PENDING,
 )
 from pgflow.history.location import display, turn
-from pgflow.ports import Advance, EventRow
+from pgflow.model.rows import EventRow
+from pgflow.model.writes import Advance
 
 S = TypeVar("S")
 V = TypeVar("V")

@@ -15,7 +15,7 @@ from pgflow.execution.engine.recorded_arguments import body_of, compare
 from pgflow.execution.engine.scope import Scope
 from pgflow.execution.engine.step import Step
 from pgflow.history.events import KIND_MESSAGE_SEND, STATUS_COMPLETED
-from pgflow.ports import Message
+from pgflow.model.rows import Message
 
 TAGS_LIMIT = 4_096
 """Bytes of JSON that a message's tags may have: they have to fit into a notification."""

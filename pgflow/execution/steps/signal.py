@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from pgflow.codec import decode, decode_error, encode_error
-from pgflow.definitions.calls import Sending, Sent, sending_of, sent_of
+from pgflow.definitions.calls import sending_of, sent_of
 from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.packets import signal_name
 from pgflow.errors import PgflowError, WorkflowNotFound
@@ -16,6 +16,7 @@ from pgflow.execution.engine.crossings import CrossingStep
 from pgflow.execution.engine.recorded_arguments import body_of, compare
 from pgflow.execution.engine.scope import Scope
 from pgflow.history.events import KIND_SIGNAL_SEND, STATUS_COMPLETED, STATUS_FAILED
+from pgflow.model.commands import Sending, Sent
 
 
 class SignalStep(CrossingStep):

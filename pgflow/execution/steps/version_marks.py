@@ -15,7 +15,7 @@ from pgflow.history.events import (
     STATUS_COMPLETED,
     STATUS_PENDING,
 )
-from pgflow.ports import EventRow
+from pgflow.model.rows import EventRow
 
 
 def check_version(scope: Scope, version: int) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from pgflow import forking
-from pgflow.definitions.calls import Standing
+from pgflow.model.commands import Standing
 from pgflow.store.client.endings import FIRST_LOOK, Waiting, between_looks
 from pgflow.store.client.pool import Connections
 from pgflow.store.database.connections import Database

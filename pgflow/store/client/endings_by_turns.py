@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from pgflow import forking
-from pgflow.definitions.calls import Standing
+from pgflow.model.commands import Standing
 from pgflow.store.client.endings import FIRST_LOOK, Waiting, between_looks
 from pgflow.store.client.on_threads import ThreadWork
 from pgflow.store.client.sync.pool import Connections

@@ -27,9 +27,9 @@ from typing import Any
 import psycopg
 
 from pgflow import faults
-from pgflow.definitions.calls import Dispatch, Dispatched, Sending, Sent
 from pgflow.errors import LeaseLost
-from pgflow.ports import Crossing, Inquiry
+from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent
+from pgflow.model.writes import Crossing, Inquiry
 from pgflow.store.database.connections import Database, Line, is_lost, tell_of_death
 from pgflow.store.database.pipeline import flush, rows_of
 from pgflow.store.database.retrying import is_meeting, is_refusal

@@ -17,7 +17,8 @@ from typing import Any
 from uuid import UUID
 
 from pgflow import faults
-from pgflow.ports import Arrived, Signal
+from pgflow.model.claims import Arrived
+from pgflow.model.rows import Signal
 from pgflow.store.database.connections import Database, Line
 from pgflow.store.database.pipeline import flush, rows_of
 from pgflow.store.leasing.fencing import Fence, fence_of

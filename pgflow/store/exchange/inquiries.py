@@ -12,8 +12,8 @@ from uuid import UUID
 
 import psycopg
 
-from pgflow.definitions.calls import Standing
-from pgflow.ports import Inquiry
+from pgflow.model.commands import Standing
+from pgflow.model.writes import Inquiry
 from pgflow.store.database.connections import Database, Line, is_lost, tell_of_death
 
 _log = logging.getLogger("pgflow.store")

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from pgflow.ports import RunKey, Write
+from pgflow.model.rows import RunKey
+from pgflow.model.writes import Write
 from pgflow.store.journal.batch import Part
 from pgflow.store.journal.statement import lost
 

@@ -10,17 +10,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from pgflow.ports import (
-    Beside,
-    Cancelled,
-    Completed,
-    EventRow,
-    Failed,
-    Outcome,
-    Released,
-    Suspended,
-    Write,
-)
+from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome, Released, Suspended
+from pgflow.model.rows import EventRow
+from pgflow.model.writes import Beside, Write
 from pgflow.store.database.arrays import literal
 
 SEPARATOR = "\x1f"

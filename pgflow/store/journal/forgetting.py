@@ -30,7 +30,7 @@ import psycopg
 from pgflow import faults
 from pgflow.errors import LeaseLost, PgflowError
 from pgflow.history.location import display
-from pgflow.ports import Advance
+from pgflow.model.writes import Advance
 from pgflow.store.database.connections import Database, Line, is_locked_out, is_lost, tell_of_death
 from pgflow.store.leasing.fencing import Fence, fence_of
 

@@ -32,7 +32,9 @@ import psycopg
 
 from pgflow import faults
 from pgflow.errors import LeaseLost
-from pgflow.ports import Cancelled, Completed, EventRow, Failed, RunKey, Suspended, Write
+from pgflow.model.outcomes import Cancelled, Completed, Failed, Suspended
+from pgflow.model.rows import EventRow, RunKey
+from pgflow.model.writes import Write
 from pgflow.store.database.connections import (
     AsyncConnection,
     Database,

@@ -13,7 +13,8 @@ from typing import Any
 
 from pgflow.errors import LeaseLost
 from pgflow.history.events import KIND_LOOP, STATUS_PENDING
-from pgflow.ports import Cancelled, Completed, RunKey
+from pgflow.model.outcomes import Cancelled, Completed
+from pgflow.model.rows import RunKey
 from pgflow.store.database.connections import statement
 from pgflow.store.journal.batch import (
     Part,

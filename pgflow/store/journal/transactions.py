@@ -24,7 +24,7 @@ from psycopg.transaction import OutOfOrderTransactionNesting
 
 from pgflow import faults
 from pgflow.errors import TransactionMisused
-from pgflow.ports import Write
+from pgflow.model.writes import Write
 from pgflow.store.database.connections import FIRST_BACKOFF, LONGEST_BACKOFF, Database, Line, is_lost
 from pgflow.store.database.incarnation import LOOK, Incarnation
 from pgflow.store.database.pooler import elsewhere, is_shared

@@ -27,7 +27,8 @@ from uuid import UUID
 import psycopg
 
 from pgflow.history.events import Event
-from pgflow.ports import Claimed, Signal
+from pgflow.model.claims import Claimed
+from pgflow.model.rows import Signal
 from pgflow.store.database.arrays import literal
 from pgflow.store.database.connections import AsyncConnection, Database, Line, is_lost
 from pgflow.store.database.pipeline import Bulk, Point, Rows, Statement, transact

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pgflow import faults
-from pgflow.ports import CONFIRM
+from pgflow.model.claims import CONFIRM
 from pgflow.store.database.connections import AsyncConnection, Database, Line
 from pgflow.store.leasing.fencing import Fence, MovingFence, fence_of, fresh_number
 from pgflow.store.leasing.lease_thread import Heartbeat

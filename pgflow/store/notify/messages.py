@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pgflow.ports import Message
+from pgflow.model.rows import Message
 from pgflow.store.database.channels import PAYLOAD_BYTES, Notice, message_channel, message_payload
 from pgflow.store.database.connections import statement
 from pgflow.store.database.query import Query

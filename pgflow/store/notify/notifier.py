@@ -18,7 +18,7 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from pgflow.ports import Message
+from pgflow.model.rows import Message
 from pgflow.store.database.channels import (
     done_channel,
     mail_channel,

@@ -14,7 +14,7 @@ from typing import TypeVar
 import psycopg
 
 from pgflow import faults
-from pgflow.ports import Message
+from pgflow.model.rows import Message
 from pgflow.store.database.channels import Notice
 from pgflow.store.database.connections import AsyncConnection
 from pgflow.store.database.encodings import escaped_json, noted

@@ -13,8 +13,8 @@ from uuid import UUID
 
 import psycopg
 
-from pgflow.definitions.calls import Dispatch, Dispatched, Standing
 from pgflow.errors import PgflowError
+from pgflow.model.commands import Dispatch, Dispatched, Standing
 from pgflow.store.database.arrays import literal
 from pgflow.store.database.channels import done_channel, done_payloads, wake_channel, wake_payload
 from pgflow.store.database.connections import is_out_of_patience, statement

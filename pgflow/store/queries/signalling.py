@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pgflow.definitions.calls import Sending, Sent
+from pgflow.model.commands import Sending, Sent
 from pgflow.store.database.channels import mail_channel
 from pgflow.store.database.connections import statement
 from pgflow.store.database.pipeline import Statement

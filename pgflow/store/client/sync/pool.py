@@ -13,7 +13,7 @@ from uuid import UUID
 import psycopg
 
 from pgflow import forking
-from pgflow.definitions.calls import Sending, Sent
+from pgflow.model.commands import Sending, Sent
 from pgflow.store.client.on_threads import (
     Alone,
     ThreadHints,
