@@ -11,9 +11,14 @@ The rows of all kinds take the same states:
 A pending row is written when something has to be known before the end (a deadline, a failed attempt, a heartbeat, a
 loop's progress), or when a later step of the same scope is written: histories have no holes.
 
-To add a kind: a constant `KIND_...` in `pgflow/history/events.py`; a subclass of `Step` here with `kind`, `start` (what
-it does) and `result` (what the code gets from a recorded end); `due` if it parks with a moment, `stop` if it has work
-in flight; a method of `WorkflowContext` that checks its arguments and makes it. What it wants committed goes through
-`Run.finish`, what it does to other workflows through `crossings`. Then a page in `docs/` that shows it, and programs
-with it in the tests of replay.
+To add a kind:
+
+    1. a constant and its place in the set of kinds, in `pgflow/history/events.py`
+    2. a subclass of `Step` here: `kind`; `start`, what it does; `result`, what the code gets from a recorded end; `due`
+       if it parks with a moment; `stop` if it has work in flight
+    3. a method of `WorkflowContext` that checks its arguments and makes it
+    4. what `retry` and `fork` do with a row of it, where that is not what they do with others (functions of the schema)
+    5. a page in `docs/` that shows it, and programs with it in the tests of replay
+
+What a step wants committed goes through `Run.finish`; what it does to other workflows is a crossing.
 """
