@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pgflow.store.schema.tables import make_metadata
 from tests.docs.page import ROOT, blocks_of
 from tests.docs.test_pages import PAGES
 from tests.test_layers import FLOORS
@@ -135,3 +136,8 @@ def test_the_floors_are_those_that_are_kept() -> None:
     assert shown == [sorted(floor) for floor in reversed(FLOORS)], (
         "docs/architecture.md and FLOORS in tests/test_layers.py differ"
     )
+
+
+def test_every_table_is_named() -> None:
+    named = set(code_of("docs/architecture.md"))
+    assert sorted({table.name for table in make_metadata("pgflow").tables.values()} - named) == []
