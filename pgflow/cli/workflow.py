@@ -28,6 +28,9 @@ T = TypeVar("T")
 PENDING_SHOWN = 50
 """Pending steps that `show` names, at most."""
 
+AUDIT_SHOWN = 5
+"""What operators did that `show` names, at most; `pgflow audit ID` has all of it."""
+
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 
 
@@ -90,16 +93,19 @@ def list_(
 @database_options
 @_json
 def show(id: UUID, dsn: str, schema: str, as_json: bool) -> None:
-    """Show all about the workflow ID, and what it waits for."""
+    """Show all about the workflow ID, what it waits for, and what operators did to it last."""
     with told(), _asking(dsn, schema) as ask:
         found = _known(ask, schema, id)
         waits = ask(inspection.pending(schema, id, PENDING_SHOWN))
+        done = ask(inspection.audit(schema, workflow_id=id, limit=AUDIT_SHOWN))
     if as_json:
-        click.echo(render.document(found, pending=waits))
+        click.echo(render.document(found, pending=waits, audit=done))
         return
     render.workflow(found)
     if waits:
         render.history(waits, title="pending steps")
+    if done:
+        render.audit(done, title="what operators did last")
 
 
 @workflow.command()

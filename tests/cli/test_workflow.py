@@ -116,6 +116,15 @@ def test_show(workflow: Command, sample: Sample) -> None:
     assert '"größe"' in workflow.text("show", sample.completed)
     assert "Traceback ..." in workflow.text("show", sample.failed)
     assert workflow.json("show", sample.completed)["pending"] == []
+    assert workflow.json("show", sample.completed)["audit"] == []
+
+
+def test_show_what_operators_did(workflow: Command, sample: Sample) -> None:
+    (done,) = workflow.json("show", sample.sleeping)["audit"]
+    assert [done[name] for name in ("operation", "actor", "reason")] == ["cancel", "kim", "it is of no use any more"]
+    printed = workflow.text("show", sample.sleeping)
+    assert "what operators did last" in printed and "it is of no use any more" in printed
+    assert "operators" not in workflow.text("show", sample.completed)
 
 
 def test_history(workflow: Command, sample: Sample) -> None:
