@@ -217,7 +217,7 @@ class Client(Operations, DeadLetters):
                 raise
             raise refused from error
         checked = options.check(request, started)
-        return WorkflowHandle(self._core, checked, workflow if isinstance(workflow, Workflow) else None)
+        return WorkflowHandle(self, checked, workflow if isinstance(workflow, Workflow) else None)
 
     @overload
     async def dispatch_many(
@@ -299,7 +299,7 @@ class Client(Operations, DeadLetters):
             query = statement(self._core.schema, part)
             answer = await self._core.dispatch(query, connection, queue if run_at is None else None)
             for request, started in zip(part, answer, strict=True):
-                handles.append(WorkflowHandle(self._core, options.check(request, started), definition))
+                handles.append(WorkflowHandle(self, options.check(request, started), definition))
         return handles
 
     async def signal(

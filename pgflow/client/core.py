@@ -147,3 +147,14 @@ class Core:
     def not_found(self, id: UUID | str) -> WorkflowNotFound:
         """The error that says that there is no such workflow."""
         return WorkflowNotFound(f'there is no workflow {id} in schema "{self.schema}"')
+
+
+class HasCore:
+    """A client, and each part of it."""
+
+    _core: Core
+
+
+def core_of(client: HasCore) -> Core:
+    """What a client is built on, for the handles that it gives."""
+    return client._core

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from pgflow.client.core import Core
+from pgflow.client.core import HasCore
 from pgflow.client.filters import AuditFilter, location_of
 from pgflow.client.handle import WorkflowHandle
 from pgflow.definitions.options import check_queue, uuid_of
@@ -22,10 +22,8 @@ from pgflow.uuid7 import uuid7
 T = TypeVar("T")
 
 
-class Operations:
+class Operations(HasCore):
     """The methods of a client that operate one workflow."""
-
-    _core: Core
 
     async def cancel(self, id: UUID | str, *, reason: str | None = None, connection: Any = None) -> bool:
         """Ask for a workflow to be cancelled: its code gets an `asyncio.CancelledError`, and may compensate.
@@ -115,7 +113,7 @@ class Operations:
             check_queue(queue)
         said = self._core.said(reason)
         query = operating.fork(self._core.schema, uuid_of(id), location_of(before), uuid7(), queue, said)
-        return WorkflowHandle(self._core, await self._operate(query), None)
+        return WorkflowHandle(self, await self._operate(query), None)
 
     async def audit(
         self,

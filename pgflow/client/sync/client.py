@@ -220,7 +220,7 @@ class SyncClient(SyncOperations, SyncDeadLetters):
                 raise
             raise refused from error
         checked = options.check(request, started)
-        return SyncWorkflowHandle(self._core, checked, workflow if isinstance(workflow, Workflow) else None)
+        return SyncWorkflowHandle(self, checked, workflow if isinstance(workflow, Workflow) else None)
 
     @overload
     def dispatch_many(
@@ -302,7 +302,7 @@ class SyncClient(SyncOperations, SyncDeadLetters):
             query = statement(self._core.schema, part)
             answer = self._core.dispatch(query, connection, queue if run_at is None else None)
             for request, started in zip(part, answer, strict=True):
-                handles.append(SyncWorkflowHandle(self._core, options.check(request, started), definition))
+                handles.append(SyncWorkflowHandle(self, options.check(request, started), definition))
         return handles
 
     def signal(

@@ -150,3 +150,14 @@ class SyncCore:
     def not_found(self, id: UUID | str) -> WorkflowNotFound:
         """The error that says that there is no such workflow."""
         return WorkflowNotFound(f'there is no workflow {id} in schema "{self.schema}"')
+
+
+class HasCore:
+    """A client, and each part of it."""
+
+    _core: SyncCore
+
+
+def core_of(client: HasCore) -> SyncCore:
+    """What a client is built on, for the handles that it gives."""
+    return client._core

@@ -9,19 +9,17 @@ import builtins
 from typing import Any
 from uuid import UUID
 
-from pgflow.client.sync.core import SyncCore
+from pgflow.client.sync.core import HasCore
 from pgflow.client.filters import DeadFilter, fields_of
 from pgflow.definitions.options import uuid_of
 from pgflow.model.info import DeadSignal
 from pgflow.store.queries import dead_signals
 
 
-class SyncDeadLetters:
+class SyncDeadLetters(HasCore):
     """The methods of a client for signals that were set aside, since their bodies do not fit the type that was listened
     for.
     """
-
-    _core: SyncCore
 
     def dead_signals(
         self,

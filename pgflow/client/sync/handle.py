@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-from pgflow.client.sync.core import SyncCore
+from pgflow.client.sync.core import HasCore, core_of
 from pgflow.definitions.descriptors import Workflow
 from pgflow.model.info import WorkflowInfo
 
@@ -25,9 +25,9 @@ class SyncWorkflowHandle(Generic[R]):
 
     __slots__ = ("_core", "_workflow", "id")
 
-    def __init__(self, core: SyncCore, id: UUID, workflow: Workflow[Any, R] | None) -> None:
+    def __init__(self, client: HasCore, id: UUID, workflow: Workflow[Any, R] | None) -> None:
         self.id = id
-        self._core = core
+        self._core = core_of(client)
         self._workflow = workflow
 
     def output(self, timeout: timedelta | float | None = None) -> R:

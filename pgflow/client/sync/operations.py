@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from pgflow.client.sync.core import SyncCore
+from pgflow.client.sync.core import HasCore
 from pgflow.client.filters import AuditFilter, location_of
 from pgflow.client.sync.handle import SyncWorkflowHandle
 from pgflow.definitions.options import check_queue, uuid_of
@@ -22,10 +22,8 @@ from pgflow.uuid7 import uuid7
 T = TypeVar("T")
 
 
-class SyncOperations:
+class SyncOperations(HasCore):
     """The methods of a client that operate one workflow."""
-
-    _core: SyncCore
 
     def cancel(self, id: UUID | str, *, reason: str | None = None, connection: Any = None) -> bool:
         """Ask for a workflow to be cancelled: its code gets an `asyncio.CancelledError`, and may compensate.
@@ -113,7 +111,7 @@ class SyncOperations:
             check_queue(queue)
         said = self._core.said(reason)
         query = operating.fork(self._core.schema, uuid_of(id), location_of(before), uuid7(), queue, said)
-        return SyncWorkflowHandle(self._core, self._operate(query), None)
+        return SyncWorkflowHandle(self, self._operate(query), None)
 
     def audit(
         self,
