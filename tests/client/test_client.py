@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
 import uuid
 from collections.abc import Awaitable, Callable
@@ -192,13 +190,6 @@ def test_sync_client(dsn: str) -> None:
     finally:
         stop[0]()
         thread.join()
-
-
-def test_the_sync_client_is_what_the_async_one_generates() -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "sync_twins.py"), "--check"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout
 
 
 BAD: list[tuple[str, type[Exception], str, Callable[[pgflow.Client], Awaitable[Any]]]] = [
