@@ -12,7 +12,9 @@ import stat
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +23,11 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import pgflow
+from pgflow import uuid7 as uuid7s
+from pgflow.store.leasing import leases
+from pgflow.store.schema import migrations
 from pgflow.uuid7 import uuid7
+from pgflow.worker.suspects import Suspects
 from tests.client.fake import PATIENCE, end, until
 
 FORKING = multiprocessing.get_context("fork")
@@ -42,6 +48,23 @@ def in_a_child(ctx: pgflow.ActivityContext) -> str:
 @pgflow.workflow
 async def forks(ctx: pgflow.WorkflowContext) -> str:
     return await ctx.activity(in_a_child)
+
+
+@pgflow.activity
+def works_in_a_child(ctx: pgflow.ActivityContext, dsn: str) -> int:
+    """A child that has a worker of its own."""
+
+    async def work() -> int:
+        assert not Suspects._held and not Suspects._workers, "it counts what the parent holds"
+        async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[job]):
+            return await (await client.dispatch(job, 7)).output(PATIENCE)
+
+    return int(forked(lambda: asyncio.run(work())))
+
+
+@pgflow.workflow
+async def works(ctx: pgflow.WorkflowContext, dsn: str) -> int:
+    return await ctx.activity(works_in_a_child, dsn)
 
 
 @pgflow.workflow
@@ -126,6 +149,57 @@ def test_a_synchronous_client(dsn: str) -> None:
         assert len(client.list(limit=1000)) == 1 + 3 * 70
 
 
+def test_what_threads_hold_at_the_fork(dsn: str) -> None:
+    """They are not there in the child, and will never give it back: its own calls, waits and migrations go on."""
+    with pgflow.SyncClient(dsn, connections=1) as client, ExitStack() as held:
+        client.dispatch(job)
+        endings = client._core.endings
+        for lock in (
+            client._core.connections._places,
+            endings._lock,
+            endings._turn,
+            migrations._one_at_a_time,
+            uuid7s._lock,
+        ):
+            held.enter_context(lock)
+
+        def work() -> int:
+            handle = client.dispatch(job, 1)
+            end(dsn, [handle.id], "7")
+            migrations.migrate(dsn)
+            return handle.output(PATIENCE)
+
+        assert forked(work) == 7
+
+
+def test_the_listener_is_the_childs_own(dsn: str) -> None:
+    """The parent's thread listens in the parent alone: the child begins one when somebody waits."""
+    with named(pgflow.SyncClient(dsn)) as client:
+        handle = client.dispatch(job)
+        end(dsn, [handle.id], "1")
+        assert handle.output(PATIENCE) == 1
+        other = client.dispatch(job)
+        waiting = threading.Thread(target=other.output)
+        waiting.start()
+        listening = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE %s"
+
+        def listeners(whose: str) -> int:
+            with psycopg.connect(dsn) as connection:
+                (found,) = connection.execute(listening, [f"{whose} endings%"]).fetchone() or (0,)
+                return int(found)
+
+        asyncio.run(until(lambda: listeners("mine"), "the parent listens"))
+
+        def work() -> None:
+            object.__setattr__(client._core.endings._database, "application", "child")
+            threading.Thread(target=client.dispatch(job).output, daemon=True).start()
+            asyncio.run(until(lambda: listeners("child"), "the child listens"))
+
+        forked(work)
+        end(dsn, [other.id], "2")
+        waiting.join(PATIENCE)
+
+
 async def test_an_asynchronous_client(dsn: str) -> None:
     async with named(pgflow.Client(dsn)) as client, client.subscribe(Said) as heard:
         first = await client.dispatch(job)
@@ -167,6 +241,16 @@ async def test_a_worker(dsn: str) -> None:
         assert await asyncio.to_thread(forked, lambda: asyncio.run(work())) == 8
         assert await (await client.dispatch(job, 9)).output(PATIENCE) == 9
         assert worker.id == number
+
+
+async def test_what_runs_alone_in_the_parent(dsn: str) -> None:
+    """It is suspected of many deaths, and its process takes nothing beside it; its child's workers do."""
+    async with pgflow.Client(dsn) as client:
+        handle = await client.dispatch(works, dsn)
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("UPDATE pgflow.runs SET suspicions = '{1,2,3,4,5,6,7,8}', epoch = 1")
+        async with pgflow.Worker(dsn, workflows=[works]):
+            assert await handle.output(PATIENCE * 2) == 7
 
 
 async def test_a_child_that_goes_on_in_the_parents_code_writes_nothing(dsn: str) -> None:
@@ -244,8 +328,15 @@ async def test_an_embedded_server_is_its_owners_alone() -> None:
         owner.stdout.close()
 
 
-def test_ids_of_forked_processes_are_far_apart() -> None:
+def test_ids_of_forked_processes_are_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those of the same millisecond, in which one would grow from another by small steps."""
+    monkeypatch.setattr(uuid7s, "time", types.SimpleNamespace(time_ns=lambda: 1_700_000_000_000_000_000))
     last = uuid7().int
     others = [forked(lambda: uuid7().int) for _ in range(3)]
     assert all(abs(one - other) > 1 << 40 for one in others for other in [last, *others] if one is not other)
+
+
+def test_a_forked_process_is_another_process() -> None:
+    """Workers of one process die together; a child and its parent do not."""
+    names = {leases.this_process(), forked(leases.this_process), forked(leases.this_process)}
+    assert len(names) == 3

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pgflow import forking
 from pgflow.codec import PAYLOAD_LIMIT, decode, encode
 from pgflow.definitions.functions import AttemptContext
 from pgflow.definitions.tags import tags_text
@@ -19,6 +20,15 @@ _heartbeats_lock = threading.Lock()
 """Held while the heartbeats of an attempt are connected or disconnected: its code may tell them from
 several threads.
 """
+
+
+def _begin_anew() -> None:
+    """In a forked child: whoever held it is a thread of the parent's."""
+    global _heartbeats_lock
+    _heartbeats_lock = threading.Lock()
+
+
+forking.at_fork(_begin_anew)
 
 
 class ActivityContext(AttemptContext):

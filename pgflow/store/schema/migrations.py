@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from pgflow import forking
 from pgflow.errors import MigrationFailed
 from pgflow.store.database.connections import check_dsn, connect_to_migrate
 from pgflow.store.schema import version_table
@@ -28,6 +29,15 @@ _log = logging.getLogger("pgflow.store")
 
 _one_at_a_time = threading.Lock()
 """Alembic keeps what it is doing in globals of the process."""
+
+
+def _begin_anew() -> None:
+    """In a forked child: whoever had the turn is a thread of the parent's."""
+    global _one_at_a_time
+    _one_at_a_time = threading.Lock()
+
+
+forking.at_fork(_begin_anew)
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 
