@@ -29,7 +29,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 LANGUAGES = ("console", "python", "sql", "text")
-PATIENCE = 60.0
+PATIENCE = 180.0
+"""Seconds that a command may take before it counts as one that hangs."""
+
 _BLOCK = re.compile(r"^```([a-z]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# (\w+\.py)\n")
 _OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
