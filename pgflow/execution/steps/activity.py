@@ -151,7 +151,9 @@ class ActivityStep(Step):
         self.attempts += 1
         if error is None:
             try:
-                changes = self._changes(call)
+                changes = call.context.changes()
+                if changes is not None:
+                    run.outgoing.kept.check(changes, call.limit)
             except BaseException as refused:  # keys and values are the application's: whatever they raise
                 error = refused
             else:
@@ -185,7 +187,9 @@ class ActivityStep(Step):
         """
         call, run = self._call, self.scope.run
         assert call is not None
-        changes = self._changes(call)
+        changes = call.context.changes()
+        if changes is not None:
+            run.outgoing.kept.check(changes, call.limit)
         self.scope.record_before(self)
         run.write_alone(lambda: self._commit(call, output, changes, go))
 
@@ -244,17 +248,6 @@ class ActivityStep(Step):
             beside = beside or Beside()
             beside.suspicion = "lifted"
         go(Write(claimed.run, [row], None, committed, refused, beside))
-
-    def _changes(self, call: ActivityCall) -> Changes | None:
-        """What the attempt leaves with the workflow.
-
-        Raises:
-            SerializationError: it cannot be stored.
-        """
-        changes = call.context.changes()
-        if changes is not None:
-            self.scope.run.outgoing.kept.check(changes, call.limit)
-        return changes
 
     def _failed(self, error: BaseException) -> None:
         """An attempt has failed: another is due later, or this was the last."""
