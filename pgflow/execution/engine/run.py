@@ -226,7 +226,9 @@ class Run:
                 starting, self._starting = self._starting, []
                 for call in starting:
                     self.host.start_activity(call)
-            self.outgoing.flush()
+            outgoing = self.outgoing
+            if outgoing.rows or outgoing.calls or outgoing.beside is not None:
+                outgoing.flush()
         else:
             with offstage():
                 self._rest()

@@ -49,13 +49,13 @@ class Outgoing:
     __slots__ = (
         "_active_rows",
         "_advances",
-        "_beside",
-        "_calls",
+        "beside",
+        "calls",
         "_in_flight",
         "_next",
         "_outcome",
         "_queue",
-        "_rows",
+        "rows",
         "_run",
         "_unremarkable_rows",
         "_writing_alone",
@@ -71,13 +71,16 @@ class Outgoing:
         limits = run.limits
         self._unremarkable_rows = min(limits.warn_rows - 1, limits.max_rows)
         """Up to so many active rows nothing is said."""
-        self._rows: list[EventRow] = []
+        self.rows: list[EventRow] = []
+        """The next write's."""
         self.deliveries: list[Delivery] = []
         """What is committed with the next write: its rows are gathered."""
-        self._calls: list[Callable[[], None]] = []
+        self.calls: list[Callable[[], None]] = []
+        """Made once it is committed."""
         self._advances = 0
         """How many of the calls hand over the advancement of a loop."""
-        self._beside: Beside | None = None
+        self.beside: Beside | None = None
+        """What it changes beside history."""
         claimed = run.claimed
         self.kept = Kept(claimed.state, claimed.tags if claimed.tags_now is None else claimed.tags_now)
         """What activities keep with the workflow."""
@@ -94,12 +97,12 @@ class Outgoing:
     @property
     def awaited(self) -> bool:
         """Whether a result or a call waits for what is gathered and not yet flushed."""
-        return bool(self.deliveries or self._calls)
+        return bool(self.deliveries or self.calls)
 
     @property
     def call_waits(self) -> bool:
         """Whether a call waits for what is gathered, or for a write that is in flight."""
-        return bool(self._calls) or self.calls_in_flight
+        return bool(self.calls) or self.calls_in_flight
 
     @property
     def calls_in_flight(self) -> bool:
@@ -113,7 +116,7 @@ class Outgoing:
 
     def gather(self, row: EventRow, new: bool) -> None:
         """Take a row for the next write, a new one or one that history has already."""
-        self._rows.append(row)
+        self.rows.append(row)
         if new:  # as `count_row` has it, written out: every step passes here
             self._active_rows += 1
             if self._active_rows > self._unremarkable_rows:
@@ -143,13 +146,13 @@ class Outgoing:
 
     def _to_change(self) -> Beside:
         """What the next write changes beside history."""
-        if self._beside is None:
-            self._beside = Beside()
-        return self._beside
+        if self.beside is None:
+            self.beside = Beside()
+        return self.beside
 
     def call_after(self, call: Callable[[], None]) -> None:
         """Call `call` once all rows gathered so far are committed."""
-        self._calls.append(call)
+        self.calls.append(call)
 
     def advance_after(self, advance: Advance) -> None:
         """Hand over the advancement of a loop once all rows gathered so far are committed."""
@@ -163,27 +166,27 @@ class Outgoing:
 
         run.advancing += 1
         self._advances += 1
-        self._calls.append(hand_over)
+        self.calls.append(hand_over)
 
     def drop(self) -> None:
         """Forget what is gathered and not yet flushed."""
         self._run.advancing -= self._advances
         self._advances = 0
-        self._rows, self.deliveries, self._calls, self._beside = [], [], [], None
+        self.rows, self.deliveries, self.calls, self.beside = [], [], [], None
         self.kept.drop()
 
     def flush(self, outcome: Outcome | None = None) -> None:
         """Hand what is gathered to the journal, now or when a transaction of its own has ended."""
         if self._run.fatal is not None:
             self.drop()  # the code is not to be trusted: whatever ends from now on is not written
-        rows = self._rows
-        if not rows and outcome is None and not self._calls and self._beside is None:
+        rows = self.rows
+        if not rows and outcome is None and not self.calls and self.beside is None:
             return
         if self._writing_alone or self._next is not None:
             self._outcome = outcome or self._outcome
             return
-        if not rows and outcome is None and self._beside is None:
-            calls, self._calls, self._advances = self._calls, [], 0
+        if not rows and outcome is None and self.beside is None:
+            calls, self.calls, self._advances = self.calls, [], 0
             if self._in_flight:
                 # Everything gathered is in flight already: wait for the last write.
                 self._in_flight[-1][1].extend(calls)
@@ -198,10 +201,10 @@ class Outgoing:
             self.kept.hand_over()
         if self.suspected:
             self._note_progress(rows)
-        write = Write(run.claimed.run, rows, outcome, self._committed, self._refused, self._beside)
-        self._beside = None
-        self._in_flight.append((self.deliveries, self._calls))
-        self._rows, self.deliveries, self._calls, self._advances = [], [], [], 0
+        write = Write(run.claimed.run, rows, outcome, self._committed, self._refused, self.beside)
+        self.beside = None
+        self._in_flight.append((self.deliveries, self.calls))
+        self.rows, self.deliveries, self.calls, self._advances = [], [], [], 0
         run.host.journal.write(write)
 
     def count_crashes(self) -> None:
