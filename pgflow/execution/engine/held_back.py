@@ -13,17 +13,23 @@ ever met: whatever has a place in the order of completion has been called before
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop
 from typing import TYPE_CHECKING, Any
 
+from pgflow.history.cursor import named
 from pgflow.history.events import Event
+from pgflow.history.location import display
 from pgflow.model.rows import EventRow
 
 if TYPE_CHECKING:
     from pgflow.execution.engine.delivery import Delivery
     from pgflow.execution.engine.run import Run
     from pgflow.execution.engine.scope import Scope
+    from pgflow.execution.engine.step import Step
+
+log = logging.getLogger("pgflow.execution")
 
 
 def not_reached(run: Run) -> list[Event]:
@@ -53,7 +59,7 @@ class Behind:
         run: the run, at rest.
     """
 
-    __slots__ = ("_places", "_rows", "_run")
+    __slots__ = ("_last", "_places", "_rows", "_run")
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -61,6 +67,8 @@ class Behind:
         self._rows = {event.location: event for event in rows}
         self._places = [(event.seq, event.location) for event in rows if event.seq is not None]
         heapify(self._places)
+        self._last = max((event.at for event in rows if event.turn_seq is None), default=None)
+        """When the last of them was recorded, leaving out what came while others were held back."""
 
     def called(self, location: str) -> None:
         """The code has called the step of a row."""
@@ -83,13 +91,27 @@ class Behind:
 
     def awaits_live_step(self, row: Event) -> bool:
         """Whether a live step is under way that the code may have to wait for before it comes to a row."""
+        return any(True for _ in self.live_steps(row))
+
+    def live_steps(self, row: Event) -> Iterator[Step]:
+        """The live steps under way that the code may have to wait for before it comes to a row.
+
+        What had been pending already while the old code went on is none: it did so without its result.
+        """
         late = [result[0] for result in self._run.order.late]
-        return any(
-            not (step.is_container or step.has_ended_row)
-            and step.future is not None
-            and (not step.finished or step in late)
-            for step in self._body_before(row).all_unfinished()
-        )
+        for step in self._body_before(row).all_unfinished():
+            if (
+                not (step.is_container or step.has_ended_row)
+                and step.future is not None
+                and (not step.finished or step in late)
+                and not self._was_passed_by(step, row)
+            ):
+                yield step
+
+    def _was_passed_by(self, step: Step, row: Event) -> bool:
+        """Whether the row of a pending step is no insertion's, and older than what the old code has recorded."""
+        event, last = step.event, self._last
+        return event is not None and last is not None and event.version <= row.version and event.at <= last
 
     def insertion(self, row: Event, waiting: Iterable[tuple[Any, ...]]) -> tuple[Any, ...] | None:
         """Of the recorded results that wait, the first of an insertion before a row, if it does not say itself where it
@@ -124,6 +146,34 @@ def _is_within(scope: Scope | None, body: Scope) -> bool:
     while scope is not None and scope is not body:
         scope = scope.parent
     return scope is body
+
+
+def tell_what_holds_back(run: Run) -> None:
+    """Say of a run that goes to sleep which insertion keeps it from what history holds, unless a deadline ends that.
+
+    Somebody may be about to send what it waits for. If it is the workflow's own code that would, later on, it waits for
+    ever, and nobody can tell: nor does a cancellation reach it.
+    """
+    behind = run.order.behind
+    row = behind.first() if behind is not None else None
+    if behind is None or row is None:
+        return
+    steps = list(behind.live_steps(row))
+    if not steps or any(step.wake_at is not None for step in steps):
+        return
+    step = steps[0]
+    removed = f'removed("{step.kind}", "{step.name}")' if step.name else f'removed("{step.kind}")'
+    log.warning(
+        "%s: %s has been inserted before what history holds, from %s at %s on, and waits. Until it ends neither that "
+        "nor a cancellation reaches the code. If what it waits for is done by the workflow itself after that, it waits "
+        "for ever: put `await ctx.v(%s).%s` in its place.",
+        run.label,
+        step,
+        named(row.kind, row.name),
+        display(row.location),
+        step.version,
+        removed,
+    )
 
 
 def place_of(event: Event) -> tuple[int, int, int]:

@@ -28,7 +28,7 @@ from pgflow.execution.engine.cancellation import deliver_cancellation, replay_ca
 from pgflow.execution.engine.crossings import RunCrossings
 from pgflow.execution.engine.delivery import LiveCall, Order
 from pgflow.execution.engine.ending import engine_failure, outcome_of, stuck
-from pgflow.execution.engine.held_back import ahead
+from pgflow.execution.engine.held_back import ahead, tell_what_holds_back
 from pgflow.execution.engine.mailbox import Mailbox
 from pgflow.execution.engine.scope import Scope
 from pgflow.execution.engine.waits import Waits
@@ -540,6 +540,8 @@ class Run:
             or self.crossings.busy
         )
         if not waiting:
+            if self.order.replaying and self.order.holds_back():
+                tell_what_holds_back(self)
             self._write_outcome(self._waits.suspension(self.claimed.mailbox) if self._waits.parked else stuck(self))
             return
         if self._waits.moments or self._waits.timer is not None:
