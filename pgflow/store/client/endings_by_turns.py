@@ -21,8 +21,8 @@ from pgflow.store.database.connections import Connection, Database
 from pgflow.store.database.pipeline import flush_blocking
 from pgflow.store.database.pooler import is_shared
 from pgflow.store.database.silence import ALIVE, ANSWER, ASK_EVERY
+from pgflow.store.notify.receiving import receive_blocking
 from pgflow.store.queries.dispatching import outcomes
-from pgflow.store.receiving import receive_blocking
 
 _log = logging.getLogger("pgflow.store")
 

@@ -28,7 +28,7 @@ from pgflow.store.database.connections import AsyncConnection, Database, tell_of
 from pgflow.store.database.pipeline import flush
 from pgflow.store.database.retrying import Tries
 from pgflow.store.notify.notifier import GATHER, Notifier
-from pgflow.store.receiving import receive
+from pgflow.store.notify.receiving import receive
 from pgflow.store.schema.compatibility import check_async as check
 
 __all__ = [

@@ -12,8 +12,8 @@ from pgflow.store.client.joined import execute_blocking as execute_on
 from pgflow.store.database.connections import Connection, Database
 from pgflow.store.database.pipeline import flush_blocking as flush
 from pgflow.store.database.retrying import Tries
-from pgflow.store.receiving import hang_up
-from pgflow.store.receiving import receive_blocking as receive
+from pgflow.store.database.sockets import hang_up
+from pgflow.store.notify.receiving import receive_blocking as receive
 from pgflow.store.schema.compatibility import check_blocking as check
 
 __all__ = [

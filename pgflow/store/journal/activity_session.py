@@ -6,8 +6,6 @@ What the engine does with it is written once, asynchronously: the synchronous co
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
@@ -21,6 +19,7 @@ from psycopg.rows import tuple_row
 from pgflow.store.database.adapters import OwnAsyncCursor, OwnCursor
 from pgflow.store.database.connections import AsyncConnection, Connection, Database
 from pgflow.store.database.replication import uncancelled
+from pgflow.store.database.sockets import hang_up
 
 T = TypeVar("T")
 
@@ -195,11 +194,7 @@ class ThreadSession:
             await asyncio.to_thread(connection.cancel_safe, timeout=BREAK_OFF)
         except psycopg.Error:
             pass  # it is cut all the same, which ends the transaction as well, only later
-        try:
-            with socket.socket(fileno=os.dup(connection.fileno())) as wire:
-                wire.shutdown(socket.SHUT_RDWR)
-        except (psycopg.Error, OSError):
-            pass  # closed meanwhile
+        hang_up(connection)
 
 
 def _ending(commit: bool) -> tuple[type[BaseException] | None, BaseException | None, None]:

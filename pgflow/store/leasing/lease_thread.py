@@ -8,7 +8,6 @@ broken one is replaced before anybody takes the worker for dead.
 from __future__ import annotations
 
 import logging
-import os
 import random
 import selectors
 import socket
@@ -25,6 +24,7 @@ from pgflow import faults
 from pgflow.store.database.connections import Connection, Database
 from pgflow.store.database.incarnation import Incarnation, read_incarnation_blocking
 from pgflow.store.database.pooler import is_shared
+from pgflow.store.database.sockets import hang_up
 
 _log = logging.getLogger("pgflow.store")
 
@@ -103,9 +103,8 @@ class Heartbeat(threading.Thread):
         """End at once: cut a connection that does not answer."""
         self._stopping.set()
         connection = self._connection
-        if connection is not None and not connection.closed:
-            with socket.socket(fileno=os.dup(connection.fileno())) as wire:
-                wire.shutdown(socket.SHUT_RDWR)
+        if connection is not None:
+            hang_up(connection)
 
     # The thread
 

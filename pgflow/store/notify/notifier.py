@@ -40,9 +40,9 @@ from pgflow.store.database.pooler import is_shared
 from pgflow.store.database.silence import ALIVE, ANSWER, ASK_EVERY
 from pgflow.store.notify.messages import TRIM_AT_ONCE, trim
 from pgflow.store.notify.outbox import Outbox
+from pgflow.store.notify.receiving import receive
 from pgflow.store.queries.dispatching import done, may_notify, wake
 from pgflow.store.queries.signalling import mail
-from pgflow.store.receiving import receive
 
 _log = logging.getLogger("pgflow.store")
 

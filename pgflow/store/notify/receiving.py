@@ -6,15 +6,11 @@ On an event loop its own callback reads them. A thread reads until it has what i
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import selectors
-import socket
 import time
 from collections.abc import Callable
 from typing import Protocol
 
-import psycopg
 from psycopg.pq.abc import PGconn
 
 from pgflow.store.database.connections import AsyncConnection, Connection
@@ -81,10 +77,3 @@ def receive_blocking(connection: Connection, take: Take, seconds: float, enough:
             if enough() or (left := until - time.monotonic()) <= 0:
                 return
             selector.select(left)
-
-
-def hang_up(connection: Connection) -> None:
-    """End a connection that another thread waits on: that its other end is gone is what wakes it."""
-    with contextlib.suppress(OSError, psycopg.Error):
-        with socket.socket(fileno=os.dup(connection.fileno())) as ending:
-            ending.shutdown(socket.SHUT_RDWR)

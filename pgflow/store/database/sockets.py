@@ -1,0 +1,21 @@
+"""Connections that are ended under somebody's hands."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+import psycopg
+
+from pgflow.store.database.connections import Connection
+
+
+def hang_up(connection: Connection) -> None:
+    """End a connection that another thread may be waiting on: that its other end is gone is what wakes that thread.
+
+    One that is closed already is left alone.
+    """
+    with contextlib.suppress(OSError, psycopg.Error):
+        with socket.socket(fileno=os.dup(connection.fileno())) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
