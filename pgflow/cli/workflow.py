@@ -18,7 +18,7 @@ from pgflow.cli.operate import COMMANDS
 from pgflow.client.filters import STATUSES, Filter
 from pgflow.model.info import HistoryEvent, WorkflowInfo
 from pgflow.store.database.connections import Database
-from pgflow.store.database.query import Query
+from pgflow.store.database.query import Query, ask_blocking
 from pgflow.store.queries import histories, inspection
 from pgflow.store.schema.compatibility import check_blocking
 
@@ -149,7 +149,7 @@ def _asking(dsn: str, schema: str) -> Iterator[Callable[[Query[T]], T]]:
     """What answers statements, on a connection to a database that has been found to fit."""
     with Database(dsn, schema).connect_blocking("cli") as connection:
         check_blocking(connection, schema)
-        yield lambda query: query.read(connection.execute(query.sql, query.params).fetchall())
+        yield lambda query: ask_blocking(connection, query)
 
 
 def _known(ask: Callable[[Query[Any]], Any], schema: str, id: UUID) -> WorkflowInfo:

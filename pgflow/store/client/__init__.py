@@ -5,7 +5,9 @@ A caller that waits for the end of a workflow:
     waits --notification: it has ended--> looked at, with all others that wait --> answered
        '-- nothing heard: looked at now and then, seldom while notifications come -------^
 
-Where the asynchronous and the synchronous client differ in kind, each has a file of its own (`endings_by_task.py`: one
-task looks for all; `endings_by_turns.py`: threads take turns at reading). What both share has no I/O (`endings.py`,
-`topics.py`, `recent.py`). The rest of `sync/` is generated.
+All that both clients have is written once, for an event loop, and generated for threads (`sync/`, by
+`scripts/sync_twins.py`), or has no I/O (`endings.py`, `topics.py`, `recent.py`). What an event loop and threads do in
+ways of their own goes by the same words in `on_loop.py` and `on_threads.py`. Waiting for ends differs in kind
+(`endings_by_task.py`: one task looks for all; `endings_by_turns.py`: threads take turns at reading, so that whoever
+reads has its answer with no other thread in between).
 """

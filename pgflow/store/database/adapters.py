@@ -78,15 +78,17 @@ class Reader:
             return careful.load_rows(first, end, tuple)
 
 
-class OwnCursor(psycopg.Cursor[TupleRow]):
-    """A cursor with the engine's adapters, on anybody's connection; texts that its encodings lack are escaped where
-    they may be.
-    """
+class _Adapted:
+    """A cursor with the engine's adapters, on anybody's connection."""
 
     @property
     def adapters(self) -> AdaptersMap:
         """The engine's, not the connection's."""
         return _ANYWHERE
+
+
+class OwnCursor(_Adapted, psycopg.Cursor[TupleRow]):
+    """A cursor for anybody's connection; texts that its encodings lack are escaped where they may be."""
 
     def execute(self, query: Any, params: Any = None, **how: Any) -> OwnCursor:
         """As psycopg's."""
@@ -94,13 +96,8 @@ class OwnCursor(psycopg.Cursor[TupleRow]):
         return self
 
 
-class OwnAsyncCursor(psycopg.AsyncCursor[TupleRow]):
+class OwnAsyncCursor(_Adapted, psycopg.AsyncCursor[TupleRow]):
     """As `OwnCursor`, on an asynchronous connection."""
-
-    @property
-    def adapters(self) -> AdaptersMap:
-        """The engine's, not the connection's."""
-        return _ANYWHERE
 
     async def execute(self, query: Any, params: Any = None, **how: Any) -> OwnAsyncCursor:
         """As psycopg's."""

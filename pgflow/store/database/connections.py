@@ -173,22 +173,16 @@ class Database:
         """
         context = None if plain else CAREFUL
         connection = await EngineAsyncConnection.connect(self._conninfo(purpose), autocommit=True, context=context)
-        connection.steadfast = not plain
-        forking.watch_socket(connection)
-        hosts.note(self._given, connection)
-        connection.silence, connection.conninfo = self.silence, self._conninfo("look")
+        self._note(connection, plain)
         try:
             made = self._settings(connection, plain)
             if lock_timeout is not None:
                 made["lock_timeout"] = str(lock_timeout)
             await pooler.begin(connection, made)
-            if (encodings.note(connection) or pooler.is_shared(connection)) and not plain:
-                connection.cursor_factory = OwnAsyncCursor
         except BaseException:
             await connection.close()
             raise
-        if plain:
-            connection.silence = None
+        _fit(connection, plain)
         return connection
 
     def connect_blocking(
@@ -206,20 +200,34 @@ class Database:
         """
         context = None if plain else CAREFUL
         connection = EngineConnection.connect(self._conninfo(purpose, within), autocommit=True, context=context)
+        self._note(connection, plain, silence)
+        try:
+            pooler.begin_blocking(connection, self._settings(connection, plain))
+        except BaseException:
+            connection.close()
+            raise
+        _fit(connection, plain)
+        return connection
+
+    def _note(
+        self, connection: EngineAsyncConnection | EngineConnection, plain: bool, silence: float | None = None
+    ) -> None:
+        """Note what holds for a connection from its first statement on."""
         connection.steadfast = not plain
         forking.watch_socket(connection)
         hosts.note(self._given, connection)
         connection.silence, connection.conninfo = self.silence if silence is None else silence, self._conninfo("look")
-        try:
-            pooler.begin_blocking(connection, self._settings(connection, plain))
-            if (encodings.note(connection) or pooler.is_shared(connection)) and not plain:
-                connection.cursor_factory = OwnCursor
-        except BaseException:
-            connection.close()
-            raise
-        if plain:
-            connection.silence = None
-        return connection
+
+
+def _fit(connection: EngineAsyncConnection | EngineConnection, plain: bool) -> None:
+    """Fit a connection to what its first answer has told."""
+    needs_own_cursors = encodings.note(connection) or pooler.is_shared(connection)
+    if plain:
+        connection.silence = None
+    elif needs_own_cursors and isinstance(connection, EngineAsyncConnection):
+        connection.cursor_factory = OwnAsyncCursor
+    elif needs_own_cursors and isinstance(connection, EngineConnection):
+        connection.cursor_factory = OwnCursor
 
 
 class Fencing(Protocol):

@@ -3,14 +3,16 @@
 The asynchronous and the synchronous client, and tools for people, share these. They are executed on any psycopg
 connection, also within a caller's own transaction:
 
-    cursor = await connection.execute(query.sql, query.params)
-    result = query.read(await cursor.fetchall())
+    result = await ask(connection, query)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
+
+import psycopg
+from psycopg.rows import TupleRow
 
 T = TypeVar("T")
 
@@ -23,3 +25,14 @@ class Query(NamedTuple, Generic[T]):
     read: Callable[[Sequence[tuple[Any, ...]]], T]
     again: Callable[[], Query[T]] | None = None
     """What to send instead if this has met a row that is there already: another try would meet it as well."""
+
+
+async def ask(connection: psycopg.AsyncConnection[TupleRow], query: Query[T]) -> T:
+    """Execute a statement as it is, and read its answer."""
+    cursor = await connection.execute(query.sql, query.params)
+    return query.read(await cursor.fetchall())
+
+
+def ask_blocking(connection: psycopg.Connection[TupleRow], query: Query[T]) -> T:
+    """As `ask`, on a synchronous connection."""
+    return query.read(connection.execute(query.sql, query.params).fetchall())

@@ -26,8 +26,8 @@ def said_so(told: Diagnostic) -> bool:
     return told.source_function == _SOURCE
 
 
-class OwnConnection(psycopg.Connection[TupleRow]):
-    """A synchronous connection of the engine's."""
+class Heedful(psycopg.BaseConnection[TupleRow]):
+    """What the engine's connections, synchronous and asynchronous ones, know of their commits."""
 
     unreplicated = False
     """Whether a commit on it has been reported as done that might not have been replicated."""
@@ -42,34 +42,21 @@ class OwnConnection(psycopg.Connection[TupleRow]):
         if said_so(told):
             self.unreplicated = True
 
+
+class OwnConnection(Heedful, psycopg.Connection[TupleRow]):
+    """A synchronous connection of the engine's."""
+
     def cancel_safe(self, *, timeout: float = 30.0) -> None:
-        """Cancel what is being executed, unless it is the engine's: that may be a commit, and psycopg waits a moment
-        for it.
-        """
+        """Cancel what is executed, unless it is the engine's: it may be a commit, and psycopg waits a moment for it."""
         if not self.steadfast:
             super().cancel_safe(timeout=timeout)
 
 
-class OwnAsyncConnection(psycopg.AsyncConnection[TupleRow]):
+class OwnAsyncConnection(Heedful, psycopg.AsyncConnection[TupleRow]):
     """An asynchronous connection of the engine's."""
 
-    unreplicated = False
-    """Whether a commit on it has been reported as done that might not have been replicated."""
-    steadfast = False
-    """Whether what it executes is the engine's own, which is never cancelled."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.add_notice_handler(self._heed)
-
-    def _heed(self, told: Diagnostic) -> None:
-        if said_so(told):
-            self.unreplicated = True
-
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:
-        """Cancel what is being executed, unless it is the engine's: that may be a commit, and psycopg waits a moment
-        for it.
-        """
+        """As `OwnConnection` does."""
         if not self.steadfast:
             await super().cancel_safe(timeout=timeout)
 
@@ -77,7 +64,7 @@ class OwnAsyncConnection(psycopg.AsyncConnection[TupleRow]):
 @contextmanager
 def uncancelled(connection: object) -> Iterator[None]:
     """What is executed in this block is not cancelled, though the connection is for others' statements as well."""
-    if not isinstance(connection, OwnConnection | OwnAsyncConnection):
+    if not isinstance(connection, Heedful):
         yield
         return
     before, connection.steadfast = connection.steadfast, True

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pgflow.errors import PgflowError, SchemaOutdated
 from pgflow.store.database.connections import AsyncConnection, Connection, quoted
-from pgflow.store.database.query import Query
+from pgflow.store.database.query import Query, ask, ask_blocking
 from pgflow.store.schema.versions import NEEDS, SCHEMA_VERSION
 
 OLDEST_SERVER = 150000
@@ -100,21 +100,11 @@ async def check_async(connection: AsyncConnection, schema: str) -> None:
         PgflowError: the server is too old.
         SchemaOutdated: the schema is missing, too old or too new.
     """
-    asked = find(schema)
-    found = asked.read(await (await connection.execute(asked.sql, asked.params)).fetchall())
-    info = None
-    if found.migrated:
-        query = read(schema)
-        info = query.read(await (await connection.execute(query.sql, query.params)).fetchall())
-    check(found, info, schema)
+    found = await ask(connection, find(schema))
+    check(found, await ask(connection, read(schema)) if found.migrated else None, schema)
 
 
 def check_blocking(connection: Connection, schema: str) -> None:
     """Check over a synchronous connection; raises as `check_async` does."""
-    asked = find(schema)
-    found = asked.read(connection.execute(asked.sql, asked.params).fetchall())
-    info = None
-    if found.migrated:
-        query = read(schema)
-        info = query.read(connection.execute(query.sql, query.params).fetchall())
-    check(found, info, schema)
+    found = ask_blocking(connection, find(schema))
+    check(found, ask_blocking(connection, read(schema)) if found.migrated else None, schema)
