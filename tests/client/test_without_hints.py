@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import pgflow
 from pgflow.embedded import Postgres
@@ -130,6 +131,27 @@ async def test_nobody_is_notified(server: str, heard: psycopg.Connection[Any]) -
     async with pgflow.Client(server) as client:
         await client.dispatch(hears)
         assert len(told(heard)) == 1
+
+
+async def test_clients_heed_the_setting(server: str, heard: psycopg.Connection[Any]) -> None:
+    """Of the sessions that they open, and of the connection that they are given: its transaction can be prepared."""
+    async with pgflow.Client(make_conninfo(server, options="-c pgflow.hints=off")) as client:
+        handle = await client.dispatch(hears)
+        await client.signal(Word("a"), to=handle.id)
+        await client.cancel(handle.id)
+    assert told(heard) == []
+
+    def call() -> None:
+        with pgflow.SyncClient(server) as sync, psycopg.connect(server) as connection:
+            connection.tpc_begin(connection.xid(1, "heeded", "client"))
+            connection.execute("SET LOCAL pgflow.hints = off")
+            handle = sync.dispatch(hears, connection=connection)
+            sync.signal(Word("a"), to=handle.id, connection=connection)
+            connection.tpc_prepare()
+            connection.tpc_commit()
+
+    await asyncio.to_thread(call)
+    assert told(heard) == []
 
 
 @pytest.mark.parametrize(
