@@ -31,6 +31,7 @@ from types import (
 from typing import Any, NamedTuple
 
 from pgflow.definitions.descriptors import Registry
+from pgflow.worker.unordered import unordered
 
 _CLOCK = "`ctx.now()`"
 _CHANCE = "`ctx.random()` or `ctx.uuid4()`"
@@ -53,6 +54,7 @@ class Unrepeatable(NamedTuple):
 
 
 _told: set[Unrepeatable] = set()
+_told_of_sets: set[str] = set()
 
 
 def tell_of_unrepeatable(registry: Registry) -> None:
@@ -68,6 +70,15 @@ def tell_of_unrepeatable(registry: Registry) -> None:
                     found.name,
                     found.where,
                     found.instead,
+                )
+        for place in unordered(registry.get(name).fn):
+            if place not in _told_of_sets:
+                _told_of_sets.add(place)
+                log.warning(
+                    'workflow "%s" iterates over a set at %s: unless it holds nothing but numbers, its order is '
+                    "another one in each process, and so on each replay. Use `sorted(...)`, or a list or dict.",
+                    name,
+                    place,
                 )
 
 
