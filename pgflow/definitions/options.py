@@ -28,6 +28,9 @@ CHILD = ("tags", "unique", "detached", "run_at", "priority", "queue")
 LONGEST_REASON = 2_000
 """Characters of a reason, at most."""
 
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+"""What no text of a database can have: a NUL, half of a surrogate pair."""
+
 _NOT_FOR = {
     "detached": "only a child can be detached",
     "id": "each workflow has an id of its own; a child's is made of its place in history",
@@ -125,7 +128,9 @@ def reason_of(reason: Any) -> str | None:
     Raises:
         ValueError: it is no text, or a long one.
     """
-    if reason is not None and (not isinstance(reason, str) or len(reason) > LONGEST_REASON or "\0" in reason):
+    if reason is not None and (
+        not isinstance(reason, str) or len(reason) > LONGEST_REASON or _UNSTORABLE.search(reason)
+    ):
         raise ValueError(f"reason={reason!r:.100}: expected a text of at most {LONGEST_REASON:,} characters")
     return reason
 
