@@ -8,7 +8,7 @@ from pgflow.codec import described
 from pgflow.definitions.descriptors import Workflow
 from pgflow.errors import SerializationError
 from pgflow.execution.context import WorkflowContext
-from pgflow.execution.engine.blame import too_many
+from pgflow.execution.engine.blame import acquit, too_many
 from pgflow.execution.engine.run import Run
 from pgflow.execution.engine.scope import Scope
 from pgflow.execution.interfaces import Host
@@ -39,6 +39,8 @@ def execute(claimed: Claimed, workflow: Workflow[Any, Any], host: Host) -> Run:
             "retry it."
         )
 
+    if claimed.suspicions:
+        acquit(run)
     crashed = too_many(claimed, host.limits.crashes) if claimed.crashes else None
 
     async def body(scope: Scope) -> Any:

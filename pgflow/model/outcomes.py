@@ -50,9 +50,12 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The worker hands the workflow back unfinished: paused if that was asked for, else claimable at
-    once by another.
+    """The worker hands the workflow back unfinished: paused if that was asked for, else claimable by another.
+
+    `wake_at` is from when on; None: at once.
     """
+
+    wake_at: datetime | None = None
 
 
 Outcome = Suspended | Completed | Failed | Cancelled | Released

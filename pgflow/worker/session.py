@@ -364,7 +364,10 @@ class Tenure:
             if run.claimed.mailbox > outcome.mailbox or run.claimed.cancel_requested:
                 self.look()  # something arrived while it went to sleep: it is pending again
         elif isinstance(outcome, Released):
-            self._notifier.wake(run.claimed.queue)
+            if outcome.wake_at is None:
+                self._notifier.wake(run.claimed.queue)
+            else:
+                self._claiming.note_due(outcome.wake_at)
         if not self.runs:
             self._empty.set()
         self._claiming.make_room()

@@ -61,7 +61,7 @@ class Worker:
         strict: whether to fail a workflow whose code, on replay, calls a step with other arguments than the recorded
             ones.
         max_crashes: deaths of processes, while they ran nothing but one workflow's code and it made no progress, after
-            which it fails; no fewer than 4.
+            which it fails.
         signal_keep: seconds (or a timedelta) that a signal is kept after it was taken, or dropped, so that one sent
             again under the same id is known; workers remove it after that, whether its workflow lives or not.
         audit_keep: seconds (or a timedelta) that a row of what operators did (`client.audit`) is kept.

@@ -56,17 +56,21 @@ class Caller(Protocol):
         """Its heartbeat has told this, as JSON. Called at most once a second."""
         ...
 
-    def may_have_run(self, at: datetime) -> bool:
-        """Whether an attempt of the same step may have been under way then, of which nothing is recorded."""
+    def was_under_way(self, at: datetime, recorded: bool) -> bool:
+        """Whether an attempt was under way when a process died, as far as history tells.
+
+        Args:
+            at: When that was noticed.
+            recorded: Whether that process recorded each attempt before it began it.
+        """
         ...
 
-    @property
-    def attempts_allowed(self) -> int:
-        """How many attempts there may be in all."""
+    def attempt_died(self, error: BaseException, at: datetime) -> None:
+        """The attempt that is about to begin was under way already, in a process that died: it has failed."""
         ...
 
-    def put_off(self, until: datetime) -> None:
-        """The attempt that is about to begin may begin only then."""
+    def record_beginning(self) -> None:
+        """Record that the attempt begins, with the run's next write."""
         ...
 
     def attempt_ready(self, output: str, go: Callable[[Write], None]) -> None:

@@ -1,20 +1,23 @@
-"""What the death of a process that held one workflow alone is blamed on: its activities that were in flight, or its
-code.
+"""What the death of a process that held one workflow alone is blamed on: activities that were in flight, or its code.
 
-No attempt's beginning is recorded. It need not be: up to the end of its history the code asks for the same steps again,
-so that the activities that are about to begin when a replay first comes to rest are those that were in flight when the
-process died. Each has spent an attempt on it. When there are none, the code itself has ended its process, or will
-before it comes to rest.
+No attempt's beginning is recorded where nobody has died. It need not be: up to the end of its history the code asks for
+the same steps again, so that the activities that are about to begin when a replay first comes to rest are those that
+were in flight when the process died. Each has spent an attempt on it. When there are none, the code itself has ended
+its process, or will before it comes to rest.
 
-Most deaths are accidents: only from the third in a row, without progress in between, are they counted. But an activity
-of one attempt waits until a death is certain, and then does not begin again.
+From then on, until there is progress, attempts are recorded before they begin, and so is the last one of several
+wherever it begins: whoever kills workers from outside is not to use up attempts that never were.
+
+What is counted cannot be taken back. So nothing is before the death is certain: until then the workflow is left alone.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pgflow.errors import WorkerCrashed
+from pgflow.history.events import STATUS_PENDING
 from pgflow.model.claims import CONFIRM
 
 if TYPE_CHECKING:
@@ -22,43 +25,78 @@ if TYPE_CHECKING:
     from pgflow.execution.engine.run import Run
     from pgflow.model.claims import Claimed
 
-COUNTED_FROM = 3
-"""The first death in a row that is counted as an attempt."""
+OF_UNKNOWN_CAUSE = 2
+"""Deaths before which a replay has to tell whether they are the code's doing or an activity's."""
 
 
-def blame(run: Run, starting: list[ActivityCall]) -> list[ActivityCall]:
-    """At the first rest, count deaths as attempts of the activities that were in flight; what comes
-    back may begin now.
-    """
+def acquit(run: Run) -> None:
+    """Suspect a workflow no more that has made progress since: yesterday's workers do not say so."""
     claimed = run.claimed
-    certain = (claimed.suspected_at or claimed.now) + CONFIRM
-    error = WorkerCrashed(
-        f"the process of {_names(claimed)} died while this attempt was under way, and nothing else was running in it"
-    )
-    blamed = [call for call in starting if call.caller.may_have_run(certain)]
-    if claimed.suspicions < COUNTED_FROM:
-        blamed = [call for call in blamed if call.caller.attempts_allowed == 1]
-    if not blamed:
-        pass
-    elif claimed.now < certain:
-        run.finish_together([lambda call=call: call.caller.put_off(certain) for call in blamed])  # type: ignore[misc]
-    else:
+    at = claimed.suspected_at
+    if at is not None and any(event.at > at and event.status != STATUS_PENDING for event in claimed.events):
+        claimed.suspicions, claimed.crashes = 0, ()
+        run.outgoing.lift()
+
+
+def begin(run: Run, starting: list[ActivityCall]) -> None:
+    """At rest: let attempts begin, once they are recorded where that is due; those in flight at a death have failed."""
+    if not run.wary:
+        _begin(run, starting)
+        return
+    starting = [call for call in starting if not call.cancelled]
+    if run.claimed.crashes and (starting or not (run.loop.frozen or run.order.on_their_way or run.outgoing.call_waits)):
+        starting = _blame(run, starting)
+    if starting:
+        for call in starting:
+            call.caller.record_beginning()
+        run.outgoing.call_after(partial(_begin, run, starting))
+    run.wary = run.outgoing.suspected
+
+
+def _begin(run: Run, starting: list[ActivityCall]) -> None:
+    for call in starting:
+        run.host.start_activity(call)
+
+
+def _blame(run: Run, starting: list[ActivityCall]) -> list[ActivityCall]:
+    """Count a death; what comes back may begin now."""
+    claimed = run.claimed
+    died_at = claimed.suspected_at or claimed.now
+    recorded = claimed.suspicions > 1  # whoever has died knew of the deaths before
+    blamed = [call for call in starting if call.caller.was_under_way(died_at, recorded)]
+    fatal = None if blamed or len(claimed.crashes) < run.limits.crashes else _crashed(claimed)
+    if (blamed or fatal) and claimed.now < died_at + CONFIRM:
+        run.back_at = died_at + CONFIRM
+        run.give_up_attempts()
+        run.outgoing.drop()
+        return []
+    if fatal:
+        run.note_fatal(fatal)
+        return []
+    if blamed:
+        error = WorkerCrashed(
+            f"the process of {_names(claimed)} died while this attempt was under way, and nothing else was "
+            "running in it"
+        )
         run.outgoing.count_crashes()
-        run.finish_together([lambda call=call: call.caller.attempt_ended(None, error) for call in blamed])  # type: ignore[misc]
+        run.finish_together([partial(call.caller.attempt_died, error, died_at) for call in blamed])
     claimed.crashes = ()
     return [call for call in starting if call not in blamed]
 
 
 def too_many(claimed: Claimed, most: int) -> WorkerCrashed | None:
     """The error of a workflow whose code has ended so many processes, without progress, that it is not run any more."""
+    return _crashed(claimed) if len(claimed.crashes) >= max(most, OF_UNKNOWN_CAUSE) else None
+
+
+def _crashed(claimed: Claimed) -> WorkerCrashed:
     times = len(claimed.crashes)
-    if times < max(most, COUNTED_FROM + 1):  # until then it may be an activity's doing
-        return None
     return WorkerCrashed(
-        f'workflow "{claimed.name}" {claimed.workflow_id}: the processes that ran it died {times} times '
-        f"({_names(claimed)}), each time while they ran nothing else, without an activity in flight and without a "
-        "step recorded in between: its own code ends them (a fault in native code, os._exit, too much memory). Mend "
-        "the code, then retry it; move heavy work into an activity, whose attempts are counted."
+        f'workflow "{claimed.name}" {claimed.workflow_id}: the processes that ran it died {times} '
+        f"time{'s' if times > 1 else ''} ({_names(claimed)}), each time while they ran nothing else, without an "
+        "activity in flight and without a step recorded in between: its own code ends them (a fault in native code, "
+        "os._exit, too much memory). Mend the code, then retry it; move heavy work into an activity, whose attempts "
+        "are counted."
     )
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from pgflow.codec import encode_error
 from pgflow.errors import EngineError, LeaseLost
 from pgflow.execution.engine.arrivals import receive
-from pgflow.execution.engine.blame import blame
+from pgflow.execution.engine.blame import begin
 from pgflow.execution.engine.cancellation import deliver_cancellation, replay_cancellations
 from pgflow.execution.engine.crossings import RunCrossings
 from pgflow.execution.engine.delivery import LiveCall, Order
@@ -76,6 +76,7 @@ class Run:
         "advancing",
         "aftermath",
         "attempts_running",
+        "back_at",
         "bodies",
         "calls",
         "cancel_taken_at",
@@ -97,6 +98,7 @@ class Run:
         "pausing",
         "scheduled",
         "scope",
+        "wary",
         "workflow",
     )
 
@@ -147,12 +149,14 @@ class Run:
         was over before.
         """
         self._starting: list[ActivityCall] = []
+        self.wary = self.outgoing.suspected
+        """Whether attempts are recorded before they begin."""
         self.pausing = False
         """Whether it is to be paused, as far as this worker has been told."""
+        self.back_at: datetime | None = None
+        """When it may be claimed again, once it has been handed back; None: at once."""
         self.leaving = self.halted = self._cut_off = False
-        """Whether it is to be handed back whatever is asked of it; whether nothing is delivered, for that reason or a
-        pause.
-        """
+        """Whether it is to be handed back in any case; whether nothing is delivered, for that reason or a pause."""
         self._root: asyncio.Task[Any] | None = None
         self.scope = Scope(self, None, "", 0, claimed.created_at)
 
@@ -220,7 +224,7 @@ class Run:
             or waits.timer is not None
             or crossings.gathered
             or crossings.awaiting
-            or self.claimed.crashes
+            or self.wary
         ):  # nearly every rest: activities go on, and nothing else is to be seen to
             if self._starting:
                 starting, self._starting = self._starting, []
@@ -280,7 +284,7 @@ class Run:
         """Go on after a sleep that was spent in memory: nobody has had the workflow meanwhile."""
         claimed.input, claimed.events = self.claimed.input, self.claimed.events
         self.claimed = claimed
-        self.outgoing.suspected = claimed.suspicions > 0
+        self.wary = self.outgoing.suspected = claimed.suspicions > 0
         self.mailbox = Mailbox(claimed.signals)
         self.outcome = None
         self.pausing = self.halted = False
@@ -401,7 +405,7 @@ class Run:
 
     def start_attempt(self, call: ActivityCall) -> None:
         """Let an attempt begin, when the run is at rest."""
-        if self._pumping or self._replaying or self.claimed.crashes:
+        if self._pumping or self._replaying or self.wary:
             self._starting.append(call)
             if not self._pumping:
                 self.host.schedule(self)
@@ -503,17 +507,13 @@ class Run:
     # Resting
 
     def _rest(self) -> None:
-        if self.halted and self._replaying:
+        if self.halted and (self._replaying or self.claimed.crashes):
             self.give_up_attempts()  # none of them has begun
             self.outgoing.drop()
+            self._starting, self.claimed.crashes = [], ()
         self._replaying = False
         starting, self._starting = self._starting, []
-        if self.claimed.crashes and (
-            starting or not (self.loop.frozen or self.order.on_their_way or self.outgoing.call_waits)
-        ):
-            starting = blame(self, starting)
-        for call in starting:
-            self.host.start_activity(call)
+        begin(self, starting)
         if self.halted:
             self._hand_back_when_idle()
             return
@@ -552,7 +552,7 @@ class Run:
         if self.attempts_running or self.advancing or self.crossings.in_flight or self.outgoing.alone:
             self.outgoing.flush()
         else:
-            self._write_outcome(Released())
+            self._write_outcome(Released(self.back_at))
 
     def offer_signals(self) -> None:
         """Give the signals that are here to those who listen for them, the lowest location first."""

@@ -213,6 +213,10 @@ class Outgoing:
         """
         self._to_change().suspicion = "counted"
 
+    def lift(self) -> None:
+        """Record with the next write that the run is suspected of nothing, whatever that write says."""
+        self._to_change().suspicion = "lifted"
+
     def _note_progress(self, rows: list[EventRow]) -> None:
         """A step that has ended is progress; what is told of one that has not (a heartbeat) is none."""
         if any(row.status != STATUS_PENDING for row in rows):
@@ -221,7 +225,8 @@ class Outgoing:
     def progress(self) -> None:
         """A step or an attempt has ended, and the process lives: the next write lifts what the run is suspected of."""
         self.suspected = False
-        self._to_change().suspicion = "lifted"
+        self._run.claimed.crashes = ()
+        self.lift()
 
     def write_alone(self, begin: Callable[[], None]) -> None:
         """Let another transaction write: call `begin` in its turn, and write nothing more until `written_alone`."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pgflow.codec import decode_error, encode_error
 from pgflow.definitions.retry import LONGEST_DELAY, seconds
-from pgflow.errors import ActivityFailed, LeaseLost, WorkerCrashed
+from pgflow.errors import ActivityFailed, LeaseLost
 from pgflow.execution.activities.activity_context import ActivityContext
 from pgflow.execution.activities.runner import ActivityCall
 from pgflow.execution.activities.state import Changes
@@ -114,6 +114,8 @@ class ActivityStep(Step):
             self._told,
             limit,
         )
+        if self.attempts and self._on_last_attempt:
+            run.wary = True
         assert self.input is not None
         self._call = ActivityCall(
             self._activity,
@@ -163,21 +165,33 @@ class ActivityStep(Step):
                 return
         self._failed(error)
 
-    def may_have_run(self, at: datetime) -> bool:
-        """Whether an attempt may have been under way then: the last one had failed, and the next was due."""
-        due = self.wake_at or (self.event and self.event.wake_at)
-        return due is None or due <= at
-
     @property
-    def attempts_allowed(self) -> int:
-        """How many attempts there may be in all."""
-        return self._activity.retry.max_attempts
+    def _on_last_attempt(self) -> bool:
+        """Whether the next attempt is the last of several: it is recorded before it begins."""
+        return 0 < self.attempts == self._activity.retry.max_attempts - 1
 
-    def put_off(self, until: datetime) -> None:
-        """The attempt that is about to begin may begin only then."""
-        assert self._call is not None
-        self._end_call(self._call)
-        self.scope.run.park(self, until)
+    def was_under_way(self, at: datetime, recorded: bool) -> bool:
+        """Whether an attempt was under way when a process died.
+
+        A row that says when the next one is due says also that it had not begun by then.
+        """
+        event = self.event
+        if recorded or self._on_last_attempt:
+            return event is not None and event.wake_at is None
+        return event is None or event.wake_at is None or event.wake_at <= at
+
+    def attempt_died(self, error: BaseException, at: datetime) -> None:
+        """An attempt has ended with its process: it is recorded, and another one follows, or none."""
+        call = self._call
+        assert call is not None
+        self._end_call(call)
+        self.attempts += 1
+        self._failed(error, at)
+
+    def record_beginning(self) -> None:
+        """Record that an attempt begins."""
+        self.wake_at = None
+        self.scope.record(self, self.pending_row())
 
     def attempt_ready(self, output: str, go: Callable[[Write], None]) -> None:
         """A transactional attempt has returned: its write is next, alone, after all that comes before it.
@@ -249,10 +263,10 @@ class ActivityStep(Step):
             beside.suspicion = "lifted"
         go(Write(claimed.run, [row], None, committed, refused, beside))
 
-    def _failed(self, error: BaseException) -> None:
-        """An attempt has failed: another is due later, or this was the last."""
+    def _failed(self, error: BaseException, died_at: datetime | None = None) -> None:
+        """An attempt has failed, or its process had died then: another is due later, or this was the last."""
         run = self.scope.run
-        if run.outgoing.suspected and not isinstance(error, WorkerCrashed):
+        if run.outgoing.suspected and died_at is None:
             run.outgoing.progress()
         try:
             delay = self._delay(error)
@@ -264,7 +278,7 @@ class ActivityStep(Step):
         if delay is None:
             run.finish(self, STATUS_FAILED, error=self._failure)
             return
-        run.park(self, run.host.later(delay))
+        run.park(self, run.host.later(delay) if died_at is None else died_at + timedelta(seconds=delay))
         self.scope.record(self, self.pending_row())
         run.flush_soon()
 

@@ -268,6 +268,8 @@ def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
         if isinstance(outcome, Suspended):
             wake_at, mailbox, awaits = outcome.wake_at, outcome.mailbox, outcome.awaits_children
             names = INNER_SEPARATOR.join(outcome.waiting_for) or None
+        elif isinstance(outcome, Released):
+            wake_at = outcome.wake_at
         elif isinstance(outcome, Completed):
             payload = outcome.output
         elif isinstance(outcome, Failed):

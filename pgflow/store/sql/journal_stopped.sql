@@ -14,8 +14,8 @@
         wake_at = CASE
             WHEN changed.outcome IN ('kept', 'failed') THEN NULL
             WHEN r.pause_requested AND NOT (r.cancel_requested AND changed.flags NOT LIKE '%%c%%') THEN NULL
-            WHEN changed.outcome = 'released' OR r.mailbox > changed.mailbox
-                OR (r.cancel_requested AND changed.flags NOT LIKE '%%c%%') THEN now()
+            WHEN changed.outcome = 'released' THEN coalesce(changed.wake_at, now())
+            WHEN r.mailbox > changed.mailbox OR (r.cancel_requested AND changed.flags NOT LIKE '%%c%%') THEN now()
             WHEN changed.wake_at IS NOT NULL THEN greatest(changed.wake_at, now()) END,
         waiting_for = string_to_array(changed.waiting_for, E'\x1e'),
         awaits_children = changed.flags LIKE '%%a%%',

@@ -1,0 +1,184 @@
+"""Which attempts a death counts as, told by what the dead have left in the database; no process dies here."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+import pgflow
+from pgflow.model.claims import CONFIRM
+from tests.store.scene import Scene, until
+
+TWICE = pgflow.RetryPolicy(max_attempts=2, initial=0.01)
+
+
+@pytest.fixture
+def look(scene: Scene) -> pgflow.Activity[Any, Any]:
+    """An activity that tells which attempt it is, and what is recorded of it while it runs."""
+
+    @pgflow.activity(retry=TWICE)
+    async def look(ctx: pgflow.ActivityContext) -> list[Any]:
+        return [ctx.attempt, scene.all("SELECT ARRAY[attempts, (wake_at IS NULL)::int] FROM events")]
+
+    return look
+
+
+def flow_of(look: pgflow.Activity[Any, Any]) -> pgflow.Workflow[[], Any]:
+    """A workflow of one step."""
+
+    @pgflow.workflow
+    async def flow(ctx: pgflow.WorkflowContext) -> Any:
+        return await ctx.activity(look)
+
+    return flow
+
+
+def suspect(scene: Scene, id: UUID, deaths: int, seconds_ago: float = 60.0) -> None:
+    """So many processes that ran nothing else have died, without progress; the last one so long ago."""
+    scene.do(
+        "UPDATE runs SET epoch = cardinality(d.ids), suspicions = d.ids, crashes = d.ids, "
+        "suspected_at = now() - make_interval(secs => %s) "
+        "FROM (SELECT %s::bigint[]) AS d (ids) WHERE workflow_id = %s",
+        seconds_ago,
+        [*range(deaths)],
+        id,
+    )
+
+
+def leave_row(scene: Scene, id: UUID, due: str = "NULL", status: str = "pending") -> None:
+    """The row of the first step, as a process has left it."""
+    scene.do(
+        "INSERT INTO events (workflow_id, location, iteration, version, kind, name, status, attempts, input, wake_at) "
+        f"VALUES ('{id}', '1', 0, 1, 'activity', 'look', '{status}', 0, '{{}}', {due})"
+    )
+
+
+async def test_the_first_death_counts_though_nothing_is_recorded_of_the_attempt(
+    scene: Scene, client: pgflow.Client, look: pgflow.Activity[Any, Any]
+) -> None:
+    handle = await client.dispatch(flow_of(look))
+    suspect(scene, handle.id, 1)
+    async with pgflow.Worker(scene.database.dsn, workflows=[flow_of(look)]):
+        assert await handle.output(20) == [2, [[1, 1]]], "what is suspected has its attempts recorded as they begin"
+    assert [event.attempts for event in await client.history(handle.id)] == [2]
+
+
+@pytest.mark.parametrize("due", [None, "now() - interval '1 h'"])
+async def test_an_attempt_that_had_not_begun_is_not_counted(
+    scene: Scene, client: pgflow.Client, look: pgflow.Activity[Any, Any], due: str | None
+) -> None:
+    """The process that died knew that it was suspected, and has recorded no beginning since the death before."""
+    handle = await client.dispatch(flow_of(look))
+    suspect(scene, handle.id, 2)
+    if due is not None:
+        leave_row(scene, handle.id, due)
+    async with pgflow.Worker(scene.database.dsn, workflows=[flow_of(look)]):
+        assert await handle.output(20) == [1, [[0, 1]]]
+
+
+async def test_an_attempt_whose_beginning_is_recorded_is_counted(
+    scene: Scene, client: pgflow.Client, look: pgflow.Activity[Any, Any]
+) -> None:
+    handle = await client.dispatch(flow_of(look))
+    suspect(scene, handle.id, 4)
+    leave_row(scene, handle.id)
+    async with pgflow.Worker(scene.database.dsn, workflows=[flow_of(look)]):
+        assert (await handle.output(20))[0] == 2, "one attempt has begun, however many deaths there were"
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_the_last_attempt_is_recorded_before_it_begins(
+    scene: Scene, client: pgflow.Client, look: pgflow.Activity[Any, Any], begun: bool
+) -> None:
+    """Where no death is known as well: nobody fails by a last attempt that never was."""
+    handle = await client.dispatch(flow_of(look))
+    suspect(scene, handle.id, 1)
+    leave_row(scene, handle.id, "NULL" if begun else "now() - interval '1 h'")
+    scene.do("UPDATE events SET attempts = 1")
+    async with pgflow.Worker(scene.database.dsn, workflows=[flow_of(look)]):
+        if begun:
+            with pytest.raises(pgflow.WorkflowFailed, match="failed after 2 attempts: WorkerCrashed"):
+                await handle.output(20)
+        else:
+            assert await handle.output(20) == [2, [[1, 1]]]
+
+
+async def test_an_attempt_that_is_the_last_of_several_is_recorded_on_a_quiet_day(
+    scene: Scene, client: pgflow.Client
+) -> None:
+    @pgflow.activity(retry=pgflow.RetryPolicy(max_attempts=3, initial=0.01))
+    async def look(ctx: pgflow.ActivityContext) -> None:
+        seen.append((ctx.attempt, scene.all("SELECT wake_at IS NULL FROM events")))
+        raise ValueError(ctx.attempt)
+
+    seen: list[Any] = []
+    async with pgflow.Worker(scene.database.dsn, workflows=[flow_of(look)]):
+        with pytest.raises(pgflow.WorkflowFailed, match="failed after 3 attempts"):
+            await (await client.dispatch(flow_of(look))).output(20)
+    assert seen == [(1, []), (2, [False]), (3, [True])]
+
+
+async def test_nothing_is_counted_before_the_death_is_certain(
+    scene: Scene, client: pgflow.Client, look: pgflow.Activity[Any, Any]
+) -> None:
+    handle = await client.dispatch(flow_of(look))
+    suspect(scene, handle.id, 1, 0.0)
+    died_at = scene.one("SELECT suspected_at FROM runs")
+    async with pgflow.Worker(scene.database.dsn, workflows=[flow_of(look)]):
+        assert (await handle.output(20))[0] == 2
+    (event,) = await client.history(handle.id)
+    assert event.created_at - died_at >= CONFIRM - timedelta(milliseconds=1)
+
+
+async def test_whoever_comes_back_in_time_has_cost_no_attempt(
+    scene: Scene, client: pgflow.Client, look: pgflow.Activity[Any, Any]
+) -> None:
+    handle = await client.dispatch(flow_of(look))
+    suspect(scene, handle.id, 1, -3600.0)  # certain in an hour
+    async with pgflow.Worker(scene.database.dsn, workflows=[flow_of(look)]):
+        await until(lambda: scene.one("SELECT epoch > 1 AND status = 'pending' FROM runs"), "it is left alone")
+        assert scene.one("SELECT wake_at > now() + interval '50 min' FROM runs")
+        assert scene.all("SELECT location FROM events") == []
+        scene.do("UPDATE runs SET suspicions = NULL, crashes = NULL, wake_at = now()")
+        assert await handle.output(20) == [1, []]
+
+
+async def test_progress_made_where_nobody_lifts_suspicions_lifts_them(
+    scene: Scene, client: pgflow.Client, look: pgflow.Activity[Any, Any]
+) -> None:
+    """As on a worker of a version that knows nothing of them."""
+
+    @pgflow.workflow
+    async def flow(ctx: pgflow.WorkflowContext) -> Any:
+        await ctx.activity(look)
+        await ctx.activity(look)
+        await ctx.sleep(3600)
+
+    handle = await client.dispatch(flow)
+    suspect(scene, handle.id, 5)
+    leave_row(scene, handle.id, status="completed")
+    scene.do("UPDATE events SET seq = 1, attempts = 1, output = '[]', completed_at = now()")
+    async with pgflow.Worker(scene.database.dsn, workflows=[flow]):
+        await until(lambda: scene.one("SELECT status = 'sleeping' FROM runs"), "the sleep")
+    assert [event.attempts for event in (await client.history(handle.id))[:2]] == [1, 1]
+    assert scene.one("SELECT suspicions IS NULL AND crashes IS NULL FROM runs")
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+async def test_code_that_ends_its_process_fails_after_max_crashes(
+    scene: Scene, client: pgflow.Client, deaths: int
+) -> None:
+    """If it is one, it takes a replay to tell that no activity was in flight."""
+
+    @pgflow.workflow
+    async def flow(ctx: pgflow.WorkflowContext) -> None:
+        await ctx.sleep(0.5)
+
+    handle = await client.dispatch(flow)
+    suspect(scene, handle.id, deaths)
+    async with pgflow.Worker(scene.database.dsn, workflows=[flow], max_crashes=deaths):
+        with pytest.raises(pgflow.WorkflowFailed, match=f"died {deaths} time"):
+            await handle.output(20)
