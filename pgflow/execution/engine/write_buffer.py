@@ -87,7 +87,7 @@ class Outgoing:
         self.suspected = claimed.suspicions > 0
         """Whether the run is suspected of deaths of processes, and has made no progress since."""
         self._in_flight: deque[tuple[list[Delivery], list[Callable[[], None]]]] = deque()
-        self._queue: deque[Callable[[], None]] = deque()
+        self._queue: list[Callable[[], None]] = []  # no deque, which takes memory even while it is empty
         self._next: Callable[[], None] | None = None
         self._writing_alone = False
         self._outcome: Outcome | None = None
@@ -244,7 +244,7 @@ class Outgoing:
         if self._writing_alone or self._next is not None or not self._queue:
             return
         self.flush()
-        begin = self._next = self._queue.popleft()
+        begin = self._next = self._queue.pop(0)
         if self._in_flight:
             self._in_flight[-1][1].append(lambda: self._begin(begin))
         else:
