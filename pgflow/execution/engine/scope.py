@@ -63,6 +63,7 @@ class Scope:
         "covering",
         "cursor",
         "has_rows",
+        "inner_runs",
         "iteration",
         "location",
         "now",
@@ -103,6 +104,9 @@ class Scope:
         self.has_rows = bool(events)
         self._turn_state = turn_state if not events else None
         self.owner: asyncio.Task[Any] | None = None
+        """The task that runs it."""
+        self.inner_runs = False
+        """Whether that task runs a body within it at the moment."""
         self.unfinished: dict[Step, Coroutine[Any, Any, Any] | None] = {}
         """Steps that have been called and not delivered, and what the code is to await of each."""
         self.aside: dict[Any, tuple[str | None, Coroutine[Any, Any, Any]]] | None = None
@@ -187,7 +191,8 @@ class Scope:
             or run.closed
             or self.closed
             or loop.thread != get_ident()
-            or run.bodies.get(asyncio.current_task(loop)) is not self
+            or self.inner_runs
+            or asyncio.current_task(loop) is not self.owner
         ):
             self.check_usable()
         event = met
@@ -344,6 +349,8 @@ class Scope:
         bodies = self.run.bodies
         outer = bodies.get(task)
         bodies[task] = self
+        if outer is not None:
+            outer.inner_runs = True
         try:
             value = await body
             self.check_latent()
@@ -359,6 +366,7 @@ class Scope:
                 del bodies[task]
             else:
                 bodies[task] = outer
+                outer.inner_runs = False
         await self.close(returned=True)
         return value
 
