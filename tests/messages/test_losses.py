@@ -120,6 +120,34 @@ async def test_a_thread_listens_again(dsn: str) -> None:
     assert await asyncio.to_thread(work) == [0, 1]
 
 
+async def test_looking_tells_while_nobody_can_listen(
+    dsn: str, often: None, client: pgflow.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection that listens cannot be opened; the others go on."""
+
+    async def refused(*_: Any) -> Any:
+        raise psycopg.OperationalError("no connection is left for this")
+
+    def refused_too(*_: Any) -> Any:
+        raise psycopg.OperationalError("no connection is left for this")
+
+    def in_a_thread() -> list[int]:
+        with pgflow.SyncClient(dsn) as blocking, blocking.subscribe(Progress) as subscribed:
+            loop.call_soon_threadsafe(begun.set)
+            return [subscribed.next(WAIT).done for _ in range(2)]
+
+    for module, refusing in ((subscriptions, refused), (sync_subscriptions, refused_too)):
+        monkeypatch.setattr(module, "connect", refusing)
+        monkeypatch.setattr(module, "PATIENCE", 0.0)
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+    thread = asyncio.create_task(asyncio.to_thread(in_a_thread))
+    await asyncio.wait_for(begun.wait(), WAIT)
+    async with client.subscribe(Progress) as subscribed:
+        send(dsn, message(0), message(1))
+        assert await read(subscribed, 2) == [0, 1]
+    assert await thread == [0, 1]
+
+
 @pytest.mark.parametrize("length", [0, 9_000])
 async def test_looking_tells_where_notifications_do_not_come(
     dsn: str, often: None, deaf: None, client: pgflow.Client, worker: pgflow.Worker, length: int
