@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 import pgflow
+from pgflow.store.client import endings_by_turns
 from pgflow.store.database.connections import Database
 from pgflow.store.database.pipeline import flush
 from pgflow.store.database.silence import EngineAsyncConnection, NoAnswer
@@ -142,6 +143,22 @@ async def test_a_listener_asks_whether_its_server_lives(alone: Server, monkeypat
             await asyncio.sleep(0.01)
     await listener.close()
     assert woken.count("told") == 4
+
+
+async def test_a_synchronous_listener_asks_as_well(alone: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while nobody waits: whoever comes next does not find a connection on which nothing will ever be told."""
+    monkeypatch.setattr(endings_by_turns, "ASK_EVERY", 0.2)
+    monkeypatch.setattr(endings_by_turns, "ANSWER", 0.5)
+    async with asyncio.timeout(60):
+        with pgflow.SyncClient(alone.dsn) as client:
+            handle = await asyncio.to_thread(client.dispatch, job, 1)
+            endings = client._core.endings
+            while (connection := endings._listening) is None:
+                with pytest.raises(TimeoutError):
+                    await asyncio.to_thread(handle.output, timeout=0.05)
+            with frozen(alone):
+                while endings._listening is connection and not connection.closed:
+                    await asyncio.sleep(0.01)
 
 
 async def test_all_go_on_at_another_host(servers: Place) -> None:
