@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -17,6 +15,7 @@ import pytest
 
 from pgflow.embedded import BinariesMissing, EmbeddedError, Postgres
 from pgflow.embedded.binaries import CHOICE
+from tests.waiting import until_blocking
 
 OWNER = textwrap.dedent(
     """
@@ -40,13 +39,6 @@ def owner(*arguments: str) -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen([sys.executable, "-c", OWNER, *arguments], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     return process, process.stdout.readline().strip()
-
-
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.02)
 
 
 def gone(pid: int) -> bool:
@@ -93,7 +85,7 @@ def test_the_server_ends_when_even_its_guard_is_killed(place: Path) -> None:
     if not guard:
         pytest.skip("needs /proc")
     os.kill(guard, signal.SIGKILL)
-    until(lambda: gone(server))
+    until_blocking(lambda: gone(server))
     process.kill()
     process.wait()
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import pgflow
-from tests.store.scene import Scene, until
+from tests.store.scene import Scene
+from tests.waiting import until
 
 AGAIN = pgflow.RetryPolicy(max_attempts=3, initial=0.01)
 

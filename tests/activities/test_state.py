@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import pgflow
-from tests.store.scene import Scene, until
+from tests.store.scene import Scene
+from tests.waiting import until
 
 ONCE = pgflow.RetryPolicy(max_attempts=1)
 

@@ -11,7 +11,8 @@ import pytest
 
 import pgflow
 from tests.activities import flows
-from tests.store.scene import Scene, until
+from tests.store.scene import Scene
+from tests.waiting import until
 
 SESSIONS = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pgflow activity'"

@@ -22,7 +22,8 @@ from pgflow import faults
 from tests.activities import flows
 from tests.activities.proxy import Proxy
 from tests.store.late import late
-from tests.store.scene import Scene, until
+from tests.store.scene import Scene
+from tests.waiting import until
 
 BACKENDS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pgflow activity'"
 HELD = f"SELECT count(*) {BACKENDS} AND wait_event = 'advisory'"

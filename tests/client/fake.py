@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -16,13 +15,6 @@ from pgflow.store.queries.dispatching import done
 
 PATIENCE = 20.0
 """Seconds after which a condition that does not come true fails the test."""
-
-
-async def until(condition: Callable[[], Any], what: str) -> None:
-    """Wait until `condition()` is true."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def end(dsn: str, ids: Iterable[UUID], output: str = "null", *, status: str = "completed", tell: bool = True) -> None:

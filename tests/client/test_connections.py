@@ -23,7 +23,8 @@ from pgflow.client.filters import parts_of
 from pgflow.model.commands import Dispatch
 from pgflow.store.database import retrying
 from pgflow.store.database.channels import parse_wake, wake_channel, wake_payload
-from tests.client.fake import count, kill_connections, proxy, until
+from tests.client.fake import count, kill_connections, proxy
+from tests.waiting import until
 
 
 @pgflow.workflow

@@ -28,7 +28,8 @@ from pgflow.store.leasing import leases
 from pgflow.store.schema import migrations
 from pgflow.uuid7 import uuid7
 from pgflow.worker.suspects import Suspects
-from tests.client.fake import PATIENCE, end, until
+from tests.client.fake import PATIENCE, end
+from tests.waiting import until
 
 FORKING = multiprocessing.get_context("fork")
 

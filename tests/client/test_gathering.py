@@ -12,7 +12,8 @@ import pytest
 import pgflow
 from pgflow.store.client.gathering import MOST, Gathering
 from pgflow.store.client.pool import Connections
-from tests.client.fake import count, until
+from tests.client.fake import count
+from tests.waiting import until
 
 
 @pgflow.signal

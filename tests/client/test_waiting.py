@@ -13,7 +13,8 @@ import pytest
 
 import pgflow
 from pgflow.store.client import endings, endings_by_turns
-from tests.client.fake import end, kill_connections, until
+from tests.client.fake import end, kill_connections
+from tests.waiting import until
 
 NEVER = 100_000.0
 

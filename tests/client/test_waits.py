@@ -16,7 +16,8 @@ import pytest
 
 import pgflow
 from pgflow.store.database.connections import Database
-from tests.store.scene import Scene, until
+from tests.store.scene import Scene
+from tests.waiting import until
 
 TAGS = {"only": "one"}
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"

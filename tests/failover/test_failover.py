@@ -12,7 +12,7 @@ import pytest
 import pgflow
 from tests.failover.servers import Place, Server, place
 from tests.pooler import pooler
-from tests.store.scene import until
+from tests.waiting import until
 
 STEPS = 60
 PATIENCE = 60.0

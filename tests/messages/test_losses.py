@@ -24,10 +24,11 @@ from pgflow.store.database.connections import Database, still_open
 from pgflow.store.notify import messages, outbox
 from pgflow.store.notify import notifier as notifier_module
 from pgflow.store.notify.notifier import Notifier
-from tests.client.fake import count, kill_connections, proxy, until
+from tests.client.fake import count, kill_connections, proxy
 from tests.messages import flows
 from tests.messages.flows import More, Progress
 from tests.messages.test_messages import WAIT, read
+from tests.waiting import until
 
 
 @pytest.fixture

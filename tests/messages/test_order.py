@@ -19,7 +19,8 @@ from pgflow.store.client.topics import Inbox, Topics
 from pgflow.store.database.channels import Notice, message_payload, parse_message
 from tests.messages import flows
 from tests.messages.flows import More, Progress
-from tests.store.scene import Scene, until
+from tests.store.scene import Scene
+from tests.waiting import until
 
 
 @pytest.fixture

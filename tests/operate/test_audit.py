@@ -536,7 +536,7 @@ async def test_a_worker_removes_them(dsn: str) -> None:
         async def gone() -> bool:
             return count(dsn) == 0
 
-        await until(gone, 60)
+        await until(gone, patience=60)
 
 
 @pytest.mark.parametrize("keep", [-1, "a day", float("nan"), 1e12])

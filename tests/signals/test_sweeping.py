@@ -251,7 +251,7 @@ async def test_a_workflow_that_loops_for_ever_keeps_none(dsn: str, monkeypatch: 
         async def gone() -> bool:
             return ask(dsn, "SELECT name, count(*) FROM pgflow.signals GROUP BY name") == [("later", 1)]
 
-        await until(gone, 60)
+        await until(gone, patience=60)
 
 
 async def test_a_database_that_refuses_does_not_end_the_worker(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -273,7 +273,7 @@ async def test_a_database_that_refuses_does_not_end_the_worker(dsn: str, caplog:
     async def gone() -> bool:
         return names(dsn) == []
 
-    await until(gone, 60)
+    await until(gone, patience=60)
     task.cancel()
     await asyncio.wait([task])
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -17,9 +16,7 @@ from pgflow.model.rows import EventRow, RunKey
 from pgflow.model.writes import Advance, Write
 from pgflow.store.database.connections import Database
 from pgflow.uuid7 import uuid7
-
-PATIENCE = 20.0
-"""Seconds after which a condition that does not come true fails the test."""
+from tests.waiting import until
 
 
 def row(location: str, output: str | None = "null", **values: Any) -> EventRow:
@@ -57,18 +54,6 @@ def loop_row(location: str = "1", **values: Any) -> EventRow:
         loop_progress=0,
         loop_state="0",
     )._replace(**values)
-
-
-async def until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-    """Wait until `condition()` is true, `patience` seconds at most; its value."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + patience
-    while True:
-        if value := condition():
-            return value
-        if loop.time() > deadline:
-            raise AssertionError(f"waited {patience:g} s in vain for: {what}")
-        await asyncio.sleep(0.005)
 
 
 class Scene:

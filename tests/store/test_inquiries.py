@@ -8,7 +8,8 @@ from uuid import UUID
 from pgflow.model.commands import Standing
 from pgflow.model.writes import Inquiry
 from pgflow.store.exchange.inquiries import Inquiries
-from tests.store.scene import Scene, until
+from tests.store.scene import Scene
+from tests.waiting import until
 
 
 async def test_a_question_that_waits(scene: Scene) -> None:

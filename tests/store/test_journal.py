@@ -13,7 +13,8 @@ from pgflow import faults
 from pgflow.errors import LeaseLost
 from pgflow.model.outcomes import Completed, Failed, Released, Suspended
 from pgflow.store.journal.journal import Journal
-from tests.store.scene import Scene, loop_row, row, until
+from tests.store.scene import Scene, loop_row, row
+from tests.waiting import until
 
 WHEN = datetime(2031, 2, 3, 4, 5, 6, 789012, tzinfo=UTC)
 

@@ -29,7 +29,8 @@ from pgflow.store.leasing.leases import Lease, recover
 from pgflow.uuid7 import uuid7
 from tests.client.fake import Proxy, proxy
 from tests.store.late import Late, late
-from tests.store.scene import Scene, loop_row, row, until
+from tests.store.scene import Scene, loop_row, row
+from tests.waiting import until
 
 NAMES = "SELECT array_agg(DISTINCT worker_id) FROM runs WHERE status = 'running'"
 

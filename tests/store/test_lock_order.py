@@ -30,7 +30,8 @@ from pgflow.store.journal.journal import Journal
 from pgflow.store.leasing.claims import Claims
 from pgflow.store.leasing.leases import recover
 from pgflow.uuid7 import uuid7
-from tests.store.scene import Scene, loop_row, row, until
+from tests.store.scene import Scene, loop_row, row
+from tests.waiting import until
 
 LOCK = "SELECT FROM runs WHERE workflow_id = %s FOR NO KEY UPDATE NOWAIT"
 

@@ -20,7 +20,8 @@ from pgflow.store.exchange.deliveries import Delivery, Mailbox
 from pgflow.store.journal.journal import Journal
 from pgflow.store.leasing.fencing import Fence
 from pgflow.uuid7 import uuid7
-from tests.store.scene import Scene, row, until
+from tests.store.scene import Scene, row
+from tests.waiting import until
 
 GATE = 4711
 

@@ -23,7 +23,8 @@ from pgflow.model.outcomes import Completed, Failed, Outcome, Suspended
 from pgflow.model.writes import Beside, Write
 from pgflow.store.journal.forgetting import LoopAdvancer
 from pgflow.store.journal.journal import Journal
-from tests.store.scene import Scene, loop_row, row, until
+from tests.store.scene import Scene, loop_row, row
+from tests.waiting import until
 
 OTHERS = 19
 

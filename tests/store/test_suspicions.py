@@ -16,7 +16,8 @@ from pgflow.store.journal.journal import Journal
 from pgflow.store.leasing import leases
 from pgflow.store.leasing.claims import Claims
 from pgflow.store.leasing.leases import Lease
-from tests.store.scene import Scene, row, until
+from tests.store.scene import Scene, row
+from tests.waiting import until
 
 GONE = 4711
 """A lock that nobody holds."""

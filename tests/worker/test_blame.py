@@ -10,7 +10,8 @@ import pytest
 
 import pgflow
 from pgflow.model.claims import CONFIRM
-from tests.store.scene import Scene, until
+from tests.store.scene import Scene
+from tests.waiting import until
 
 TWICE = pgflow.RetryPolicy(max_attempts=2, initial=0.01)
 

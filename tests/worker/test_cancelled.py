@@ -13,7 +13,8 @@ import psycopg
 import pytest
 
 import pgflow
-from tests.store.scene import Scene, until
+from tests.store.scene import Scene
+from tests.waiting import until
 from tests.worker import flows
 from tests.worker.processes import let_go_on, marked, marks
 

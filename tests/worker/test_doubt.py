@@ -9,7 +9,8 @@ import pytest
 import pgflow
 from pgflow import faults
 from pgflow.model.claims import Claimed
-from tests.store.scene import Scene, until
+from tests.store.scene import Scene
+from tests.waiting import until
 
 began: list[str] = []
 go_on: asyncio.Event

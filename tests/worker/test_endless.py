@@ -11,7 +11,8 @@ import pytest
 import pgflow
 from pgflow.cli.process_end import BLOCKED
 from pgflow.worker import watchdog
-from tests.store.scene import Scene, until
+from tests.store.scene import Scene
+from tests.waiting import until
 from tests.worker import flows
 from tests.worker.processes import worker_process
 

@@ -9,7 +9,8 @@ import pytest
 
 import pgflow
 from pgflow.history.location import turn
-from tests.store.scene import Scene, until
+from tests.store.scene import Scene
+from tests.waiting import until
 from tests.worker import flows
 from tests.worker.processes import let_go_on
 

@@ -9,7 +9,8 @@ import pytest
 
 import pgflow
 from pgflow.execution.engine.run import Run
-from tests.store.scene import Scene, until
+from tests.store.scene import Scene
+from tests.waiting import until
 from tests.worker import flows
 
 SLEEPERS = 1000

@@ -8,7 +8,8 @@ import pytest
 
 import pgflow
 from pgflow import faults
-from tests.store.scene import Scene, until
+from tests.store.scene import Scene
+from tests.waiting import until
 from tests.worker import flows
 from tests.worker.processes import let_go_on, marked, run_of, unreachable
 

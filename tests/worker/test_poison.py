@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import pgflow
-from tests.store.scene import Scene, until
+from tests.store.scene import Scene
+from tests.waiting import until
 from tests.worker import flows as held_by
 from tests.worker import nursery as flows
 from tests.worker.nursery import nursery

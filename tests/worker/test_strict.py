@@ -13,7 +13,8 @@ import pytest
 
 import pgflow
 from pgflow.worker import unrepeatable
-from tests.store.scene import Scene, until
+from tests.store.scene import Scene
+from tests.waiting import until
 from tests.worker import flows
 
 numbers = itertools.count()

@@ -16,7 +16,8 @@ from psycopg.conninfo import make_conninfo
 import pgflow
 from pgflow.store.leasing.leases import recover
 from pgflow.uuid7 import uuid7
-from tests.store.scene import Scene, until
+from tests.store.scene import Scene
+from tests.waiting import until
 from tests.worker import flows
 from tests.worker.processes import let_go_on, marked, marks, run_of, worker_process
 

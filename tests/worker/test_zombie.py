@@ -10,7 +10,8 @@ from collections import Counter
 from typing import Any
 
 import pgflow
-from tests.store.scene import Scene, until
+from tests.store.scene import Scene
+from tests.waiting import until
 from tests.worker import flows
 from tests.worker.processes import let_go_on, marked, marks, worker_process
 
