@@ -345,3 +345,30 @@ async def test_a_busy_worker_puts_looking_from_the_beginning_off_but_not_for_eve
     claims._next_sweep -= claims_module.LONGEST_WITHOUT_SWEEP
     assert claims.sweep_is_due(busy=True)
     assert [run.workflow_id for run in (await claims.claim(10, *flow, sweep=True)).runs] == [late]
+
+
+@pytest.mark.parametrize("wake_in", [-1.0, 3600.0])
+async def test_a_look_from_the_beginning_that_finds_nothing_but_a_new_priority_ends(
+    scene: Scene, claims: Claims, wake_in: float
+) -> None:
+    """Whether what has it is due or not: the level is not forgotten at once, and found again, and so on for ever."""
+    flow = ["default"], ["flow"]
+    await claims.claim(10, *flow)
+    urgent = scene.run(priority=7, wake_in=wake_in)
+    batch = await asyncio.wait_for(claims.claim(10, *flow, sweep=True), 60)
+    assert [run.workflow_id for run in batch.runs] == ([urgent] if wake_in < 0 else [])
+
+
+async def test_a_priority_that_was_of_no_use_for_long_is_looked_for_anew(scene: Scene, claims: Claims) -> None:
+    flow = ["default"], ["flow"]
+    scene.run(priority=7, wake_in=3600.0)
+    await claims.claim(10, *flow)
+    for level in claims._levels["default", "flow"].values():
+        level.used -= 2 * claims_module.FORGET_LEVEL
+    await asyncio.wait_for(claims.claim(10, *flow, sweep=True), 60)
+    assert set(claims._levels["default", "flow"]) == {0, 7}
+    scene.do("DELETE FROM runs WHERE priority = 7")
+    for level in claims._levels["default", "flow"].values():
+        level.used -= 2 * claims_module.FORGET_LEVEL
+    await claims.claim(10, *flow, sweep=True)
+    assert set(claims._levels["default", "flow"]) == {0}

@@ -178,7 +178,8 @@ class Claims:
             if around.sweeping:
                 self._next_sweep = time.monotonic() + max(SWEEP_EVERY, (time.monotonic() - sent) / SWEEP_SHARE)
             for scope, priority in found:
-                self._levels[scope].setdefault(priority, _Level())
+                # As good as used just now: a look from the beginning must not forget what it has found a moment ago.
+                self._levels[scope].setdefault(priority, _Level(used=time.monotonic()))
             if batch.runs or not found:
                 return batch
 
