@@ -20,6 +20,7 @@ from pgflow.testing.memory_rows import (
     check_json,
     check_text,
     in_mailbox,
+    unique_key,
 )
 
 
@@ -51,7 +52,7 @@ class Exchange(Tables):
         check_json(request.input, request.tags)
         if (known := self.workflows.get(request.id)) is not None:
             return Dispatched(known.id, known.name, False)
-        key = (request.name, tag_set(request.tags)) if request.unique else None
+        key = unique_key(request.name, request.tags) if request.unique else None
         holder = None if key is None else next((run for run in self.runs.values() if run.unique_key == key), None)
         if holder is not None:
             return Dispatched(holder.workflow_id, holder.name, False)
@@ -122,9 +123,12 @@ class Exchange(Tables):
         run = self.runs.get(workflow_id)
         if run is None or run.status == "failed":
             return False
-        running = run.status == "running"
-        status = run.status if running else "paused"
-        self.runs[workflow_id] = run._replace(pause_requested=running, status=status, last_worker=None)
+        heard_first = run.status == "running" or run.cancel_requested  # a cancellation asked for before is told first
+        self.runs[workflow_id] = run._replace(
+            pause_requested=heard_first and run.status != "paused",
+            status=run.status if heard_first else "paused",
+            last_worker=None,
+        )
         return True
 
     def resume(self, workflow_id: UUID) -> bool:

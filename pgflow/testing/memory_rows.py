@@ -9,15 +9,19 @@ import json
 from collections.abc import Iterable
 from copy import copy
 from datetime import datetime
+from decimal import Decimal
 from typing import NamedTuple, TypeVar
 from uuid import UUID
 
-from pgflow.definitions.tags import TagSet
+from pgflow.definitions.tags import tag_set
 from pgflow.history.events import STATUS_PENDING, Event
 from pgflow.history.stored import StoredHistory
 from pgflow.model.rows import EventRow
 
 AnyTables = TypeVar("AnyTables", bound="Tables")
+
+UniqueKey = tuple[str, frozenset[tuple[str, str]]]
+"""A name, and tags as they are written: 1.0 and 1 are found by each other, and yet are not the same."""
 
 _EVENT = Event._make
 
@@ -64,8 +68,8 @@ class RunRow(NamedTuple):
     awaits_children: bool = False
     cancel_requested: bool = False
     pause_requested: bool = False
-    unique_key: tuple[str, TagSet] | None = None
-    freed_key: tuple[str, TagSet] | None = None
+    unique_key: UniqueKey | None = None
+    freed_key: UniqueKey | None = None
     """Of a failed one: the key that it held."""
     waiters: tuple[UUID, ...] = ()
     """Workflows that are told of its end though they are not its parent."""
@@ -132,6 +136,14 @@ def written(old: Event | None, row: EventRow, now: datetime) -> Event | None:
             old.turn_seq if row.turn_seq is None else row.turn_seq,
             old.loop_seq,
         )
+    )
+
+
+def unique_key(name: str, tags: str) -> UniqueKey:
+    """What a live workflow that was dispatched as unique keeps others from."""
+    return name, frozenset(
+        (tag, format(value, "f") if isinstance(value, Decimal) else json.dumps(value))
+        for tag, _, value in tag_set(tags)
     )
 
 

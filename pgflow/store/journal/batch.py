@@ -95,15 +95,16 @@ def folded(earlier: EventRow, later: EventRow) -> EventRow:
     Example:
         folded(pending, completed)   # the completed row, with the pending one's turn_state if it had one
     """
-    if earlier.status != _PENDING:
+    if earlier.status != _PENDING or (later.status == _PENDING and later.attempts < earlier.attempts):
         return earlier
+    ahead = earlier.loop_progress is not None and earlier.loop_progress > (later.loop_progress or 0)
     return later._replace(
         input=earlier.input if later.input is None else later.input,
         turn_state=earlier.turn_state if later.turn_state is None else later.turn_state,
         turn_now=earlier.turn_now if later.turn_now is None else later.turn_now,
         turn_seq=earlier.turn_seq if later.turn_seq is None else later.turn_seq,
-        loop_progress=earlier.loop_progress if later.loop_progress is None else later.loop_progress,
-        loop_state=earlier.loop_state if later.loop_state is None else later.loop_state,
+        loop_progress=earlier.loop_progress if ahead or later.loop_progress is None else later.loop_progress,
+        loop_state=earlier.loop_state if ahead or later.loop_state is None else later.loop_state,
     )
 
 

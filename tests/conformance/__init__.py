@@ -1,0 +1,1 @@
+"""What execution relies on, asked of every store: of the one in memory and of PostgreSQL."""
