@@ -17,7 +17,6 @@ from pgflow.store.exchange.deliveries import Mailbox
 from pgflow.store.journal.forgetting import LoopAdvancer
 from pgflow.store.journal.journal import Journal
 from pgflow.store.leasing.claims import Claims
-from pgflow.store.queries import operating
 from pgflow.store.queries.dispatching import dispatch
 from pgflow.store.queries.signalling import send
 from tests.conformance.subject import Fate, News, Picture, Subject, moment, parsed
@@ -120,7 +119,7 @@ class InPostgres(Subject):
         return sent._replace(worker=self.number(sent.worker))
 
     async def operate(self, what: str, id: UUID) -> bool:
-        found: bool = self._read(getattr(operating, what)(self.scene.database.schema, id))
+        found: bool = self.scene.one(f"SELECT {what}(%s::uuid)", id)
         return found
 
     async def claim(
