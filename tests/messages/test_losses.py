@@ -38,15 +38,17 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endings, "POLL_BLIND", 0.05)
 
 
-@pytest.fixture
-def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Notifications do not come, as behind a pooler."""
-
-    async def hears_nothing(*_: Any) -> bool:
-        return False
+@pytest.fixture(params=["a pooler", "a server that has none"])
+def deaf(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notifications do not come."""
 
     def hears_nothing_either(*_: Any) -> bool:
+        if request.param == "a server that has none":
+            raise psycopg.errors.SyntaxError('at or near "listen"')
         return False
+
+    async def hears_nothing(*_: Any) -> bool:
+        return hears_nothing_either()
 
     monkeypatch.setattr(subscriptions.Subscriptions, "_listen", hears_nothing)
     monkeypatch.setattr(sync_subscriptions.Subscriptions, "_listen", hears_nothing_either)

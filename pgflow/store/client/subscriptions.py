@@ -29,7 +29,6 @@ from pgflow.store.database.connections import FIRST_BACKOFF, LONGEST_BACKOFF, As
 from pgflow.store.database.pooler import is_shared
 from pgflow.store.database.silence import ALIVE, ANSWER
 from pgflow.store.notify.messages import POLL_AT_ONCE, body, poll, start
-from pgflow.store.notify.notifier import UNAVAILABLE
 
 __all__ = ["Inbox", "Subscriptions"]
 
@@ -157,14 +156,14 @@ class Subscriptions:
                         break
                     backoff = FIRST_BACKOFF
                     await self._receive(connection)
-            except UNAVAILABLE as error:
-                _log.info("no notifications here, looking at the table alone tells of messages: %s", error)
-                break
-            except psycopg.Error as error:
+            except psycopg.OperationalError as error:
                 if not self._closed.is_set():
                     _log.warning("no word of messages, it is tried again: %s", error)
                 if self._listening is None:
                     await self._look()  # nobody else tells of them meanwhile
+            except psycopg.Error as error:  # the server refuses to listen, or does not know what that is
+                _log.info("no notifications here, looking at the table alone tells of messages: %s", error)
+                break
             finally:
                 with self._guard:
                     self._listening = None

@@ -55,7 +55,7 @@ MOST_IDS = 20_000
 TRIM_EVERY = 60.0
 """Seconds between two removals of old messages by one worker."""
 
-UNAVAILABLE = (
+_UNAVAILABLE = (
     psycopg.errors.InsufficientPrivilege,
     psycopg.errors.UndefinedFunction,
     psycopg.errors.ReadOnlySqlTransaction,
@@ -136,7 +136,7 @@ class Listener:
                     if self._reconnected is not None:
                         self._reconnected()
                     await self._receive(connection)
-            except UNAVAILABLE as error:
+            except _UNAVAILABLE as error:
                 _log.info("no notifications here, polling alone finds work: %s", error)
                 self.decided.set()
                 return
@@ -304,7 +304,7 @@ class Notifier:
         try:
             cursor = await connection.execute(query.sql, query.params)
             self._may_notify = query.read(await cursor.fetchall())
-        except UNAVAILABLE:
+        except _UNAVAILABLE:
             self._may_notify = False
         self._may_notify_known = self._may_notify
         if not self._may_notify:
