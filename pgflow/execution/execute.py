@@ -22,8 +22,10 @@ def execute(claimed: Claimed, workflow: Workflow[Any, Any], host: Host) -> Run:
 
     An input that does not fit the code, and rows that nobody can read, are the workflow's failure, not the worker's.
     """
-    given = (("tags", claimed.tags), ("tags_now", claimed.tags_now))
-    unread = ", ".join([name for name, tags in given if not isinstance(tags, _TAGS)])
+    unread = ""
+    if not (isinstance(claimed.tags, _TAGS) and isinstance(claimed.tags_now, _TAGS)):
+        given = (("tags", claimed.tags), ("tags_now", claimed.tags_now))
+        unread = ", ".join(name for name, tags in given if not isinstance(tags, _TAGS))
     run: Run | None = None
     if not unread:
         try:

@@ -87,7 +87,8 @@ def _abandon_rest(run: Run, returned: bool = False) -> list[Step]:
     if not run.loop.at_rest:
         with stage():
             run.loop.drain()  # the tasks that the body left behind see their cancellation
-    settle_unawaited(run.scope, found, returned)
+    if found:
+        settle_unawaited(run.scope, found, returned)
     return unfinished
 
 

@@ -169,7 +169,7 @@ class Run:
 
     def start(self, body: Callable[[Scope], Coroutine[Any, Any, Any]]) -> None:
         """Begin to execute the body that `body(scope)` gives; the worker pumps it next."""
-        self._root = self.loop.create_task(body(self.scope), name=self.claimed.name)
+        self._root = self.loop.begin(body(self.scope), self.claimed.name)
         self.scope.owner = self._root
         self.bodies[self._root] = self.scope
         replay_cancellations(self)

@@ -20,7 +20,7 @@ from pgflow.errors import NondeterminismError
 _INSTEAD = "`asyncio.create_task(...)` makes a task of each, which keeps its place"
 
 
-def _codes() -> tuple[CodeType, str, frozenset[CodeType]]:
+def _codes() -> tuple[CodeType, str, tuple[CodeType, ...]]:
     """The code that makes tasks for `as_completed`, the name of its argument, and the code that stands between it and
     the loop.
     """
@@ -31,14 +31,14 @@ def _codes() -> tuple[CodeType, str, frozenset[CodeType]]:
     iterator = getattr(asyncio.tasks, "_AsCompletedIterator", None)  # Python 3.13
     code: CodeType = (asyncio.as_completed if iterator is None else iterator.__init__).__code__
     between.update(one for one in code.co_consts if isinstance(one, CodeType) and one.co_name == "<setcomp>")
-    return code, "fs" if iterator is None else "aws", frozenset(between)
+    return code, "fs" if iterator is None else "aws", tuple(between)
 
 
 _KEYS = type(dict[str, int]().keys())
 """Walked through in the order of insertion, though it counts as a set."""
 
 _COMPLETING, _ARGUMENT, MAKERS = _codes()
-"""MAKERS: what asks the loop for tasks of coroutines that it was given."""
+"""MAKERS: what asks the loop for tasks of coroutines that it was given. (No set: the hash of code is a long one.)"""
 
 _WAITING: CodeType = asyncio.tasks._wait.__code__  # type: ignore[attr-defined]
 

@@ -415,6 +415,10 @@ class RunLoop(asyncio.AbstractEventLoop):
                 return task
         return self._new_task(coro, name, context, options)
 
+    def begin(self, coro: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """The task of the workflow itself, which no code of the workflow asks for."""
+        return self._new_task(coro, name, None, {})
+
     def _task_to_complete(self, coro: Any, caller: FrameType) -> asyncio.Task[Any] | None:
         """The task of what `as_completed` was given, if that asks: it makes them in any order, we in the one in which
         it was given them.
