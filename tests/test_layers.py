@@ -54,6 +54,10 @@ STATEMENT = re.compile(
 )
 
 
+ELSEWHERE = re.compile(r"`(\w+)` says what each of these is")
+"""A protocol of one class's members, which are documented where they are defined."""
+
+
 def modules() -> list[Path]:
     """Every file of the package, the wheel's copy of the migrations aside."""
     return sorted(path for path in PACKAGE.rglob("*.py") if "migrations" not in path.relative_to(PACKAGE).parts[:1])
@@ -157,6 +161,9 @@ def test_what_is_public_is_documented() -> None:
     assert missing == []
 
 
+DEFINED = {node.name for path in modules() for node in tree_of(path).body if isinstance(node, ast.ClassDef)}
+
+
 def members(module: ModuleType) -> Iterator[tuple[str, Any]]:
     """What a module defines itself and shows: functions, classes, their own methods and properties."""
     for name, value in vars(module).items():
@@ -165,6 +172,9 @@ def members(module: ModuleType) -> Iterator[tuple[str, Any]]:
         if inspect.isfunction(value) or inspect.isclass(value):
             yield name, value
         if inspect.isclass(value):
+            if value.__doc__ and (said := ELSEWHERE.search(value.__doc__)):
+                assert said[1] in DEFINED, f"{module.__name__}.{name}: there is no {said[1]}"
+                continue
             for inner, method in vars(value).items():
                 shown = isinstance(
                     method, FunctionType | property | classmethod | staticmethod

@@ -26,8 +26,8 @@ from pgflow.client.filters import STATUSES
 from pgflow.codec import class_name, message_of
 from pgflow.definitions.descriptors import Registry, Workflow
 from pgflow.errors import PgflowError
-from pgflow.execution.engine.recorded_arguments import OtherArguments
 from pgflow.history.stored import StoredHistory
+from pgflow.model.other_arguments import OtherArguments
 from pgflow.store.database.connections import Database
 from pgflow.store.queries.histories import COUNTED, ENDED, Histories
 from pgflow.store.schema.compatibility import check_blocking

@@ -1,7 +1,7 @@
 """A workflow's code over its history: all that happens from a claim until the workflow leaves memory.
 
 There is no SQL and no connection here. What a run wants written or asked goes through `pgflow.ports`, which the store
-implements; what it needs of its process (time, timers, attempts) it asks of the `Host` in `interfaces.py`, which the
+implements; what it needs of its process (time, timers, attempts) it asks of the `Host` in `host.py`, which the
 worker implements. The unit tests of replay run all of this on lists.
 
     execute.py       a claim becomes a run

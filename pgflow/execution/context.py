@@ -25,7 +25,7 @@ from pgflow.execution.checks import (
     named_signals,
 )
 from pgflow.execution.engine.failure_origin import together
-from pgflow.execution.engine.scope import Scope
+from pgflow.execution.engine.interfaces import ScopeView
 from pgflow.execution.engine.unawaited import aside, called
 from pgflow.execution.steps.activity import ActivityStep
 from pgflow.execution.steps.branch import BranchStep
@@ -54,7 +54,7 @@ class WorkflowContext(StartsChildren, StepContext):
     _context_of = "workflow"
     __slots__ = ("_scope", "_version")
 
-    def __init__(self, scope: Scope, version: int = 1) -> None:
+    def __init__(self, scope: ScopeView, version: int = 1) -> None:
         self._scope = scope
         self._version = version
 

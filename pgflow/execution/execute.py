@@ -9,9 +9,8 @@ from pgflow.definitions.descriptors import Workflow
 from pgflow.errors import SerializationError
 from pgflow.execution.context import WorkflowContext
 from pgflow.execution.engine.blame import acquit, too_many
-from pgflow.execution.engine.run import Run
+from pgflow.execution.engine.run import Host, Run
 from pgflow.execution.engine.scope import Scope
-from pgflow.execution.interfaces import Host
 from pgflow.model.claims import Claimed
 
 _TAGS = (dict, type(None))

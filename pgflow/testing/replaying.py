@@ -18,15 +18,15 @@ from uuid import UUID
 from pgflow.definitions.decorated import not_a_workflow
 from pgflow.definitions.descriptors import Workflow
 from pgflow.errors import LatentHistory
-from pgflow.execution.activities.runner import ActivityCall
+from pgflow.execution.activities.call import ActivityCall
 from pgflow.execution.engine.held_back import not_reached
-from pgflow.execution.engine.recorded_arguments import OtherArguments
+from pgflow.execution.engine.host import Limits
 from pgflow.execution.engine.run import Run
 from pgflow.execution.event_loop.event_loop import stage
 from pgflow.execution.execute import execute
-from pgflow.execution.interfaces import Limits
 from pgflow.history.stored import StoredHistory
 from pgflow.model.claims import Claimed
+from pgflow.model.other_arguments import OtherArguments
 from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome
 from pgflow.model.rows import Message
 from pgflow.model.writes import Advance, Crossing, Inquiry, Write
@@ -174,7 +174,9 @@ class _Replay:
                 raise error
             return self._replayed("failed", error=error)
         waiting = [str(step) for step in run.scope.all_unfinished() if not step.is_container]
-        return self._replayed("open", next_steps=tuple(waiting), unreached=len(not_reached(run)))
+        return self._replayed(
+            "open", next_steps=tuple(waiting), unreached=len(not_reached(run.scope, run.claimed.events))
+        )
 
     def _replayed(
         self,

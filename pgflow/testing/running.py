@@ -25,14 +25,15 @@ from pgflow.definitions.options import UNSET, given_options
 from pgflow.definitions.packets import signal_name
 from pgflow.definitions.tags import tags_text
 from pgflow.errors import PgflowError
-from pgflow.execution.activities.runner import ActivityCall, awaited
+from pgflow.execution.activities.call import ActivityCall
+from pgflow.execution.activities.runner import awaited
 from pgflow.execution.checks import check_number
+from pgflow.execution.engine.host import Limits
 from pgflow.execution.engine.recorded_arguments import refuse
 from pgflow.execution.engine.run import Run
 from pgflow.execution.engine.unawaited import ORIGIN_DEPTH
 from pgflow.execution.event_loop.event_loop import stage
 from pgflow.execution.execute import execute
-from pgflow.execution.interfaces import Limits
 from pgflow.history.stored import StoredHistory
 from pgflow.model.commands import Dispatch, Sending, Sent
 from pgflow.model.outcomes import Outcome

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pgflow.definitions.options import check_queue
 from pgflow.definitions.retry import LONGEST, seconds
-from pgflow.execution.interfaces import Limits
+from pgflow.execution.engine.host import Limits
 from pgflow.store.exchange.sweeping import AUDIT_KEEP
 
 LONGEST_LEASE = 30 * 86_400.0

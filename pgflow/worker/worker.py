@@ -21,9 +21,10 @@ from pgflow import forking
 from pgflow.definitions.descriptors import Registry, Workflow
 from pgflow.definitions.retry import seconds
 from pgflow.errors import WorkerMisused
+from pgflow.execution.engine.host import Limits
 from pgflow.execution.engine.recorded_arguments import refuse
-from pgflow.execution.interfaces import Limits
-from pgflow.store.database.connections import AsyncConnection, Database, Line, tell_of_death
+from pgflow.store.database.connections import Database, Line, tell_of_death
+from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.exchange.sweeping import AUDIT_KEEP, Sweeper
 from pgflow.store.leasing.leases import BETWEEN_LOOKS, Lease, Recovery
 from pgflow.store.notify.notifier import Listener, Notifier

@@ -15,11 +15,11 @@ from typing import Any, Self
 from uuid import UUID
 
 from pgflow.definitions.descriptors import Workflow
-from pgflow.execution.activities.runner import ActivityCall
+from pgflow.execution.activities.call import ActivityCall
+from pgflow.execution.engine.host import Limits
 from pgflow.execution.engine.run import Run
 from pgflow.execution.event_loop.event_loop import stage
 from pgflow.execution.execute import execute
-from pgflow.execution.interfaces import Limits
 from pgflow.history.events import Event
 from pgflow.model.claims import Claimed
 from pgflow.model.commands import Dispatch, Dispatched, Sent, Standing
@@ -75,7 +75,9 @@ class World:
         """Let it go on, by hand, wherever it is: what a retry comes to."""
         assert status == "pending"
         self.store.workflows[self.id] = self.row._replace(status=None, error=None, completed_at=None)
-        self.store.runs[self.id] = RunRow(self.id, self.row.name, "default", 0, status, self.now, self.epoch)
+        row = RunRow(self.id, self.row.name, "default", 0, status, self.now, self.epoch)
+        run = self.store.runs.get(self.id, row)  # one that has failed goes on with the places of its mailbox
+        self.store.runs[self.id] = run._replace(status=status, wake_at=self.now, worker=None)
 
     @property
     def wake_at(self) -> datetime | None:

@@ -13,7 +13,8 @@ import pytest
 
 import pgflow
 from pgflow.execution.activities.activity_context import ActivityContext
-from pgflow.execution.activities.runner import ActivityCall, ActivityRunner
+from pgflow.execution.activities.call import ActivityCall
+from pgflow.execution.activities.runner import ActivityRunner
 
 incomparable: contextvars.ContextVar[object] = contextvars.ContextVar("incomparable")
 listed: contextvars.ContextVar[list[int]] = contextvars.ContextVar("listed")

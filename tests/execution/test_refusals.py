@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import pgflow
-from pgflow.execution.interfaces import Limits
+from pgflow.execution.engine.host import Limits
 from tests.execution.simulator import Incarnation, World, finish
 
 Body = Callable[[pgflow.WorkflowContext], Awaitable[Any]]

@@ -15,8 +15,9 @@ import pytest
 
 from pgflow import faults
 from pgflow.store.database import pipeline as flush_module
-from pgflow.store.database.connections import AsyncConnection, Connection, Database
+from pgflow.store.database.connections import Database
 from pgflow.store.database.pipeline import Bulk, Point, flush, flush_blocking, rows_of, transact
+from pgflow.store.database.pooler import AsyncConnection, Connection
 from pgflow.store.notify.notifier import Listener
 
 INSERT = b"INSERT INTO public.flushed (number) VALUES (%(number)s::int) RETURNING number"

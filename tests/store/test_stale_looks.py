@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from pgflow.model.outcomes import Suspended
 from pgflow.model.writes import Beside, Write
-from pgflow.store.database.connections import AsyncConnection
+from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.exchange.deliveries import Delivery, Mailbox
 from pgflow.store.journal.journal import Journal
 from pgflow.store.leasing.fencing import Fence

@@ -16,19 +16,17 @@ import types
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Executor, Future
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pgflow.codec import traceback_of
 from pgflow.errors import SerializationError
+from pgflow.execution.activities.call import ActivityCall
 from pgflow.execution.activities.transactional import perform
 from pgflow.execution.event_loop.event_loop import offstage
-from pgflow.model.writes import Write
 from pgflow.ports import Transactions
 
 if TYPE_CHECKING:
     from pgflow.definitions.descriptors import Activity
-    from pgflow.execution.activities.activity_context import ActivityContext
 
 log = logging.getLogger("pgflow.execution")
 
@@ -43,93 +41,6 @@ _ABSENT = object()
 
 SLICE = 0.005
 """Seconds of attempts that one task may run, one after the other, before the loop gets a turn."""
-
-
-class Caller(Protocol):
-    """Who is told of an attempt, on the worker's loop; as text, whose attempt it is."""
-
-    def attempt_ended(self, output: str | None, error: BaseException | None) -> None:
-        """It has ended, with the encoded output or the error. Called once, unless the call was cancelled."""
-        ...
-
-    def attempt_told(self, details: str) -> None:
-        """Its heartbeat has told this, as JSON. Called at most once a second."""
-        ...
-
-    def was_under_way(self, at: datetime, recorded: bool) -> bool:
-        """Whether an attempt was under way when a process died, as far as history tells.
-
-        Args:
-            at: When that was noticed.
-            recorded: Whether that process recorded each attempt before it began it.
-        """
-        ...
-
-    def attempt_died(self, error: BaseException, at: datetime) -> None:
-        """The attempt that is about to begin was under way already, in a process that died: it has failed."""
-        ...
-
-    def record_beginning(self) -> None:
-        """Record that the attempt begins, with the run's next write."""
-        ...
-
-    def attempt_ready(self, output: str, go: Callable[[Write], None]) -> None:
-        """The code of a transactional one has returned: hand over, in the run's turn, the write that its transaction
-        commits.
-
-        Then this write's callbacks are called, and not `attempt_ended`.
-        """
-        ...
-
-
-class ActivityCall:
-    """One attempt: what to run, and whom to tell."""
-
-    __slots__ = (
-        "activity",
-        "caller",
-        "cancelled",
-        "committing",
-        "context",
-        "input",
-        "limit",
-        "task",
-        "work",
-    )
-
-    def __init__(
-        self,
-        activity: Activity[Any, Any],
-        context: ActivityContext,
-        input: str,
-        limit: int,
-        caller: Caller,
-    ) -> None:
-        self.activity = activity
-        self.context = context
-        self.input = input
-        self.limit = limit
-        self.caller = caller
-        self.cancelled = False
-        self.committing = False
-        """Its transaction commits at the moment: too late to cancel it."""
-        self.task: asyncio.Task[None] | None = None
-        self.work: Future[Any] | None = None
-        """What runs in a thread for it."""
-
-    @property
-    def label(self) -> str:
-        """The step, for messages."""
-        return str(self.caller)
-
-    def cancel(self) -> None:
-        """Nobody wants the result any more: an async activity is cancelled, a thread learns it by its
-        next heartbeat.
-        """
-        self.cancelled = True
-        self.context.end("its step was cancelled, or its workflow has left this worker")
-        if self.task is not None and not self.committing:
-            self.task.cancel()
 
 
 class _Lane:

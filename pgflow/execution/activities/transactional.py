@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
+from pgflow.execution.activities.call import ActivityCall
 from pgflow.model.writes import Write
 from pgflow.ports import Transaction, Transactions
-
-if TYPE_CHECKING:
-    from pgflow.execution.activities.runner import ActivityCall
 
 
 async def perform(

@@ -5,24 +5,19 @@ order.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from pgflow.execution.engine.delivery import resolve
-
-if TYPE_CHECKING:
-    from pgflow.execution.engine.run import Run
-    from pgflow.execution.engine.scope import Scope
-    from pgflow.execution.engine.step import Step
+from pgflow.execution.engine.interfaces import RunView, ScopeView, StepView
 
 
-async def abandon(scope: Scope, steps: list[Step]) -> None:
+async def abandon(scope: ScopeView, steps: list[StepView]) -> None:
     """Cancel what a body leaves unfinished; returns when all that is recorded and its turn has come.
 
     The end has the place of the last result that nobody takes any more, or, if steps have none, one of its own.
     """
-    run: Run = scope.run
+    run: RunView = scope.run
     await _wait_for_advances(steps)
-    run.order.place_late(run._place)  # a result that nobody takes any more has its place all the same
+    run.order.place_late(run.place)  # a result that nobody takes any more has its place all the same
     unrecorded = any(not step.has_ended_row and not step.finished for step in steps)
     for step in steps:
         step.drop()
@@ -38,7 +33,7 @@ async def abandon(scope: Scope, steps: list[Step]) -> None:
     await future
 
 
-async def _wait_for_advances(steps: list[Step]) -> None:
+async def _wait_for_advances(steps: list[StepView]) -> None:
     """Wait until no loop among `steps` is being advanced."""
     for step in steps:
         idle = getattr(step, "advance_done", None)

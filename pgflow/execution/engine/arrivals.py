@@ -4,15 +4,11 @@ to go on.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from pgflow.execution.engine.interfaces import RunView
 from pgflow.model.claims import Arrived
 
-if TYPE_CHECKING:
-    from pgflow.execution.engine.run import Run
 
-
-def receive(run: Run, arrived: Arrived) -> bool:
+def receive(run: RunView, arrived: Arrived) -> bool:
     """Take news from outside: signals go to whoever listens for them, in the order of locations.
 
     Returns:
@@ -31,11 +27,11 @@ def receive(run: Run, arrived: Arrived) -> bool:
     heed(run)
     run.mailbox.add(new)
     run.offer_signals()
-    run.host.schedule(run)
+    run.schedule()
     return True
 
 
-def heed(run: Run) -> None:
+def heed(run: RunView) -> None:
     """What is asked of a run has changed: a pause, its end, or a cancellation, of which the code hears before it
     pauses.
 

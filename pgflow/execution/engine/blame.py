@@ -14,22 +14,18 @@ What is counted cannot be taken back. So nothing is before the death is certain:
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from pgflow.errors import WorkerCrashed
+from pgflow.execution.activities.call import ActivityCall
+from pgflow.execution.engine.interfaces import RunView
 from pgflow.history.events import STATUS_PENDING
-from pgflow.model.claims import CONFIRM
-
-if TYPE_CHECKING:
-    from pgflow.execution.activities.runner import ActivityCall
-    from pgflow.execution.engine.run import Run
-    from pgflow.model.claims import Claimed
+from pgflow.model.claims import CONFIRM, Claimed
 
 OF_UNKNOWN_CAUSE = 2
 """Deaths before which a replay has to tell whether they are the code's doing or an activity's."""
 
 
-def acquit(run: Run) -> None:
+def acquit(run: RunView) -> None:
     """Suspect a workflow no more that has made progress since: yesterday's workers do not say so."""
     claimed = run.claimed
     at = claimed.suspected_at
@@ -38,7 +34,7 @@ def acquit(run: Run) -> None:
         run.outgoing.lift()
 
 
-def begin(run: Run, starting: list[ActivityCall]) -> None:
+def begin(run: RunView, starting: list[ActivityCall]) -> None:
     """At rest: let attempts begin, once they are recorded where that is due; those in flight at a death have failed."""
     if not run.wary:
         _begin(run, starting)
@@ -53,12 +49,12 @@ def begin(run: Run, starting: list[ActivityCall]) -> None:
     run.wary = run.outgoing.suspected
 
 
-def _begin(run: Run, starting: list[ActivityCall]) -> None:
+def _begin(run: RunView, starting: list[ActivityCall]) -> None:
     for call in starting:
         run.host.start_activity(call)
 
 
-def _blame(run: Run, starting: list[ActivityCall]) -> list[ActivityCall]:
+def _blame(run: RunView, starting: list[ActivityCall]) -> list[ActivityCall]:
     """Count a death; what comes back may begin now."""
     claimed = run.claimed
     died_at = claimed.suspected_at or claimed.now

@@ -16,14 +16,10 @@ import asyncio
 import math
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from pgflow.execution.engine.arrivals import heed
+from pgflow.execution.engine.interfaces import RunView, StepView
 from pgflow.history.events import STATUS_CANCELLED
-
-if TYPE_CHECKING:
-    from pgflow.execution.engine.run import Run
-    from pgflow.execution.engine.step import Step
 
 
 class RecordedCancellation:
@@ -33,7 +29,7 @@ class RecordedCancellation:
     settled = False
     cancels = True
 
-    def __init__(self, run: Run, seq: int) -> None:
+    def __init__(self, run: RunView, seq: int) -> None:
         self._run = run
         self._seq = seq
 
@@ -48,13 +44,13 @@ class RecordedCancellation:
         _cancel(self._run, steps, at)
 
 
-def replay_cancellations(run: Run) -> None:
+def replay_cancellations(run: RunView) -> None:
     """Put the cancellations of earlier lives into the order of what is to be delivered."""
     for seq in run.claimed.cancellations:
         run.order.replay(seq, RecordedCancellation(run, seq))
 
 
-def deliver_cancellation(run: Run) -> None:
+def deliver_cancellation(run: RunView) -> None:
     """At rest, when nothing waits to be delivered: record that the run is cancelled; its code is told once that is
     committed.
 
@@ -77,15 +73,15 @@ def deliver_cancellation(run: Run) -> None:
     run.outgoing.call_after(lambda: _note_taken(run))
 
 
-def _note_taken(run: Run) -> None:
+def _note_taken(run: RunView) -> None:
     run.cancel_taken_at = time.monotonic()
 
 
-def _innermost(run: Run) -> list[Step]:
+def _innermost(run: RunView) -> list[StepView]:
     return [step for step in run.scope.all_unfinished() if not step.is_container]
 
 
-def _cancel(run: Run, steps: list[Step], at: datetime) -> None:
+def _cancel(run: RunView, steps: list[StepView], at: datetime) -> None:
     run.scope.pass_time(at)
     run.cancelled = True
     owner: asyncio.Task[object] | None = run.scope.owner

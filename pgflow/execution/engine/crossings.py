@@ -14,17 +14,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
+from pgflow.execution.engine.interfaces import AwaitingView, CrossingView, RunView, StepView
 from pgflow.execution.engine.step import Step
 from pgflow.history.identity import crossing_id
 from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent, Standing
 from pgflow.model.writes import Crossing, Inquiry
-
-if TYPE_CHECKING:
-    from pgflow.execution.engine.run import Run
-
 
 PAUSE_EACH = 0.0001
 """Seconds, for each child asked of, before those that still run are asked of again: else each end of one would cost a
@@ -93,14 +90,14 @@ class RunCrossings:
         "gathered",
     )
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunView) -> None:
         self._run = run
-        self.gathered: dict[CrossingStep, None] = {}
+        self.gathered: dict[CrossingView, None] = {}
         """Crossings that wait to be handed over."""
-        self._in_flight: dict[CrossingStep, None] = {}
-        self.awaiting: dict[AwaitingStep, None] = {}
+        self._in_flight: dict[CrossingView, None] = {}
+        self.awaiting: dict[AwaitingView, None] = {}
         """Steps that wait for the ends of other workflows."""
-        self._unasked: list[AwaitingStep] = []
+        self._unasked: list[AwaitingView] = []
         self._asked_at = -1
         self._ask_again_at = 0.0
         self._asking = False
@@ -121,15 +118,15 @@ class RunCrossings:
         """Whether a crossing that a timeout covers is in flight."""
         return any(timeout in step.covering for step in self._in_flight)
 
-    def gather(self, step: CrossingStep) -> None:
+    def gather(self, step: CrossingView) -> None:
         """Take a crossing to be handed over at rest."""
         self.gathered[step] = None
 
-    def withdraw(self, step: CrossingStep) -> None:
+    def withdraw(self, step: CrossingView) -> None:
         """Do not hand it over, if that has not happened yet."""
         self.gathered.pop(step, None)
 
-    def hand_over(self, held_back: Callable[[Step], bool]) -> None:
+    def hand_over(self, held_back: Callable[[StepView], bool]) -> None:
         """At rest: hand over what is gathered, and ask what is to be asked.
 
         Parameters:
@@ -143,7 +140,7 @@ class RunCrossings:
                 run.host.crossings.cross(self._crossing(step))
         self._ask()
 
-    def _crossing(self, step: CrossingStep) -> Crossing:
+    def _crossing(self, step: CrossingView) -> Crossing:
         claimed = self._run.claimed
         id = crossing_id(claimed.workflow_id, step.location, step.kind, step.name)
 
@@ -156,7 +153,7 @@ class RunCrossings:
 
         return Crossing(claimed.workflow_id, claimed.epoch, step.command(id), done, refused)
 
-    def _done(self, step: CrossingStep, answer: Sent | Dispatched) -> None:
+    def _done(self, step: CrossingView, answer: Sent | Dispatched) -> None:
         self._in_flight.pop(step, None)
         if not step.settled and not step.finished:
             self._run.finish_together([partial(step.answered, answer)])
@@ -165,12 +162,12 @@ class RunCrossings:
 
     # Questions
 
-    def await_end(self, step: AwaitingStep) -> None:
+    def await_end(self, step: AwaitingView) -> None:
         """Ask how the step's workflow has ended, at rest and whenever news of children come, until it has."""
         self.awaiting[step] = None
         self._unasked.append(step)
 
-    def forget(self, step: AwaitingStep) -> None:
+    def forget(self, step: AwaitingView) -> None:
         """The step no longer waits."""
         self.awaiting.pop(step, None)
 
@@ -201,7 +198,7 @@ class RunCrossings:
             self._ask_again_at = now + wait + min(PAUSE_EACH * len(ids), LONGEST_PAUSE)
             self._run.host.crossings.ask(Inquiry(ids, answered, wait))
 
-    def _answered(self, asked: list[AwaitingStep], found: Mapping[UUID, Standing | None]) -> None:
+    def _answered(self, asked: list[AwaitingView], found: Mapping[UUID, Standing | None]) -> None:
         self._asking = False
         self._run.finish_together(
             [
@@ -211,6 +208,6 @@ class RunCrossings:
             ]
         )
 
-    def _ended(self, step: AwaitingStep, standing: Standing | None) -> None:
+    def _ended(self, step: AwaitingView, standing: Standing | None) -> None:
         self.awaiting.pop(step, None)
         step.answered(standing)

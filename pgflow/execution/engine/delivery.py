@@ -11,17 +11,32 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from pgflow.execution.engine.held_back import Behind, place_of
+from pgflow.execution.engine.held_back import Behind, LiveStep, OpenBody, place_of
+from pgflow.execution.event_loop.event_loop import RunLoop
+from pgflow.history.events import Event
 
-if TYPE_CHECKING:
-    from pgflow.execution.engine.run import Run
-    from pgflow.execution.engine.step import Step
-    from pgflow.history.events import Event
+
+class FinishedStep(LiveStep, Protocol):
+    """A step that carries its own result to the code. `Step` says what each of these is."""
+
+    seq: int | None
+    ahead: int | None
+    at: datetime
+    committed: bool
+    ends: tuple[asyncio.Future[None], ...]
+    outcome: tuple[str, str | None, str | None]
+    covering: tuple[Any, ...]
+
+    @property
+    def step(self) -> FinishedStep: ...
+    @property
+    def settled(self) -> bool: ...
+    def deliver(self, status: str, output: str | None, error: str | None, at: datetime) -> None: ...
 
 
 class LiveCall:
@@ -31,18 +46,20 @@ class LiveCall:
 
     at: datetime
 
-    def __init__(self, seq: int, step: Step | None, call: Callable[[datetime], None], ahead: int | None) -> None:
+    def __init__(
+        self, seq: int, step: FinishedStep | None, call: Callable[[datetime], None], ahead: int | None
+    ) -> None:
         self.seq = seq
         self.ahead = ahead
         """The recorded place right after which it is delivered, before what was recorded later; None: at its own."""
         self.step = step
         self.call = call
         self.committed = False
-        self.ends: Sequence[asyncio.Future[None]] = ()
+        self.ends: tuple[asyncio.Future[None], ...] = ()
         """Bodies that have left this result behind: they end right after it."""
 
 
-Delivery: TypeAlias = "LiveCall | Step"
+Delivery: TypeAlias = "LiveCall | FinishedStep"
 """A live result on its way: finished, then committed, then delivered in the order of `seq`."""
 
 
@@ -50,14 +67,31 @@ class Order:
     """What waits to be delivered to the code of one run.
 
     Parameters:
-        run: whose results these are.
+        loop: on which the code runs.
+        events: all rows of its history.
         last: the highest place that history has taken.
     """
 
-    __slots__ = ("_entries", "_last_recorded", "_run", "_seq", "behind", "ends", "late", "outbox", "passed", "recorded")
+    __slots__ = (
+        "_entries",
+        "_events",
+        "_last_recorded",
+        "_loop",
+        "_seq",
+        "behind",
+        "ends",
+        "late",
+        "outbox",
+        "passed",
+        "recorded",
+        "root",
+    )
 
-    def __init__(self, run: Run, last: int) -> None:
-        self._run = run
+    def __init__(self, loop: RunLoop, events: Iterable[Event], last: int) -> None:
+        self._loop = loop
+        self._events = events
+        self.root: OpenBody | None = None
+        """The workflow's body, once there is one."""
         self.behind: Behind | None = None
         """The places that the code has not come to, once that has mattered."""
         self.passed = 0
@@ -70,7 +104,7 @@ class Order:
         self._entries = 0
         self.outbox: deque[Delivery] = deque()
         """Live results that wait for their commit or for their turn."""
-        self.late: list[tuple[Step, str, str | None, str | None]] = []
+        self.late: list[tuple[FinishedStep, str, str | None, str | None]] = []
         """Live results that came in the middle of a replay: they are placed when it has come to rest."""
         self.ends: list[asyncio.Future[None]] = []
         """Bodies whose end is next. (No deque: even an empty one takes 760 bytes, and this is nearly always empty.)"""
@@ -90,14 +124,14 @@ class Order:
         self._seq += 1
         return self._seq
 
-    def place(self, step: Step | None, deliver: Callable[[datetime], None]) -> LiveCall:
+    def place(self, step: FinishedStep | None, deliver: Callable[[datetime], None]) -> LiveCall:
         """Give something live the next place; it is delivered there once it is committed."""
         ahead = None if self.passed >= self._last_recorded else self._place_ahead()
         delivery = LiveCall(self.next_seq(), step, deliver, ahead)
         self.outbox.append(delivery)
         return delivery
 
-    def place_result(self, step: Step, status: str, output: str | None, error: str | None) -> int:
+    def place_result(self, step: FinishedStep, status: str, output: str | None, error: str | None) -> int:
         """Give the result of a step the next place."""
         seq = self._seq = self._seq + 1
         step.seq = seq
@@ -108,7 +142,7 @@ class Order:
         self.outbox.append(step)
         return seq
 
-    def place_late(self, place: Callable[[Step, str, str | None, str | None], None]) -> None:
+    def place_late(self, place: Callable[[Any, str, str | None, str | None], None]) -> None:
         """Place the results that came in the middle of a replay."""
         late, self.late = self.late, []
         for result in late:
@@ -151,12 +185,13 @@ class Order:
 
     def _place_ahead(self) -> int | None:
         """The place after which a live result is delivered now, if the code has not come to all that is recorded."""
-        at_rest = not self._run.loop.thread
+        at_rest = not self._loop.thread
         return self.passed if at_rest and self._first_behind() is not None else None
 
     def _first_behind(self) -> Event | None:
         if self.behind is None:
-            self.behind = Behind(self._run)
+            assert self.root is not None
+            self.behind = Behind(self.root, self._events)
         return self.behind.first()
 
     def holds_back(self) -> bool:
@@ -166,7 +201,11 @@ class Order:
         if self.passed >= self._last_recorded:
             return False
         first = self._first_behind()
-        return first is not None and self.behind is not None and self.behind.awaits_live_step(first)
+        return (
+            first is not None
+            and self.behind is not None
+            and self.behind.awaits_live_step(first, [result[0] for result in self.late])
+        )
 
     def _wait_for_insertion(self, seq: int) -> bool:
         """Whether the recorded result of a place has to wait; if an insertion's recorded result comes first, that
@@ -176,9 +215,9 @@ class Order:
         if first is None or first.seq is None or first.seq > seq:
             return False
         assert self.behind is not None
-        if self.behind.awaits_live_step(first):
+        if self.behind.awaits_live_step(first, [result[0] for result in self.late]):
             return True
-        if self.outbox and self.behind.ends_insertion(first, self.outbox):
+        if self.outbox and self.behind.ends_insertion(first, [d.step for d in self.outbox if d.step is not None]):
             for delivery in self.outbox:
                 delivery.ahead = self.passed
             return True
@@ -194,7 +233,7 @@ class Order:
         self.replay(seq, Moment(future), after=True)
         return future
 
-    def end_after(self, step: Step, future: asyncio.Future[None]) -> None:
+    def end_after(self, step: FinishedStep, future: asyncio.Future[None]) -> None:
         """Let a body end, which `future` stands for, when the place of a step has been passed."""
         seq, event = step.seq, step.event
         if event is not None and event.seq == seq:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pgflow.codec import class_name, described, encode_error
 from pgflow.errors import EngineError, PgflowError
 from pgflow.execution.engine.failure_origin import abandoned_by, steps_of
+from pgflow.execution.engine.interfaces import RunView, StepView
 from pgflow.execution.engine.unawaited import settle_unawaited, unawaited
 from pgflow.execution.event_loop.event_loop import stage
 from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome
 
-if TYPE_CHECKING:
-    from pgflow.execution.engine.run import Run
-    from pgflow.execution.engine.step import Step
 
-
-def outcome_of(run: Run, root: asyncio.Task[Any]) -> Outcome:
+def outcome_of(run: RunView, root: asyncio.Task[Any]) -> Outcome:
     """The outcome of a run whose code has ended, or which an error of the engine ends; the rows that go with it are
     gathered.
     """
@@ -49,7 +46,7 @@ def outcome_of(run: Run, root: asyncio.Task[Any]) -> Outcome:
     return Completed(output)
 
 
-def stuck(run: Run) -> Failed:
+def stuck(run: RunView) -> Failed:
     """The outcome of a run that nothing can bring on any more."""
     return Failed(
         encode_error(
@@ -62,7 +59,7 @@ def stuck(run: Run) -> Failed:
     )
 
 
-def engine_failure(run: Run, error: BaseException) -> EngineError:
+def engine_failure(run: RunView, error: BaseException) -> EngineError:
     """What a run ends with when the engine's own code has failed on it."""
     failure = EngineError(
         f"{run.label} was stopped by an error of pgflow's own code: {described(error)}. Nothing of this moment "
@@ -74,13 +71,13 @@ def engine_failure(run: Run, error: BaseException) -> EngineError:
     return failure
 
 
-def _abandon_rest(run: Run, returned: bool = False) -> list[Step]:
+def _abandon_rest(run: RunView, returned: bool = False) -> list[StepView]:
     """The body has returned, or raised: what it left unfinished, which comes back, is cancelled and recorded as
     abandoned.
     """
     unfinished = run.scope.all_unfinished()
     found = unawaited(run.scope)
-    run.scope._close_below()
+    run.scope.close_below()
     run.scope.abandon_rows(unfinished, run.order.next_seq() if unfinished else None)
     for step in unfinished:
         step.drop()
@@ -92,7 +89,7 @@ def _abandon_rest(run: Run, returned: bool = False) -> list[Step]:
     return unfinished
 
 
-def _failed(run: Run, error: BaseException, unfinished: list[Step]) -> Failed:
+def _failed(run: RunView, error: BaseException, unfinished: list[StepView]) -> Failed:
     """The failure, with the steps that a retry runs again."""
     steps, calls = steps_of(error)
     if calls is not None and run.calls > calls:

@@ -7,12 +7,10 @@ had caught the failure and gone on: running the step again would bring history a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import Any, SupportsIndex
 
 from pgflow.codec.exception_groups import everything_in, inside, is_group
-
-if TYPE_CHECKING:
-    from pgflow.execution.engine.step import Step
+from pgflow.execution.engine.interfaces import StepView
 
 _MARK = "__pgflow_failure__"
 _ABANDONED = "__pgflow_abandoned__"
@@ -36,7 +34,7 @@ class _Mark(_OfRun):
 
     __slots__ = ("also", "calls", "step")
 
-    def __init__(self, step: Step, calls: int, also: tuple[BaseException, ...]) -> None:
+    def __init__(self, step: StepView, calls: int, also: tuple[BaseException, ...]) -> None:
         self.step = step
         self.calls = calls
         self.also = also
@@ -47,11 +45,11 @@ class _Abandoned(_OfRun):
 
     __slots__ = ("steps",)
 
-    def __init__(self, steps: list[Step]) -> None:
+    def __init__(self, steps: list[StepView]) -> None:
         self.steps = steps
 
 
-def mark(failure: BaseException, step: Step, calls: int | None = None) -> BaseException:
+def mark(failure: BaseException, step: StepView, calls: int | None = None) -> BaseException:
     """Let a failure remember the step that it is delivered by.
 
     Args:
@@ -69,14 +67,14 @@ def together(failure: BaseException, others: list[BaseException]) -> BaseExcepti
     return failure
 
 
-def leaves_behind(failure: BaseException, steps: list[Step]) -> None:
+def leaves_behind(failure: BaseException, steps: list[StepView]) -> None:
     """Let a failure that leaves a body remember the steps that the body abandoned by it."""
     if steps:
         found = _remembered(failure, _ABANDONED)
         _remember(failure, _ABANDONED, _Abandoned([*(found.steps if found else ()), *steps]))
 
 
-def abandoned_by(error: BaseException) -> list[Step]:
+def abandoned_by(error: BaseException) -> list[StepView]:
     """The steps that were abandoned by an error on its way out."""
     return [step for one in everything_in(error) if (found := _remembered(one, _ABANDONED)) for step in found.steps]
 
@@ -94,13 +92,13 @@ def _remembered(failure: BaseException, name: str) -> Any:
         return None
 
 
-def steps_of(error: BaseException) -> tuple[list[Step], int | None]:
+def steps_of(error: BaseException) -> tuple[list[StepView], int | None]:
     """The steps whose failures an error consists of, in location order, and how many steps had been called at the
     first.
 
     None of them (and no number) when anything in it is no step's failure.
     """
-    found: dict[Step, int] = {}
+    found: dict[StepView, int] = {}
     seen: set[int] = set()
     waiting = [error]
     while waiting:

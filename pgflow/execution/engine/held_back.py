@@ -13,36 +13,67 @@ ever met: whatever has a place in the order of completion has been called before
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import datetime
 from heapq import heapify, heappop
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
-from pgflow.history.cursor import named
+from pgflow.history.cursor import Cursor, named
 from pgflow.history.events import Event
 from pgflow.history.location import display
 from pgflow.model.rows import EventRow
 
-if TYPE_CHECKING:
-    from pgflow.execution.engine.delivery import Delivery
-    from pgflow.execution.engine.run import Run
-    from pgflow.execution.engine.scope import Scope
-    from pgflow.execution.engine.step import Step
-
 log = logging.getLogger("pgflow.execution")
 
 
-def not_reached(run: Run) -> list[Event]:
-    """The rows that no code has come to: those left of each open body, and what stands below them."""
+class LiveStep(Protocol):
+    """A step that is under way. `Step` says what each of these is."""
+
+    kind: ClassVar[str]
+    is_container: ClassVar[bool]
+    name: str
+    version: int
+    finished: bool
+    wake_at: datetime | None
+    event: Event | None
+
+    @property
+    def scope(self) -> OpenBody: ...
+    @property
+    def has_ended_row(self) -> bool: ...
+    @property
+    def future(self) -> asyncio.Future[Any] | None: ...
+
+
+class OpenBody(Protocol):
+    """A body of code that has not ended. `Scope` says what each of these is."""
+
+    location: str
+
+    @property
+    def parent(self) -> OpenBody | None: ...
+    @property
+    def turn(self) -> OpenBody | None: ...
+    @property
+    def cursor(self) -> Cursor: ...
+    @property
+    def children(self) -> Collection[OpenBody]: ...
+    def all_unfinished(self) -> Sequence[LiveStep]: ...
+
+
+def not_reached(root: OpenBody, events: Iterable[Event]) -> list[Event]:
+    """Of these rows, those that no code has come to: what is left of each open body, and what stands below that."""
     left: set[str] = set()
-    waiting: list[Scope] = [run.scope]
+    waiting: list[OpenBody] = [root]
     while waiting:
         scope = waiting.pop()
         left.update(event.location for event in scope.cursor.remaining())
         waiting.extend(scope.children)
     if not left:
         return []
-    return [event for event in run.claimed.events if not left.isdisjoint(with_ancestors(event.location))]
+    return [event for event in events if not left.isdisjoint(with_ancestors(event.location))]
 
 
 def with_ancestors(location: str) -> Iterable[str]:
@@ -56,14 +87,15 @@ class Behind:
     """The rows with a place in the order of completion whose steps have not been called.
 
     Parameters:
-        run: the run, at rest.
+        root: the workflow's body, at rest.
+        events: all of its rows.
     """
 
-    __slots__ = ("_last", "_places", "_rows", "_run")
+    __slots__ = ("_last", "_places", "_root", "_rows")
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        rows = [event for event in not_reached(run) if event.seq is not None]
+    def __init__(self, root: OpenBody, events: Iterable[Event]) -> None:
+        self._root = root
+        rows = [event for event in not_reached(root, events) if event.seq is not None]
         self._rows = {event.location: event for event in rows}
         self._places = [(event.seq, event.location) for event in rows if event.seq is not None]
         heapify(self._places)
@@ -89,16 +121,18 @@ class Behind:
             heappop(self._places)
         return None
 
-    def awaits_live_step(self, row: Event) -> bool:
+    def awaits_live_step(self, row: Event, late: Collection[LiveStep]) -> bool:
         """Whether a live step is under way that the code may have to wait for before it comes to a row."""
-        return any(True for _ in self.live_steps(row))
+        return any(True for _ in self.live_steps(row, late))
 
-    def live_steps(self, row: Event) -> Iterator[Step]:
+    def live_steps(self, row: Event, late: Collection[LiveStep]) -> Iterator[LiveStep]:
         """The live steps under way that the code may have to wait for before it comes to a row.
 
         What had been pending already while the old code went on is none: it did so without its result.
+
+        Args:
+            late: steps that have ended and have no place in the order yet.
         """
-        late = [result[0] for result in self._run.order.late]
         for step in self._body_before(row).all_unfinished():
             if (
                 not (step.is_container or step.has_ended_row)
@@ -108,7 +142,7 @@ class Behind:
             ):
                 yield step
 
-    def _was_passed_by(self, step: Step, row: Event) -> bool:
+    def _was_passed_by(self, step: LiveStep, row: Event) -> bool:
         """Whether the row of a pending step is no insertion's, and older than what the old code has recorded."""
         event, last = step.event, self._last
         return event is not None and last is not None and event.version <= row.version and event.at <= last
@@ -125,15 +159,16 @@ class Behind:
         ]
         return min(mine, default=None, key=lambda entry: entry[:3])
 
-    def ends_insertion(self, row: Event, outbox: Iterable[Delivery]) -> bool:
-        """Whether the end of an insertion that stands before a row is among the live results on their way."""
+    def ends_insertion(self, row: Event, steps: Iterable[LiveStep]) -> bool:
+        """Whether the end of an insertion that stands before a row is among steps whose live results are on their
+        way.
+        """
         body = self._body_before(row)
-        steps = [delivery.step for delivery in outbox if delivery.step is not None]
         return any(step.version > row.version and _is_within(step.scope, body) for step in steps)
 
-    def _body_before(self, row: Event) -> Scope:
+    def _body_before(self, row: Event) -> OpenBody:
         """The innermost open body around a row."""
-        body = self._run.scope
+        body = self._root
         around = set(with_ancestors(row.location))
         while True:
             inner = next((child for child in body.children if child.location in around), None)
@@ -142,23 +177,22 @@ class Behind:
             body = inner
 
 
-def _is_within(scope: Scope | None, body: Scope) -> bool:
+def _is_within(scope: OpenBody | None, body: OpenBody) -> bool:
     while scope is not None and scope is not body:
         scope = scope.parent
     return scope is body
 
 
-def tell_what_holds_back(run: Run) -> None:
+def tell_what_holds_back(label: str, behind: Behind | None, late: Collection[LiveStep]) -> None:
     """Say of a run that goes to sleep which insertion keeps it from what history holds, unless a deadline ends that.
 
     Somebody may be about to send what it waits for. If it is the workflow's own code that would, later on, it waits for
     ever, and nobody can tell: nor does a cancellation reach it.
     """
-    behind = run.order.behind
     row = behind.first() if behind is not None else None
     if behind is None or row is None:
         return
-    steps = list(behind.live_steps(row))
+    steps = list(behind.live_steps(row, late))
     if not steps or any(step.wake_at is not None for step in steps):
         return
     step = steps[0]
@@ -167,7 +201,7 @@ def tell_what_holds_back(run: Run) -> None:
         "%s: %s has been inserted before what history holds, from %s at %s on, and waits. Until it ends neither that "
         "nor a cancellation reaches the code. If what it waits for is done by the workflow itself after that, it waits "
         "for ever: put `await ctx.v(%s).%s` in its place.",
-        run.label,
+        label,
         step,
         named(row.kind, row.name),
         display(row.location),
@@ -186,7 +220,7 @@ def place_of(event: Event) -> tuple[int, int, int]:
     return event.turn_seq, 2, seq
 
 
-def ahead(row: EventRow, after: int | None, scope: Scope) -> EventRow:
+def ahead(row: EventRow, after: int | None, scope: OpenBody) -> EventRow:
     """A row that says after which place its result is delivered, if that is not its own place.
 
     In the body of a turn that column is the turn's: of a result there the next replay knows by its version that it

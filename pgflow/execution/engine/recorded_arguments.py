@@ -10,46 +10,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pgflow.codec import loads
 from pgflow.codec.same import difference
 from pgflow.errors import NondeterminismError
+from pgflow.execution.engine.interfaces import StepView
 from pgflow.history.cursor import named
 from pgflow.history.location import display
-
-if TYPE_CHECKING:
-    from pgflow.execution.engine.step import Step
-
-_SHOWN = 200
-"""Characters of arguments in a message."""
+from pgflow.model.other_arguments import OtherArguments, shortened
 
 
-@dataclass(frozen=True, slots=True)
-class OtherArguments:
-    """A step that is called with other arguments than it was.
-
-    Attributes:
-        location: where it stands, as displayed.
-        step: its kind and name.
-        recorded: the arguments that history holds, as JSON.
-        given: those of today.
-    """
-
-    location: str
-    step: str
-    recorded: str
-    given: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.step} at {self.location} has other arguments: recorded {_short(self.recorded)}, given "
-            f"{_short(self.given)}"
-        )
-
-
-def refuse(step: Step, other: OtherArguments) -> None:
+def refuse(step: StepView, other: OtherArguments) -> None:
     """What a strict worker does: end the run.
 
     Raises:
@@ -63,14 +35,14 @@ def refuse(step: Step, other: OtherArguments) -> None:
             "on what else is another thing in each process? If the code was changed on purpose, run the workflow on "
             "a worker that is not strict. Nothing was written.",
             location=other.location,
-            expected=f"{other.step} with the arguments {_short(other.recorded)}",
-            found=f"the arguments {_short(other.given)}",
+            expected=f"{other.step} with the arguments {shortened(other.recorded)}",
+            found=f"the arguments {shortened(other.given)}",
         )
     )
 
 
 def compare(
-    step: Step, given: Callable[[], str], meaning: Callable[[str], Any] | None = None, recorded: str | None = None
+    step: StepView, given: Callable[[], str], meaning: Callable[[str], Any] | None = None, recorded: str | None = None
 ) -> None:
     """Tell of arguments that are not the recorded ones, if somebody wants to know.
 
@@ -114,7 +86,3 @@ def body_of(kind: type, decode: Callable[..., Any]) -> Callable[[str], Any]:
         return said
 
     return meaning
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

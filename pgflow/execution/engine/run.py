@@ -15,45 +15,59 @@ import asyncio
 import logging
 import math
 import time
-from asyncio import current_task
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, Protocol
 
 from pgflow.codec import encode_error
+from pgflow.definitions.descriptors import Workflow
 from pgflow.errors import EngineError, LeaseLost
+from pgflow.execution.activities.call import ActivityCall
 from pgflow.execution.engine.arrivals import receive
 from pgflow.execution.engine.blame import begin
 from pgflow.execution.engine.cancellation import deliver_cancellation, replay_cancellations
 from pgflow.execution.engine.crossings import RunCrossings
-from pgflow.execution.engine.delivery import LiveCall, Order
+from pgflow.execution.engine.delivery import Order
 from pgflow.execution.engine.ending import engine_failure, outcome_of, stuck
-from pgflow.execution.engine.held_back import ahead, tell_what_holds_back
+from pgflow.execution.engine.held_back import tell_what_holds_back
+from pgflow.execution.engine.host import Services
+from pgflow.execution.engine.interfaces import ScopeView, StepView
 from pgflow.execution.engine.mailbox import Mailbox
 from pgflow.execution.engine.scope import Scope
+from pgflow.execution.engine.step_services import BETWEEN_LOOKS, StepServices
 from pgflow.execution.engine.waits import Waits
-from pgflow.execution.engine.write_buffer import Outgoing
+from pgflow.execution.engine.write_buffer import WriteBuffer
 from pgflow.execution.event_loop.event_loop import RunLoop, offstage
 from pgflow.execution.event_loop.spinning import Spin
-from pgflow.execution.interfaces import Host
 from pgflow.history.events import HistoryIndex
 from pgflow.model.claims import Arrived, Claimed
 from pgflow.model.outcomes import Failed, Outcome, Released, Suspended
-from pgflow.model.writes import Advance
-
-if TYPE_CHECKING:
-    from pgflow.definitions.descriptors import Workflow
-    from pgflow.execution.activities.runner import ActivityCall
-    from pgflow.execution.engine.step import Step
-    from pgflow.execution.steps.sleep import TimeoutStep
 
 log = logging.getLogger("pgflow.execution")
 
 _SLICE = 0.02  # seconds of replay before other runs get a turn
-_BETWEEN_LOOKS = 64  # steps of replay between two looks at the time
 
 
-class Run:
+class Host(Services, Protocol):
+    """What a run needs of the worker that it lives in. Everything is called on the worker's event loop.
+
+    `schedule` may be called on a stage, as `start_activity` may.
+    """
+
+    def schedule(self, run: Run) -> None:
+        """Pump `run` in a later callback; once, however often it is asked before that."""
+        ...
+
+    def keep(self, run: Run) -> bool:
+        """Whether `run`, which has just suspended, stays in memory: `Run.resume` goes on with it without a replay."""
+        ...
+
+    def finished(self, run: Run, outcome: Outcome | None) -> None:
+        """`run` has ended, suspended or left memory: its outcome is committed, or (None) its lease was lost."""
+        ...
+
+
+class Run(StepServices):
     """One claimed workflow and the execution of its code.
 
     Parameters:
@@ -63,17 +77,13 @@ class Run:
     """
 
     __slots__ = (
-        "_at_once",
         "_cut_off",
-        "_pumping",
         "_replaying",
         "_root",
         "_rounds",
         "_starting",
         "_until",
         "_waits",
-        "_yielded",
-        "advancing",
         "aftermath",
         "attempts_running",
         "back_at",
@@ -84,7 +94,6 @@ class Run:
         "claimed",
         "closed",
         "crossings",
-        "fatal",
         "halted",
         "history",
         "host",
@@ -101,6 +110,8 @@ class Run:
         "wary",
         "workflow",
     )
+
+    host: Host
 
     def __init__(self, claimed: Claimed, workflow: Workflow[Any, Any], host: Host) -> None:
         self.claimed = claimed
@@ -123,15 +134,15 @@ class Run:
         """Whether a cancellation has been delivered to the code."""
         self.cancel_taken_at = -math.inf
         """When the last request to cancel was taken; who looked before may still have seen it."""
-        self.aftermath: list[Step] | None = None
+        self.aftermath: list[StepView] | None = None
         """Since a failure was delivered and no step called after it: what failed, or was cancelled by the code."""
         self.mailbox = Mailbox(claimed.signals)
-        self.outgoing = Outgoing(self)
+        self.outgoing = WriteBuffer(self)
         """What is to be written."""
-        self.order = Order(self, max(self.history.max_seq, *claimed.cancellations, 0))
+        self.order = Order(self.loop, claimed.events, max(self.history.max_seq, *claimed.cancellations, 0))
         """What waits to be delivered to the code."""
         self._waits = Waits(host, lambda: host.schedule(self))
-        self.bodies: dict[asyncio.Task[Any] | None, Scope] = {}
+        self.bodies: dict[asyncio.Task[Any] | None, ScopeView] = {}
         """The innermost body that each task runs."""
         self.crossings = RunCrossings(self)
         """What it does to other workflows, and asks of them."""
@@ -159,11 +170,7 @@ class Run:
         """Whether it is to be handed back in any case; whether nothing is delivered, for that reason or a pause."""
         self._root: asyncio.Task[Any] | None = None
         self.scope = Scope(self, None, "", 0, claimed.created_at)
-
-    @property
-    def label(self) -> str:
-        """The workflow, for messages."""
-        return f'workflow "{self.claimed.name}" {self.claimed.workflow_id}'
+        self.order.root = self.scope
 
     # Life
 
@@ -195,7 +202,7 @@ class Run:
                     self._waits.catch_up()
             self.loop.drain(self._deliver_next)
             if self.order.late and self._rounds >= 0:
-                self.order.place_late(self._place)
+                self.order.place_late(self.place)
             if self.fatal is not None or root.done():
                 with offstage():
                     self._end(root)
@@ -250,7 +257,7 @@ class Run:
         if not order.deliver_next():
             return False
         self._rounds += 1
-        if self._rounds % 64 == 0 or self._at_once >= _BETWEEN_LOOKS:
+        if self._rounds % 64 == 0 or self._at_once >= BETWEEN_LOOKS:
             self._at_once = 0
             if time.monotonic() > self._until:
                 self._rounds = -1
@@ -322,168 +329,15 @@ class Run:
         self.scope.come_apart()
         del self.scope, self.loop, self.crossings, self.order, self.bodies, self.outgoing, self._waits, self._root
 
-    # What scopes and steps ask for
+    @property
+    def results(self) -> int:
+        """The place of the last result that the code has got."""
+        return self.order.passed
 
-    def check_alive(self) -> None:
-        """Raise what ended this run, if it has ended."""
-        if self.fatal is not None:
-            raise self.fatal
-        if self.closed:
-            raise LeaseLost(f"{self.label} no longer runs in this process: its steps cannot be called any more.")
-
-    def end_with(self, error: Exception) -> NoReturn:
-        """Raise `error` in the code, and, when it is the engine's, end the run with it whatever the code does."""
-        if isinstance(error, EngineError):
-            self.note_fatal(error)
-        raise error
-
-    def note_fatal(self, error: EngineError) -> None:
-        """The run ends with this error, whatever the code does."""
-        if self.fatal is None:
-            self.fatal = error
-            if not self._pumping:
-                self.host.schedule(self)
-
-    def replays_at_once(self, seq: int | None) -> bool:
-        """Whether the running task, were it to wait for the recorded result of this place, would be the next to go on,
-        with it.
-
-        Then it need not wait, and nobody can tell. Now and then it does all the same, so that a long replay leaves the
-        pump.
-        """
-        if seq is None or self.fatal is not None:
-            return False
-        if not (self.order.is_next(seq) and self.loop.rests_after(current_task(self.loop))):
-            return False
-        self._at_once += 1
-        if self._at_once >= _BETWEEN_LOOKS:
-            return False
-        self.order.passed = seq
-        return True
-
-    def finish(self, step: Step, status: str, output: str | None = None, error: str | None = None) -> None:
-        """Record how a step ended; its result is delivered once that is committed."""
-        step.finished = True
-        waits = self._waits
-        if waits.parked:
-            waits.unpark(step)
-        order = self.order
-        if (self._replaying or self.loop.thread) and order.replaying:
-            order.late.append((step, status, output, error))
-            return
-        # As `_place` has it, written out: every live step passes here.
-        row = step.row(status, order.place_result(step, status, output, error), output, error)
-        step.scope.record(step, row if step.ahead is None else ahead(row, step.ahead, step.scope))
-        self.outgoing.deliveries.append(step)
-        self.flush_soon()
-
-    def _place(self, step: Step, status: str, output: str | None, error: str | None) -> None:
-        seq = self.order.place_result(step, status, output, error)
-        row = step.row(status, seq, output, error)
-        step.scope.record(step, row if step.ahead is None else ahead(row, step.ahead, step.scope))
-        self.outgoing.deliveries.append(step)
-        self.flush_soon()
-
-    def finish_together(self, calls: Iterable[Callable[[], None]]) -> None:
-        """Make calls that finish steps; what they record is written together, by a later pump."""
-        if self.closed or self.outcome is not None:
-            return
-        self._pumping = True
-        try:
-            for call in calls:
-                call()
-        finally:
-            self._pumping = False
-        self.host.schedule(self)
-
-    def flush_soon(self) -> None:
-        """See to it that gathered rows are written: at the end of the pump, or now when there is none."""
-        if not self._pumping and not self._replaying and self.outcome is None and not self.closed:
-            if self.halted:
-                self.host.schedule(self)
-            self.outgoing.flush()
-
-    def start_attempt(self, call: ActivityCall) -> None:
-        """Let an attempt begin, when the run is at rest."""
-        if self._pumping or self._replaying or self.wary:
-            self._starting.append(call)
-            if not self._pumping:
-                self.host.schedule(self)
-        else:
-            self.host.start_activity(call)
-
-    def after_commit(self, call: Callable[[], None]) -> None:
-        """LiveCall `call` once all rows gathered so far are committed."""
-        self.outgoing.call_after(call)
-        self.flush_soon()
-
-    def park(self, step: Step, wake_at: datetime | None, short: bool = False) -> None:
-        """`step` waits for a moment, or (None) for an event from outside; a short wait keeps the lease."""
-        self._waits.park(step, wake_at, short)
-        if not self._pumping:
-            self.host.schedule(self)
-
-    def unpark(self, step: Step) -> None:
-        """`step` no longer waits."""
-        waits = self._waits
-        if waits.parked:
-            waits.unpark(step)
-
-    def hold(self) -> asyncio.Future[None]:
-        """A future to be awaited at once, during which no code of the run goes on and nothing is delivered to it."""
-        return self.loop.freeze()
-
-    def release(self, future: asyncio.Future[None]) -> None:
-        """End a hold."""
-        self.loop.thaw(future)
-        self.host.schedule(self)
-
-    def yield_(self) -> asyncio.Future[None]:
-        """A hold that ends after the worker's loop has had a turn."""
-        self._yielded = self.loop.freeze()
-        return self._yielded
-
-    def add_due_timeout(self, timeout: TimeoutStep) -> None:
-        """The deadline of an open timeout has passed."""
-        self._waits.due_timeouts.append(timeout)
-        self.host.schedule(self)
-
-    def deliver_later(self, deliver: Callable[[datetime], None], step: Step | None = None) -> LiveCall:
-        """A place in the order of completion for something that is committed with the next write."""
-        call = self.order.place(step, deliver)
-        self.outgoing.deliveries.append(call)
-        return call
-
-    def reserve(self, step: Step, deliver: Callable[[datetime], None]) -> LiveCall:
-        """A place in the order of completion for what another transaction than the journal's commits."""
-        step.finished = True
-        call = self.order.place(step, deliver)
-        step.seq = call.seq
-        return call
-
-    def write_alone(self, begin: Callable[[], None]) -> None:
-        """Call `begin`, which writes by another transaction, when all gathered is durable; until `written_alone`
-        nothing more is written.
-        """
-        self.outgoing.write_alone(begin)
-
-    def written_alone(self, new: bool) -> None:
-        """Such a transaction has ended; whether history has a new row by it."""
-        if new:
-            self.outgoing.count_row()
-        self.outgoing.written_alone()
-        self.host.schedule(self)
-
-    def advance_after_writes(self, advance: Advance) -> None:
-        """Hand over an advancement once all rows gathered so far are committed."""
-        self.outgoing.advance_after(advance)
-        self.flush_soon()
-
-    def advanced(self, moved: int) -> None:
-        """One advancement has committed; so many rows have left active history."""
-        self.advancing -= 1
-        self.outgoing.forget_rows(moved)
-        self.host.schedule(self)
+    @property
+    def ended(self) -> bool:
+        """Whether the code has returned or raised; what it left behind may go on for a moment."""
+        return self._root is None or self._root.done()
 
     def lost(self, error: BaseException) -> None:
         """A write was refused: leave memory, or fail the workflow when its own data is to blame."""
@@ -491,18 +345,26 @@ class Run:
             return
         if isinstance(error, LeaseLost):
             log.warning("%s left this worker: %s", self.label, error)
-            self.discard()
-            self.host.finished(self, None)
+            self.leave()
             return
         log.error("%s: the database refused its rows: %s", self.label, error)
         self.outgoing.drop()
         self._write_outcome(Failed(encode_error(error)))
+
+    def leave(self) -> None:
+        """Leave memory without an outcome: the lease is lost, or nothing can be stored."""
+        self.discard()
+        self.host.finished(self, None)
 
     def left(self, outcome: Outcome) -> None:
         """The outcome is committed: leave memory, or stay there asleep."""
         if not isinstance(outcome, Suspended) or not self.host.keep(self):
             self.discard()
         self.host.finished(self, outcome)
+
+    def schedule(self) -> None:
+        """Be pumped by the worker, in a later callback."""
+        self.host.schedule(self)
 
     # Resting
 
@@ -541,7 +403,7 @@ class Run:
         )
         if not waiting:
             if self.order.replaying and self.order.holds_back():
-                tell_what_holds_back(self)
+                tell_what_holds_back(self.label, self.order.behind, [late[0] for late in self.order.late])
             self._write_outcome(self._waits.suspension(self.claimed.mailbox) if self._waits.parked else stuck(self))
             return
         if self._waits.moments or self._waits.timer is not None:

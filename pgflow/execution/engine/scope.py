@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Coroutine
 from datetime import datetime
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pgflow.codec import class_name, described, message_of
 from pgflow.errors import (
@@ -26,16 +26,13 @@ from pgflow.errors import (
 from pgflow.execution.engine.abandonment import abandon
 from pgflow.execution.engine.failure_origin import leaves_behind
 from pgflow.execution.engine.held_back import ahead
+from pgflow.execution.engine.interfaces import RunView, ScopeView, StepView
 from pgflow.execution.engine.unawaited import close_unawaited, settle_unawaited, unawaited
 from pgflow.execution.event_loop.generators import left_generator
 from pgflow.history.cursor import Cursor, named
 from pgflow.history.events import STATUS_ABANDONED, STATUS_PENDING, Event
 from pgflow.history.location import display
 from pgflow.model.rows import EventRow
-
-if TYPE_CHECKING:
-    from pgflow.execution.engine.run import Run
-    from pgflow.execution.engine.step import Step
 
 T = TypeVar("T")
 
@@ -80,8 +77,8 @@ class Scope:
 
     def __init__(
         self,
-        run: Run,
-        parent: Scope | None,
+        run: RunView,
+        parent: ScopeView | None,
         location: str,
         iteration: int,
         now: datetime,
@@ -96,7 +93,7 @@ class Scope:
         self.now = now
         self.turn_now = now
         self.turn_seq = turn_seq
-        self.turn: Scope | None = self if turn_state is not None else parent and parent.turn
+        self.turn: ScopeView | None = self if turn_state is not None else parent and parent.turn
         """The turn of the innermost loop that this body is, or stands in."""
         self.covering = covering
         events = run.history.children(location)
@@ -107,14 +104,14 @@ class Scope:
         """The task that runs it."""
         self.inner_runs = False
         """Whether that task runs a body within it at the moment."""
-        self.unfinished: dict[Step, Coroutine[Any, Any, Any] | None] = {}
+        self.unfinished: dict[StepView, Coroutine[Any, Any, Any] | None] = {}
         """Steps that have been called and not delivered, and what the code is to await of each."""
         self.aside: dict[Any, tuple[str | None, Coroutine[Any, Any, Any]]] | None = None
         """Calls that are no steps and have not begun."""
         self.told: set[tuple[str, ...]] | None = None
         """Of the workflow: what it has been told of that was never awaited."""
-        self.unrecorded: deque[Step] = deque()
-        self.children: dict[Scope, None] = {}
+        self.unrecorded: deque[StepView] = deque()
+        self.children: dict[ScopeView, None] = {}
         self.closed: bool = parent is not None and parent.closed
         self._random: random.Random | None = None
         if parent is not None:
@@ -178,7 +175,7 @@ class Scope:
                 )
             )
 
-    def call(self, step: Step, met: Event | None) -> None:
+    def call(self, step: StepView, met: Event | None) -> None:
         """Fix the location of a step that the code has just called.
 
         Parameters:
@@ -236,7 +233,7 @@ class Scope:
         event = self.cursor.meets(kind, name, version)
         return event is not None and event.status != STATUS_PENDING
 
-    def record(self, step: Step, row: EventRow) -> None:
+    def record(self, step: StepView, row: EventRow) -> None:
         """Hand a step's row to the run's next write, and rows for earlier steps that have none: no holes."""
         new = not step.recorded
         if new:
@@ -254,7 +251,7 @@ class Scope:
         else:
             self._hand_over(row, new)
 
-    def record_before(self, step: Step) -> None:
+    def record_before(self, step: StepView) -> None:
         """Hand over rows for the steps called before `step` that have none."""
         unrecorded = self.unrecorded
         while unrecorded and unrecorded[0] is not step:
@@ -269,7 +266,7 @@ class Scope:
             return row
         return row._replace(turn_state=self._turn_state, turn_now=self.turn_now, turn_seq=self.turn_seq)
 
-    def recorded_alone(self, step: Step) -> None:
+    def recorded_alone(self, step: StepView) -> None:
         """Such a row is durable."""
         step.recorded = self.has_rows = True
         self._turn_state = None
@@ -301,12 +298,12 @@ class Scope:
             self._random = random.Random(digest)
         return self._random
 
-    def all_unfinished(self) -> list[Step]:
+    def all_unfinished(self) -> list[StepView]:
         """The unfinished steps of this scope and of all below, in location order."""
         if not self.unfinished and not self.children:
             return []
-        found: list[Step] = []
-        waiting: list[Scope] = [self]
+        found: list[StepView] = []
+        waiting: list[ScopeView] = [self]
         while waiting:
             scope = waiting.pop()
             found.extend(scope.unfinished)
@@ -379,7 +376,7 @@ class Scope:
         self.unrecorded.clear()
         self._hand_over(row, True)
 
-    async def close(self, returned: bool = False) -> list[Step]:
+    async def close(self, returned: bool = False) -> list[StepView]:
         """End the body, which has returned or raised: its unfinished steps, which come back, are cancelled and recorded
         as abandoned.
 
@@ -387,7 +384,7 @@ class Scope:
         such a body has its place in the order of completion like any result.
         """
         unfinished = self.all_unfinished()
-        self._close_below()
+        self.close_below()
         if unfinished or self.aside:
             found = unawaited(self)
             if unfinished:
@@ -399,10 +396,11 @@ class Scope:
                 self.parent.pass_time(self.now)
         return unfinished
 
-    def _close_below(self) -> None:
+    def close_below(self) -> None:
+        """Take no more steps, here and in what stands below."""
         self.closed = True
         for child in self.children:
-            child._close_below()
+            child.close_below()
 
     def stop(self) -> None:
         """End the work of all unfinished steps, and close what was never awaited: the run leaves memory."""
@@ -418,7 +416,7 @@ class Scope:
         self.unfinished.clear()
         self.unrecorded.clear()
 
-    def abandon_rows(self, steps: list[Step], seq: int | None, after: int | None = None) -> None:
+    def abandon_rows(self, steps: list[StepView], seq: int | None, after: int | None = None) -> None:
         """Record those of `steps` that history does not know the end of as abandoned."""
         for step in steps:
             if not step.has_ended_row and not step.finished:

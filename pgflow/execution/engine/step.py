@@ -12,12 +12,13 @@ from history or from a commit, it reaches the code through `deliver`, one step a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pgflow.errors import HistoryDiverged
 from pgflow.execution.engine.failure_origin import mark
+from pgflow.execution.engine.interfaces import ScopeView
 from pgflow.execution.engine.unawaited import keep_unawaited
 from pgflow.history.events import (
     STATUS_ABANDONED,
@@ -29,9 +30,6 @@ from pgflow.history.events import (
 )
 from pgflow.history.location import display
 from pgflow.model.rows import EventRow
-
-if TYPE_CHECKING:
-    from pgflow.execution.engine.scope import Scope
 
 _new_row: Callable[[type[EventRow], tuple[Any, ...]], EventRow] = tuple.__new__
 """`EventRow(...)` without the call in between: every step makes one."""
@@ -50,6 +48,8 @@ class Step:
     """Whether its recorded result reaches other steps as well, which have rows of the same place."""
     awaits_child: ClassVar[bool] = False
     """Whether the end of a child ends its wait."""
+    listens: ClassVar[bool] = False
+    """Whether a signal ends its wait."""
 
     __slots__ = (
         "ahead",
@@ -74,7 +74,7 @@ class Step:
         "wake_at",
     )
 
-    def __init__(self, scope: Scope, name: str, version: int, met: Event | None = None) -> None:
+    def __init__(self, scope: ScopeView, name: str, version: int, met: Event | None = None) -> None:
         self.scope = scope
         self.name = name
         self.version = version
@@ -101,7 +101,7 @@ class Step:
     ahead: int | None
     at: datetime
     committed: bool
-    ends: Sequence[asyncio.Future[None]]
+    ends: tuple[asyncio.Future[None], ...]
     outcome: tuple[str, str | None, str | None]
     """Its status, output and error."""
 

@@ -11,13 +11,10 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from pgflow.execution.engine.interfaces import ScopeView, StepView
 from pgflow.execution.event_loop.event_loop import offstage
-
-if TYPE_CHECKING:
-    from pgflow.execution.engine.scope import Scope
-    from pgflow.execution.engine.step import Step
 
 T = TypeVar("T")
 
@@ -33,17 +30,17 @@ _KEPT = 1_000
 
 _PACKAGE = str(Path(__file__).resolve().parents[2])
 
-Found = list[tuple["Step | str | None", "Coroutine[Any, Any, Any] | None"]]
+Found = list[tuple["StepView | str | None", "Coroutine[Any, Any, Any] | None"]]
 """What was called, and its coroutine; a deadline has none."""
 
 
-def called(step: Step) -> Coroutine[Any, Any, Any]:
+def called(step: StepView) -> Coroutine[Any, Any, Any]:
     """The coroutine that the code is to await, remembered by the step's scope."""
     coroutine = step.scope.unfinished[step] = step.run()
     return coroutine
 
 
-def aside(scope: Scope, what: str | None, call: Callable[..., Any], *args: Any) -> Coroutine[Any, Any, Any]:
+def aside(scope: ScopeView, what: str | None, call: Callable[..., Any], *args: Any) -> Coroutine[Any, Any, Any]:
     """The coroutine of a call that is no step of its own.
 
     Args:
@@ -64,7 +61,7 @@ async def _begun(waiting: dict[Any, Any], token: object, call: Callable[..., Any
     return await result if inspect.iscoroutine(result) else result
 
 
-def unawaited(scope: Scope) -> Found:
+def unawaited(scope: ScopeView) -> Found:
     """What was called within a body and below, and has not begun; taken from the scopes.
 
     The first stands at the end of the list, calls that are no steps after them all: a `join` has steps.
@@ -87,7 +84,7 @@ def unawaited(scope: Scope) -> Found:
     return [*reversed(found), *apart]
 
 
-def settle_unawaited(scope: Scope, found: Found, returned: bool) -> None:
+def settle_unawaited(scope: ScopeView, found: Found, returned: bool) -> None:
     """A body has ended: tell of what nobody can await any more, if it has returned, and close it.
 
     Args:
@@ -105,7 +102,7 @@ def settle_unawaited(scope: Scope, found: Found, returned: bool) -> None:
             coroutine.close()
 
 
-def keep_unawaited(scope: Scope, coroutine: Coroutine[Any, Any, Any]) -> None:
+def keep_unawaited(scope: ScopeView, coroutine: Coroutine[Any, Any, Any]) -> None:
     """Keep a coroutine that may never begin until the run leaves memory."""
     if not _is_new(coroutine):
         return
@@ -117,7 +114,7 @@ def keep_unawaited(scope: Scope, coroutine: Coroutine[Any, Any, Any]) -> None:
         del root.aside[next(iter(root.aside))]
 
 
-def close_unawaited(scope: Scope) -> None:
+def close_unawaited(scope: ScopeView) -> None:
     """The run leaves memory: close what has not begun."""
     for _, coroutine in unawaited(scope):
         if coroutine is not None:
@@ -128,7 +125,7 @@ def _is_new(coroutine: Any) -> bool:
     return inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
 
 
-def _tell(scope: Scope, what: Step | str, coroutine: Coroutine[Any, Any, Any] | None) -> None:
+def _tell(scope: ScopeView, what: StepView | str, coroutine: Coroutine[Any, Any, Any] | None) -> None:
     root = scope.run.scope
     if not isinstance(what, str):
         if what.has_ended_row:
@@ -150,7 +147,7 @@ def _tell(scope: Scope, what: Step | str, coroutine: Coroutine[Any, Any, Any] | 
         )  # fmt: skip
 
 
-def _place(scope: Scope, coroutine: Any) -> str:
+def _place(scope: ScopeView, coroutine: Any) -> str:
     """The line of the call where Python knows it, else the workflow's first."""
     for file, line, name in getattr(coroutine, "cr_origin", None) or ():
         if not file.startswith(_PACKAGE):

@@ -6,21 +6,16 @@ moment of all; when the run waits for nothing but what is parked here, it sleeps
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pgflow.execution.engine.crossings import RunCrossings
 from pgflow.execution.engine.delivery import Order
-from pgflow.execution.interfaces import Host, Timer
-from pgflow.execution.steps.listen import ListenStep
+from pgflow.execution.engine.host import Services, Timer
+from pgflow.execution.engine.interfaces import ListenView, StepView, TimeoutView
 from pgflow.model.outcomes import Suspended
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pgflow.execution.engine.step import Step
-    from pgflow.execution.steps.sleep import TimeoutStep
 
 
 class Waits:
@@ -47,35 +42,35 @@ class Waits:
         "timer",
     )
 
-    def __init__(self, host: Host, wake: Callable[[], None]) -> None:
+    def __init__(self, host: Services, wake: Callable[[], None]) -> None:
         self._host = host
         self._wake = wake
         self.short = 0
         """How many of the steps wait so shortly that the lease is kept."""
-        self.parked: dict[Step, bool] = {}
+        self.parked: dict[StepView, bool] = {}
         """The steps that wait, and whether so shortly that the lease is kept."""
-        self._fresh: dict[Step, None] = {}
+        self._fresh: dict[StepView, None] = {}
         """Those that wait since the run slept last."""
-        self._listening: dict[ListenStep, None] = {}
+        self._listening: dict[Any, None] = {}
         self._awaiting_children = 0
-        self.moments: list[tuple[datetime, int, Step]] = []
+        self.moments: list[tuple[datetime, int, StepView]] = []
         """When steps go on, the earliest first; those that no longer wait then are passed over."""
         self._entries = 0
-        self.due_timeouts: list[TimeoutStep] = []
+        self.due_timeouts: list[TimeoutView] = []
         """Open timeouts whose deadline has passed: they fire at rest."""
         self.timer: Timer | None = None
         self._timer_at: datetime | None = None
         self.fired = False
         """Whether the timer has told a moment that no step has gone on at yet."""
 
-    def park(self, step: Step, wake_at: datetime | None, short: bool) -> None:
+    def park(self, step: StepView, wake_at: datetime | None, short: bool) -> None:
         """`step` waits for a moment, or (None) for an event from outside."""
         self.unpark(step)
         step.wake_at = wake_at
         self.parked[step] = short
         self.short += short
         self._fresh[step] = None
-        if isinstance(step, ListenStep):
+        if step.listens:
             self._listening[step] = None
         self._awaiting_children += step.awaits_child
         if wake_at is not None:
@@ -85,18 +80,18 @@ class Waits:
                 self.moments = [entry for entry in self.moments if self._stands(entry)]
                 heapify(self.moments)
 
-    def unpark(self, step: Step) -> None:
+    def unpark(self, step: StepView) -> None:
         """`step` no longer waits."""
         short = self.parked.pop(step, None)
         if short is None:
             return
         self.short -= short
         self._fresh.pop(step, None)
-        if isinstance(step, ListenStep):
+        if step.listens:
             del self._listening[step]
         self._awaiting_children -= step.awaits_child
 
-    def _stands(self, entry: tuple[datetime, int, Step]) -> bool:
+    def _stands(self, entry: tuple[datetime, int, StepView]) -> bool:
         return entry[2] in self.parked and entry[2].wake_at == entry[0]
 
     def _first(self) -> datetime | None:
@@ -107,7 +102,7 @@ class Waits:
             heappop(self.moments)
         return None
 
-    def listening(self) -> list[ListenStep]:
+    def listening(self) -> list[ListenView]:
         """The steps that listen for signals, in the order of their locations."""
         return sorted(self._listening, key=lambda step: step.location)
 
@@ -156,7 +151,7 @@ class Waits:
             self.unpark(step)
             step.due()
 
-    def overdue(self, step: Step) -> bool:
+    def overdue(self, step: StepView) -> bool:
         """Whether a timeout that covers the step is due and has not fired yet."""
         return any(timeout in step.covering for timeout in self.due_timeouts)
 

@@ -15,20 +15,19 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from pgflow.errors import EngineError, LeaseLost
 from pgflow.execution.activities.state import Kept
 from pgflow.execution.engine.delivery import Delivery
+from pgflow.execution.engine.host import Limits, Services
 from pgflow.execution.event_loop.event_loop import offstage
 from pgflow.history.events import STATUS_PENDING
+from pgflow.model.claims import Claimed
 from pgflow.model.outcomes import Failed, Outcome
 from pgflow.model.rows import EventRow, Message
 from pgflow.model.writes import Advance, Beside, Write
-
-if TYPE_CHECKING:
-    from pgflow.execution.engine.run import Run
 
 log = logging.getLogger("pgflow.execution")
 
@@ -39,7 +38,31 @@ _numbers = count(1)
 """Of the messages of this process, in the order in which they are published."""
 
 
-class Outgoing:
+class WritingRun(Protocol):
+    """What a write buffer asks of its run. `Run` says what each of these is."""
+
+    advancing: int
+
+    @property
+    def claimed(self) -> Claimed: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def host(self) -> Services: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def fatal(self) -> EngineError | None: ...
+    @property
+    def closed(self) -> bool: ...
+    def schedule(self) -> None: ...
+    def note_fatal(self, error: EngineError) -> None: ...
+    def left(self, outcome: Outcome) -> None: ...
+    def lost(self, error: BaseException) -> None: ...
+    def leave(self) -> None: ...
+
+
+class WriteBuffer:
     """What one run has gathered and what of it is in flight.
 
     Parameters:
@@ -65,7 +88,7 @@ class Outgoing:
         "witness",
     )
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: WritingRun) -> None:
         self._run = run
         self._active_rows = len(run.claimed.events)
         limits = run.limits
@@ -278,7 +301,7 @@ class Outgoing:
         for call in calls:
             if not run.closed:
                 call()
-        run.host.schedule(run)
+        run.schedule()
 
     def _refused(self, write: Write, error: BaseException) -> None:
         run = self._run
@@ -288,8 +311,7 @@ class Outgoing:
         if isinstance(write.outcome, Failed) and not isinstance(error, LeaseLost):
             # Not even the failure can be stored. The lease ends with the worker, and somebody has read this by then.
             log.error("%s: the database refused its failure: %s", run.label, error)
-            run.discard()
-            run.host.finished(run, None)
+            run.leave()
         else:
             run.lost(error)
 

@@ -12,13 +12,9 @@ import ctypes
 import os
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from pgflow.errors import EngineError
-
-if TYPE_CHECKING:
-    from pgflow.execution.engine.run import Run
-    from pgflow.execution.event_loop.event_loop import RunLoop
 
 LOOK_EVERY = 1024
 """Callbacks of a run between two looks at whether others wait."""
@@ -30,12 +26,42 @@ _NOT_THE_USERS = (os.path.dirname(asyncio.__file__), str(Path(__file__).resolve(
 """Where the code of asyncio and of pgflow stands."""
 
 
+class SpinningRun(Protocol):
+    """What is asked of a run whose code may spin. `Run` says what each of these is."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def calls(self) -> int: ...
+    @property
+    def results(self) -> int: ...
+    @property
+    def fatal(self) -> EngineError | None: ...
+    @property
+    def loop(self) -> TurningLoop: ...
+    @property
+    def ended(self) -> bool: ...
+    def note_fatal(self, error: EngineError) -> None: ...
+    def out_of_time(self) -> bool: ...
+
+
+class TurningLoop(Protocol):
+    """What is asked of the loop that its code runs on. `RunLoop` says what each of these is."""
+
+    interrupting: bool
+
+    @property
+    def thread(self) -> int: ...
+    def next_line(self) -> str: ...
+    def end_with_fatal(self, error: EngineError) -> None: ...
+
+
 class Spin:
     """How long a run's code has gone on without calling a step or getting a result."""
 
     __slots__ = ("_at", "_callbacks", "_run")
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: SpinningRun) -> None:
         self._run = run
         self._at = (0, 0)
         self._callbacks = 0
@@ -45,19 +71,19 @@ class Spin:
         or others wait.
         """
         run = self._run
-        at = (run.calls, run.order.passed)
+        at = (run.calls, run.results)
         if at != self._at:
             self._at, self._callbacks = at, 0
         self._callbacks += LOOK_EVERY
         spins = self._callbacks >= MOST
-        if run.scope.owner is None or run.scope.owner.done():
+        if run.ended:
             return self._callbacks >= MOST // 10  # what the code has left behind: nobody waits for it
         if spins and run.fatal is None:
             run.note_fatal(spinning(run.label, run.loop))
         return run.fatal is not None or run.out_of_time()
 
 
-def spinning(label: str, loop: RunLoop) -> EngineError:
+def spinning(label: str, loop: TurningLoop) -> EngineError:
     """What ends a run whose event loop turns and turns."""
     where = loop.next_line()
     return EngineError(
@@ -85,7 +111,7 @@ class Interrupted(BaseException):
     """Raised by another thread in the code of a run. No `Exception`: the code must not take it for one of its own."""
 
 
-def interrupt(loop: RunLoop, error: EngineError) -> bool:
+def interrupt(loop: TurningLoop, error: EngineError) -> bool:
     """From another thread: end the run with `error` and raise in its code, if it executes at the moment; whether that
     was begun.
 

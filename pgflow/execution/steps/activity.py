@@ -14,11 +14,11 @@ from pgflow.codec import decode_error, encode_error
 from pgflow.definitions.retry import LONGEST_DELAY, seconds
 from pgflow.errors import ActivityFailed, LeaseLost
 from pgflow.execution.activities.activity_context import ActivityContext
-from pgflow.execution.activities.runner import ActivityCall
+from pgflow.execution.activities.call import ActivityCall
 from pgflow.execution.activities.state import Changes
 from pgflow.execution.engine.held_back import ahead
+from pgflow.execution.engine.interfaces import ScopeView
 from pgflow.execution.engine.recorded_arguments import compare
-from pgflow.execution.engine.scope import Scope
 from pgflow.execution.engine.step import Step
 from pgflow.history.events import (
     KIND_ACTIVITY,
@@ -43,7 +43,7 @@ class ActivityStep(Step):
 
     def __init__(
         self,
-        scope: Scope,
+        scope: ScopeView,
         version: int,
         activity: Activity[Any, Any],
         args: tuple[Any, ...],

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from pgflow.execution.engine.interfaces import ScopeView
 from pgflow.execution.engine.scope import Scope
 from pgflow.execution.engine.step import Step
 from pgflow.history.events import KIND_BRANCH, STATUS_COMPLETED, STATUS_PENDING
@@ -26,10 +27,10 @@ class BranchStep(Step):
 
     def __init__(
         self,
-        scope: Scope,
+        scope: ScopeView,
         name: str,
         version: int,
-        body: Callable[[Scope], Coroutine[Any, Any, Any]],
+        body: Callable[[ScopeView], Coroutine[Any, Any, Any]],
     ) -> None:
         self._body = body
         super().__init__(scope, name, version)

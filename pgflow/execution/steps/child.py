@@ -12,7 +12,7 @@ import json
 from collections.abc import Coroutine, Mapping
 from datetime import datetime
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 from pgflow.codec import decode_error, encode_error
@@ -21,8 +21,8 @@ from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.options import CHILD, UNSET, given_options
 from pgflow.errors import PgflowError, WorkflowNotFound
 from pgflow.execution.engine.crossings import AwaitingStep, CrossingStep
+from pgflow.execution.engine.interfaces import ScopeView
 from pgflow.execution.engine.recorded_arguments import compare
-from pgflow.execution.engine.scope import Scope
 from pgflow.execution.engine.unawaited import called
 from pgflow.history.events import (
     KIND_CHILD_OUTPUT,
@@ -32,9 +32,6 @@ from pgflow.history.events import (
 )
 from pgflow.history.location import display
 from pgflow.model.commands import Dispatch, Dispatched, Standing
-
-if TYPE_CHECKING:
-    from pgflow.execution.context import WorkflowContext
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -50,14 +47,14 @@ class ChildHandle(Generic[R]):
 
     __slots__ = ("_name", "_scope", "_version", "_workflow", "id")
 
-    def __init__(self, scope: Scope, version: int, id: UUID, name: str, workflow: Workflow[Any, R] | None) -> None:
+    def __init__(self, scope: ScopeView, version: int, id: UUID, name: str, workflow: Workflow[Any, R] | None) -> None:
         self.id = id
         self._scope = scope
         self._version = version
         self._name = name
         self._workflow = workflow
 
-    def output(self, ctx: WorkflowContext | None = None) -> Coroutine[Any, Any, R]:
+    def output(self, ctx: StartsChildren | None = None) -> Coroutine[Any, Any, R]:
         """What the child returns, converted by its annotation; the workflow sleeps until the child has ended.
 
         Parameters:
@@ -78,7 +75,7 @@ class ChildHandle(Generic[R]):
             scope, version = self._body(), self._version
         return called(OutputStep(scope, version, self.id, self._name, self._workflow))
 
-    def _body(self) -> Scope:
+    def _body(self) -> ScopeView:
         """The innermost body that the current task runs; if it runs none, the one that a refusal will name."""
         run = self._scope.run
         if run.loop.thread != get_ident():
@@ -105,7 +102,7 @@ class DispatchStep(CrossingStep):
 
     def __init__(
         self,
-        scope: Scope,
+        scope: ScopeView,
         version: int,
         workflow: Workflow[Any, Any] | str,
         args: tuple[Any, ...],
@@ -174,7 +171,7 @@ class OutputStep(AwaitingStep):
 
     def __init__(
         self,
-        scope: Scope,
+        scope: ScopeView,
         version: int,
         child_id: UUID,
         name: str,
@@ -215,7 +212,7 @@ class StartsChildren:
     """The part of a context that starts children."""
 
     __slots__ = ()
-    _scope: Scope
+    _scope: ScopeView
     _version: int
 
     @overload

@@ -21,8 +21,8 @@ from typing import Any
 
 from pgflow.codec import decode, described, message_of
 from pgflow.errors import HistoryDiverged, SerializationError
+from pgflow.execution.engine.interfaces import ScopeView
 from pgflow.execution.engine.recorded_arguments import compare
-from pgflow.execution.engine.scope import Scope
 from pgflow.execution.engine.step import Step
 from pgflow.execution.event_loop.event_loop import offstage
 from pgflow.execution.steps.sleep import park_until
@@ -47,11 +47,12 @@ class ListenStep(Step):
     """
 
     kind = KIND_LISTEN
+    listens = True
     __slots__ = ("_limit", "_taken", "_timeout", "types")
 
     def __init__(
         self,
-        scope: Scope,
+        scope: ScopeView,
         version: int,
         types: Mapping[str, type],
         limit: int | None,

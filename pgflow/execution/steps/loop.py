@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 from pgflow.codec import decode, encode, encode_error
 from pgflow.errors import HistoryDiverged, PgflowError
 from pgflow.execution.engine.delivery import LiveCall
+from pgflow.execution.engine.interfaces import ScopeView
 from pgflow.execution.engine.recorded_arguments import compare
 from pgflow.execution.engine.scope import Scope
 from pgflow.execution.engine.step import Step
@@ -83,7 +84,7 @@ class LoopStep(Step):
     is_container = True
     __slots__ = ("_advancing", "_break", "_first_state", "_plan", "_progress", "_waiting")
 
-    def __init__(self, scope: Scope, name: str, version: int, plan: LoopPlan, state: Any) -> None:
+    def __init__(self, scope: ScopeView, name: str, version: int, plan: LoopPlan, state: Any) -> None:
         self._plan = plan
         self._progress = 0
         self._advancing = False

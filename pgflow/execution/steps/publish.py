@@ -11,8 +11,8 @@ from typing import Any
 
 from pgflow.codec import decode, encode
 from pgflow.definitions.tags import tags_text
+from pgflow.execution.engine.interfaces import ScopeView
 from pgflow.execution.engine.recorded_arguments import body_of, compare
-from pgflow.execution.engine.scope import Scope
 from pgflow.execution.engine.step import Step
 from pgflow.history.events import KIND_MESSAGE_SEND, STATUS_COMPLETED
 from pgflow.model.rows import Message
@@ -33,7 +33,7 @@ class PublishStep(Step):
     kind = KIND_MESSAGE_SEND
     __slots__ = ("_message",)
 
-    def __init__(self, scope: Scope, version: int, name: str, message: Any, tags: Mapping[str, Any] | None) -> None:
+    def __init__(self, scope: ScopeView, version: int, name: str, message: Any, tags: Mapping[str, Any] | None) -> None:
         self._message: Message | None = None
         # What cannot be sent must not use up a location; a replayed step does not need it at all.
         if not scope.holds_end_of(self.kind, name, version):
@@ -59,7 +59,7 @@ def _described(message: Message) -> str:
     return f'{{"tags":{message.tags},"body":{message.body}}}'
 
 
-def _encoded(scope: Scope, name: str, message: Any, tags: Mapping[str, Any] | None) -> Message:
+def _encoded(scope: ScopeView, name: str, message: Any, tags: Mapping[str, Any] | None) -> Message:
     run = scope.run
     body = encode(message, type(message), what=f'message "{name}"', limit=run.limits.payload)
     return Message(run.claimed.workflow_id, name, tags_text(tags, TAGS_LIMIT), body)

@@ -13,8 +13,8 @@ from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.packets import signal_name
 from pgflow.errors import PgflowError, WorkflowNotFound
 from pgflow.execution.engine.crossings import CrossingStep
+from pgflow.execution.engine.interfaces import ScopeView
 from pgflow.execution.engine.recorded_arguments import body_of, compare
-from pgflow.execution.engine.scope import Scope
 from pgflow.history.events import KIND_SIGNAL_SEND, STATUS_COMPLETED, STATUS_FAILED
 from pgflow.model.commands import Sending, Sent
 
@@ -34,7 +34,7 @@ class SignalStep(CrossingStep):
 
     def __init__(
         self,
-        scope: Scope,
+        scope: ScopeView,
         version: int,
         body: Any,
         to: UUID | str | None,

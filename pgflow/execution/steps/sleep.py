@@ -15,7 +15,7 @@ from pgflow.codec import encode_error
 from pgflow.errors import PgflowError
 from pgflow.execution.engine.failure_origin import mark
 from pgflow.execution.engine.held_back import ahead
-from pgflow.execution.engine.scope import Scope
+from pgflow.execution.engine.interfaces import ScopeView, StepView
 from pgflow.execution.engine.step import Step
 from pgflow.history.events import (
     KIND_SLEEP,
@@ -37,7 +37,7 @@ class SleepStep(Step):
     kind = KIND_SLEEP
     __slots__ = ("_duration", "_until")
 
-    def __init__(self, scope: Scope, version: int, duration: timedelta | None, until: datetime | None) -> None:
+    def __init__(self, scope: ScopeView, version: int, duration: timedelta | None, until: datetime | None) -> None:
         self._duration = duration
         self._until = until
         super().__init__(scope, "", version)
@@ -69,7 +69,7 @@ class TimeoutStep(Step):
     is_container = cancels = True
     __slots__ = ("_calls", "_cancelling", "_duration", "_fired", "_open", "_task")
 
-    def __init__(self, scope: Scope, version: int, duration: timedelta) -> None:
+    def __init__(self, scope: ScopeView, version: int, duration: timedelta) -> None:
         self._duration = duration
         self._fired = False
         self._calls: int | None = None
@@ -166,10 +166,10 @@ class TimeoutStep(Step):
         ]
         self._cancel(covered, event.at)
 
-    def _covered(self) -> list[Step]:
+    def _covered(self) -> list[StepView]:
         return [step for step in self.scope.all_unfinished() if not step.is_container and self in step.covering]
 
-    def _cancel(self, covered: list[Step], at: datetime) -> None:
+    def _cancel(self, covered: list[StepView], at: datetime) -> None:
         if self.settled:
             return
         self.scope.pass_time(at)

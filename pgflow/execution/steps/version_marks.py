@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from pgflow.execution.engine.scope import Scope
+from pgflow.execution.engine.interfaces import ScopeView
 from pgflow.history.events import (
     KIND_REMOVED,
     KIND_VERSION_CHECK,
@@ -18,7 +18,7 @@ from pgflow.history.events import (
 from pgflow.model.rows import EventRow
 
 
-def check_version(scope: Scope, version: int) -> int:
+def check_version(scope: ScopeView, version: int) -> int:
     """`version` at the end of history, which is recorded; else what history says."""
     scope.check_usable()
     _count(scope)
@@ -31,7 +31,7 @@ def check_version(scope: Scope, version: int) -> int:
     return answer
 
 
-def removed(scope: Scope, version: int, kind: str, name: str) -> None:
+def removed(scope: ScopeView, version: int, kind: str, name: str) -> None:
     """Pass the step that used to stand here, or record that it no longer does."""
     scope.check_usable()
     _count(scope)
@@ -53,13 +53,13 @@ def removed(scope: Scope, version: int, kind: str, name: str) -> None:
         scope.record_mark(row._replace(status=STATUS_CANCELLED, attempts=event.attempts, error=event.error))
 
 
-def _count(scope: Scope) -> None:
+def _count(scope: ScopeView) -> None:
     """Code that stands at a mark goes on, as it does at a step: from a failure that it has caught, say."""
     scope.run.calls += 1
     scope.run.aftermath = None
 
 
-def _mark(scope: Scope, location: str, version: int, kind: str, name: str, input: str | None) -> EventRow:
+def _mark(scope: ScopeView, location: str, version: int, kind: str, name: str, input: str | None) -> EventRow:
     return EventRow(
         location,
         scope.iteration,

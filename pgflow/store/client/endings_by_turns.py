@@ -17,9 +17,9 @@ from pgflow.store.client.endings import FIRST_LOOK, Waiting, between_looks
 from pgflow.store.client.on_threads import ThreadWork
 from pgflow.store.client.sync.pool import Connections
 from pgflow.store.database.channels import done_channel, parse_done
-from pgflow.store.database.connections import Connection, Database
+from pgflow.store.database.connections import Database
 from pgflow.store.database.pipeline import flush_blocking
-from pgflow.store.database.pooler import is_shared
+from pgflow.store.database.pooler import Connection, is_shared
 from pgflow.store.database.silence import ALIVE, ANSWER, ASK_EVERY
 from pgflow.store.notify.receiving import receive_blocking
 from pgflow.store.queries.dispatching import outcomes

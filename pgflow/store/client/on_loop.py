@@ -24,8 +24,9 @@ from typing import Any, TypeVar
 
 from pgflow.store.client.gathering import Gathering
 from pgflow.store.client.joined import execute_async as execute_on
-from pgflow.store.database.connections import AsyncConnection, Database, tell_of_death
+from pgflow.store.database.connections import Database, tell_of_death
 from pgflow.store.database.pipeline import flush
+from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.database.retrying import Tries
 from pgflow.store.notify.notifier import GATHER, Notifier
 from pgflow.store.notify.receiving import receive

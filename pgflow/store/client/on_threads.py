@@ -9,8 +9,9 @@ from time import sleep
 from typing import Generic, TypeVar
 
 from pgflow.store.client.joined import execute_blocking as execute_on
-from pgflow.store.database.connections import Connection, Database
+from pgflow.store.database.connections import Database
 from pgflow.store.database.pipeline import flush_blocking as flush
+from pgflow.store.database.pooler import Connection
 from pgflow.store.database.retrying import Tries
 from pgflow.store.database.sockets import hang_up
 from pgflow.store.notify.receiving import receive_blocking as receive

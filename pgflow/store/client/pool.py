@@ -22,8 +22,9 @@ from pgflow.store.client.on_loop import (
     sleep,
 )
 from pgflow.store.database import standby
-from pgflow.store.database.connections import AsyncConnection, Database
+from pgflow.store.database.connections import Database
 from pgflow.store.database.pipeline import Statement, rows_of, tell_of_lost_hints
+from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.database.query import Query
 from pgflow.store.database.retrying import Tries, is_meeting, with_id
 from pgflow.store.database.silence import NoAnswer

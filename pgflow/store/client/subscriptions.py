@@ -25,8 +25,8 @@ from pgflow.store.client.endings import between_looks
 from pgflow.store.client.on_loop import LoopGuard, LoopReads, LoopWork, connect, flush, receive, wait, within
 from pgflow.store.client.pool import Connections
 from pgflow.store.database.channels import Notice, message_channel, parse_message
-from pgflow.store.database.connections import FIRST_BACKOFF, LONGEST_BACKOFF, AsyncConnection, Database
-from pgflow.store.database.pooler import is_shared
+from pgflow.store.database.connections import FIRST_BACKOFF, LONGEST_BACKOFF, Database
+from pgflow.store.database.pooler import AsyncConnection, is_shared
 from pgflow.store.database.silence import ALIVE, ANSWER
 from pgflow.store.notify.messages import POLL_AT_ONCE, body, poll, start
 

@@ -19,17 +19,14 @@ from typing import Any, Protocol
 
 import psycopg
 from psycopg.conninfo import make_conninfo
-from psycopg.rows import TupleRow
 
 from pgflow import faults, forking
 from pgflow.errors import LeaseLost
 from pgflow.store.database import encodings, hosts, pooler, session_settings
 from pgflow.store.database.adapters import CAREFUL, OwnAsyncCursor, OwnCursor
+from pgflow.store.database.pooler import AsyncConnection, Connection
 from pgflow.store.database.replication import believe
 from pgflow.store.database.silence import SLACK, EngineAsyncConnection, EngineConnection
-
-AsyncConnection = psycopg.AsyncConnection[TupleRow]
-Connection = psycopg.Connection[TupleRow]
 
 _log = logging.getLogger("pgflow.store")
 

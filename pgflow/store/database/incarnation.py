@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import psycopg
 
-from pgflow.store.database.connections import AsyncConnection, Connection, is_lost
+from pgflow.store.database.connections import is_lost
+from pgflow.store.database.pooler import AsyncConnection, Connection
 
 _log = logging.getLogger("pgflow.store")
 

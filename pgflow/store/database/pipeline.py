@@ -33,7 +33,7 @@ from pgflow import faults
 from pgflow.store.database import encodings, pooler
 from pgflow.store.database.adapters import Reader
 from pgflow.store.database.arrays import text_of
-from pgflow.store.database.connections import AsyncConnection, Connection
+from pgflow.store.database.pooler import AsyncConnection, Connection
 from pgflow.store.database.replication import believe
 from pgflow.store.database.silence import GIVE_UP, EngineAsyncConnection, in_time, too_late
 

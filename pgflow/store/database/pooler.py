@@ -12,16 +12,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import psycopg
+from psycopg.rows import TupleRow
 
 from pgflow.errors import PgflowError
 from pgflow.store.database.session_settings import KEPT, setting
-
-if TYPE_CHECKING:
-    from pgflow.store.database.connections import AsyncConnection, Connection
 
 _log = logging.getLogger("pgflow.store")
 
@@ -29,6 +27,9 @@ _shared: WeakKeyDictionary[AsyncConnection | Connection, bytes | None] = WeakKey
 """Connections through a pooler, and what sets the engine's settings within a transaction; None: there
 are none to set.
 """
+
+AsyncConnection = psycopg.AsyncConnection[TupleRow]
+Connection = psycopg.Connection[TupleRow]
 
 _WHOSE = (
     b"SELECT pg_backend_pid() = %d, current_setting('default_transaction_isolation'), "

@@ -8,7 +8,7 @@ import socket
 
 import psycopg
 
-from pgflow.store.database.connections import Connection
+from pgflow.store.database.pooler import Connection
 
 
 def hang_up(connection: Connection) -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import psycopg
 
 from pgflow.errors import ReadOnlyServer
-from pgflow.store.database.connections import AsyncConnection, Connection
+from pgflow.store.database.pooler import AsyncConnection, Connection
 
 T = TypeVar("T")
 

@@ -17,7 +17,8 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from pgflow.store.database.adapters import OwnAsyncCursor, OwnCursor
-from pgflow.store.database.connections import AsyncConnection, Connection, Database
+from pgflow.store.database.connections import Database
+from pgflow.store.database.pooler import AsyncConnection, Connection
 from pgflow.store.database.replication import uncancelled
 from pgflow.store.database.sockets import hang_up
 

@@ -35,15 +35,9 @@ from pgflow.errors import LeaseLost
 from pgflow.model.outcomes import Cancelled, Completed, Failed, Suspended
 from pgflow.model.rows import EventRow, RunKey
 from pgflow.model.writes import Write
-from pgflow.store.database.connections import (
-    AsyncConnection,
-    Database,
-    Line,
-    is_locked_out,
-    is_lost,
-    tell_of_death,
-)
+from pgflow.store.database.connections import Database, Line, is_locked_out, is_lost, tell_of_death
 from pgflow.store.database.pipeline import Statement, flush, rows_of, tell_of_lost_hints
+from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.journal.answers import Answer, Verdict, read
 from pgflow.store.journal.batch import SEPARATOR, Part, parts_of, size_of
 from pgflow.store.journal.statement import append

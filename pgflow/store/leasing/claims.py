@@ -30,8 +30,9 @@ from pgflow.history.events import Event
 from pgflow.model.claims import Claimed
 from pgflow.model.rows import Signal
 from pgflow.store.database.arrays import literal
-from pgflow.store.database.connections import AsyncConnection, Database, Line, is_lost
+from pgflow.store.database.connections import Database, Line, is_lost
 from pgflow.store.database.pipeline import Bulk, Point, Rows, Statement, transact
+from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.leasing.fencing import Fence, fence_of
 
 OVERLAP = timedelta(seconds=1)

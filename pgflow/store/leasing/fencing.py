@@ -33,8 +33,9 @@ import psycopg
 from pgflow import faults, forking
 from pgflow.errors import LeaseLost, PgflowError
 from pgflow.store.database import pooler
-from pgflow.store.database.connections import AsyncConnection, Database, Fencing, Line
+from pgflow.store.database.connections import Database, Fencing, Line
 from pgflow.store.database.incarnation import Incarnation, read_incarnation
+from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.database.replication import believe
 
 _log = logging.getLogger("pgflow.store")

@@ -21,9 +21,9 @@ from typing import Any
 import psycopg
 
 from pgflow import faults
-from pgflow.store.database.connections import Connection, Database
+from pgflow.store.database.connections import Database
 from pgflow.store.database.incarnation import Incarnation, read_incarnation_blocking
-from pgflow.store.database.pooler import is_shared
+from pgflow.store.database.pooler import Connection, is_shared
 from pgflow.store.database.sockets import hang_up
 
 _log = logging.getLogger("pgflow.store")

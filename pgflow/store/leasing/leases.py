@@ -23,7 +23,8 @@ from typing import Any, Self
 
 from pgflow import faults
 from pgflow.model.claims import CONFIRM
-from pgflow.store.database.connections import AsyncConnection, Database, Line
+from pgflow.store.database.connections import Database, Line
+from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.leasing.fencing import Fence, MovingFence, fence_of, fresh_number
 from pgflow.store.leasing.lease_thread import Heartbeat
 

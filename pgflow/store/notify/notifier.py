@@ -27,16 +27,9 @@ from pgflow.store.database.channels import (
     parse_wake,
     wake_channel,
 )
-from pgflow.store.database.connections import (
-    FIRST_BACKOFF,
-    LONGEST_BACKOFF,
-    AsyncConnection,
-    Database,
-    Line,
-    still_open,
-)
+from pgflow.store.database.connections import FIRST_BACKOFF, LONGEST_BACKOFF, Database, Line, still_open
 from pgflow.store.database.pipeline import Statement, flush
-from pgflow.store.database.pooler import is_shared
+from pgflow.store.database.pooler import AsyncConnection, is_shared
 from pgflow.store.database.silence import ALIVE, ANSWER, ASK_EVERY
 from pgflow.store.notify.messages import TRIM_AT_ONCE, trim
 from pgflow.store.notify.outbox import Outbox

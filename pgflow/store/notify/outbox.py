@@ -16,8 +16,8 @@ import psycopg
 from pgflow import faults
 from pgflow.model.rows import Message
 from pgflow.store.database.channels import Notice
-from pgflow.store.database.connections import AsyncConnection
 from pgflow.store.database.encodings import escaped_json, noted
+from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.database.query import Query
 from pgflow.store.database.retrying import is_passing
 from pgflow.store.notify.messages import announce, store

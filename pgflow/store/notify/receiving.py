@@ -13,7 +13,7 @@ from typing import Protocol
 
 from psycopg.pq.abc import PGconn
 
-from pgflow.store.database.connections import AsyncConnection, Connection
+from pgflow.store.database.pooler import AsyncConnection, Connection
 
 
 class Take(Protocol):

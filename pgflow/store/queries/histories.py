@@ -13,7 +13,8 @@ from uuid import UUID
 
 from pgflow.history.events import Event
 from pgflow.history.stored import StoredHistory
-from pgflow.store.database.connections import Connection, statement
+from pgflow.store.database.connections import statement
+from pgflow.store.database.pooler import Connection
 from pgflow.store.database.query import Query
 
 ENDED = ("completed", "cancelled")

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pgflow.errors import PgflowError, SchemaOutdated
-from pgflow.store.database.connections import AsyncConnection, Connection, quoted
+from pgflow.store.database.connections import quoted
+from pgflow.store.database.pooler import AsyncConnection, Connection
 from pgflow.store.database.query import Query, ask, ask_blocking
 from pgflow.store.schema.versions import NEEDS, SCHEMA_VERSION
 

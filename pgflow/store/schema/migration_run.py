@@ -23,7 +23,7 @@ from sqlalchemy.schema import CreateIndex, CreateSchema
 
 from pgflow.errors import MigrationFailed
 from pgflow.store.database.connections import FIRST_BACKOFF, LONGEST_BACKOFF
-from pgflow.store.database.connections import Connection as PsycopgConnection
+from pgflow.store.database.pooler import Connection as PsycopgConnection
 from pgflow.store.schema import version_table
 
 _log = logging.getLogger("pgflow.store")

@@ -12,7 +12,8 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from pgflow.errors import MigrationFailed
-from pgflow.store.database.connections import Connection, quoted
+from pgflow.store.database.connections import quoted
+from pgflow.store.database.pooler import Connection
 
 NAME = "pgflow_version"
 FORMER = "alembic_version"

@@ -18,8 +18,8 @@ from pgflow.store.client.endings import between_looks
 from pgflow.store.client.on_threads import ThreadGuard, ThreadReads, ThreadWork, connect, flush, receive, wait, within
 from pgflow.store.client.sync.pool import Connections
 from pgflow.store.database.channels import Notice, message_channel, parse_message
-from pgflow.store.database.connections import FIRST_BACKOFF, LONGEST_BACKOFF, Connection, Database
-from pgflow.store.database.pooler import is_shared
+from pgflow.store.database.connections import FIRST_BACKOFF, LONGEST_BACKOFF, Database
+from pgflow.store.database.pooler import Connection, is_shared
 from pgflow.store.database.silence import ALIVE, ANSWER
 from pgflow.store.notify.messages import POLL_AT_ONCE, body, poll, start
 

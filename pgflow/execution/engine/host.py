@@ -1,21 +1,19 @@
-"""The worker as a run sees it: where it hands its writes, starts its activities and asks for the time."""
+"""The worker as the parts of a run see it: where writes go, who starts activities, what time it is.
+
+What a worker has to do with whole runs (pump them, keep them, let them go) is `run.Host`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
-from pgflow.model.outcomes import Outcome
+from pgflow.execution.activities.call import ActivityCall
+from pgflow.model.other_arguments import OtherArguments
 from pgflow.model.rows import Message
 from pgflow.ports import Crossings, Journal, Loops
-
-if TYPE_CHECKING:
-    from pgflow.execution.activities.runner import ActivityCall
-    from pgflow.execution.engine.recorded_arguments import OtherArguments
-    from pgflow.execution.engine.run import Run
-    from pgflow.execution.engine.step import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class Limits:
     payload: int = 1 << 20
     warn_rows: int = 10_000
     max_rows: int = 100_000
-    other_arguments: Callable[[Step, OtherArguments], None] | None = None
+    other_arguments: Callable[[Any, OtherArguments], None] | None = None
     crashes: int = 5
 
 
@@ -46,11 +44,11 @@ class Timer(Protocol):
         ...
 
 
-class Host(Protocol):
-    """What a run needs of the worker that it lives in. Everything is called on the worker's event loop.
+class Services(Protocol):
+    """What the parts of a run need of the worker that it lives in. Everything is called on the worker's event loop.
 
-    `schedule`, `start_activity` and `journal.write` may be called on a stage (`run_loop.stage`), where a run's own loop
-    is the running one: they must not ask asyncio for it.
+    `start_activity` and `journal.write` may be called on a stage (`event_loop.stage`), where a run's own loop is the
+    running one: they must not ask asyncio for it.
     """
 
     @property
@@ -85,10 +83,6 @@ class Host(Protocol):
         """Learn that the database's time is at least `at`."""
         ...
 
-    def schedule(self, run: Run) -> None:
-        """Pump `run` in a later callback; once, however often it is asked before that."""
-        ...
-
     def call_at(self, when: datetime, callback: Callable[[], None]) -> Timer:
         """Call back when the database's time has reached `when`."""
         ...
@@ -105,12 +99,4 @@ class Host(Protocol):
         """Something has been asked of other workflows by a write that is committed: see to it that it is delivered
         soon.
         """
-        ...
-
-    def keep(self, run: Run) -> bool:
-        """Whether `run`, which has just suspended, stays in memory: `Run.resume` goes on with it without a replay."""
-        ...
-
-    def finished(self, run: Run, outcome: Outcome | None) -> None:
-        """`run` has ended, suspended or left memory: its outcome is committed, or (None) its lease was lost."""
         ...
