@@ -28,6 +28,7 @@ from typing_extensions import TypedDict
 
 from pgflow import codec
 from pgflow.codec import convert, decode, encode, same
+from pgflow.codec.encode import _dumps, _plain
 from pgflow.errors import SerializationError
 
 T = TypeVar("T")
@@ -207,7 +208,7 @@ def test_round_trips_by_annotation(value: Any, annotation: Any) -> None:
     assert annotation is float or isinstance(back, type(value)) or isinstance(value, Box)
     again = encode(back, annotation, what="it")
     assert decode(again, annotation, what="it") == back
-    assert json.loads(encode) == json.loads(encode.encode())
+    assert json.loads(text) == json.loads(text.encode())
 
 
 def test_values_whose_type_somebody_else_knows_are_plain_data() -> None:
@@ -408,7 +409,7 @@ def test_plain_data_comes_back_unchanged(value: Any) -> None:
 
 def _by_the_slow_way(value: Any) -> str | None:
     try:
-        written = encode._dumps(encode._plain(value, "it", "", 0))
+        written = _dumps(_plain(value, "it", "", 0))
         return written if same.difference(value, json.loads(written)) is None else None
     except SerializationError:
         return None

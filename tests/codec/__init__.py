@@ -1,0 +1,1 @@
+"""How values become JSON and come back."""
