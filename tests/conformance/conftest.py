@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from itertools import count
 from uuid import UUID
 
 import pytest
 import pytest_asyncio
 
+from pgflow.store.leasing import claims
 from pgflow.uuid7 import uuid7
 from tests import databases
 from tests.conformance.in_memory import InMemory
@@ -24,6 +26,12 @@ def shared_scene(server_dsn: str, template: str) -> Iterator[Scene]:
         scene = Scene(dsn)
         yield scene
         scene.close()
+
+
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has just woken is not left to the worker that had it last."""
+    monkeypatch.setattr(claims, "PATIENCE", timedelta(0))
 
 
 @pytest_asyncio.fixture(params=["memory", "postgres"])

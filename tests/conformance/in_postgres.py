@@ -47,6 +47,9 @@ class Parts:
         self.loops = LoopAdvancer(scene.database, id)
         self.crossings = Crossings(scene.database, id, lambda queues: None, lambda workers: None)
         self.mailbox = Mailbox(scene.database, id)
+        self.claims = Claims(scene.database, id)
+        self.claims_with_inputs = Claims(scene.database, id, inputs=True)
+        self.claims_with_inputs._claims = 1_000_000  # a worker gives no number twice
         self.started = False
 
     def start(self) -> None:
@@ -58,7 +61,7 @@ class Parts:
 
     async def close(self) -> None:
         """Stop, and close all connections."""
-        for part in (self.journal, self.loops, self.crossings, self.mailbox):
+        for part in (self.journal, self.loops, self.crossings, self.mailbox, self.claims, self.claims_with_inputs):
             await part.close()
 
 
@@ -125,12 +128,10 @@ class InPostgres(Subject):
     async def claim(
         self, worker: int, limit: int, queues: Collection[str], names: Collection[str], *, inputs: bool = False
     ) -> list[Claimed]:
-        claims = Claims(self.scene.database, self.parts[worker - 1].id, inputs)  # its first claim leaves nothing
-        try:
-            await claims.claim(0, queues, names)  # learns of all priorities
-            return (await claims.claim(limit, queues, names, sweep=True)).runs
-        finally:
-            await claims.close()
+        parts = self.parts[worker - 1]
+        claims = parts.claims_with_inputs if inputs else parts.claims
+        await claims.claim(0, queues, names)  # learns of all priorities
+        return (await claims.claim(limit, queues, names, sweep=True)).runs
 
     async def free(self, worker: int) -> None:
         await asyncio.sleep(0)
@@ -142,7 +143,7 @@ class InPostgres(Subject):
         parts = self.parts[worker - 1]
         found = await parts.mailbox.deliver()
         ours = [self.arrived(news) for news in sorted(found.arrived, key=lambda news: news.workflow_id)]
-        owners = {number for owner in found.owners if (number := self.number(owner)) is not None}
+        owners = {number for number, one in enumerate(self.parts, 1) if one.id in found.owners}
         return News(ours, self.queue in found.woken, owners)
 
     async def attend(self, worker: int, seen: Mapping[UUID, int], pausing: Collection[UUID] = ()) -> list[Arrived]:
