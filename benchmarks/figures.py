@@ -11,7 +11,7 @@ from statistics import median
 class Figure:
     """One quantity, measured several times.
 
-    Parameters:
+    Args:
         name: what it is.
         unit: of the values, e.g. "1/s"; "x" is a ratio of two that were measured side by side.
         values: one for each run.

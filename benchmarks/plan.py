@@ -14,7 +14,7 @@ from benchmarks.server import Server
 class Plan:
     """How much a scenario does.
 
-    Parameters:
+    Args:
         server: where.
         quick: a small part of the work in one run: to see that it works, not to compare.
         repeats: runs of each measurement; medians are reported.

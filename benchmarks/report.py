@@ -18,7 +18,7 @@ from benchmarks.figures import Figure, shown
 class Report:
     """Gathers figures by scenario.
 
-    Parameters:
+    Args:
         results: the directory to write to.
         server_version: of the PostgreSQL that was measured on.
         quick: whether the numbers are good for nothing but to see that the benchmarks work.

@@ -53,7 +53,7 @@ def workflow(*, name: str | None = None) -> Callable[[WorkflowFunction[P, T]], W
 def workflow(fn: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
     """Register an `async def` whose first parameter is its `WorkflowContext` as a workflow.
 
-    Parameters:
+    Args:
         name: what it is called in the database; the function's name if not given.
 
     Raises:
@@ -100,7 +100,7 @@ def activity(
 ) -> Any:
     """Register a function whose first parameter is its `ActivityContext` as an activity.
 
-    Parameters:
+    Args:
         name: what it is called in history; the function's name if not given.
         timeout: how long one attempt may take (a timedelta or seconds); None: for ever.
         retry: when it is tried again; five attempts with growing delays if not given.
@@ -150,7 +150,7 @@ def signal(*, name: str | None = None) -> Callable[[C], C]: ...
 def signal(cls: Any = None, /, *, name: str | None = None) -> Any:
     """Declare a dataclass or pydantic model as a signal.
 
-    Parameters:
+    Args:
         name: what it is called in the database; the class name in snake case if not given.
 
     Raises:
@@ -176,7 +176,7 @@ def message(*, name: str | None = None) -> Callable[[C], C]: ...
 def message(cls: Any = None, /, *, name: str | None = None) -> Any:
     """Declare a dataclass or pydantic model as a message.
 
-    Parameters:
+    Args:
         name: what it is called on the wire; the class name in snake case if not given.
 
     Raises:

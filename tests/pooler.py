@@ -166,7 +166,7 @@ class Pooler:
     def redirect(self, dsn: str, between: Callable[[], None]) -> None:
         """Go on with another server, when no transaction is under way. No client hears of it.
 
-        Parameters:
+        Args:
             between: what happens when the sessions with the one have ended, and before those with the other are opened.
         """
         assert self._loop is not None

@@ -31,7 +31,7 @@ class JsonFormatter(logging.Formatter):
 def configure(level: str = "info", form: str = "human") -> None:
     """Send the logs of this process to standard error.
 
-    Parameters:
+    Args:
         level: debug, info, warning or error.
         form: "human" or "json".
 

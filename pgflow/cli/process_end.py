@@ -30,7 +30,7 @@ BLOCKED = 70
 class Ending:
     """What becomes of a process that is asked to stop. To be made on the event loop, in the main thread.
 
-    Parameters:
+    Args:
         stop: called on the event loop at the first signal, and at each that follows.
         grace: seconds that running activities may go on after it.
     """

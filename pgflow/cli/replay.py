@@ -144,7 +144,7 @@ def check(
 ) -> Report:
     """Replay histories.
 
-    Parameters:
+    Args:
         histories: where they are read from.
         workflows: today's code, by name.
         statuses: only workflows in one of these.

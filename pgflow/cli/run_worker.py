@@ -194,7 +194,7 @@ async def _tell_when_ready(made: Worker) -> None:
 def workflows_of(targets: Iterable[str]) -> list[Workflow[Any, Any]]:
     """The workflows that targets name.
 
-    Parameters:
+    Args:
         targets: "module" (every workflow in it) or "module:name" (the workflow, or the list of workflows, of that
             name).
 

@@ -28,7 +28,7 @@ class Operations(HasCore):
     async def cancel(self, id: UUID | str, *, reason: str | None = None, connection: Any = None) -> bool:
         """Ask for a workflow to be cancelled: its code gets an `asyncio.CancelledError`, and may compensate.
 
-        Parameters:
+        Args:
             reason: why, for the table `audit`: at most 2,000 characters.
             connection: a connection or session of psycopg's or SQLAlchemy's whose transaction this joins.
 
@@ -49,7 +49,7 @@ class Operations(HasCore):
         """Let nobody go on with a workflow until `resume`. One that runs is paused when its activities in flight have
         ended.
 
-        Parameters:
+        Args:
             reason: why, for the table `audit`: at most 2,000 characters.
 
         Returns:
@@ -63,7 +63,7 @@ class Operations(HasCore):
     async def resume(self, id: UUID | str, *, reason: str | None = None) -> bool:
         """Let a paused workflow go on.
 
-        Parameters:
+        Args:
             reason: why, for the table `audit`: at most 2,000 characters.
 
         Returns:
@@ -77,7 +77,7 @@ class Operations(HasCore):
     async def retry(self, id: UUID | str, *, reason: str | None = None) -> None:
         """Run a failed workflow again from its history: the steps whose failures left it get a new set of attempts.
 
-        Parameters:
+        Args:
             reason: why, for the table `audit`: at most 2,000 characters.
 
         Raises:
@@ -95,7 +95,7 @@ class Operations(HasCore):
     ) -> WorkflowHandle[Any]:
         """Start a new workflow from a copy of another's history before a location.
 
-        Parameters:
+        Args:
             before: the location of a step, as displayed or as stored; it and what comes after it runs anew.
             queue: the queue that workers serve; that of the other workflow if not given and still known.
             reason: why, for the table `audit`: at most 2,000 characters.
@@ -127,7 +127,7 @@ class Operations(HasCore):
     ) -> builtins.list[AuditEntry]:
         """What operators did, the last first. What was refused, or changed nothing, is not among it.
 
-        Parameters:
+        Args:
             workflow_id: only what was done to this workflow, and to signals that were sent to it.
             actor: only what this one did: the `actor` of a client, or else a role of the database.
             operation: only this: "cancel", "pause", "resume", "retry", "fork", "redeliver" or "drop".

@@ -31,7 +31,7 @@ class Unfit(Exception):
 def decode(text: str, annotation: Any = Any, *, what: str) -> Any:
     """The value that a JSON text stands for, converted by its annotation.
 
-    Parameters:
+    Args:
         text: what `encode` gave, or a client wrote.
         annotation: the type to convert to; Any gives plain data.
         what: whose value it is, for messages.

@@ -49,7 +49,7 @@ _dumps_simple = _fast_dumps()
 def encode(value: Any, annotation: Any = Any, *, what: str, limit: int = PAYLOAD_LIMIT, same: bool = True) -> str:
     """JSON text of a value, by which the same value comes back.
 
-    Parameters:
+    Args:
         value: what to store.
         annotation: the type by which it will be converted back; Any: not at all, it has to be plain data.
         what: whose value it is, for messages: 'result of activity "charge"'.
@@ -105,7 +105,7 @@ def encode(value: Any, annotation: Any = Any, *, what: str, limit: int = PAYLOAD
 def check_size(text: str, limit: int, what: str) -> None:
     """Refuse a text that is too large.
 
-    Parameters:
+    Args:
         limit: bytes of UTF-8.
         what: whose it is, for messages.
 

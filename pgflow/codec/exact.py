@@ -73,7 +73,7 @@ def _check(annotation: Any, around: tuple[type, ...]) -> Check | None:
 def is_plain(value: Any, kind: type, depth: int = 0, tuples: bool = False) -> bool:
     """Whether it is what JSON has, and nothing but that: dicts by texts, lists, texts, numbers, booleans and None.
 
-    Parameters:
+    Args:
         value: what to look at.
         kind: its type.
         depth: how deep it stands.

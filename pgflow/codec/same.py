@@ -22,7 +22,7 @@ def difference(value: Any, back: Any, path: str = "") -> str | None:
 
     An int that comes back as the float of the same value is none: type checkers let it stand for a float.
 
-    Parameters:
+    Args:
         value: what was given.
         back: what came back.
         path: where both stand.

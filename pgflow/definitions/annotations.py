@@ -28,7 +28,7 @@ class Annotations:
 
     They are resolved when they are first needed: they may name classes that are defined further down.
 
-    Parameters:
+    Args:
         fn: the function.
         around: names that stood around it where it was decorated.
     """

@@ -90,7 +90,7 @@ class Workflow(Decorated, Generic[P, R]):
     ) -> Workflow[P, R]:
         """This workflow with options for its start, or under another name.
 
-        Parameters:
+        Args:
             name: another name in the database.
             id, tags, unique, run_at, priority, queue, connection: as for `client.dispatch`.
             detached: as for `ctx.dispatch`.
@@ -123,7 +123,7 @@ class Workflow(Decorated, Generic[P, R]):
         """Whether a keyword may be meant for the function, which has a parameter of that name that is not given by
         position.
 
-        Parameters:
+        Args:
             positional: how many arguments are.
         """
         parameters = self._parameters
@@ -134,7 +134,7 @@ class Workflow(Decorated, Generic[P, R]):
     ) -> Mapping[str, Any]:
         """The options of a start.
 
-        Parameters:
+        Args:
             given: those given by keyword, beside the workflow's arguments.
             allowed: those that have a meaning there.
             positional: how many of the arguments are given by position.
@@ -258,7 +258,7 @@ class Activity(Decorated, Generic[P, R]):
     ) -> Activity[P, R]:
         """This activity with other options at one call.
 
-        Parameters:
+        Args:
             timeout: a timedelta or seconds; None: for ever.
             retry: another policy.
             name: another name in history.
@@ -332,7 +332,7 @@ def remember(made: Activity[Any, Any]) -> None:
 class Registry:
     """The workflows that a worker knows, by name.
 
-    Parameters:
+    Args:
         workflows: what `@pgflow.workflow` made.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 def signal_name(kind: Any, where: str) -> str:
     """The name of a signal's class.
 
-    Parameters:
+    Args:
         kind: a class declared by `@signal`.
         where: who asks, for messages.
 
@@ -21,7 +21,7 @@ def signal_name(kind: Any, where: str) -> str:
 def message_name(kind: Any, where: str) -> str:
     """The name of a message's class.
 
-    Parameters:
+    Args:
         kind: a class declared by `@message`.
         where: who asks, for messages.
 

@@ -25,7 +25,7 @@ _NAME = re.compile(r"[^\W\d]\w*(\.([^\W\d]\w*|<locals>))*")
 def seconds(value: timedelta | float, what: str, longest: float = LONGEST) -> float:
     """A duration in seconds.
 
-    Parameters:
+    Args:
         value: a timedelta, or seconds.
         what: whose duration it is, for messages.
         longest: seconds that it may have, at most.
@@ -68,7 +68,7 @@ def _shown(value: Any) -> str:
 class RetryPolicy:
     """How often, and how long after a failure, an activity is tried again.
 
-    Parameters:
+    Args:
         max_attempts: attempts in all, at least 1.
         initial: the delay after the first failure (a timedelta or seconds, a year at most).
         multiplier: how the delay grows from one failure to the next, at least 1.
@@ -129,7 +129,7 @@ class RetryPolicy:
     def delay(self, failed: int, chance: float) -> float | None:
         """Seconds until the next attempt; None when no attempt is left.
 
-        Parameters:
+        Args:
             failed: attempts that have failed so far.
             chance: a random number in [0, 1), for the jitter.
         """

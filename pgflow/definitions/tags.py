@@ -43,7 +43,7 @@ def tags_text(tags: Mapping[str, Any] | None, limit: int = LIMIT) -> str:
 def tag_set(text: str) -> TagSet:
     """Tags to compare with others, as PostgreSQL's `jsonb` does: by value, whatever a number is written like.
 
-    Parameters:
+    Args:
         text: what `tags_text` or a `jsonb` column gives.
 
     Raises:

@@ -29,7 +29,7 @@ class BinariesMissing(PgflowError):
 def find(given: str | os.PathLike[str] | None = None) -> Path:
     """The directory of the server's programs.
 
-    Parameters:
+    Args:
         given: a directory; else that of PGFLOW_POSTGRES_BINARIES, else those of the `embedded` extra.
 
     Raises:

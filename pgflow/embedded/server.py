@@ -39,7 +39,7 @@ class EmbeddedError(PgflowError):
 class Postgres:
     """A running PostgreSQL server as a context manager. It ends when the process that owns it ends, even by SIGKILL.
 
-    Parameters:
+    Args:
         directory: where its data lie, and stay; a temporary one, removed at the end, if not given.
         settings: server settings by name, e.g. {"shared_buffers": "256MB"}.
         binaries: the bin directory of another PostgreSQL; else PGFLOW_POSTGRES_BINARIES, else the embedded one.

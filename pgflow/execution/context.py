@@ -120,7 +120,7 @@ class WorkflowContext(StartsChildren, StepContext):
     def sleep(self, duration: timedelta | float) -> Coroutine[Any, Any, None]:
         """Sleep durably, by the database's clock.
 
-        Parameters:
+        Args:
             duration: a timedelta or seconds, not negative.
 
         Raises:
@@ -158,7 +158,7 @@ class WorkflowContext(StartsChildren, StepContext):
     def listen(self, *types: type, timeout: timedelta | float | None = None) -> Coroutine[Any, Any, Any]:
         """The next signal of these types, in the order in which they arrived; None when `timeout` passes first.
 
-        Parameters:
+        Args:
             types: classes declared by `@pgflow.signal`.
             timeout: a timedelta or seconds; the deadline survives crashes.
 
@@ -176,7 +176,7 @@ class WorkflowContext(StartsChildren, StepContext):
     ) -> Coroutine[Any, Any, list[Any]]:
         """The next 1 to `limit` signals of these types; [] when `timeout` passes first.
 
-        Parameters:
+        Args:
             types: classes declared by `@pgflow.signal`.
             limit: how many at most, at least 1.
             timeout: a timedelta or seconds.
@@ -206,7 +206,7 @@ class WorkflowContext(StartsChildren, StepContext):
     ) -> Coroutine[Any, Any, uuid.UUID | None]:
         """Send a signal to a workflow; its `listen` takes it once.
 
-        Parameters:
+        Args:
             body: an instance of a class declared by `@pgflow.signal`.
             to: the receiver's id; or else:
             workflow, tags: the oldest live workflow of this name whose tags contain these (else a failed one) receives
@@ -228,7 +228,7 @@ class WorkflowContext(StartsChildren, StepContext):
     def publish(self, message: Any, tags: Mapping[str, Any] | None = None) -> Coroutine[Any, Any, None]:
         """Send a message to whoever subscribes at the moment; it may be lost, and a replay does not send it again.
 
-        Parameters:
+        Args:
             message: an instance of a class declared by `@pgflow.message`.
             tags: a flat object of at most 4,096 bytes, by which subscribers choose.
 
@@ -251,7 +251,7 @@ class WorkflowContext(StartsChildren, StepContext):
     ) -> Coroutine[Any, Any, V]:
         """Run `body(ctx, state)` again and again until it returns `Break(value)`; finished turns are forgotten.
 
-        Parameters:
+        Args:
             body: returns `Continue(state)` or `Break(value)`.
             state: what the first turn receives.
             commit_interval: ended turns between two advancements, at least 1.
@@ -382,7 +382,7 @@ class WorkflowContext(StartsChildren, StepContext):
     def removed(self, kind: str, name: str = "") -> Coroutine[Any, Any, None]:
         """Stand where a step used to be.
 
-        Parameters:
+        Args:
             kind: what it was, as history shows it.
             name: its name, of kinds that have one.
 

@@ -41,7 +41,7 @@ _new_step: Callable[[type[Step], tuple[str, Event | None]], Step] = tuple.__new_
 class Cursor:
     """The position of the code in the history of one branch.
 
-    Parameters:
+    Args:
         parent: stored location of the branch, "" for the root.
         events: the rows that stand directly on it, in execution order.
     """

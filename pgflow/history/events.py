@@ -70,7 +70,7 @@ class Event(NamedTuple):
 class HistoryIndex:
     """A workflow's active history, grouped by the branch that each row stands on.
 
-    Parameters:
+    Args:
         events: ordered by location, as the database's "C" collation orders them.
     """
 

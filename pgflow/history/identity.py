@@ -16,7 +16,7 @@ _VARIANT = 0x2 << 62
 def crossing_id(workflow_id: UUID, location: str, kind: str, name: str) -> UUID:
     """The id, a UUID of version 7: the same however often it is computed.
 
-    Parameters:
+    Args:
         workflow_id: the workflow that acts; its time is the new id's time, so that indexes stay local.
         location: the stored location of the step.
         kind: the step's kind.

@@ -31,7 +31,7 @@ _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 class StoredHistory:
     """One workflow with its active history. Payloads are JSON text.
 
-    Parameters:
+    Args:
         now: the database's time when it was read.
         events: active history, ordered by stored location.
         cancellations: places in the order of completion at which requests to cancel were delivered.

@@ -11,7 +11,7 @@ LAST = datetime(9999, 12, 31, tzinfo=UTC)
 def in_utc(moment: datetime, what: str) -> datetime:
     """A moment in UTC, as a plain datetime, whatever its class.
 
-    Parameters:
+    Args:
         moment: with a time zone.
         what: who was given it, for messages.
 

@@ -69,7 +69,7 @@ class Replayed:
 def replay(workflow: Workflow[Any, Any], history: StoredHistory | Mapping[str, Any] | Path | str) -> Replayed:
     """Run a workflow's code over a stored history; nothing is executed but the workflow's own code, nothing is written.
 
-    Parameters:
+    Args:
         workflow: today's code.
         history: what `pgflow workflow export` or `client.export` wrote: its text, the loaded document, or a file's
             path.

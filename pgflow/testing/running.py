@@ -108,7 +108,7 @@ def run(
 
     While an activity is executed, no time passes: a timeout around it never fires.
 
-    Parameters:
+    Args:
         args, kwargs: the workflow's arguments.
         activities: what is called in place of activities, given as themselves or by name: functions of the same
             parameters, the `ActivityContext` first. Activities that are not named here are executed as they are. A fake

@@ -38,7 +38,7 @@ SUSPECTS_WAIT = timedelta(milliseconds=50)
 class Claiming:
     """The part of a tenure that takes work.
 
-    Parameters:
+    Args:
         claims: takes runs.
         names: of the workflows that the worker knows.
         settings: the worker's.

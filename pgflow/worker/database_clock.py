@@ -20,7 +20,7 @@ _START = datetime(1970, 1, 1, tzinfo=UTC)
 class DatabaseClock:
     """An estimate of the database's clock.
 
-    Parameters:
+    Args:
         monotonic: seconds of a clock that never goes back.
 
     Example:

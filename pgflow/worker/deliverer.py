@@ -36,7 +36,7 @@ LONGEST_PAUSE = 5.0
 class Mail:
     """The loop that delivers, for one worker.
 
-    Parameters:
+    Args:
         mailbox: the store's side.
         notifier: hints at what it has woken.
         poll: the longest pause, in seconds, between two looks that no hint announced.
@@ -96,7 +96,7 @@ class Mail:
     def look(self, *, mine: bool = True, hinted: bool = False) -> None:
         """Something was sent: deliver now, or in a moment when it is another worker's to do.
 
-        Parameters:
+        Args:
             mine: it is this worker's to do.
             hinted: somebody else says so, who may have delivered it: then its receiver may have been woken as well.
         """

@@ -18,7 +18,7 @@ def held(runs: Mapping[UUID, Run], cold: Iterable[Claimed] = ()) -> list[Held]:
 
     Of a run that is forgetting turns at the moment no row: it may be gone already.
 
-    Parameters:
+    Args:
         runs: those that are executed.
         cold: those that have been claimed and will be.
     """

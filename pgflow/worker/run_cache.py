@@ -16,7 +16,7 @@ KEPT = 60.0
 class Cache:
     """So many suspended runs, the longest asleep leaving first.
 
-    Parameters:
+    Args:
         most: how many, at most.
     """
 

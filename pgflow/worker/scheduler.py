@@ -36,7 +36,7 @@ class Pump:
     An error out of a pump is the engine's own. It fails that one run: handed back, the run would meet it again and
     again, on one worker after the other. Where not even that can be done, the lease must not be kept: `on_death`.
 
-    Parameters:
+    Args:
         on_death: a run has met an error and cannot be failed by it.
     """
 

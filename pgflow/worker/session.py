@@ -50,7 +50,7 @@ LAST_WRITES = 5.0
 class Tenure:
     """One registration of a worker, and the `Host` of its runs.
 
-    Parameters:
+    Args:
         database: where everything is written.
         fence: of the registration: every write stands behind it.
         registry: the workflows that the worker knows.

@@ -20,7 +20,7 @@ milliseconds.
 class Settings:
     """The settings of one worker. Durations are seconds.
 
-    Parameters:
+    Args:
         queues: the queues that it serves.
         concurrency: workflows in memory at once.
         activities: async activity attempts at once.

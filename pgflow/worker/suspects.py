@@ -46,7 +46,7 @@ class Suspects:
     """What one worker holds of them, and what it may take. All workers of a process know of each other: they die
     together.
 
-    Parameters:
+    Args:
         runs: what the worker holds.
     """
 
@@ -87,7 +87,7 @@ class Suspects:
     def places(self, free: int) -> tuple[int, int, int]:
         """How many of those suspected once, twice, and more often may be taken now.
 
-        Parameters:
+        Args:
             free: how many workflows the worker has room for.
         """
         if free <= 0 or self._one_runs_alone():

@@ -47,7 +47,7 @@ is hopeless.
 class Watchdog:
     """Watches the running loop of the thread that starts it.
 
-    Parameters:
+    Args:
         describe: what the loop works on at the moment, for the log ("workflow ..."), or None.
         interrupt: called in the watchdog's thread with the seconds and the frame that the loop's thread executes: end
             the code of the workflow that the loop works on; whether there is one.
@@ -140,7 +140,7 @@ class Watchdog:
 class _Blocked:
     """One time that the loop is blocked by one workflow's code.
 
-    Parameters:
+    Args:
         last: the tick since which it is.
         by: the workflow.
         watched: the thread that is blocked.

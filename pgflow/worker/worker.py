@@ -44,7 +44,7 @@ log = logging.getLogger("pgflow.worker")
 class Worker:
     """Runs workflows until it is stopped. One process may hold thousands of them at once.
 
-    Parameters:
+    Args:
         dsn: the database.
         workflows: what it can run; two of one name are refused.
         queues: the queues that it serves.

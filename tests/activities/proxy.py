@@ -15,7 +15,7 @@ COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
 class Proxy:
     """Cuts the client of the first transactional activity that commits.
 
-    Parameters:
+    Args:
         forwards: whether the server still gets the COMMIT; otherwise its side stays open until `let_go` is set.
     """
 

@@ -56,7 +56,7 @@ def blocks_of(page: Path) -> list[Block]:
 class Reader:
     """Somebody who does what a page says.
 
-    Parameters:
+    Args:
         directory: where they do it.
         dsn: their database.
     """

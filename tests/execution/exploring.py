@@ -20,7 +20,7 @@ from tests.execution.simulator import Incarnation, World
 class Explorer:
     """Explores one program.
 
-    Parameters:
+    Args:
         limit: states at which it gives up: the program is too large for this.
         lives: the kind of lives that it goes through.
     """

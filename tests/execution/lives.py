@@ -35,7 +35,7 @@ Program = Callable[[Seen], pgflow.Workflow[Any, Any]]
 class Lives:
     """One workflow, from its first life to its last.
 
-    Parameters:
+    Args:
         program: builds the workflow anew for each life, with what it writes down what it sees.
     """
 

@@ -32,7 +32,7 @@ SETTINGS = {
 class Server:
     """One server over one directory, which its owner starts and stops.
 
-    Parameters:
+    Args:
         home: where its data and its sockets are.
     """
 

@@ -21,7 +21,7 @@ _ENDED = ("completed", "failed", "cancelled", "abandoned")
 def violations(sql: psycopg.Connection[Any], *, late: bool = False) -> list[str]:
     """Everything that is wrong, one sentence each; empty when all is well.
 
-    Parameters:
+    Args:
         late: whether a COMMIT may have reached the server long after its transaction began, which is when such an
             activity says it ended.
     """

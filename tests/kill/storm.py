@@ -119,7 +119,7 @@ def rage(
 ) -> Storm:
     """Keep so many workflows live, and kill workers, until enough have died; then let everything end, and judge it.
 
-    Parameters:
+    Args:
         dsn: a database with the schema and nothing in it.
         log: where the workers' errors go.
         kills: how many must die.

@@ -30,7 +30,7 @@ _RESET = struct.pack("ii", 1, 0)
 class Wire:
     """Use `wire` to have one.
 
-    Parameters:
+    Args:
         target: the DSN of the server.
         mean_peace: seconds that a connection is left alone, on average.
         seed: of what befalls whom.

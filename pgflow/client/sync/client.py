@@ -48,7 +48,7 @@ HISTORY_LIMIT = 1_000_000
 class SyncClient(SyncOperations, SyncDeadLetters):
     """Talks to the database that the workers work on.
 
-    Parameters:
+    Args:
         dsn: the database.
         schema: the schema of pgflow's tables.
         connections: how many connections it may open.
@@ -143,7 +143,7 @@ class SyncClient(SyncOperations, SyncDeadLetters):
     ) -> SyncWorkflowHandle[Any]:
         """Start a workflow.
 
-        Parameters:
+        Args:
             workflow: the workflow, or its name (then arguments are given by name).
             id: an id of the caller's; used before with the same name, that workflow's handle comes back and nothing
                 starts.
@@ -178,7 +178,7 @@ class SyncClient(SyncOperations, SyncDeadLetters):
         """Start a workflow, all arguments being its own, whatever its parameters are called; type checkers compare
         them.
 
-        Parameters:
+        Args:
             workflow: the workflow, with options if there are any: `checkout.options(queue="slow", tags={...})`; or its
                 name.
 
@@ -259,7 +259,7 @@ class SyncClient(SyncOperations, SyncDeadLetters):
     ) -> builtins.list[SyncWorkflowHandle[Any]]:
         """Start many workflows in a few round trips.
 
-        Parameters:
+        Args:
             workflow: the workflow, or its name.
             arguments: one mapping of arguments by name for each.
             tags, run_at, priority, queue, connection: as for `dispatch`, for all of them.
@@ -318,7 +318,7 @@ class SyncClient(SyncOperations, SyncDeadLetters):
     ) -> UUID | None:
         """Send a signal to a workflow; its `listen` takes it once.
 
-        Parameters:
+        Args:
             body: an instance of a class declared by `@pgflow.signal`.
             to: the receiver's id; or else:
             workflow, tags: the oldest live workflow of this name whose tags contain these (else a failed one) receives
@@ -359,7 +359,7 @@ class SyncClient(SyncOperations, SyncDeadLetters):
     ) -> SyncSubscription[T]:
         """The messages of a type that workflows publish from now on. They may be lost.
 
-        Parameters:
+        Args:
             message: a class declared by `@pgflow.message`.
             tags: only messages whose tags contain these.
             last: begin with the last one that was published before, if it is not older than ten minutes.
@@ -412,7 +412,7 @@ class SyncClient(SyncOperations, SyncDeadLetters):
     ) -> Page:
         """Workflows, the youngest first: by `created_at`, whatever their ids are.
 
-        Parameters:
+        Args:
             name, status, queue, parent_id: only those.
             tags: only those whose tags contain these.
             limit: how many, at most.
@@ -438,7 +438,7 @@ class SyncClient(SyncOperations, SyncDeadLetters):
     def history(self, id: UUID | str, forgotten: bool = False) -> builtins.list[HistoryEvent]:
         """A workflow's history in order.
 
-        Parameters:
+        Args:
             forgotten: with the kept turns of loops that have left active history.
 
         Raises:

@@ -122,7 +122,7 @@ class ActivityContext(AttemptContext):
 
         `ctx.tags` of the workflow stays what was given at its dispatch, and so does the key by which it is unique.
 
-        Parameters:
+        Args:
             tags: names, and texts, numbers, booleans or None; tags not named keep their values.
 
         Raises:
@@ -149,7 +149,7 @@ class ActivityContext(AttemptContext):
         The last details are written at most once a second, into the step's pending row (column `output`), for people
         and for the next attempt. The activity's timeout stays what it is.
 
-        Parameters:
+        Args:
             details: a value that JSON can hold; None: only find out whether the attempt is still wanted.
 
         Raises:

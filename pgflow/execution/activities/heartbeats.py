@@ -13,7 +13,7 @@ INTERVAL = 1.0
 class Heartbeats:
     """Passes the last heartbeat on, at once and then at most once in an interval.
 
-    Parameters:
+    Args:
         loop: where `deliver` is called.
         deliver: gets the details, as JSON.
     """

@@ -46,7 +46,7 @@ SLICE = 0.005
 class _Lane:
     """A bounded number of places, and who waits for one.
 
-    Parameters:
+    Args:
         brief: whether what runs here may end without ever waiting.
     """
 
@@ -69,7 +69,7 @@ class ActivityRunner:
     Making a task and a timer costs more than what many activities do. So a timer is made when an activity first waits,
     and a task whose attempt has ended without waiting takes the next call, unless the attempt has left a trace in it.
 
-    Parameters:
+    Args:
         executor: the threads of plain functions.
         tasks: how many async attempts run at once.
         threads: how many plain functions run at once.
@@ -206,7 +206,7 @@ class ActivityRunner:
     def _begin_and_tell(self, call: ActivityCall, now: float) -> _GoingOn | None:
         """Run an async attempt up to where it first waits; one that has ended by then is told, and took no place.
 
-        Parameters:
+        Args:
             now: the time, as `time.monotonic()` tells it.
         """
         output: str | None = None

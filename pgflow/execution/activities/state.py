@@ -33,7 +33,7 @@ class Changes(NamedTuple):
 class Kept:
     """State and tags of one workflow: as they were handed over last, and the changes gathered since.
 
-    Parameters:
+    Args:
         state: a JSON object, or None: nothing is kept.
         tags: the workflow's tags now.
     """
@@ -51,7 +51,7 @@ class Kept:
     def check(self, changes: Changes, limit: int) -> None:
         """Refuse changes after which state or tags would be too large.
 
-        Parameters:
+        Args:
             limit: the largest state, in bytes of JSON.
 
         Raises:
@@ -126,7 +126,7 @@ def members(text: str | None) -> dict[str, str]:
 def changes_between(before: str | None, after: Mapping[Any, Any], tags: Mapping[str, Any]) -> Changes | None:
     """What an attempt made of its copy of the state; None when it changed nothing.
 
-    Parameters:
+    Args:
         before: the state that it was given, a JSON object.
         after: what it left.
         tags: the tags that it set.

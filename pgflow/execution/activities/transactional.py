@@ -25,7 +25,7 @@ async def perform(
     """Run an attempt in a transaction of its own and commit its result; tells the write that it was given what became
     of it.
 
-    Parameters:
+    Args:
         execute: runs the activity's code and gives the encoded output.
 
     Raises:

@@ -75,7 +75,7 @@ class AwaitingStep(Step):
 class RunCrossings:
     """The crossings and the questions of one run.
 
-    Parameters:
+    Args:
         run: hands over at rest, and is told of answers.
     """
 
@@ -129,7 +129,7 @@ class RunCrossings:
     def hand_over(self, held_back: Callable[[StepView], bool]) -> None:
         """At rest: hand over what is gathered, and ask what is to be asked.
 
-        Parameters:
+        Args:
             held_back: whether a step is about to be cancelled.
         """
         run = self._run

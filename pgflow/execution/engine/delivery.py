@@ -66,7 +66,7 @@ Delivery: TypeAlias = "LiveCall | FinishedStep"
 class Order:
     """What waits to be delivered to the code of one run.
 
-    Parameters:
+    Args:
         loop: on which the code runs.
         events: all rows of its history.
         last: the highest place that history has taken.

@@ -86,7 +86,7 @@ def with_ancestors(location: str) -> Iterable[str]:
 class Behind:
     """The rows with a place in the order of completion whose steps have not been called.
 
-    Parameters:
+    Args:
         root: the workflow's body, at rest.
         events: all of its rows.
     """

@@ -20,7 +20,7 @@ from pgflow.ports import Crossings, Journal, Loops
 class Limits:
     """Bounds of one workflow.
 
-    Parameters:
+    Args:
         payload: the largest payload, in bytes of JSON.
         warn_rows: active history rows at which a warning names `ctx.loop`.
         max_rows: active history rows at which the workflow is stopped with an error.

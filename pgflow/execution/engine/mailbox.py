@@ -10,7 +10,7 @@ from pgflow.model.rows import Signal
 class Mailbox:
     """The mailbox of one run, as far as it is in memory.
 
-    Parameters:
+    Args:
         signals: what the claim brought.
     """
 

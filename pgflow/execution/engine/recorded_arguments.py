@@ -46,7 +46,7 @@ def compare(
 ) -> None:
     """Tell of arguments that are not the recorded ones, if somebody wants to know.
 
-    Parameters:
+    Args:
         step: a step that has been called.
         given: encodes the arguments of today.
         meaning: what a text says, where texts may differ and say the same; JSON by default.

@@ -70,7 +70,7 @@ class Host(Services, Protocol):
 class Run(StepServices):
     """One claimed workflow and the execution of its code.
 
-    Parameters:
+    Args:
         claimed: the workflow with its lease and its history.
         workflow: the definition whose code runs.
         host: the worker that the run lives in.

@@ -40,7 +40,7 @@ T = TypeVar("T")
 class Scope:
     """One body and its branch of history.
 
-    Parameters:
+    Args:
         run: the run that it belongs to.
         location: stored form of the branch; "" is the root.
         iteration: the turn of the innermost loop around it, 0 outside loops.
@@ -178,7 +178,7 @@ class Scope:
     def call(self, step: StepView, met: Event | None) -> None:
         """Fix the location of a step that the code has just called.
 
-        Parameters:
+        Args:
             met: the row that the cursor meets as the step's own, if that has been asked already.
         """
         run = self.run

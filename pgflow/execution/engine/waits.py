@@ -21,7 +21,7 @@ from pgflow.model.outcomes import Suspended
 class Waits:
     """The parked steps of one run.
 
-    Parameters:
+    Args:
         host: gives the time and the timer.
         wake: called when the earliest moment has come: pump the run.
     """

@@ -65,7 +65,7 @@ class WritingRun(Protocol):
 class WriteBuffer:
     """What one run has gathered and what of it is in flight.
 
-    Parameters:
+    Args:
         run: told of commits, of refusals and of too many rows.
     """
 

@@ -62,7 +62,7 @@ _NEXT, _ENDED = _completions()
 def coroutines_to_complete(frame: FrameType | None) -> list[Any] | None:
     """What `as_completed` makes tasks of, in the order in which it was given; None when the task is not made for it.
 
-    Parameters:
+    Args:
         frame: what has asked the loop for a task.
 
     Raises:
@@ -100,7 +100,7 @@ def coroutines_to_complete(frame: FrameType | None) -> list[Any] | None:
 def check_waits(frame: FrameType, ready: Iterable[Any]) -> None:
     """Refuse to wait for several futures of which one stands in sets by its address.
 
-    Parameters:
+    Args:
         frame: what has asked the loop for a future.
         ready: the callbacks that are ready.
 

@@ -150,7 +150,7 @@ def offstage() -> Iterator[None]:
 class RunLoop(asyncio.AbstractEventLoop):
     """The deterministic event loop of one run.
 
-    Parameters:
+    Args:
         name: gives the workflow and its id, for messages.
         seed: the same in every life of the run, and another in other runs.
         now: the run's `now()` in seconds since the epoch; what `loop.time()` answers.
@@ -213,7 +213,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         """Run callbacks until none is ready, or until `look` says that it is enough. To be called from a plain callback
         on a `stage`, not from within a task.
 
-        Parameters:
+        Args:
             deliver_next: called whenever none is ready; there may be more after it if it answers true.
         """
         if deliver_next is None and not self._ready:

@@ -17,7 +17,7 @@ from pgflow.history.events import KIND_BRANCH, STATUS_COMPLETED, STATUS_PENDING
 class BranchStep(Step):
     """`ctx.branch(closure)` and `ctx.inline(workflow, ...)`.
 
-    Parameters:
+    Args:
         body: gives the coroutine to run over the branch's scope.
     """
 

@@ -57,7 +57,7 @@ class ChildHandle(Generic[R]):
     def output(self, ctx: StartsChildren | None = None) -> Coroutine[Any, Any, R]:
         """What the child returns, converted by its annotation; the workflow sleeps until the child has ended.
 
-        Parameters:
+        Args:
             ctx: the context whose step this is. If not given, that of the body (workflow, branch or turn) which calls,
                 at the version at which the child was dispatched.
 
@@ -89,7 +89,7 @@ class ChildHandle(Generic[R]):
 class DispatchStep(CrossingStep):
     """One child.
 
-    Parameters:
+    Args:
         workflow: the workflow, or its name.
         args, kwargs: its arguments.
         options: tags, uniqueness and when it may start, checked.
@@ -160,7 +160,7 @@ class DispatchStep(CrossingStep):
 class OutputStep(AwaitingStep):
     """The wait for a child's end.
 
-    Parameters:
+    Args:
         child_id: the child.
         name: the name of the child's workflow.
         workflow: its definition, which converts the output, if it is known.
@@ -258,7 +258,7 @@ class StartsChildren:
     ) -> Coroutine[Any, Any, ChildHandle[Any]]:
         """Start a child: a workflow of its own, with a history of its own, which any worker may run.
 
-        Parameters:
+        Args:
             workflow: the workflow, or its name (then arguments are given by name).
             tags: a flat object by which it can be found.
             unique: one live workflow, of those dispatched so, for this name and exactly these tags; its handle comes
@@ -298,7 +298,7 @@ class StartsChildren:
     ) -> Coroutine[Any, Any, ChildHandle[Any]]:
         """Start a child, all arguments being its own, whatever its parameters are called; type checkers compare them.
 
-        Parameters:
+        Args:
             workflow: the workflow, with options if there are any: `checkout.options(queue="slow", detached=True)`; or
                 its name.
 

@@ -40,7 +40,7 @@ _PROBLEM_LIMIT = 2_000
 class ListenStep(Step):
     """One listen.
 
-    Parameters:
+    Args:
         types: the classes of the signals, by name.
         limit: how many signals it takes at most; None: one, which is its result itself.
         timeout: after which it ends without one; None: never.

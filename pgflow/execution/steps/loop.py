@@ -40,7 +40,7 @@ V = TypeVar("V")
 class Continue(Generic[S]):
     """What a loop's body returns to go on with the next turn.
 
-    Parameters:
+    Args:
         state: what the next turn receives, as a decoded copy.
     """
 
@@ -51,7 +51,7 @@ class Continue(Generic[S]):
 class Break(Generic[V]):
     """What a loop's body returns to end the loop.
 
-    Parameters:
+    Args:
         value: what `await ctx.loop(...)` gives.
     """
 
@@ -62,7 +62,7 @@ class Break(Generic[V]):
 class LoopPlan:
     """What a loop runs and how it forgets.
 
-    Parameters:
+    Args:
         body: gives the coroutine of one turn, over the turn's scope with the decoded state.
         state_type: the annotation by which states are converted.
         value_type: the annotation by which the output is converted.

@@ -21,7 +21,7 @@ _AWAITED = (Coroutine, Awaitable)
 def loop_types(body: Callable[..., Any]) -> tuple[Any, Any]:
     """The types of a loop's state and of its output; Any where nothing is said.
 
-    Parameters:
+    Args:
         body: what runs a turn: a function, a partial one, a method, or an object that can be called.
 
     Raises:

@@ -24,7 +24,7 @@ TAGS_LIMIT = 4_096
 class PublishStep(Step):
     """One message.
 
-    Parameters:
+    Args:
         name: the message's, by which history knows the step.
         message: its body.
         tags: what subscribers choose by.

@@ -22,7 +22,7 @@ from pgflow.model.commands import Sending, Sent
 class SignalStep(CrossingStep):
     """One signal to another workflow.
 
-    Parameters:
+    Args:
         body: an instance of a class declared by `@pgflow.signal`.
         to: the receiver's id, or None with
         workflow, tags: whose oldest live workflow receives it.

@@ -56,7 +56,7 @@ F = TypeVar("F", bound=Flag)
 class Inbox(Generic[F]):
     """The messages that wait for one subscriber: a bounded queue that drops the oldest.
 
-    Parameters:
+    Args:
         name: of the messages.
         tags: those that the messages contain, as JSON text.
         limit: how many wait, at most.
@@ -139,7 +139,7 @@ class _Topic:
 class Topics:
     """All subscriptions of one client.
 
-    Parameters:
+    Args:
         clock: seconds that never go back.
     """
 

@@ -24,7 +24,7 @@ LOOK = (
 class Incarnation(NamedTuple):
     """A server, from one start to the next.
 
-    Parameters:
+    Args:
         timeline: that of its log: another one after each failover, and after each restore to a point in time.
         started: when it started.
         position: how far its log had got, in bytes.

@@ -29,7 +29,7 @@ _REFUSED = ("22", "23", "54")
 class Tries:
     """One statement's tries.
 
-    Parameters:
+    Args:
         limit: seconds for all of them together; None: any.
         until: the monotonic time by which the caller wants an answer, if that is sooner.
     """

@@ -73,7 +73,7 @@ Answers = list[tuple[int, Any, Any]]
 class Lane:
     """Crossings of one sort, one batch after the other, on a connection of its own.
 
-    Parameters:
+    Args:
         purpose: what it is for: a word that `pg_stat_activity` shows.
         send: executes a batch on the line.
         most: how many crossings a batch has, at most.

@@ -107,7 +107,7 @@ class _Round:
 class Claims:
     """Takes runs for one worker.
 
-    Parameters:
+    Args:
         inputs: whether to read the arguments of steps as well, which a replay compares with today's if it is strict.
 
     Example:

@@ -28,7 +28,7 @@ class Found(NamedTuple):
 def check(found: Found, info: tuple[int, int] | None, schema: str) -> None:
     """Say what does not fit.
 
-    Parameters:
+    Args:
         found: the server's version, and whether there is a `schema_info`.
         info: the schema's version and the oldest code that it is for; None when it has no such row.
         schema: its name, for messages.
@@ -59,7 +59,7 @@ def check(found: Found, info: tuple[int, int] | None, schema: str) -> None:
 def check_server(version: int) -> None:
     """Say whether the server is too old.
 
-    Parameters:
+    Args:
         version: what it calls `server_version_num`.
 
     Raises:
