@@ -26,6 +26,9 @@ from pgflow.store.journal.batch import (
     wary_parameters,
 )
 
+_ENDED = (Completed, Cancelled)
+"""Outcomes after which nothing of a run stays in its table."""
+
 
 def append(
     schema: str,
@@ -54,7 +57,9 @@ def append(
         Unwritable: A text holds a character that cannot travel.
     """
     rows, outcomes = row_parameters(parts), outcome_parameters(parts)
-    signals, aside = signal_parameters(parts), aside_parameters(parts)
+    signals = aside = None
+    if any([part.beside is not None for part in parts]):
+        signals, aside = signal_parameters(parts), aside_parameters(parts)
     wary = wary or (
         rows is not None and KIND_LOOP in rows["kind"] and any(map(_ends_a_loop, parts)) and not begun_before
     )
@@ -68,7 +73,11 @@ def append(
         **(wary_parameters(parts) if wary else {}),
     }
     stays = outcomes is not None and any(
-        [part.changes and not isinstance(part.outcome, Completed | Cancelled) for part in parts]
+        [
+            part.changes and not isinstance(part.outcome, _ENDED)
+            for part in parts
+            if part.outcome is not None or part.beside is not None
+        ]
     )
     text = _text(schema, wary, rows is not None, signals is not None, aside is not None, outcomes is not None, stays)
     return _with_own_time(text) if begun_before else text, parameters
