@@ -51,6 +51,10 @@ class Services(Protocol):
     running one: they must not ask asyncio for it.
     """
 
+    def schedule(self, run: Any) -> None:
+        """Pump a run in a later callback. (`Host`, which knows `Run`, says more.)"""
+        ...
+
     @property
     def journal(self) -> Journal:
         """Where rows of history go."""

@@ -301,7 +301,7 @@ class WriteBuffer:
         for call in calls:
             if not run.closed:
                 call()
-        run.schedule()
+        run.host.schedule(run)  # as `run.schedule` has it, written out: every write passes here
 
     def _refused(self, write: Write, error: BaseException) -> None:
         run = self._run
