@@ -1,12 +1,11 @@
 """A workflow's code over its history: all that happens from a claim until the workflow leaves memory.
 
 There is no SQL and no connection here. What a run wants written or asked goes through `pgflow.ports`, which the store
-implements; what it needs of its process (time, timers, attempts) it asks of the `Host` in `host.py`, which the
-worker implements. The unit tests of replay run all of this on lists.
+implements; what it needs of its process (time, timers, attempts) it asks of its `Host`, which the worker
+implements. The unit tests of replay run all of this on lists.
 
     execute.py       a claim becomes a run
     context.py       what the code is given; each of its methods makes a step
-    interfaces.py    what a run asks of its worker
     event_loop/      the event loop on which the code runs
     engine/          the run, its scopes, and the order in which results reach the code
     steps/           one file for each kind of step

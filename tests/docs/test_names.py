@@ -97,6 +97,7 @@ def test_what_an_essay_names_is_there(package: str) -> None:
     ]
     missing += [name for name in re.findall(r"\bpgflow/[\w/]+(?:\.py)?", text) if not (ROOT / name).exists()]
     missing += [name for name in re.findall(r"^    (\w+)/ ", text, re.MULTILINE) if not (path.parent / name).is_dir()]
+    missing += [name for name in re.findall(r"^    (\w+\.py)", text, re.MULTILINE) if not (path.parent / name).exists()]
     assert missing == []
     assert text, f"{package} does not say what stands in its folder and what goes on there"
 

@@ -16,6 +16,8 @@ A pump (`run.py`) drains the run's event loop, delivers one result, and drains a
 then are rows handed over and attempts begun, so that code which diverges later in the same pump has done nothing.
 
     run.py           the run: pumping, resting, ending
+    step_services.py what steps ask of their run; it is a part of the run
+    interfaces.py    what steps, bodies and runs may ask of one another; host.py: what a run asks of its worker
     scope.py         a body of code over its stretch of history: it fixes locations and leaves no holes
     step.py          what all kinds of steps have in common
     delivery.py      which result is next
