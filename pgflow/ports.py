@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from pgflow.model.writes import Advance, Crossing, Inquiry, Write
 
 
-class Journal(Protocol):
+class JournalPort(Protocol):
     """Where runs hand over what must be durable (group commit)."""
 
     def write(self, write: Write) -> None:
@@ -21,7 +21,7 @@ class Journal(Protocol):
         ...
 
 
-class Transaction(Protocol):
+class TransactionPort(Protocol):
     """One transaction that commits an activity's result together with the activity's own statements."""
 
     @property
@@ -46,15 +46,15 @@ class Transaction(Protocol):
         ...
 
 
-class Transactions(Protocol):
+class TransactionsPort(Protocol):
     """Where transactional activities get their transactions."""
 
-    async def begin(self, *, blocking: bool, timeout: float | None) -> Transaction:
+    async def begin(self, *, blocking: bool, timeout: float | None) -> TransactionPort:
         """Begin one, for a thread or not, for an activity that may take so many seconds."""
         ...
 
 
-class Loops(Protocol):
+class LoopsPort(Protocol):
     """Where runs hand over the forgetting of finished turns."""
 
     def advance(self, advance: Advance) -> None:
@@ -62,7 +62,7 @@ class Loops(Protocol):
         ...
 
 
-class Crossings(Protocol):
+class CrossingsPort(Protocol):
     """Where runs hand over what they do to other workflows, and ask how those have ended."""
 
     def cross(self, crossing: Crossing) -> None:

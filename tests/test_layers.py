@@ -10,6 +10,7 @@ import ast
 import importlib
 import inspect
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -148,6 +149,21 @@ def test_files_are_short_and_say_what_they_are() -> None:
         assert text.count("\n") <= LONGEST, f"{name_of(path)} is two files"
         assert path.stem not in ("utils", "util", "helpers", "common", "misc"), path
         assert not text or ast.get_docstring(tree_of(path)), f"{name_of(path)} does not say what it is"
+
+
+def test_names_are_unique() -> None:
+    """One name for one thing: no two files of one stem, no two public classes of one name. The generated twins are
+    named as what they are made from.
+    """
+    own = [path for path in modules() if "sync" not in path.relative_to(PACKAGE).parts]
+    stems = [path.stem for path in own if path.stem not in ("__init__", "__main__")]
+    classes = [
+        node.name
+        for path in own
+        for node in tree_of(path).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert [name for name, times in Counter(stems + classes).items() if times > 1] == []
 
 
 def test_what_is_public_is_documented() -> None:

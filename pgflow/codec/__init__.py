@@ -13,7 +13,7 @@ datetimes, NUL characters, lone surrogates), is refused with the place where it 
 
 from pgflow.codec.convert import decode, loads
 from pgflow.codec.encode import OWN_TYPE, PAYLOAD_LIMIT, check_size, encode
-from pgflow.codec.errors import (
+from pgflow.codec.stored_errors import (
     class_name,
     decode_error,
     described,

@@ -12,7 +12,7 @@ from pydantic import ValidationError as PydanticValidationError
 from pydantic.errors import PydanticUserError
 from typing_extensions import TypeAliasType
 
-from pgflow.codec.errors import described
+from pgflow.codec.stored_errors import described
 from pgflow.errors import SerializationError
 
 _ADAPTERS = 10_000

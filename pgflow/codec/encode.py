@@ -14,9 +14,9 @@ from enum import Enum
 from typing import Any
 
 from pgflow.codec.convert import Unfit, adapter, converted, loads, type_name
-from pgflow.codec.errors import described
 from pgflow.codec.exact import DEEPEST, LEAVES, is_exact, is_plain
 from pgflow.codec.same import difference
+from pgflow.codec.stored_errors import described
 from pgflow.errors import SerializationError
 
 PAYLOAD_LIMIT = 1 << 20

@@ -11,7 +11,7 @@ from pgflow.execution.context import WorkflowContext
 from pgflow.execution.engine.blame import acquit, too_many
 from pgflow.execution.engine.run import Host, Run
 from pgflow.execution.engine.scope import Scope
-from pgflow.model.claims import Claimed
+from pgflow.model.claimed import Claimed
 
 _TAGS = (dict, type(None))
 

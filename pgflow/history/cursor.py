@@ -27,15 +27,15 @@ from pgflow.history.location import (
 )
 
 
-class Step(NamedTuple):
+class Placement(NamedTuple):
     """Where a step stands, and the row that it meets there (None: a new one)."""
 
     location: str
     event: Event | None
 
 
-_new_step: Callable[[type[Step], tuple[str, Event | None]], Step] = tuple.__new__
-"""`Step(...)` without the call in between."""
+_new_step: Callable[[type[Placement], tuple[str, Event | None]], Placement] = tuple.__new__
+"""`Placement(...)` without the call in between."""
 
 
 class Cursor:
@@ -76,7 +76,7 @@ class Cursor:
         own = event.version == version and event.kind == kind and (event.name == name or kind in NAMELESS)
         return event if own else None
 
-    def step(self, kind: str, name: str, version: int) -> Step:
+    def step(self, kind: str, name: str, version: int) -> Placement:
         """Place a step that the code calls.
 
         Raises:
@@ -92,7 +92,7 @@ class Cursor:
             self._at = at = at + 1
             if at == len(self._events):
                 self.exhausted = True
-            return _new_step(Step, (event.location, event))
+            return _new_step(Placement, (event.location, event))
         if event.version < version:
             return self._insertion(event)
         raise self._diverged(f"{named(kind, name)} of version {version}", event, event.version > version)
@@ -107,7 +107,7 @@ class Cursor:
             return event.version, None
         return (self._older_than(version) or event).version, None
 
-    def removed(self, kind: str, name: str, version: int = 1) -> Step | None:
+    def removed(self, kind: str, name: str, version: int = 1) -> Placement | None:
         """Pass the step that used to stand here, or its mark; a new location at the end of history.
 
         None where history goes on with a step of a lower version: the removed one was an insertion, and this run was
@@ -122,7 +122,7 @@ class Cursor:
         same_name = event.name == name or kind in NAMELESS
         if same_name and (event.kind == kind or _marks(event, kind)):
             self.pass_by(event)
-            return Step(event.location, event)
+            return Placement(event.location, event)
         if self._older_than(version) is not None:
             return None
         raise self._diverged(f"{named(kind, name)}, which the code says was removed", event)
@@ -136,18 +136,18 @@ class Cursor:
         left = islice(self._events, self._at, None)
         return next((event for event in left if event.version < version), None)
 
-    def _new(self) -> Step:
+    def _new(self) -> Placement:
         previous = self._previous
         if isinstance(previous, Event):
             previous = self._coordinate(previous)
         number = previous[0] + 1 if previous else 1
         self._previous = (number,)
         stored = NUMBERS[number] if number < len(NUMBERS) else encode_number(number)
-        return _new_step(Step, (self._prefix + stored, None))
+        return _new_step(Placement, (self._prefix + stored, None))
 
-    def _insertion(self, event: Event) -> Step:
+    def _insertion(self, event: Event) -> Placement:
         self._previous = between(self._last(), self._coordinate(event))
-        return Step(self._prefix + encode_coordinate(self._previous), None)
+        return Placement(self._prefix + encode_coordinate(self._previous), None)
 
     def pass_by(self, event: Event) -> None:
         """Move on past the next row, which is the step's own (`meets`) or stands in its place."""

@@ -20,7 +20,7 @@ from uuid import UUID
 from pgflow.errors import LeaseLost, PgflowError
 from pgflow.history.events import KIND_LOOP, KIND_REMOVED, STATUS_COMPLETED, STATUS_PENDING, Event
 from pgflow.history.location import display, turn, turns
-from pgflow.model.claims import Claimed
+from pgflow.model.claimed import Claimed
 from pgflow.model.commands import Dispatch, Dispatched, Sent
 from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome, Suspended
 from pgflow.model.writes import Advance, Beside, Crossing, Write
@@ -132,7 +132,7 @@ class Memory(Exchange):
 
         Raises:
             LeaseLost: The run is not this worker's any more; nothing has changed.
-            Unstorable: The database would refuse one of its values; nothing has changed.
+            RefusedValue: The database would refuse one of its values; nothing has changed.
         """
         workflow_id = write.run.workflow_id
         run = self.held(worker, workflow_id, write.run.epoch)
@@ -241,7 +241,7 @@ class Memory(Exchange):
         Raises:
             LeaseLost: The run is not this worker's any more; nothing has changed.
             PgflowError: The loop has no row.
-            Unstorable: The database would refuse one of its values; nothing has changed.
+            RefusedValue: The database would refuse one of its values; nothing has changed.
         """
         self.held(worker, advance.workflow_id, advance.epoch)
         check_json(advance.state, advance.output)
@@ -280,7 +280,7 @@ class Memory(Exchange):
 
         Raises:
             LeaseLost: The run is not this worker's any more; nothing has changed.
-            Unstorable: The database would refuse one of its values; nothing has changed.
+            RefusedValue: The database would refuse one of its values; nothing has changed.
         """
         run = self.held(worker, crossing.workflow_id, crossing.epoch)
         command = crossing.command

@@ -7,15 +7,15 @@ from typing import NamedTuple
 from uuid import UUID
 
 from pgflow.definitions.tags import tag_set
-from pgflow.model.claims import Arrived
+from pgflow.model.claimed import Arrived
 from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent, Standing
 from pgflow.model.rows import Signal
 from pgflow.testing.memory_rows import (
+    RefusedValue,
     Request,
     RunRow,
     SignalRow,
     Tables,
-    Unstorable,
     WorkflowRow,
     check_json,
     check_text,
@@ -46,7 +46,7 @@ class Exchange(Tables):
             parent: The run that starts it as a child, in its own queue and as urgent unless the request says otherwise.
 
         Raises:
-            Unstorable: The database would refuse it.
+            RefusedValue: The database would refuse it.
         """
         check_text(request.name)
         check_json(request.input, request.tags)
@@ -66,7 +66,7 @@ class Exchange(Tables):
             parent_id = parent.workflow_id
             root_id = self.workflows[parent_id].root_id or parent_id
         if queue is None or priority is None:
-            raise Unstorable("a workflow that has no parent needs a queue and a priority")
+            raise RefusedValue("a workflow that has no parent needs a queue and a priority")
         self.workflows[request.id] = WorkflowRow(
             request.id,
             request.name,
@@ -86,7 +86,7 @@ class Exchange(Tables):
         """Send a signal; sent twice is sent once, to the same receiver.
 
         Raises:
-            Unstorable: The database would refuse it.
+            RefusedValue: The database would refuse it.
         """
         check_text(sending.name)
         check_json(sending.body, sending.tags)

@@ -18,7 +18,7 @@ from uuid import UUID
 from pgflow.errors import LeaseLost, PgflowError
 from pgflow.model.commands import Dispatched, Sent, Standing
 from pgflow.model.writes import Advance, Crossing, Inquiry, Write
-from pgflow.testing.memory_rows import Unstorable
+from pgflow.testing.memory_rows import RefusedValue
 
 
 class Store(Protocol):
@@ -42,7 +42,7 @@ class Store(Protocol):
 
 
 class MemoryPorts:
-    """Implements `Journal`, `Loops` and `Crossings` of `pgflow.ports` for one worker.
+    """Implements `JournalPort`, `LoopsPort` and `CrossingsPort` of `pgflow.ports` for one worker.
 
     Args:
         store: Where it writes.
@@ -86,7 +86,7 @@ class MemoryPorts:
             at = self.store.commit(self.worker, write)
         except LeaseLost as error:
             write.on_refused(write, error)
-        except Unstorable as error:
+        except RefusedValue as error:
             behind = [later for later in self.writes if later.run == write.run]
             self.writes[:] = [later for later in self.writes if later.run != write.run]
             for refused in (write, *behind):
@@ -101,7 +101,7 @@ class MemoryPorts:
         advance = self.advances.pop(0)
         try:
             at = self.store.advance(self.worker, advance)
-        except (PgflowError, Unstorable) as error:
+        except (PgflowError, RefusedValue) as error:
             advance.on_refused(advance, error)
             return False
         advance.on_commit(advance, at)
@@ -112,7 +112,7 @@ class MemoryPorts:
         crossing = self.crossings.pop(index)
         try:
             answer = self.store.cross(self.worker, crossing)
-        except (LeaseLost, Unstorable) as error:
+        except (LeaseLost, RefusedValue) as error:
             crossing.on_refused(crossing, error)
             return False
         crossing.on_done(crossing, answer)

@@ -106,7 +106,7 @@ class Request(NamedTuple):
     kind: str
 
 
-class Unstorable(ValueError):
+class RefusedValue(ValueError):
     """A value that the database would refuse."""
 
 
@@ -151,7 +151,7 @@ def check_row(row: EventRow) -> None:
     """See that the database would take a row of history.
 
     Raises:
-        Unstorable: it would not.
+        RefusedValue: it would not.
     """
     for text in (row.location, row.kind, row.name, row.status):
         check_text(text)
@@ -165,24 +165,24 @@ def check_row(row: EventRow) -> None:
         row.turn_seq,
     ):
         if number is not None and (not isinstance(number, int) or not -(2**31) <= number < 2**31):
-            raise Unstorable(f"{number!r} is no integer of 32 bits")
+            raise RefusedValue(f"{number!r} is no integer of 32 bits")
 
 
 def check_text(text: str) -> None:
     """See that the database would take a text.
 
     Raises:
-        Unstorable: it would not.
+        RefusedValue: it would not.
     """
     if not text.isprintable() and ("\0" in text or "\x1f" in text or any("\ud800" <= c <= "\udfff" for c in text)):
-        raise Unstorable(f"{text!r} holds a character that cannot be stored")
+        raise RefusedValue(f"{text!r} holds a character that cannot be stored")
 
 
 def check_json(*texts: str | None) -> None:
     """See that the database would take texts as JSON.
 
     Raises:
-        Unstorable: it would not.
+        RefusedValue: it would not.
     """
     for text in texts:
         if text is not None:
@@ -192,7 +192,7 @@ def check_json(*texts: str | None) -> None:
             except RecursionError:
                 pass  # deeper than Python reads, and not too deep for the database
             except ValueError as error:
-                raise Unstorable(f"{text[:100]!r} is no JSON: {error}") from error
+                raise RefusedValue(f"{text[:100]!r} is no JSON: {error}") from error
 
 
 def _refused(constant: str) -> None:

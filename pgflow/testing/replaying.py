@@ -25,7 +25,7 @@ from pgflow.execution.engine.run import Run
 from pgflow.execution.event_loop.event_loop import stage
 from pgflow.execution.execute import execute
 from pgflow.history.stored import StoredHistory
-from pgflow.model.claims import Claimed
+from pgflow.model.claimed import Claimed
 from pgflow.model.other_arguments import OtherArguments
 from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome
 from pgflow.model.rows import Message

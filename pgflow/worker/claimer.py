@@ -13,7 +13,7 @@ from uuid import UUID
 import psycopg
 
 from pgflow.execution.engine.run import Run
-from pgflow.model.claims import Claimed
+from pgflow.model.claimed import Claimed
 from pgflow.store.database.connections import tell_of_death
 from pgflow.store.leasing.claims import Claims
 from pgflow.worker.database_clock import DatabaseClock

@@ -16,9 +16,9 @@ from uuid import UUID
 
 import psycopg
 
-from pgflow.model.claims import Arrived
+from pgflow.model.claimed import Arrived
 from pgflow.store.database.connections import tell_of_death
-from pgflow.store.exchange.deliveries import Mailbox
+from pgflow.store.exchange.deliveries import DeliveryQueue
 from pgflow.store.notify.notifier import Notifier
 
 log = logging.getLogger("pgflow.worker")
@@ -49,7 +49,7 @@ class Mail:
 
     def __init__(
         self,
-        mailbox: Mailbox,
+        mailbox: DeliveryQueue,
         notifier: Notifier,
         poll: float,
         seen: Callable[[], Mapping[UUID, int]],

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pgflow.execution.engine.run import Run
 from pgflow.history.events import STATUS_PENDING
-from pgflow.model.claims import Claimed
+from pgflow.model.claimed import Claimed
 from pgflow.store.leasing.fencing import Held
 
 

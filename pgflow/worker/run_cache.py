@@ -7,7 +7,7 @@ from collections import OrderedDict
 from uuid import UUID
 
 from pgflow.execution.engine.run import Run
-from pgflow.model.claims import Claimed
+from pgflow.model.claimed import Claimed
 
 KEPT = 60.0
 """Seconds for which a sleeping workflow stays in memory."""

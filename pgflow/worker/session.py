@@ -21,12 +21,12 @@ from pgflow.execution.activities.call import ActivityCall
 from pgflow.execution.activities.runner import ActivityRunner
 from pgflow.execution.engine.run import Run
 from pgflow.execution.execute import execute
-from pgflow.model.claims import Arrived, Claimed
+from pgflow.model.claimed import Arrived, Claimed
 from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome, Released, Suspended
 from pgflow.model.rows import Message
 from pgflow.store.database.connections import Database
 from pgflow.store.exchange.crossing_batch import Crossings
-from pgflow.store.exchange.deliveries import Mailbox
+from pgflow.store.exchange.deliveries import DeliveryQueue
 from pgflow.store.journal.forgetting import LoopAdvancer
 from pgflow.store.journal.journal import Journal
 from pgflow.store.journal.transactions import Transactions
@@ -114,7 +114,7 @@ class Tenure:
         self.look, self.hint = self._claiming.look, self._claiming.hint
         self._cache = Cache(settings.cached)
         self._mail = Mail(
-            Mailbox(database, fence),
+            DeliveryQueue(database, fence),
             notifier,
             settings.poll,
             self._seen,

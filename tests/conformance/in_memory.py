@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
-from pgflow.model.claims import Arrived, Claimed
+from pgflow.model.claimed import Arrived, Claimed
 from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent, Standing
 from pgflow.model.writes import Advance, Crossing, Inquiry, Write
 from pgflow.testing.memory import Memory

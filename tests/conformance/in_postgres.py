@@ -8,12 +8,12 @@ from typing import Any
 from uuid import UUID
 
 from pgflow.history.events import Event
-from pgflow.model.claims import Arrived, Claimed
+from pgflow.model.claimed import Arrived, Claimed
 from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent, Standing
 from pgflow.model.writes import Advance, Crossing, Inquiry, Write
 from pgflow.store.database.query import Query
 from pgflow.store.exchange.crossing_batch import Crossings
-from pgflow.store.exchange.deliveries import Mailbox
+from pgflow.store.exchange.deliveries import DeliveryQueue
 from pgflow.store.journal.forgetting import LoopAdvancer
 from pgflow.store.journal.journal import Journal
 from pgflow.store.leasing.claims import Claims
@@ -46,7 +46,7 @@ class Parts:
         self.journal = Journal(scene.database, id)
         self.loops = LoopAdvancer(scene.database, id)
         self.crossings = Crossings(scene.database, id, lambda queues: None, lambda workers: None)
-        self.mailbox = Mailbox(scene.database, id)
+        self.mailbox = DeliveryQueue(scene.database, id)
         self.claims = Claims(scene.database, id)
         self.claims_with_inputs = Claims(scene.database, id, inputs=True)
         self.claims_with_inputs._claims = 1_000_000  # a worker gives no number twice

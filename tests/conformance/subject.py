@@ -16,7 +16,7 @@ from uuid import UUID
 
 from pgflow.errors import LeaseLost
 from pgflow.history.events import Event
-from pgflow.model.claims import Arrived, Claimed
+from pgflow.model.claimed import Arrived, Claimed
 from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent, Standing
 from pgflow.model.outcomes import Outcome
 from pgflow.model.rows import EventRow, RunKey

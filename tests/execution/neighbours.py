@@ -17,7 +17,7 @@ from uuid import UUID
 
 from pgflow.definitions.descriptors import Workflow
 from pgflow.history.identity import crossing_id
-from pgflow.model.claims import Arrived
+from pgflow.model.claimed import Arrived
 from pgflow.model.commands import Dispatch, Sending, Standing
 from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome
 from pgflow.model.rows import Signal

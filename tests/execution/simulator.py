@@ -21,7 +21,7 @@ from pgflow.execution.engine.run import Run
 from pgflow.execution.event_loop.event_loop import stage
 from pgflow.execution.execute import execute
 from pgflow.history.events import Event
-from pgflow.model.claims import Claimed
+from pgflow.model.claimed import Claimed
 from pgflow.model.commands import Dispatch, Dispatched, Sent, Standing
 from pgflow.model.outcomes import Outcome
 from pgflow.model.rows import Message

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pgflow.errors import HistoryDiverged
 from pgflow.history import location as loc
-from pgflow.history.cursor import Cursor, Step
+from pgflow.history.cursor import Cursor, Placement
 from pgflow.history.events import (
     KIND_ACTIVITY,
     KIND_BRANCH,
@@ -42,7 +42,7 @@ calls = st.tuples(st.sampled_from(KINDS), st.sampled_from(["", "a", "b"]))
 parents = st.sampled_from(["", "1", "2,a10", "3.1,b100.0.1"])
 
 
-def made(step: Step, call: Call) -> Event:
+def made(step: Placement, call: Call) -> Event:
     return event(step.location, kind=call.kind, name=call.name, version=call.version, input=str(call.number))
 
 
@@ -110,7 +110,7 @@ def test_any_other_step_diverges_and_consumes_nothing(
         assert kind in caught.value.expected and found[0].kind in caught.value.found
         assert cursor.remaining() == found
     row = found[0]
-    assert cursor.step(row.kind, row.name, row.version) == Step(row.location, row)
+    assert cursor.step(row.kind, row.name, row.version) == Placement(row.location, row)
 
 
 def test_a_thousand_steps_inserted_at_one_place_stay_in_order() -> None:
@@ -147,9 +147,9 @@ def test_a_removed_step_is_passed_by_its_row_or_by_its_mark(text: str) -> None:
     mark = event("1", kind=KIND_REMOVED, name="a", input=text)
     for row in (event("1", name="a"), mark):
         cursor = Cursor("", [row])
-        assert cursor.removed(KIND_ACTIVITY, "a") == Step("1", row)
+        assert cursor.removed(KIND_ACTIVITY, "a") == Placement("1", row)
         assert cursor.exhausted
-        assert cursor.removed(KIND_ACTIVITY, "a") == Step("2", None), "recorded where history ends"
+        assert cursor.removed(KIND_ACTIVITY, "a") == Placement("2", None), "recorded where history ends"
 
 
 @pytest.mark.parametrize(
@@ -172,4 +172,4 @@ def test_another_step_than_the_removed_one_diverges(row: Event) -> None:
 
 def test_removed_kinds_without_a_name_match_whatever_they_were_called() -> None:
     row = event("1", kind=KIND_SLEEP, name="whatever")
-    assert Cursor("", [row]).removed(KIND_SLEEP, "") == Step("1", row)
+    assert Cursor("", [row]).removed(KIND_SLEEP, "") == Placement("1", row)

@@ -8,10 +8,10 @@ import pytest
 import pgflow
 from pgflow.errors import PgflowError, SchemaOutdated
 from pgflow.store.schema import compatibility
-from pgflow.store.schema.compatibility import Found, check, check_async, check_blocking
+from pgflow.store.schema.compatibility import DatabaseState, check, check_async, check_blocking
 from pgflow.store.schema.versions import NEEDS, SCHEMA_VERSION
 
-FITS = Found(server=150000, migrated=True)
+FITS = DatabaseState(server=150000, migrated=True)
 
 
 @pgflow.workflow
@@ -22,15 +22,15 @@ async def greet(ctx: pgflow.WorkflowContext) -> None:
 @pytest.mark.parametrize(
     ("found", "info", "said"),
     [
-        (Found(149999, True), (1, 1), "the server is PostgreSQL 14; pgflow needs 15 or later"),
-        (Found(90600, False), None, "the server is PostgreSQL 9; pgflow needs 15 or later"),
-        (Found(180000, False), None, 'no pgflow schema "flows". Run `pgflow db upgrade --schema flows`'),
+        (DatabaseState(149999, True), (1, 1), "the server is PostgreSQL 14; pgflow needs 15 or later"),
+        (DatabaseState(90600, False), None, "the server is PostgreSQL 9; pgflow needs 15 or later"),
+        (DatabaseState(180000, False), None, 'no pgflow schema "flows". Run `pgflow db upgrade --schema flows`'),
         (FITS, None, 'no pgflow schema "flows"'),
         (FITS, (NEEDS - 1, 0), f"is of version {NEEDS - 1}; this code needs at least {NEEDS}. Run `pgflow db upgrade`"),
         (FITS, (SCHEMA_VERSION + 5, SCHEMA_VERSION + 1), "too new: .*Deploy newer code"),
     ],
 )
-def test_what_does_not_fit(found: Found, info: tuple[int, int] | None, said: str) -> None:
+def test_what_does_not_fit(found: DatabaseState, info: tuple[int, int] | None, said: str) -> None:
     with pytest.raises(PgflowError, match=said) as caught:
         check(found, info, "flows")
     assert isinstance(caught.value, SchemaOutdated) is (found.server >= 150000)

@@ -29,11 +29,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from pgflow.model.claims import Arrived, Claimed
+from pgflow.model.claimed import Arrived, Claimed
 from pgflow.model.outcomes import Suspended
 from pgflow.model.rows import Signal
 from pgflow.model.writes import Beside, Write
-from pgflow.store.exchange.deliveries import Mailbox
+from pgflow.store.exchange.deliveries import DeliveryQueue
 from pgflow.store.journal.journal import Journal
 from pgflow.store.leasing.claims import Claims
 from tests.store.scene import Scene, row
@@ -71,7 +71,7 @@ class Owner:
 
     def open(self) -> None:
         self.id = self.scene.worker()
-        self.mailbox = Mailbox(self.scene.database, self.id)
+        self.mailbox = DeliveryQueue(self.scene.database, self.id)
         self.claims = Claims(self.scene.database, self.id)
         self.journal = Journal(self.scene.database, self.id)
         self.journal.start()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from pgflow.model.claims import Claimed
+from pgflow.model.claimed import Claimed
 from pgflow.store.journal.journal import Journal
 from pgflow.store.leasing import claims as claims_module
 from pgflow.store.leasing.claims import Claims

@@ -20,7 +20,7 @@ from pgflow.model.commands import Dispatch, Sending
 from pgflow.model.writes import Crossing
 from pgflow.store.database.connections import Database
 from pgflow.store.exchange.crossing_batch import Crossings
-from pgflow.store.exchange.deliveries import Mailbox
+from pgflow.store.exchange.deliveries import DeliveryQueue
 from pgflow.store.journal.forgetting import LoopAdvancer
 from pgflow.store.journal.journal import Journal
 from pgflow.store.leasing.claims import Claims
@@ -383,7 +383,7 @@ async def test_a_delivery(scene: Scene, registered: Registered, between: Late) -
     workflow = registered.run()
     first, second = uuid7(), uuid7()
     send = "INSERT INTO signals (id, workflow_id, name, body) VALUES (%s, %s, 'news', '{}')"
-    mailbox = Mailbox(Database(between.dsn), registered.lease.fence)
+    mailbox = DeliveryQueue(Database(between.dsn), registered.lease.fence)
     await mailbox.deliver()
     scene.do(send, first, workflow)
     scene.do("INSERT INTO requests (workflow_id, kind) VALUES (%s, 'cancel')", workflow)

@@ -24,7 +24,7 @@ from pgflow.model.commands import Sending
 from pgflow.model.outcomes import Completed
 from pgflow.model.writes import Crossing
 from pgflow.store.exchange.crossing_batch import Crossings
-from pgflow.store.exchange.deliveries import Mailbox
+from pgflow.store.exchange.deliveries import DeliveryQueue
 from pgflow.store.journal.forgetting import LoopAdvancer
 from pgflow.store.journal.journal import Journal
 from pgflow.store.leasing.claims import Claims
@@ -62,7 +62,7 @@ async def deliveries(scene: Scene) -> AsyncIterator[Work]:
         scene.all("SELECT signal(%s::uuid, 'news')", run)
         scene.all("SELECT cancel(%s)", run)
         scene.do("INSERT INTO requests (workflow_id, kind) VALUES (%s, 'child')", run)
-    mailbox = Mailbox(scene.database, scene.worker())
+    mailbox = DeliveryQueue(scene.database, scene.worker())
     yield Work(
         (first, second),
         mailbox.deliver,

@@ -18,7 +18,7 @@ from pgflow import faults
 from pgflow.errors import LeaseLost
 from pgflow.model.outcomes import Completed, Failed, Outcome, Suspended
 from pgflow.store.database.connections import Database, Line
-from pgflow.store.exchange.deliveries import Mailbox
+from pgflow.store.exchange.deliveries import DeliveryQueue
 from pgflow.store.journal.journal import Journal
 from pgflow.store.journal.transactions import Transactions
 from pgflow.store.leasing.claims import Claims
@@ -261,7 +261,7 @@ async def test_deliveries_pass_over_receivers_that_strangers_hold(scene: Scene, 
         scene.all("SELECT signal(%s::uuid, 'news')", receiver)
     stranger = scene.other()
     stranger.execute("SELECT FROM runs WHERE workflow_id = %s FOR UPDATE", [held])
-    mailbox = Mailbox(scene.database, worker)
+    mailbox = DeliveryQueue(scene.database, worker)
     woken = "SELECT workflow_id FROM runs WHERE status = 'pending'"
     async with asyncio.timeout(5):  # half of what the engine's statements may take
         await mailbox.deliver()

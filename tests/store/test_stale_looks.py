@@ -16,7 +16,7 @@ import pytest_asyncio
 from pgflow.model.outcomes import Suspended
 from pgflow.model.writes import Beside, Write
 from pgflow.store.database.pooler import AsyncConnection
-from pgflow.store.exchange.deliveries import Delivery, Mailbox
+from pgflow.store.exchange.deliveries import DeliveryQueue, DeliveryRound
 from pgflow.store.journal.journal import Journal
 from pgflow.store.leasing.fencing import Fence
 from pgflow.uuid7 import uuid7
@@ -40,10 +40,10 @@ CREATE POLICY slow ON signals TO pgflow_slow USING (public.pass_the_gate()) WITH
 
 
 @pytest_asyncio.fixture
-async def boxes(scene: Scene) -> AsyncIterator[tuple[Mailbox, Mailbox]]:
+async def boxes(scene: Scene) -> AsyncIterator[tuple[DeliveryQueue, DeliveryQueue]]:
     """Two deliverers: one whose looks are held up at the gate, and a quick one."""
     scene.do(PREPARE)
-    slow, quick = Mailbox(scene.database, scene.worker()), Mailbox(scene.database, scene.worker())
+    slow, quick = DeliveryQueue(scene.database, scene.worker()), DeliveryQueue(scene.database, scene.worker())
 
     async def become_slow(connection: AsyncConnection) -> None:
         await connection.execute("SET ROLE pgflow_slow")
@@ -54,7 +54,7 @@ async def boxes(scene: Scene) -> AsyncIterator[tuple[Mailbox, Mailbox]]:
     await quick.close()
 
 
-async def held_up(scene: Scene, slow: Mailbox, meanwhile: Callable[[], object]) -> Delivery:
+async def held_up(scene: Scene, slow: DeliveryQueue, meanwhile: Callable[[], object]) -> DeliveryRound:
     """`slow` looks; then something happens; then `slow` goes on: what it has delivered."""
     with scene.other() as gate:
         gate.execute("SELECT pg_advisory_xact_lock(%s)", [GATE])
@@ -68,7 +68,7 @@ async def held_up(scene: Scene, slow: Mailbox, meanwhile: Callable[[], object]) 
 
 
 async def test_a_cancel_is_delivered_once(
-    scene: Scene, boxes: tuple[Mailbox, Mailbox], worker: int, journal: Journal
+    scene: Scene, boxes: tuple[DeliveryQueue, DeliveryQueue], worker: int, journal: Journal
 ) -> None:
     """The workflow has taken its cancellation when another worker, which had seen the request before, delivers it."""
     slow, quick = boxes
@@ -89,7 +89,7 @@ async def test_a_cancel_is_delivered_once(
 
 
 async def test_a_pause_is_not_undone_by_a_cancel_that_was_taken_before(
-    scene: Scene, boxes: tuple[Mailbox, Mailbox], worker: int, journal: Journal
+    scene: Scene, boxes: tuple[DeliveryQueue, DeliveryQueue], worker: int, journal: Journal
 ) -> None:
     slow, quick = boxes
     run = scene.run(worker)
@@ -108,7 +108,7 @@ async def test_a_pause_is_not_undone_by_a_cancel_that_was_taken_before(
 
 @pytest.mark.parametrize("what", ["signal", "child"])
 async def test_news_are_counted_once_and_wake_once(
-    scene: Scene, boxes: tuple[Mailbox, Mailbox], worker: int, journal: Journal, what: str
+    scene: Scene, boxes: tuple[DeliveryQueue, DeliveryQueue], worker: int, journal: Journal, what: str
 ) -> None:
     """A run that has taken what came, and sleeps again, is not woken by whoever had seen it before."""
     slow, quick = boxes
@@ -131,7 +131,7 @@ async def test_news_are_counted_once_and_wake_once(
 
 
 async def test_what_is_seen_and_what_is_new_are_numbered_in_order(
-    scene: Scene, boxes: tuple[Mailbox, Mailbox], worker: int
+    scene: Scene, boxes: tuple[DeliveryQueue, DeliveryQueue], worker: int
 ) -> None:
     """Of three signals the first is delivered by another in between: the others take later numbers, and the mailbox
     ends at the last.
@@ -165,7 +165,7 @@ async def test_a_number_that_moves_while_a_delivery_is_on_its_way(scene: Scene) 
     """
     scene.do(PREPARE)
     fence = Fence(scene.worker())
-    slow = Mailbox(scene.database, fence)
+    slow = DeliveryQueue(scene.database, fence)
 
     async def become_slow(connection: AsyncConnection) -> None:
         await connection.execute("SET ROLE pgflow_slow")

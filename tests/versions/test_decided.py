@@ -16,7 +16,7 @@ import pytest
 
 import pgflow
 from pgflow.history.stored import StoredHistory
-from pgflow.model.claims import Claimed
+from pgflow.model.claimed import Claimed
 from pgflow.testing import replay
 from tests.execution.programs import echo
 from tests.execution.simulator import Incarnation, World

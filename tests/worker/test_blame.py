@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 import pgflow
-from pgflow.model.claims import CONFIRM
+from pgflow.model.claimed import CONFIRM
 from tests.store.scene import Scene
 from tests.waiting import until
 

@@ -8,7 +8,7 @@ import pytest
 
 import pgflow
 from pgflow import faults
-from pgflow.model.claims import Claimed
+from pgflow.model.claimed import Claimed
 from tests.store.scene import Scene
 from tests.waiting import until
 

@@ -23,7 +23,7 @@ from pgflow.errors import SerializationError
 from pgflow.execution.activities.call import ActivityCall
 from pgflow.execution.activities.transactional import perform
 from pgflow.execution.event_loop.event_loop import offstage
-from pgflow.ports import Transactions
+from pgflow.ports import TransactionsPort
 
 if TYPE_CHECKING:
     from pgflow.definitions.descriptors import Activity
@@ -85,7 +85,7 @@ class ActivityRunner:
         executor: Executor,
         tasks: int,
         threads: int,
-        transactions: Transactions,
+        transactions: TransactionsPort,
         places: int,
         trusted_until: Callable[[], float] = lambda: math.inf,
         on_death: Callable[[BaseException], None] = lambda error: None,

@@ -14,12 +14,12 @@ from collections.abc import Awaitable, Callable
 
 from pgflow.execution.activities.call import ActivityCall
 from pgflow.model.writes import Write
-from pgflow.ports import Transaction, Transactions
+from pgflow.ports import TransactionPort, TransactionsPort
 
 
 async def perform(
     call: ActivityCall,
-    transactions: Transactions,
+    transactions: TransactionsPort,
     execute: Callable[[ActivityCall], Awaitable[str]],
 ) -> None:
     """Run an attempt in a transaction of its own and commit its result; tells the write that it was given what became
@@ -55,7 +55,7 @@ async def _turn(call: ActivityCall, output: str) -> Write:
     return await turn
 
 
-async def _leave(call: ActivityCall, transaction: Transaction) -> None:
+async def _leave(call: ActivityCall, transaction: TransactionPort) -> None:
     """Give the connection back; what has not been committed is rolled back."""
     if call.work is not None and not call.work.done():
         await transaction.abort(call.work)  # a thread that nobody waits for any more

@@ -5,7 +5,7 @@ to go on.
 from __future__ import annotations
 
 from pgflow.execution.engine.interfaces import RunView
-from pgflow.model.claims import Arrived
+from pgflow.model.claimed import Arrived
 
 
 def receive(run: RunView, arrived: Arrived) -> bool:

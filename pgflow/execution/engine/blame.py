@@ -19,7 +19,7 @@ from pgflow.errors import WorkerCrashed
 from pgflow.execution.activities.call import ActivityCall
 from pgflow.execution.engine.interfaces import RunView
 from pgflow.history.events import STATUS_PENDING
-from pgflow.model.claims import CONFIRM, Claimed
+from pgflow.model.claimed import CONFIRM, Claimed
 
 OF_UNKNOWN_CAUSE = 2
 """Deaths before which a replay has to tell whether they are the code's doing or an activity's."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from pgflow.execution.activities.call import ActivityCall
 from pgflow.model.other_arguments import OtherArguments
 from pgflow.model.rows import Message
-from pgflow.ports import Crossings, Journal, Loops
+from pgflow.ports import CrossingsPort, JournalPort, LoopsPort
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +56,17 @@ class Services(Protocol):
         ...
 
     @property
-    def journal(self) -> Journal:
+    def journal(self) -> JournalPort:
         """Where rows of history go."""
         ...
 
     @property
-    def loops(self) -> Loops:
+    def loops(self) -> LoopsPort:
         """Where advancements of loops go."""
         ...
 
     @property
-    def crossings(self) -> Crossings:
+    def crossings(self) -> CrossingsPort:
         """Where what is done to other workflows goes."""
         ...
 

@@ -22,7 +22,7 @@ from pgflow.execution.engine.write_buffer import WriteBuffer
 from pgflow.execution.event_loop.event_loop import RunLoop
 from pgflow.history.cursor import Cursor
 from pgflow.history.events import Event, HistoryIndex
-from pgflow.model.claims import Claimed
+from pgflow.model.claimed import Claimed
 from pgflow.model.commands import Dispatch, Sending, Standing
 from pgflow.model.outcomes import Outcome
 from pgflow.model.rows import EventRow

@@ -40,7 +40,7 @@ from pgflow.execution.engine.write_buffer import WriteBuffer
 from pgflow.execution.event_loop.event_loop import RunLoop, offstage
 from pgflow.execution.event_loop.spinning import Spin
 from pgflow.history.events import HistoryIndex
-from pgflow.model.claims import Arrived, Claimed
+from pgflow.model.claimed import Arrived, Claimed
 from pgflow.model.outcomes import Failed, Outcome, Released, Suspended
 
 log = logging.getLogger("pgflow.execution")

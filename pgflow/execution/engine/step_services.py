@@ -21,7 +21,7 @@ from pgflow.execution.engine.scope import Scope
 from pgflow.execution.engine.waits import Waits
 from pgflow.execution.engine.write_buffer import WriteBuffer
 from pgflow.execution.event_loop.event_loop import RunLoop
-from pgflow.model.claims import Claimed
+from pgflow.model.claimed import Claimed
 from pgflow.model.outcomes import Outcome
 from pgflow.model.writes import Advance
 

@@ -30,7 +30,7 @@ _KEPT = 1_000
 
 _PACKAGE = str(Path(__file__).resolve().parents[2])
 
-Found = list[tuple["StepView | str | None", "Coroutine[Any, Any, Any] | None"]]
+UnawaitedCalls = list[tuple["StepView | str | None", "Coroutine[Any, Any, Any] | None"]]
 """What was called, and its coroutine; a deadline has none."""
 
 
@@ -61,15 +61,15 @@ async def _begun(waiting: dict[Any, Any], token: object, call: Callable[..., Any
     return await result if inspect.iscoroutine(result) else result
 
 
-def unawaited(scope: ScopeView) -> Found:
+def unawaited(scope: ScopeView) -> UnawaitedCalls:
     """What was called within a body and below, and has not begun; taken from the scopes.
 
     The first stands at the end of the list, calls that are no steps after them all: a `join` has steps.
     """
     if not (scope.unfinished or scope.children or scope.aside):
         return []  # every run that ends passes here, twice
-    found: Found = []
-    apart: Found = []
+    found: UnawaitedCalls = []
+    apart: UnawaitedCalls = []
     waiting = [scope]
     while waiting:
         one = waiting.pop()
@@ -84,7 +84,7 @@ def unawaited(scope: ScopeView) -> Found:
     return [*reversed(found), *apart]
 
 
-def settle_unawaited(scope: ScopeView, found: Found, returned: bool) -> None:
+def settle_unawaited(scope: ScopeView, found: UnawaitedCalls, returned: bool) -> None:
     """A body has ended: tell of what nobody can await any more, if it has returned, and close it.
 
     Args:

@@ -24,7 +24,7 @@ from pgflow.execution.engine.delivery import Delivery
 from pgflow.execution.engine.host import Limits, Services
 from pgflow.execution.event_loop.event_loop import offstage
 from pgflow.history.events import STATUS_PENDING
-from pgflow.model.claims import Claimed
+from pgflow.model.claimed import Claimed
 from pgflow.model.outcomes import Failed, Outcome
 from pgflow.model.rows import EventRow, Message
 from pgflow.model.writes import Advance, Beside, Write

@@ -258,7 +258,7 @@ class Lane:
 
 
 class Crossings:
-    """Implements `pgflow.ports.Crossings` for one worker on one event loop.
+    """Implements `pgflow.ports.CrossingsPort` for one worker on one event loop.
 
     Example:
         crossings = Crossings(database, worker_id, started, sent)

@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from pgflow import faults
-from pgflow.model.claims import Arrived
+from pgflow.model.claimed import Arrived
 from pgflow.model.rows import Signal
 from pgflow.store.database.connections import Database, Line
 from pgflow.store.database.pipeline import flush, rows_of
@@ -31,7 +31,7 @@ SIGNALS = 10_000
 
 
 @dataclass(slots=True)
-class Delivery:
+class DeliveryRound:
     """What one round of deliveries brought."""
 
     arrived: list[Arrived] = field(default_factory=list)
@@ -48,11 +48,11 @@ class Delivery:
     """Receivers that somebody else had locked: what was sent to them waits for the next round."""
 
 
-class Mailbox:
+class DeliveryQueue:
     """Delivers, for one worker.
 
     Example:
-        mailbox = Mailbox(database, worker_id)
+        mailbox = DeliveryQueue(database, worker_id)
         delivery = await mailbox.deliver()
     """
 
@@ -65,13 +65,13 @@ class Mailbox:
         """Close the connection."""
         await self._line.drop()
 
-    async def deliver(self) -> Delivery:
+    async def deliver(self) -> DeliveryRound:
         """Deliver all that waits, a batch at a time; receivers that are locked at the moment are passed over.
 
         Raises:
             psycopg.Error: The database refused; what was delivered so far is, the rest waits for the next call.
         """
-        delivery = Delivery()
+        delivery = DeliveryRound()
         after_signal = after_request = 0
         while True:
             connection = await self._line.get()
@@ -95,7 +95,7 @@ class Mailbox:
             after_signal = after_signal if last_signal is None else last_signal
             after_request = after_request if last_request is None else last_request
 
-    def _add(self, delivery: Delivery, rows: list[tuple[Any, ...]], looked_at: float, number: int) -> None:
+    def _add(self, delivery: DeliveryRound, rows: list[tuple[Any, ...]], looked_at: float, number: int) -> None:
         for _, _, _, _, _, id, queue, status, worker, epoch, after, mailbox, cancel, pause, *signal in rows:
             if id is None:
                 continue

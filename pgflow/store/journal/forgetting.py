@@ -60,7 +60,7 @@ Verdict = tuple[Advance, datetime | BaseException]
 
 
 class LoopAdvancer:
-    """Implements `pgflow.ports.Loops` for one worker on one event loop.
+    """Implements `pgflow.ports.LoopsPort` for one worker on one event loop.
 
     Example:
         advancer = LoopAdvancer(database, worker_id)

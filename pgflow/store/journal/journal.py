@@ -83,7 +83,7 @@ class Hints(Protocol):
 
 
 class Journal:
-    """Implements `pgflow.ports.Journal` for one worker on one event loop.
+    """Implements `pgflow.ports.JournalPort` for one worker on one event loop.
 
     Example:
         journal = Journal(database, worker_id)

@@ -42,7 +42,7 @@ SLACK = 10.0
 
 
 class Transactions:
-    """Implements `pgflow.ports.Transactions` for one worker: the connections of its transactional activities.
+    """Implements `pgflow.ports.TransactionsPort` for one worker: the connections of its transactional activities.
 
     There are as many as are asked for at once; whoever asks bounds that.
 

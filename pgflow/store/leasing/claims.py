@@ -27,7 +27,7 @@ from uuid import UUID
 import psycopg
 
 from pgflow.history.events import Event
-from pgflow.model.claims import Claimed
+from pgflow.model.claimed import Claimed
 from pgflow.model.rows import Signal
 from pgflow.store.database.arrays import literal
 from pgflow.store.database.connections import Database, Line, is_lost

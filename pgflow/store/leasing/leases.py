@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pgflow import faults
-from pgflow.model.claims import CONFIRM
+from pgflow.model.claimed import CONFIRM
 from pgflow.store.database.connections import Database, Line
 from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.leasing.fencing import Fence, MovingFence, fence_of, fresh_number

@@ -18,14 +18,14 @@ OLDEST_SERVER = 150000
 """The oldest PostgreSQL that pgflow runs on, as `server_version_num` says it."""
 
 
-class Found(NamedTuple):
+class DatabaseState(NamedTuple):
     """What a database says of itself."""
 
     server: int
     migrated: bool
 
 
-def check(found: Found, info: tuple[int, int] | None, schema: str) -> None:
+def check(found: DatabaseState, info: tuple[int, int] | None, schema: str) -> None:
     """Say what does not fit.
 
     Args:
@@ -72,12 +72,12 @@ def check_server(version: int) -> None:
         )
 
 
-def find(schema: str) -> Query[Found]:
+def find(schema: str) -> Query[DatabaseState]:
     """The statement that tells what is there; it works on any database."""
     return Query(
         b"SELECT current_setting('server_version_num')::int, to_regclass(%(table)s) IS NOT NULL",
         {"table": f"{quoted(schema)}.schema_info"},
-        lambda rows: Found(*rows[0]),
+        lambda rows: DatabaseState(*rows[0]),
     )
 
 

@@ -25,7 +25,7 @@ _DEFAULT_SCHEMA = "pgflow"
 _SHOWN = 8
 
 
-class Found(NamedTuple):
+class SchemaState(NamedTuple):
     """What a database has in the place of a schema.
 
     Attributes:
@@ -41,11 +41,11 @@ class Found(NamedTuple):
     strangers: tuple[str, ...]
 
 
-def look(connection: Connection, schema: str) -> Found:
+def look(connection: Connection, schema: str) -> SchemaState:
     """What is there."""
     exists = connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", [schema]).fetchone() is not None
     if not exists:
-        return Found(False, None, False, ())
+        return SchemaState(False, None, False, ())
     tables = {
         str(name): str(kind)
         for name, kind in connection.execute(
@@ -56,12 +56,12 @@ def look(connection: Connection, schema: str) -> Found:
     }
     if NAME in tables:
         revision = _read(connection, schema, NAME)
-        return Found(True, revision, False, () if revision else _in_the_way(connection, schema, tables))
+        return SchemaState(True, revision, False, () if revision else _in_the_way(connection, schema, tables))
     former = _former_revision(connection, schema, tables)
-    return Found(True, former, former is not None, () if former else _in_the_way(connection, schema, tables))
+    return SchemaState(True, former, former is not None, () if former else _in_the_way(connection, schema, tables))
 
 
-def refuse_strangers(found: Found, schema: str) -> None:
+def refuse_strangers(found: SchemaState, schema: str) -> None:
     """Say what is in the way of a first migration.
 
     Raises:
