@@ -11,7 +11,7 @@ import random
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from pgflow.definitions.decorated import not_a_workflow, not_an_activity
 from pgflow.definitions.descriptors import Activity, Workflow
@@ -43,6 +43,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
 V = TypeVar("V")
+V_co = TypeVar("V_co", covariant=True)
+
+
+class _LoopBody(Protocol[S, V_co]):
+    """The body of a loop. A protocol, not a `Callable`: a type checker then takes the state's type from the body's
+    annotations, and `[]` or `None` may be its first value.
+    """
+
+    def __call__(self, ctx: WorkflowContext, state: S, /) -> Awaitable[Continue[S] | Break[V_co]]: ...
 
 
 class WorkflowContext(StartsChildren, StepContext):
@@ -244,7 +253,7 @@ class WorkflowContext(StartsChildren, StepContext):
 
     def loop(
         self,
-        body: Callable[[WorkflowContext, S], Awaitable[Continue[S] | Break[V]]],
+        body: _LoopBody[S, V],
         state: S = None,  # type: ignore[assignment]  # a loop without state
         commit_interval: int = 20,
         keep_iterations: int = 100,

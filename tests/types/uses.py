@@ -48,7 +48,16 @@ async def checkout(ctx: pgflow.WorkflowContext, order: Order, queue: str = "orde
     await ctx.start(checkout, order, queue=7)  # type: ignore[arg-type]
     assert_type(await ctx.start("checkout", order=order), pgflow.ChildHandle[Any])
     assert_type(await ctx.dispatch(checkout.options(tags={}), order), pgflow.ChildHandle[str])
-    return "done"
+    assert_type(await ctx.loop(pages, []), int)
+    assert_type(await ctx.loop(lambda ctx, seen: pages(ctx, seen), [order]), int)
+    await ctx.loop(pages, ["order"])  # type: ignore[misc]
+    await ctx.loop(pages, 7)  # type: ignore[misc]
+    found: pgflow.Break[object] = pgflow.Break(7)
+    return str(found.value)
+
+
+async def pages(ctx: pgflow.WorkflowContext, seen: list[Order]) -> pgflow.Continue[list[Order]] | pgflow.Break[int]:
+    return pgflow.Break(len(seen)) if seen else pgflow.Continue([Order(7)])
 
 
 async def start(client: pgflow.Client, order: Order) -> None:

@@ -32,8 +32,8 @@ from pgflow.history.location import display, turn
 from pgflow.model.rows import EventRow
 from pgflow.model.writes import Advance
 
-S = TypeVar("S")
-V = TypeVar("V")
+S = TypeVar("S", covariant=True)
+V = TypeVar("V", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
