@@ -2,6 +2,7 @@
 #
 #   make demo    a catalogue of the standard library, by two workers of which one is killed
 #   make test    the tests, on an embedded PostgreSQL unless PGFLOW_TEST_DSN names another
+#   make quick   some tests of each area, in under a minute
 #   make docs    the documentation as a site, in site/
 #   make bench   how fast it is beside the bare minimum (10 minutes; `make bench-quick` one); `make soak` runs for as long as
 #                you let it
@@ -15,7 +16,7 @@ RUNS := $(VENV)/.runs
 SITE := $(VENV)/.site
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types docs wheel bench bench-quick gate soak clean
+.PHONY: demo test quick lint types docs wheel bench bench-quick gate soak clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +38,9 @@ demo: $(RUNS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+quick: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m quick
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

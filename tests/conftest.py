@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import databases
+from tests.quick import QUICK
 
 _stack = ExitStack()
 _SYSTEM_15 = Path("/usr/lib/postgresql/15/bin")
@@ -25,6 +26,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop it again."""
     _stack.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the quick subset."""
+    for item in items:
+        if item.nodeid.startswith(QUICK):
+            item.add_marker(pytest.mark.quick)
 
 
 @pytest.fixture(scope="session")
