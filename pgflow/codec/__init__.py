@@ -8,7 +8,7 @@ datetimes, NUL characters, lone surrogates), is refused with the place where it 
     convert.py   JSON text to values, by pydantic
     exact.py     what comes back as it is by construction
     same.py      whether what came back is what was given
-    errors.py    exceptions to JSON text
+    stored_errors.py  exceptions to JSON text
 """
 
 from pgflow.codec.convert import decode, loads
