@@ -22,7 +22,7 @@ from pgflow.execution.activities.call import ActivityCall
 from pgflow.execution.engine.held_back import not_reached
 from pgflow.execution.engine.host import Limits
 from pgflow.execution.engine.run import Run
-from pgflow.execution.event_loop.event_loop import stage
+from pgflow.execution.event_loop.stage import stage
 from pgflow.execution.execute import execute
 from pgflow.history.stored import StoredHistory
 from pgflow.model.claimed import Claimed

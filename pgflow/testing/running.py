@@ -32,7 +32,7 @@ from pgflow.execution.engine.host import Limits
 from pgflow.execution.engine.recorded_arguments import refuse
 from pgflow.execution.engine.run import Run
 from pgflow.execution.engine.unawaited import ORIGIN_DEPTH
-from pgflow.execution.event_loop.event_loop import stage
+from pgflow.execution.event_loop.stage import stage
 from pgflow.execution.execute import execute
 from pgflow.history.stored import StoredHistory
 from pgflow.model.commands import Dispatch, Sending, Sent

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from pgflow.codec import traceback_of
 from pgflow.execution.engine.run import Run
-from pgflow.execution.event_loop.event_loop import offstage, stage
 from pgflow.execution.event_loop.spinning import blocking, interrupt, line_of
+from pgflow.execution.event_loop.stage import offstage, stage
 
 T = TypeVar("T")
 

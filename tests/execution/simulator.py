@@ -18,7 +18,7 @@ from pgflow.definitions.descriptors import Workflow
 from pgflow.execution.activities.call import ActivityCall
 from pgflow.execution.engine.host import Limits
 from pgflow.execution.engine.run import Run
-from pgflow.execution.event_loop.event_loop import stage
+from pgflow.execution.event_loop.stage import stage
 from pgflow.execution.execute import execute
 from pgflow.history.events import Event
 from pgflow.model.claimed import Claimed

@@ -17,7 +17,7 @@ import pgflow
 from pgflow.errors import NondeterminismError
 from pgflow.execution.engine import run as run_module
 from pgflow.execution.engine.scope import Scope
-from pgflow.execution.event_loop.event_loop import stage
+from pgflow.execution.event_loop.stage import stage
 from tests.execution.program_trees import TREES, CancelledTreeLives, Node, TreeLives, program_of
 from tests.execution.simulator import Incarnation, World
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from pgflow.execution.event_loop.event_loop import RunLoop, stage
+from pgflow.execution.event_loop.event_loop import RunLoop
+from pgflow.execution.event_loop.stage import stage
 
 
 def tasks(seed: int, count: int) -> list[asyncio.Task[Any]]:

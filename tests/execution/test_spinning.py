@@ -10,7 +10,8 @@ from typing import Any
 import pgflow
 from pgflow.errors import EngineError
 from pgflow.execution.event_loop import spinning
-from pgflow.execution.event_loop.event_loop import RunLoop, stage
+from pgflow.execution.event_loop.event_loop import RunLoop
+from pgflow.execution.event_loop.stage import stage
 from pgflow.testing import run
 from tests.execution.test_sets import number
 

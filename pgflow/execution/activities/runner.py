@@ -22,7 +22,7 @@ from pgflow.codec import traceback_of
 from pgflow.errors import SerializationError
 from pgflow.execution.activities.call import ActivityCall
 from pgflow.execution.activities.transactional import perform
-from pgflow.execution.event_loop.event_loop import offstage
+from pgflow.execution.event_loop.stage import offstage
 from pgflow.ports import TransactionsPort
 
 if TYPE_CHECKING:

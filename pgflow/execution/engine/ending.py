@@ -10,7 +10,7 @@ from pgflow.errors import EngineError, PgflowError
 from pgflow.execution.engine.failure_origin import abandoned_by, steps_of
 from pgflow.execution.engine.interfaces import RunView, StepView
 from pgflow.execution.engine.unawaited import settle_unawaited, unawaited
-from pgflow.execution.event_loop.event_loop import stage
+from pgflow.execution.event_loop.stage import stage
 from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome
 
 

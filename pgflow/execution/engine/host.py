@@ -47,7 +47,7 @@ class Timer(Protocol):
 class Services(Protocol):
     """What the parts of a run need of the worker that it lives in. Everything is called on the worker's event loop.
 
-    `start_activity` and `journal.write` may be called on a stage (`event_loop.stage`), where a run's own loop is the
+    `start_activity` and `journal.write` may be called on a stage (`stage.stage`), where a run's own loop is the
     running one: they must not ask asyncio for it.
     """
 

@@ -37,8 +37,9 @@ from pgflow.execution.engine.scope import Scope
 from pgflow.execution.engine.step_services import BETWEEN_LOOKS, StepServices
 from pgflow.execution.engine.waits import Waits
 from pgflow.execution.engine.write_buffer import WriteBuffer
-from pgflow.execution.event_loop.event_loop import RunLoop, offstage
+from pgflow.execution.event_loop.event_loop import RunLoop
 from pgflow.execution.event_loop.spinning import Spin
+from pgflow.execution.event_loop.stage import offstage
 from pgflow.history.events import HistoryIndex
 from pgflow.model.claimed import Arrived, Claimed
 from pgflow.model.outcomes import Failed, Outcome, Released, Suspended

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pgflow.execution.engine.interfaces import ScopeView, StepView
-from pgflow.execution.event_loop.event_loop import offstage
+from pgflow.execution.event_loop.stage import offstage
 
 T = TypeVar("T")
 

@@ -22,7 +22,7 @@ from pgflow.errors import EngineError, LeaseLost
 from pgflow.execution.activities.state import Kept
 from pgflow.execution.engine.delivery import Delivery
 from pgflow.execution.engine.host import Limits, Services
-from pgflow.execution.event_loop.event_loop import offstage
+from pgflow.execution.event_loop.stage import offstage
 from pgflow.history.events import STATUS_PENDING
 from pgflow.model.claimed import Claimed
 from pgflow.model.outcomes import Failed, Outcome

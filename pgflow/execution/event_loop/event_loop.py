@@ -12,11 +12,9 @@ import asyncio
 import contextvars
 import logging
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from threading import get_ident
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
@@ -25,63 +23,14 @@ from pgflow.codec import described
 from pgflow.errors import EngineError, NondeterminismError
 from pgflow.execution.event_loop.completing import MAKERS, check_waits, coroutines_to_complete
 from pgflow.execution.event_loop.generators import close_at_once, collecting, left_generator
+from pgflow.execution.event_loop.refused import INSTEAD, REFUSED
 from pgflow.execution.event_loop.spinning import LOOK_EVERY, Interrupted, line_of_task
+from pgflow.execution.event_loop.stage import stage
 from pgflow.execution.event_loop.tasks import BLOCK, PLACE_BITS, RunFuture, RunTask, hash_of, number_groups
 
 T = TypeVar("T")
 
 log = logging.getLogger("pgflow.execution")
-
-_INSTEAD = {
-    "call_later": "asyncio's timers are not durable: use `await ctx.sleep(...)` instead of `asyncio.sleep(...)`, and "
-    "`async with ctx.timeout(...)` instead of `asyncio.timeout(...)` or `asyncio.wait_for(...)`",
-    "call_at": "asyncio's timers are not durable: use `await ctx.sleep(...)` instead of `asyncio.sleep(...)`, and "
-    "`async with ctx.timeout(...)` instead of `asyncio.timeout(...)` or `asyncio.wait_for(...)`",
-    "run_in_executor": "a workflow starts no threads: put the call in a plain `def` activity, which runs in one",
-    "call_soon_threadsafe": "a workflow is not called from threads: put the work in an activity, or send a signal",
-    "subprocess_exec": "a workflow starts no processes: do it in an activity",
-    "subprocess_shell": "a workflow starts no processes: do it in an activity",
-}
-_REFUSED = (
-    "call_later",
-    "call_at",
-    "run_in_executor",
-    "call_soon_threadsafe",
-    "subprocess_exec",
-    "subprocess_shell",
-    "create_connection",
-    "create_server",
-    "create_unix_connection",
-    "create_unix_server",
-    "create_datagram_endpoint",
-    "connect_accepted_socket",
-    "connect_read_pipe",
-    "connect_write_pipe",
-    "sendfile",
-    "start_tls",
-    "getaddrinfo",
-    "getnameinfo",
-    "sock_recv",
-    "sock_recv_into",
-    "sock_recvfrom",
-    "sock_sendall",
-    "sock_sendto",
-    "sock_connect",
-    "sock_accept",
-    "sock_sendfile",
-    "add_reader",
-    "add_writer",
-    "remove_reader",
-    "remove_writer",
-    "add_signal_handler",
-    "remove_signal_handler",
-    "run_forever",
-    "run_until_complete",
-    "set_default_executor",
-    "shutdown_default_executor",
-    "stop",
-    "close",
-)
 
 
 class _Ready(asyncio.Handle):
@@ -99,52 +48,6 @@ class _Ready(asyncio.Handle):
 
 
 _new_ready: Callable[[type[_Ready]], _Ready] = object.__new__
-
-
-class _Here(threading.local):
-    """What each thread keeps while it is on a stage."""
-
-    staged = False
-    outer: asyncio.AbstractEventLoop | None = None
-    """The thread's own event loop."""
-
-
-_here = _Here()
-
-
-@contextmanager
-def stage() -> Iterator[None]:
-    """Where runs are drained, one after the other.
-
-    To make a loop the running one costs a system call. So the loop of the run that was drained last stays the running
-    one on a stage, and what may ask asyncio for the thread's own loop stands in `offstage`: logging, encoders, the
-    making of tasks. Nor does that loop adopt the asynchronous generators of runs.
-    """
-    outer, hooks, staged = asyncio._get_running_loop(), sys.get_asyncgen_hooks(), _here.staged
-    sys.set_asyncgen_hooks(None, None)
-    if not staged:
-        _here.staged, _here.outer = True, outer
-    try:
-        yield
-    finally:
-        if not staged:
-            _here.staged, _here.outer = False, None
-        asyncio._set_running_loop(outer)
-        sys.set_asyncgen_hooks(*hooks)
-
-
-@contextmanager
-def offstage() -> Iterator[None]:
-    """Within a stage, or nowhere: the thread's own event loop is the running one."""
-    inner = asyncio._get_running_loop()
-    if not _here.staged or inner is _here.outer:
-        yield
-        return
-    asyncio._set_running_loop(_here.outer)
-    try:
-        yield
-    finally:
-        asyncio._set_running_loop(inner)
 
 
 class RunLoop(asyncio.AbstractEventLoop):
@@ -503,7 +406,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         raise error
 
     def _refuse(self, method: str) -> NoReturn:
-        instead = _INSTEAD.get(method, "a workflow does no I/O: do it in an activity")
+        instead = INSTEAD.get(method, "a workflow does no I/O: do it in an activity")
         error = NondeterminismError(
             f"{self._name()}: the workflow's code asked its event loop for `{method}`. {instead}.",
             expected="nothing but durable steps",
@@ -522,6 +425,6 @@ def _refusal(method: str) -> Callable[..., NoReturn]:
 
 
 number_groups(RunLoop)
-for _method in _REFUSED:
+for _method in REFUSED:
     setattr(RunLoop, _method, _refusal(_method))
 # AbstractEventLoop declares its methods abstract only by raising NotImplementedError, so that none stands in the way.

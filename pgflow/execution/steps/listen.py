@@ -24,7 +24,7 @@ from pgflow.errors import HistoryDiverged, SerializationError
 from pgflow.execution.engine.interfaces import ScopeView
 from pgflow.execution.engine.recorded_arguments import compare
 from pgflow.execution.engine.step import Step
-from pgflow.execution.event_loop.event_loop import offstage
+from pgflow.execution.event_loop.stage import offstage
 from pgflow.execution.steps.sleep import park_until
 from pgflow.history.events import KIND_LISTEN, STATUS_COMPLETED
 from pgflow.history.location import display
