@@ -44,6 +44,9 @@ class InMemory(Subject):
             ports.do()
         return [self.known[id(each)] for each in what]
 
+    async def commit_apart(self, worker: int, write: Write) -> datetime:
+        return self.memory.commit(worker, write)
+
     async def ask(self, worker: int, ids: Sequence[UUID]) -> Mapping[UUID, Standing | None]:
         ports = MemoryPorts(self.memory, worker)
         answers: list[Mapping[UUID, Standing | None]] = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +18,7 @@ from pgflow.store.exchange.crossing_batch import Crossings
 from pgflow.store.exchange.deliveries import DeliveryQueue
 from pgflow.store.journal.forgetting import LoopAdvancer
 from pgflow.store.journal.journal import Journal
+from pgflow.store.journal.transactions import Transactions
 from pgflow.store.leasing.claims import Claims
 from pgflow.store.queries.dispatching import dispatch
 from pgflow.store.queries.signalling import send
@@ -47,6 +50,7 @@ class Parts:
         self.loops = LoopAdvancer(scene.database, id)
         self.crossings = Crossings(scene.database, id, lambda queues: None, lambda workers: None)
         self.mailbox = DeliveryQueue(scene.database, id)
+        self.transactions = Transactions(scene.database, id, ThreadPoolExecutor(1))
         self.claims = Claims(scene.database, id)
         self.claims_with_inputs = Claims(scene.database, id, inputs=True)
         self.claims_with_inputs._claims = 1_000_000  # a worker gives no number twice
@@ -63,6 +67,7 @@ class Parts:
         """Stop, and close all connections."""
         for part in (self.journal, self.loops, self.crossings, self.mailbox, self.claims, self.claims_with_inputs):
             await part.close()
+        await self.transactions.close(60.0)
 
 
 class InPostgres(Subject):
@@ -105,6 +110,13 @@ class InPostgres(Subject):
             else fate
             for fate in fates
         ]
+
+    async def commit_apart(self, worker: int, write: Write) -> datetime:
+        transaction = await self.parts[worker - 1].transactions.begin(blocking=False, timeout=60.0)
+        try:
+            return await transaction.commit(write)
+        finally:
+            await transaction.close()
 
     async def ask(self, worker: int, ids: Sequence[UUID]) -> Mapping[UUID, Standing | None]:
         parts = self.parts[worker - 1]

@@ -165,6 +165,24 @@ class Subject(ABC):
         """Hand one write over and wait for its fate."""
         return (await self.hand_over(worker, self.new_write(run, rows, outcome, beside)))[0].what
 
+    async def transact(
+        self,
+        worker: int,
+        run: RunKey,
+        rows: Sequence[EventRow] = (),
+        outcome: Outcome | None = None,
+        beside: Beside | None = None,
+    ) -> str:
+        """Make one write durable by a transaction of its own, as a transactional activity does."""
+        write = self.new_write(run, rows, outcome, beside)
+        try:
+            at = await self.commit_apart(worker, write)
+        except Exception as error:
+            write.on_refused(write, error)
+        else:
+            write.on_commit(write, at)
+        return self.known[id(write)].what
+
     async def advance(self, worker: int, advance: Advance) -> str:
         """Hand one advancement over and wait for its fate."""
         return (await self.hand_over(worker, advance))[0].what
@@ -182,6 +200,10 @@ class Subject(ABC):
     @abstractmethod
     async def hand_over(self, worker: int, *what: Write | Advance | Crossing) -> list[Fate]:
         """Hand all of these to a worker's ports at once, and wait for what becomes of them."""
+
+    @abstractmethod
+    async def commit_apart(self, worker: int, write: Write) -> datetime:
+        """Begin a transaction as for an activity, and commit a write with it: the time of that."""
 
     @abstractmethod
     async def ask(self, worker: int, ids: Sequence[UUID]) -> Mapping[UUID, Standing | None]:

@@ -200,7 +200,11 @@ class Conversation:
         held = self.holder()
         if held is not None:
             rows = {event.location: event for event in (self.event() for _ in range(self.rng.randint(0, 3)))}
-            await self.both("write", *held, list(rows.values()), self.outcome(), self.beside())
+            if self.rng.random() < 0.8:
+                await self.both("write", *held, list(rows.values()), self.outcome(), self.beside())
+            else:  # a row that is pending would be as old as the activity's transaction
+                ended = [event for event in rows.values() if event.status != "pending"]
+                await self.both("transact", *held, ended, None, self.beside())
 
     async def advance(self) -> None:
         held = self.holder()
