@@ -255,7 +255,11 @@ def _rewrite(functions: list[tuple[str, list[tuple[str, str]], str, str]]) -> No
         {"name": name, "parts": [[_filled(old), _filled(new)] for old, new in parts], "said": said, "says": says}
         for name, parts, said, says in functions
     ]
-    _execute(REWRITE.replace("{literal}", _literal(_quoted())).replace("{changes}", _literal(json.dumps(changes))))
+    _execute(
+        REWRITE.replace("{literal}", _literal(_quoted())).replace(
+            "{changes}", f"$changes${json.dumps(changes)}$changes$"
+        )
+    )
 
 
 def _chores(comment: str) -> None:
