@@ -279,4 +279,4 @@ ACTIVITIES: dict[str, Any] = {
         without,
     )
 }
-ALL = [booking, waiting, together, turning, one, two, beside, tidy, impatient]
+ALL: list[pgflow.Workflow[Any, Any]] = [booking, waiting, together, turning, one, two, beside, tidy, impatient]

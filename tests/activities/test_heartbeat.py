@@ -92,7 +92,7 @@ async def estranged(ctx: pgflow.WorkflowContext) -> None:
     await ctx.activity(strange)
 
 
-FLOWS = [loading, being_busy, being_deaf, estranged]
+FLOWS: list[pgflow.Workflow[Any, Any]] = [loading, being_busy, being_deaf, estranged]
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ async def tagging(ctx: pgflow.WorkflowContext) -> list[dict[str, Any]]:
     return [first, ctx.tags]
 
 
-FLOWS = [counting, failing_first, altering, meeting, keeping, tagging]
+FLOWS: list[pgflow.Workflow[Any, Any]] = [counting, failing_first, altering, meeting, keeping, tagging]
 
 
 def worker(scene: Scene, **settings: Any) -> pgflow.Worker:

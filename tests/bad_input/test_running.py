@@ -56,7 +56,7 @@ async def ordering(ctx: pgflow.WorkflowContext, order: Order, note: str = "") ->
 @pytest_asyncio.fixture
 async def client(dsn: str) -> AsyncIterator[pgflow.Client]:
     """A client, beside a worker that works."""
-    workflows = [giving, passing, returning, ordering]
+    workflows: list[pgflow.Workflow[Any, Any]] = [giving, passing, returning, ordering]
     async with pgflow.Worker(dsn, workflows=workflows, payload_limit=LIMIT), pgflow.Client(dsn) as client:
         yield client
 

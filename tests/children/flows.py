@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import pgflow
@@ -147,7 +148,7 @@ async def only_one(ctx: pgflow.WorkflowContext) -> str:
     return f"{child.id} {await child.output()}"
 
 
-WORKFLOWS = [
+WORKFLOWS: list[pgflow.Workflow[Any, Any]] = [
     doubling,
     failing,
     waiting,

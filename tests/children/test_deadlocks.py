@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import psycopg
 
@@ -32,7 +33,7 @@ async def busy(ctx: pgflow.WorkflowContext, peers: int, rounds: int) -> int:
 
 async def test_nobody_deadlocks(dsn: str) -> None:
     peers, rounds = 12, 6
-    workflows = [busy, doubling, waiting]
+    workflows: list[pgflow.Workflow[Any, Any]] = [busy, doubling, waiting]
     async with (
         pgflow.Client(dsn, connections=8) as client,
         pgflow.Worker(dsn, workflows=workflows),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -114,7 +115,7 @@ async def test_a_stranger_s_transaction_holds_up_nobody_else(dsn: str, commits: 
     async def other_one(ctx: pgflow.WorkflowContext, number: int) -> UUID:
         return (await ctx.dispatch(doubling, number, tags={"number": number}, unique=True)).id
 
-    workflows = [*WORKFLOWS, other_one]
+    workflows: list[pgflow.Workflow[Any, Any]] = [*WORKFLOWS, other_one]
     async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=workflows):
         async with await psycopg.AsyncConnection.connect(dsn) as connection:
             theirs = await client.dispatch(waiting, tags=ONLY, unique=True, connection=connection)

@@ -47,7 +47,7 @@ async def wait_long(ctx: pgflow.WorkflowContext) -> None:
 
 
 ORDER = Order(7, datetime(2030, 1, 1, tzinfo=UTC))
-WORKFLOWS = [checkout, wait_long]
+WORKFLOWS: list[pgflow.Workflow[Any, Any]] = [checkout, wait_long]
 
 
 def count(dsn: str, table: str = "workflows") -> int:

@@ -89,4 +89,4 @@ async def mistaken(ctx: pgflow.WorkflowContext, kind: str) -> str:
     return told
 
 
-ALL = [publish, sizes, burst, on_demand, mistaken]
+ALL: list[pgflow.Workflow[Any, Any]] = [publish, sizes, burst, on_demand, mistaken]

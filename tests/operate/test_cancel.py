@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -86,7 +87,7 @@ async def grouped(ctx: pgflow.WorkflowContext, how: str) -> list[str]:
     return ["not cancelled"]
 
 
-WORKFLOWS = [sleeper, worker_bee, careful, reraises, grouped]
+WORKFLOWS: list[pgflow.Workflow[Any, Any]] = [sleeper, worker_bee, careful, reraises, grouped]
 
 
 async def test_a_sleeping_workflow(dsn: str) -> None:

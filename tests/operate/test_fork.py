@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from typing import Any
 
 import psycopg
 import pytest
@@ -48,7 +49,7 @@ async def nested(ctx: pgflow.WorkflowContext) -> list[str]:
     return await ctx.loop(outer, [], commit_interval=1, keep_iterations=2)
 
 
-WORKFLOWS = [sequence, nested]
+WORKFLOWS: list[pgflow.Workflow[Any, Any]] = [sequence, nested]
 ALL = [f"{i}.{j}" for i in range(3) for j in range(3)]
 
 

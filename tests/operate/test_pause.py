@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -82,7 +83,7 @@ async def tidy(ctx: pgflow.WorkflowContext) -> str:
     return "went"
 
 
-WORKFLOWS = [busy, child, tidy]
+WORKFLOWS: list[pgflow.Workflow[Any, Any]] = [busy, child, tidy]
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ async def leaves(ctx: pgflow.WorkflowContext) -> str:
     return "left" if not listening.done() else "heard"
 
 
-WORKFLOWS = [account, handfuls, patient, leaves]
+WORKFLOWS: list[pgflow.Workflow[Any, Any]] = [account, handfuls, patient, leaves]
 
 BAD = ('{"amount": 7}', '{"cents": "many"}', '{"cents": 13}', '{"cents": 1.5}', "{}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -80,7 +81,7 @@ async def two_ears(ctx: pgflow.WorkflowContext) -> list[str]:
     return [signal.by for signal in await asyncio.gather(first, second)]
 
 
-WORKFLOWS = [approval, patient, collect, batches, two_ears]
+WORKFLOWS: list[pgflow.Workflow[Any, Any]] = [approval, patient, collect, batches, two_ears]
 
 
 @pytest.mark.parametrize("cached", [1000, 0])

@@ -52,7 +52,7 @@ async def crowd(ctx: pgflow.WorkflowContext, to: UUID, count: int) -> int:
     return len(await asyncio.gather(*[ctx.signal(Ping(str(i)), to=to) for i in range(count)]))
 
 
-WORKFLOWS = [receiver, sender, by_tags, careful, crowd]
+WORKFLOWS: list[pgflow.Workflow[Any, Any]] = [receiver, sender, by_tags, careful, crowd]
 
 
 async def test_to_an_id(dsn: str) -> None:

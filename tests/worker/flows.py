@@ -242,7 +242,7 @@ async def spinning(ctx: pgflow.WorkflowContext) -> None:
         await asyncio.sleep(0)
 
 
-ALL = [
+ALL: list[pgflow.Workflow[Any, Any]] = [
     endless,
     spinning,
     sums,

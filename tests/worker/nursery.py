@@ -117,7 +117,7 @@ async def crashing_code(ctx: pgflow.WorkflowContext) -> str:
     return "mended"
 
 
-ALL = [poison, family, gathers, innocent, crashing_code]
+ALL: list[pgflow.Workflow[Any, Any]] = [poison, family, gathers, innocent, crashing_code]
 
 
 class Nursery:

@@ -79,7 +79,7 @@ async def hopeless(ctx: pgflow.WorkflowContext, kind: str) -> None:
         await ctx.dispatch(child, "x", tags={"€ 漢": "😀"}, unique=kind == "unique")
 
 
-WORKFLOWS = [everything, child, hopeless]
+WORKFLOWS: list[pgflow.Workflow[Any, Any]] = [everything, child, hopeless]
 
 
 @pytest.fixture(params=ENCODINGS)

@@ -104,7 +104,7 @@ async def everything(ctx: pgflow.WorkflowContext, number: float) -> list[Any]:
 
 async def go_through(dsn: str, user: str | None = None) -> None:
     """Everything that a worker and a client do, with a takeover by replay in the middle."""
-    workflows = [everything, child]
+    workflows: list[pgflow.Workflow[Any, Any]] = [everything, child]
     async with pgflow.Client(dsn) as client:
         async with pgflow.Worker(dsn, workflows=workflows, transactions=1, cached=0):
             handle = await client.dispatch(everything, 0.1 + 0.2, tags={"a": "b", "n": None})
