@@ -282,7 +282,8 @@ async def test_nothing_stands_before_ready_work(scene: Scene, claims: Claims, wh
     few = await blocks(scene, claims)
     await fill(scene, 30_000, **OBSTACLES[what])
     many = await blocks(scene, claims)
-    assert many <= few + 30, (few, many)
+    # Each level's index may have become one page deeper; whoever reads the obstacles reads hundreds of blocks more.
+    assert many <= few + 80, (few, many)
 
 
 async def test_dead_entries_that_vacuum_cannot_remove_do_not_stand_before_ready_work(
