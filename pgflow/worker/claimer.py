@@ -1,4 +1,4 @@
-"""Claiming: when a worker asks for work, how much, and what it does until there is reason to ask again."""
+"""The claimer: when a worker asks for work, for how much, and how it waits until there is a reason to ask again."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ MAX_CLAIM = 500
 """Workflows that one claim takes, at most."""
 
 FULL = 0.05
-"""Seconds after which a worker that is nearly full takes even a few workflows, if more are waiting."""
+"""Seconds after which a worker that is nearly full claims even a few workflows, if more are waiting."""
 
 LEFT = timedelta(milliseconds=60)
-"""After this the worker looks again at due runs that a claim has left to the worker that had them last."""
+"""How long a claim leaves due runs to the worker that held them last, before this one looks again."""
 
 SUSPECTS_WAIT = timedelta(milliseconds=50)
-"""After this the worker looks again whether it may take runs that deaths of processes are suspected of."""
+"""The pause between two looks whether this worker may take runs that are suspected of killing processes."""
 
 
-class Claiming:
-    """The part of a tenure that takes work.
+class Claimer:
+    """The part of a session that claims work.
 
     Args:
         claims: takes runs.
-        names: of the workflows that the worker knows.
-        settings: the worker's.
+        names: the names of the workflows that the worker knows.
+        settings: those of the worker.
         runs: what it has in memory.
-        clock: the database's, which each claim tells.
-        backlog: rows that wait for their commit: too many, and nothing more is taken.
+        clock: the database's clock; each claim sets it.
+        backlog: how many rows wait for their commit: while there are too many, nothing is claimed.
         prepare: awaited before the first claim.
         begin: executes what was taken.
-        on_death: this part has ended by an error of its own.
+        on_death: called when this part fails with an error of its own.
     """
 
     def __init__(
@@ -73,12 +73,14 @@ class Claiming:
         self._on_death = on_death
         self._suspects = Suspects(runs)
         self._suspected = 0
-        """Whether runs that deaths of processes are suspected of are due: of how many the most suspected one is."""
+        """The highest number of suspicions among due runs that are suspected of killing processes; 0: there are none.
+        """
         self._wanted = asyncio.Event()
         self._looking = False
         self._hinted: dict[UUID, None] = {}
-        """New workflows that hints have named and no claim has looked for."""
-        self._hungry = False
+        """New workflows that hints have named, and that no claim has asked for yet."""
+        self._more_due = False
+        """Whether the last claim left due work behind, or there was no room to claim at all."""
         self._due: datetime | None = None
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
@@ -89,8 +91,8 @@ class Claiming:
         self._task.add_done_callback(partial(tell_of_death, then=self._on_death))
 
     async def stop(self, seconds: float) -> None:
-        """Claim no more. Let a claim that is under way come back, for so many seconds; what it takes after that goes
-        with the lease.
+        """Claim no more. Wait so many seconds for a claim that is under way; what it takes after that is freed with the
+        lease.
         """
         self._stopping = True
         task = self._task
@@ -107,7 +109,7 @@ class Claiming:
         self._wanted.set()
 
     def hint(self, id: UUID | None) -> None:
-        """There is work, one new workflow if its id is told: claim now."""
+        """There is work (one new workflow, if the hint names its id): claim now."""
         if id is None or len(self._hinted) >= MAX_CLAIM:
             self.look()
         else:
@@ -115,26 +117,26 @@ class Claiming:
             self._wanted.set()
 
     def note_due(self, when: datetime | None) -> None:
-        """A workflow sleeps until then: claim then."""
+        """A workflow sleeps until `when`: claim then."""
         if when is not None and (self._due is None or when < self._due):
             self._due = when
             self._wanted.set()
 
     def make_room(self) -> None:
-        """A workflow has left memory: claim now if more are waiting, and it is worth it."""
-        if self._hungry and self._roomy():
+        """A workflow has left memory: claim now if more are waiting and there is enough room."""
+        if self._more_due and self._has_room():
             self._wanted.set()
 
     async def _claim(self) -> None:
         settings = self._settings
         names = self._names
         pause = 0.05
-        quiet = False  # whether nobody waits for this claim
+        quiet = False  # whether nothing but the poll asked for this claim
         try:
-            self._suspected = await self._claims.warm_up(settings.queues, names)  # while the mail is looked at
+            self._suspected = await self._claims.warm_up(settings.queues, names)  # while the first deliveries are made
             self._suspects.see(self._suspected)
         except psycopg.Error as error:
-            log.debug("the first claim will meet this again: %s", error)
+            log.debug("warming up failed, and the first claim will report it if it lasts: %s", error)
         await self._prepare()
         while not self._stopping:
             if self._suspected:
@@ -149,7 +151,7 @@ class Claiming:
                 try:
                     batch = await self._claims.claim(asked, settings.queues, names, sweep=sweep)
                 except psycopg.Error as error:
-                    log.warning("claiming failed and is tried again in %.2f s: %s", pause, error)
+                    log.warning("claiming failed, the next attempt is in %.2f s: %s", pause, error)
                     self._wanted.clear()
                     await self._wait(pause)
                     pause = min(pause * 2, 5.0)
@@ -175,18 +177,18 @@ class Claiming:
             quiet = await self._rest(more, next_due)
 
     async def _rest(self, more: bool, next_due: datetime | None) -> bool:
-        """Pause until there is reason to claim again: a hint, a deadline, room in memory, or (true) nothing but the
-        poll.
+        """Pause until there is a reason to claim again: a hint, a deadline, room in memory, or the poll alone (then
+        true).
         """
-        if more and self._roomy():
+        if more and self._has_room():
             return False
         until = time.monotonic() + (FULL if more else self._settings.poll)
-        self._hungry, self._due = more, _earlier(self._due, next_due)
+        self._more_due, self._due = more, _earlier(self._due, next_due)
         while not self._stopping and not self._looking:
             seconds = until - time.monotonic()
             if self._due is not None and not more:
                 seconds = min(seconds, self._clock.seconds_until(self._due))
-            if seconds <= 0 or (more and self._roomy()):
+            if seconds <= 0 or (more and self._has_room()):
                 break
             self._wanted.clear()
             if self._hinted and not more:
@@ -194,13 +196,13 @@ class Claiming:
             else:
                 await self._wait(seconds)
         unasked = not (more or self._looking) and time.monotonic() >= until
-        self._looking = self._hungry = False
+        self._looking = self._more_due = False
         self._due = None
         return unasked
 
     async def _claim_hinted(self) -> None:
-        """Take the new workflows that hints have named, as far as there is room: cheaper than to look
-        for what is due.
+        """Claim the new workflows that hints have named, as far as there is room: cheaper than looking for all that is
+        due.
         """
         room = min(self._settings.concurrency - len(self._runs), MAX_CLAIM)
         if len(self._hinted) > room or self._backlog() >= self._settings.max_backlog:
@@ -210,18 +212,21 @@ class Claiming:
         try:
             batch = await self._claims.claim_hinted(list(hinted), self._settings.queues, self._names)
         except psycopg.Error as error:
-            log.warning("claiming what a hint has named failed, a look for all that is due follows: %s", error)
+            log.warning(
+                "claiming the workflows that hints have named failed; the worker claims all that is due instead: %s",
+                error,
+            )
             self.look()
         else:
             if batch is not None:
                 self._clock.observe(batch.now)
                 await self._begin(batch.runs)
             if batch is None or len(batch.runs) < len(hinted):
-                # Somebody else has taken the others, or has them locked for a moment.
+                # Another worker has claimed the others, or holds their locks for a moment.
                 self._due = _earlier(self._due, self._clock.now() + LEFT)
 
     async def _claim_suspected(self) -> None:
-        """Take as many of the runs that deaths of processes are suspected of as may be here together."""
+        """Claim as many runs that are suspected of killing processes as this process may hold together."""
         places = self._suspects.places(min(self._settings.concurrency - len(self._runs), MAX_CLAIM))
         if not any(places):
             return
@@ -229,22 +234,22 @@ class Claiming:
             batch = await self._claims.claim_suspected(places, self._settings.queues, self._names)
         except psycopg.Error as error:
             log.warning(
-                "claiming what deaths are suspected of failed, the next look is in %g s: %s",
+                "claiming workflows that are suspected of killing processes failed, the next attempt is in %g s: %s",
                 SUSPECTS_WAIT.total_seconds(),
                 error,
             )
             return
         self._clock.observe(batch.now)
         if batch.runs or places[2]:
-            self._suspected = 0  # the next claim tells whether there are more
+            self._suspected = 0  # the next claim reports whether there are more
             self._suspects.see(0)
         await self._begin(batch.runs)
         self._suspects.took(
             self._runs[claimed.workflow_id] for claimed in batch.runs if claimed.workflow_id in self._runs
         )
 
-    def _roomy(self) -> bool:
-        """Whether a claim is worth its round trip: a tenth of the places is free."""
+    def _has_room(self) -> bool:
+        """Whether a claim is worth its round trip: a tenth of the places is free, and no run has to be alone."""
         concurrency = self._settings.concurrency
         return not self._suspects.apart and concurrency - len(self._runs) >= max(1, concurrency // 10)
 

@@ -1,9 +1,9 @@
 """The database's time as a worker knows it, without asking.
 
-Every commit tells the database's time at a moment that lies before its answer arrives. So (that time - monotonic time
-of the arrival) is never more than the true difference of the two clocks, and the largest one seen is the best: `now()`
-is never ahead of the database, and behind it only by the fastest answer's delay. Old observations are dropped, since
-clocks drift and are set.
+Every commit reports the database's time at a moment before its answer arrives. So (that time - the monotonic time of
+the arrival) is never more than the true difference between the two clocks, and the largest value seen is the best one:
+`now()` is never ahead of the database, and behind it only by the delay of the fastest answer. Old observations are
+dropped, since clocks drift and are set.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 WINDOW = 30.0
-"""Seconds after which an observation gives way to a younger one; it is forgotten after twice as many."""
+"""Seconds after which an observation gives way to a newer one; after twice as many it is forgotten."""
 
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -21,7 +21,7 @@ class DatabaseClock:
     """An estimate of the database's clock.
 
     Args:
-        monotonic: seconds of a clock that never goes back.
+        monotonic: the current time of the monotonic clock, in seconds.
 
     Example:
         clock.observe(committed_at)
@@ -35,9 +35,9 @@ class DatabaseClock:
         self._since = time.monotonic() if monotonic is None else monotonic
 
     def observe(self, at: datetime) -> None:
-        """The database's time was `at`, or later, just now."""
+        """Note that the database's time was `at` or later just now."""
         if at is self._last:
-            return  # another write of the same batch: the first told as much, and sooner
+            return  # another write of the same batch: the first one said the same, and sooner
         self._last = at
         monotonic = time.monotonic()
         offset = (at - _START).total_seconds() - monotonic

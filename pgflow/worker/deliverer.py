@@ -1,7 +1,7 @@
-"""Delivers what is sent to workflows, and tells the runs in this worker's memory.
+"""The deliverer: delivers what is sent to workflows, and hands it to the runs in this worker's memory.
 
-A hint names the worker that has the receiver, or had it last: that one delivers at once, the others look a moment later
-in case it is gone, and all look now and then, since hints may be lost.
+A hint names the worker that holds the receiver, or held it last: that one delivers at once. The others look a moment
+later, in case it is gone, and all look from time to time, since hints may be lost.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from pgflow.store.notify.notifier import Notifier
 log = logging.getLogger("pgflow.worker")
 
 PATIENCE = 0.1
-"""Seconds after which a worker delivers what a hint to another one told of."""
+"""Seconds after which a worker delivers what a hint announced to another worker."""
 
 AGAIN = 0.005
-"""Seconds after which receivers that were locked are tried again, at first; doubled from there on."""
+"""Seconds until receivers that were locked are tried again, the first time; each further time it doubles."""
 
 LONGEST_PAUSE = 5.0
-"""Seconds between two tries when the database refuses, at most."""
+"""Seconds between two attempts when the database refuses, at most."""
 
 
-class Mail:
-    """The loop that delivers, for one worker.
+class Deliverer:
+    """The delivery loop of one worker.
 
     Args:
-        mailbox: the store's side.
-        notifier: hints at what it has woken.
-        poll: the longest pause, in seconds, between two looks that no hint announced.
+        queue: the store's side.
+        notifier: sends hints about the runs that it has woken.
+        poll: the longest pause between two looks without a hint, in seconds.
         seen: the last place in the mailbox that each run in memory has seen.
-        pausing: the runs in memory that are to be paused.
+        pausing: the runs in memory that have been asked to pause.
         arrive: hands news to a run in memory.
-        woken: runs were woken that this worker may claim.
-        on_death: it has stopped by an error of its own.
+        woken: called when runs were woken that this worker may claim.
+        on_death: called when it fails with an error of its own.
     """
 
     def __init__(
         self,
-        mailbox: DeliveryQueue,
+        queue: DeliveryQueue,
         notifier: Notifier,
         poll: float,
         seen: Callable[[], Mapping[UUID, int]],
@@ -58,7 +58,7 @@ class Mail:
         woken: Callable[[], None],
         on_death: Callable[[BaseException], None],
     ) -> None:
-        self._mailbox = mailbox
+        self._queue = queue
         self._notifier = notifier
         self._poll = poll
         self._seen = seen
@@ -73,8 +73,7 @@ class Mail:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.looked = asyncio.Event()
-        """Set once it has looked for the first time: what was asked of workflows before is known to those claimed
-        after.
+        """Set once it has looked for the first time: workflows that are claimed after that know what was sent before.
         """
 
     def start(self) -> None:
@@ -83,7 +82,7 @@ class Mail:
         self._task.add_done_callback(partial(tell_of_death, then=self._on_death))
 
     async def close(self) -> None:
-        """Stop delivering; others go on with it."""
+        """Stop delivering; other workers go on."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -91,14 +90,15 @@ class Mail:
                 await task
             except asyncio.CancelledError:
                 pass
-        await self._mailbox.close()
+        await self._queue.close()
 
     def look(self, *, mine: bool = True, hinted: bool = False) -> None:
-        """Something was sent: deliver now, or in a moment when it is another worker's to do.
+        """Something was sent: deliver now, or in a moment if another worker should do it first.
 
         Args:
-            mine: it is this worker's to do.
-            hinted: somebody else says so, who may have delivered it: then its receiver may have been woken as well.
+            mine: whether this worker should deliver it.
+            hinted: whether a hint from elsewhere says so: its sender may have delivered it already, and then the
+                receiver may have been woken as well.
         """
         if mine:
             self._attend = True
@@ -118,7 +118,7 @@ class Mail:
             try:
                 await self._deliver(attend, hinted)
             except psycopg.Error as error:
-                log.warning("delivering signals failed and is tried again in %.2f s: %s", pause, error)
+                log.warning("delivering signals failed, the next attempt is in %.2f s: %s", pause, error)
                 self._attend = True
                 self._hinted = self._hinted or hinted
                 self._due = time.monotonic() + pause
@@ -141,7 +141,7 @@ class Mail:
                 return
 
     async def _deliver(self, attend: bool, hinted: bool) -> None:
-        delivery = await self._mailbox.deliver()
+        delivery = await self._queue.deliver()
         if delivery.passed_over:
             self._due = min(self._due, time.monotonic() + self._again)
             self._again = min(self._again * 2, self._poll)
@@ -156,8 +156,8 @@ class Mail:
         for owner in delivery.owners:
             self._notifier.mail(owner)
         if (attend or delivery.moved) and (seen := self._seen()):
-            for arrived in await self._mailbox.attend(seen, self._pausing()):
+            for arrived in await self._queue.attend(seen, self._pausing()):
                 self._arrive(arrived)
         if hinted:
-            # A run that was here when it was told of, and went to sleep meanwhile, has become pending by its own write.
+            # A run that was in memory when the hint was sent may have suspended since: its own write made it pending.
             self._woken()

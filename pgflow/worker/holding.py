@@ -1,5 +1,5 @@
-"""What the runs in a worker's memory know the database to have: one that lacks it is behind
-(`pgflow.store.leasing.fencing`).
+"""What the runs in a worker's memory know to be committed: a database without it has fallen behind
+(`pgflow.store.leasing.fencing`), as a standby may that was promoted too early.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pgflow.store.leasing.fencing import Held
 
 
 def held(runs: Mapping[UUID, Run], cold: Iterable[Claimed] = ()) -> list[Held]:
-    """Of each run its claim, the news that it has seen, and the row that was committed last.
+    """For each run: its claim, the news that it has seen, and the row that was committed last.
 
-    Of a run that is forgetting turns at the moment no row: it may be gone already.
+    A run that is forgetting turns at the moment names no row, since that row may be gone already.
 
     Args:
-        runs: those that are executed.
-        cold: those that have been claimed and will be.
+        runs: those that are being executed.
+        cold: those that have been claimed and are not being executed yet.
     """
     found = []
     for id, run in runs.items():

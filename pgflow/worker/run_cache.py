@@ -1,4 +1,4 @@
-"""Sleeping workflows that stay in memory for a while, to go on without a replay when they are claimed again."""
+"""Suspended runs that stay in memory for a while, so that they go on without a replay when they are claimed again."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pgflow.execution.engine.run import Run
 from pgflow.model.claimed import Claimed
 
 KEPT = 60.0
-"""Seconds for which a sleeping workflow stays in memory."""
+"""Seconds that a suspended run stays in memory."""
 
 
-class Cache:
-    """So many suspended runs, the longest asleep leaving first.
+class RunCache:
+    """A bounded number of suspended runs; the one that has been suspended longest leaves first.
 
     Args:
         most: how many, at most.
@@ -35,7 +35,7 @@ class Cache:
             oldest.discard()
 
     def take(self, claimed: Claimed) -> Run | None:
-        """The run of a workflow that was claimed, if it is here and nobody has had the workflow meanwhile."""
+        """The run of a workflow that was claimed, if it is here and no other worker has held the workflow since."""
         found = self._runs.pop(claimed.workflow_id, None)
         if found is None:
             return None
@@ -46,7 +46,7 @@ class Cache:
         return None
 
     def expire(self) -> None:
-        """Let go of those that have slept for long."""
+        """Discard the runs that have been here too long."""
         now = time.monotonic()
         while self._runs:
             run, until = next(iter(self._runs.values()))
@@ -56,7 +56,7 @@ class Cache:
             run.discard()
 
     def clear(self) -> None:
-        """Let go of all."""
+        """Discard all."""
         for run, _ in self._runs.values():
             run.discard()
         self._runs.clear()

@@ -1,4 +1,6 @@
-"""Pumps runs from plain callbacks of the worker's loop, each once however often it was asked for, in slices of time."""
+"""The scheduler: pumps runs from plain callbacks of the worker's event loop, in slices of time; each once, however
+often it was scheduled.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +22,25 @@ T = TypeVar("T")
 log = logging.getLogger("pgflow.worker")
 
 SLICE = 0.01
-"""Seconds of pumping before the loop gets to its sockets again."""
+"""Seconds of pumping before the event loop serves its sockets again."""
 
 SLOW = 1.0
-"""Seconds without coming to rest after which a workflow's code is named in the log."""
+"""Seconds of computing between two steps after which a workflow is named in the log."""
 
 
-class Pump:
-    """The queue of runs that something has happened to.
+class Scheduler:
+    """The queue of runs that have something to do.
 
     It pumps from a callback, never from within a task, so that a run's own loop can be drained there on every version
     of Python; and always in a later callback than the one that asked, so that whoever hands something to a run goes on
     first.
 
-    An error out of a pump is the engine's own. It fails that one run: handed back, the run would meet it again and
-    again, on one worker after the other. Where not even that can be done, the lease must not be kept: `on_death`.
+    An error that a pump raises is one of the engine's own. It fails that one run: if the run were handed back, it would
+    meet the error again on one worker after the other. If the run cannot even be failed, the worker must give up its
+    lease: `on_death`.
 
     Args:
-        on_death: a run has met an error and cannot be failed by it.
+        on_death: called when a run has met such an error and could not be failed with it.
     """
 
     def __init__(self, on_death: Callable[[BaseException], None]) -> None:
@@ -46,10 +49,10 @@ class Pump:
         self._queue: deque[Run] = deque()
         self._armed = False
         self.current: Run | None = None
-        """The run whose code is executing at the moment."""
+        """The run whose code is executing now."""
 
     def schedule(self, run: Run) -> None:
-        """Pump `run` in a later callback."""
+        """Have `run` pumped in a later callback."""
         if not run.scheduled:
             run.scheduled = True
             self._queue.append(run)
@@ -58,7 +61,7 @@ class Pump:
                 self._loop.call_soon(self._turn)
 
     def describe(self) -> str | None:
-        """The workflow whose code executes at the moment, for the watchdog."""
+        """The workflow whose code is executing now, for the watchdog."""
         run = self.current
         return run.label if run is not None else None
 
@@ -107,9 +110,7 @@ class Pump:
                 self._armed = False
 
     def guarded(self, run: Run, call: Callable[[], T]) -> T | None:
-        """Let a run hear something: an error of the engine's own in it fails that run, and not the part of the worker
-        that calls.
-        """
+        """Call into a run: an error of the engine's own fails that run, not the part of the worker that calls it."""
         try:
             return call()
         except Exception as error:

@@ -1,7 +1,8 @@
-"""A tenure: the time between a worker's registration and the loss, or the return, of its lease.
+"""A session of a worker: the time between a worker's registration and the loss, or the return, of its lease.
 
-All that is bound to the worker's id lives and ends here: its journal, its claims, its loops, the runs in its memory.
-When the lease can no longer be trusted, everything is dropped without a write, and the worker begins another tenure.
+Everything that is bound to the worker's id lives and ends here: its journal, its claims, its loops, the runs in its
+memory. When the lease can no longer be trusted, everything is dropped without a write, and the worker starts a new
+session.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ from pgflow.store.journal.transactions import Transactions
 from pgflow.store.leasing.claims import Claims
 from pgflow.store.leasing.fencing import MovingFence
 from pgflow.store.notify.notifier import Notifier
-from pgflow.worker.claimer import Claiming
+from pgflow.worker.claimer import Claimer
 from pgflow.worker.database_clock import DatabaseClock
-from pgflow.worker.deliverer import Mail
+from pgflow.worker.deliverer import Deliverer
 from pgflow.worker.holding import held
-from pgflow.worker.run_cache import Cache
-from pgflow.worker.scheduler import Pump
+from pgflow.worker.run_cache import RunCache
+from pgflow.worker.scheduler import Scheduler
 from pgflow.worker.settings import Settings
 
 log = logging.getLogger("pgflow.worker")
@@ -47,18 +48,18 @@ LAST_WRITES = 5.0
 """Seconds that the last writes of a stopping worker may take."""
 
 
-class Tenure:
+class WorkerSession:
     """One registration of a worker, and the `Host` of its runs.
 
     Args:
         database: where everything is written.
-        fence: of the registration: every write stands behind it.
+        fence: the registration's; every write checks it.
         registry: the workflows that the worker knows.
-        settings: the worker's.
+        settings: those of the worker.
         notifier: sends hints after commits.
-        trusted_until: until when, on the monotonic clock, the lease is this worker's, as far as it can know; past while
-            that is in doubt.
-        on_death: a part that should never end has ended by an error of its own: drop the tenure.
+        trusted_until: until when, on the monotonic clock, this worker can be sure of its lease; a time in the past
+            while that is in doubt.
+        on_death: called when a part that should never end has failed with an error of its own: drop the session.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Tenure:
         fence.held, fence.moved = lambda: held(self.runs, self._cold), self._moved
         self.runs: dict[UUID, Run] = {}
         self._cold: list[Claimed] = []
-        """Claimed, and their history is being read."""
+        """Claimed workflows whose history is being read."""
         self.steps = 0
         """Rows of history committed so far."""
         self._registry = registry
@@ -83,16 +84,16 @@ class Tenure:
         self._notifier = notifier
         self._loop = asyncio.get_running_loop()  # on a stage a run's own loop is the running one
         self._clock = DatabaseClock()
-        self._pump = Pump(on_death)
-        self.describe, self.interrupt = self._pump.describe, self._pump.interrupt
+        self._scheduler = Scheduler(on_death)
+        self.describe, self.interrupt = self._scheduler.describe, self._scheduler.interrupt
         self.observe_time = self._clock.observe
         """Learn from a commit what time it is."""
-        self.schedule = self._pump.schedule
-        """Pump a run in a later callback."""
+        self.schedule = self._scheduler.schedule
+        """Have a run pumped in a later callback."""
         self.limits = settings.limits
         """Bounds of one workflow."""
         self.journal = Journal(
-            database, fence, hints=notifier, on_batch=self._written, on_told=self.asked, on_death=on_death
+            database, fence, hints=notifier, on_batch=self._written, on_ends_told=self.asked, on_death=on_death
         )
         """Where runs hand over rows and outcomes."""
         self.loops = LoopAdvancer(database, fence, on_death=on_death)
@@ -100,7 +101,7 @@ class Tenure:
         self.crossings = Crossings(database, fence, self._started, self._sent, on_death=on_death)
         """Where runs hand over what they do to other workflows."""
         self._claims = Claims(database, fence, settings.limits.other_arguments is not None)
-        self._claiming = Claiming(
+        self._claimer = Claimer(
             self._claims,
             registry.names,
             settings,
@@ -111,9 +112,9 @@ class Tenure:
             self._begin,
             on_death,
         )
-        self.look, self.hint = self._claiming.look, self._claiming.hint
-        self._cache = Cache(settings.cached)
-        self._mail = Mail(
+        self.look, self.hint = self._claimer.look, self._claimer.hint
+        self._run_cache = RunCache(settings.cached)
+        self._deliverer = Deliverer(
             DeliveryQueue(database, fence),
             notifier,
             settings.poll,
@@ -137,8 +138,8 @@ class Tenure:
             trusted_until,
             on_death,
         )
-        self._unheard = False
-        """News came for a run that was not in memory yet."""
+        self._missed_news = False
+        """Whether news came for a run that was not in memory yet."""
         self._stopping = False
         self._empty = asyncio.Event()
 
@@ -148,22 +149,23 @@ class Tenure:
         """Begin to claim and run workflows."""
         self.loops.start()
         self.crossings.start()
-        self._mail.start()
-        self._claiming.start()
+        self._deliverer.start()
+        self._claimer.start()
 
     async def _prepare(self) -> None:
-        """Before the first claim: look at the mail."""
-        await self._mail.looked.wait()
+        """Before the first claim: deliver what is waiting."""
+        await self._deliverer.looked.wait()
         if not self._stopping:
-            self.journal.start()  # not before: what the server plans for it keeps what has to come first waiting
+            self.journal.start()  # not earlier: the server plans its statements first, and would keep the rest waiting
 
     def mail(self, worker: int) -> None:
-        """Something was sent to a workflow that `worker` has or had last; 0: any."""
-        self._mail.look(mine=worker == 0 or self.fence.had(worker), hinted=True)
+        """Something was sent to a workflow that `worker` holds or held last; 0: any worker."""
+        self._deliverer.look(mine=worker == 0 or self.fence.had(worker), hinted=True)
 
     async def hand_back(self, grace: float, hurried: asyncio.Event) -> None:
-        """Claim no more, let running activities end for `grace` seconds, hand every workflow back; once it is
-        `hurried`, drop them.
+        """Claim no more, give running activities `grace` seconds to end, hand every workflow back; once `hurried` is
+        set,
+        drop them instead.
         """
         self._stopping = True
         handing, hurry = self._loop.create_task(self._hand_back(grace)), self._loop.create_task(hurried.wait())
@@ -174,20 +176,22 @@ class Tenure:
                 task.cancel()
             await asyncio.wait([handing, hurry])
         if handing.cancelled():
-            log.warning("%d workflows are dropped at once, what they were doing will be repeated", len(self.runs))
+            log.warning(
+                "%d workflows are dropped at once; the steps that they were taking will be repeated", len(self.runs)
+            )
             await self.drop()
         else:
             handing.result()
             await self._close()
 
     async def _hand_back(self, grace: float) -> None:
-        await self._claiming.stop(LAST_WRITES)
-        log.info("no more claims; %d workflows are handed back as soon as their activities end", len(self.runs))
+        await self._claimer.stop(LAST_WRITES)
+        log.info("claiming has stopped; %d workflows are handed back as soon as their activities end", len(self.runs))
         for run in list(self.runs.values()):
             run.stop()
         if not await self._until_empty(grace):
             log.warning(
-                "%d workflows still run an activity after %g s of grace: their attempts are cut off and will be "
+                "%d workflows are still running activities after %g s of grace: these attempts are cut off and will be "
                 "repeated",
                 len(self.runs),
                 grace,
@@ -199,15 +203,15 @@ class Tenure:
             async with asyncio.timeout(LAST_WRITES):
                 await self.journal.drain()
         except TimeoutError:
-            log.warning("the last writes were not committed in time; another worker repeats what they held")
+            log.warning("the last writes were not committed in time; another worker will repeat those steps")
 
     async def drop(self) -> None:
         """Forget everything without a write: the lease is gone."""
         self._stopping = True
         self._discard()
         await self.fence.close()
-        await self._claiming.stop(0.0)
-        self._discard()  # what the last claim brought
+        await self._claimer.stop(0.0)
+        self._discard()  # what the last claim has brought
         await self._close()
 
     def _discard(self) -> None:
@@ -220,10 +224,10 @@ class Tenure:
         await self._transactions.close(LAST_WRITES)
         if left := await self._activities.ended(LAST_WRITES):
             log.error(
-                "activities go on although they were cancelled, what they come to is dropped: %s", "; ".join(left)
+                "activities go on although they were cancelled; their results will be dropped: %s", "; ".join(left)
             )
-        self._cache.clear()
-        await self._mail.close()
+        self._run_cache.clear()
+        await self._deliverer.close()
         await self.loops.close()
         await self.crossings.close()
         await self.journal.close()
@@ -231,7 +235,7 @@ class Tenure:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _until_empty(self, seconds: float) -> bool:
-        """Wait until no run is left; whether that came true in time."""
+        """Wait until no run is left: whether none was in time."""
         try:
             async with asyncio.timeout(seconds):
                 while self.runs:
@@ -244,40 +248,40 @@ class Tenure:
     # What was claimed
 
     async def _begin(self, batch: list[Claimed]) -> None:
-        """Execute what was claimed; go on, without a replay, with what is still in memory."""
+        """Execute what was claimed; runs that are still in memory go on without a replay."""
         cold: list[Claimed] = []
         for claimed in batch:
             earlier = self.runs.pop(claimed.workflow_id, None)
             if earlier is not None:
                 earlier.discard()  # it was taken from this worker and has come back with a higher epoch
-            run = self._cache.take(claimed)
+            run = self._run_cache.take(claimed)
             if run is not None:
                 self.runs[claimed.workflow_id] = run
-                self._pump.guarded(run, lambda run=run, claimed=claimed: run.resume(claimed))  # type: ignore[misc]
+                self._scheduler.guarded(run, lambda run=run, claimed=claimed: run.resume(claimed))  # type: ignore[misc]
             elif claimed.warm:
                 cold.append(claimed)
             else:
                 self._execute(claimed)
-        self._cache.expire()
+        self._run_cache.expire()
         if cold:
             self._cold = cold
             await self._execute_cold(cold)
             self._cold = []
-        if self._unheard:
-            self._unheard = False
-            self._mail.look()
+        if self._missed_news:
+            self._missed_news = False
+            self._deliverer.look()
 
     def _execute(self, claimed: Claimed) -> None:
         self.runs[claimed.workflow_id] = execute(claimed, self._registry.get(claimed.name), self)
 
     async def _execute_cold(self, cold: list[Claimed]) -> None:
-        """Execute what this worker had last and has no longer in memory: its history has to be read after all."""
+        """Execute workflows that this worker held last but no longer has in memory: their histories have to be read."""
         pause = 0.05
         while cold and not self._stopping:
             try:
                 await self._claims.read_again(cold)
             except psycopg.Error as error:
-                log.warning("reading history failed and is tried again in %.2f s: %s", pause, error)
+                log.warning("reading histories failed, the next attempt is in %.2f s: %s", pause, error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 5.0)
             else:
@@ -294,26 +298,28 @@ class Tenure:
     def _arrive(self, arrived: Arrived) -> None:
         run = self.runs.get(arrived.workflow_id)
         if run is None:
-            self._unheard = True  # it is being claimed, or has just been given up
-        elif self._pump.guarded(run, lambda: run.receive(arrived)) is False:
-            self._mail.look()
+            self._missed_news = True  # it is being claimed, or has just been given up
+        elif self._scheduler.guarded(run, lambda: run.receive(arrived)) is False:
+            self._deliverer.look()
 
     # The fence
 
     @property
     def worker_id(self) -> int:
-        """The registration's number at the moment."""
+        """The current number of the registration."""
         return self.fence.id
 
     def _moved(self, kept: Collection[tuple[UUID, int]], freed: int) -> None:
-        """The fence has moved: runs that did not go with it are others', but for those whose outcome may have been
-        committed.
+        """The fence has moved: runs that did not move with it belong to other workers now, except those whose outcome
+        may already be committed.
         """
         for id, run in list(self.runs.items()):
             if (id, run.claimed.epoch) not in kept and run.outcome is None:
-                run.lost(LeaseLost("it was not this worker's any more when the connection was opened again"))
+                run.lost(
+                    LeaseLost("the workflow no longer belonged to this worker when its connection was opened again")
+                )
         self._cold[:] = [claimed for claimed in self._cold if (claimed.workflow_id, claimed.epoch) in kept]
-        self._mail.look()  # a look that was sent under the former number has found nothing
+        self._deliverer.look()  # a look that was sent under the former number found nothing
         if freed:
             self.look()
 
@@ -328,7 +334,7 @@ class Tenure:
         return self._clock.now() + timedelta(seconds=seconds)
 
     def call_at(self, when: datetime, callback: Callable[[], None]) -> asyncio.TimerHandle:
-        """Call back when the database's clock shows `when`."""
+        """Call `callback` when the database's clock shows `when`."""
         return self._loop.call_later(max(0.0, self._clock.seconds_until(when)) + 0.0005, callback)
 
     def start_activity(self, call: ActivityCall) -> None:
@@ -342,14 +348,14 @@ class Tenure:
         self._notifier.publish(messages)
 
     def asked(self) -> None:
-        """Something has been asked of other workflows: deliver it."""
-        self._mail.look()
+        """This worker has sent something to other workflows: deliver it."""
+        self._deliverer.look()
 
     def keep(self, run: Run) -> bool:
         """Whether a suspended run stays in memory."""
         if self._stopping or not self._settings.cached:
             return False
-        self._cache.add(run)
+        self._run_cache.add(run)
         return True
 
     def finished(self, run: Run, outcome: Outcome | None) -> None:
@@ -359,19 +365,19 @@ class Tenure:
             del self.runs[workflow_id]
         if isinstance(outcome, Completed | Failed | Cancelled):
             if run.claimed.parent_id is not None:
-                self._mail.look()
+                self._deliverer.look()
         elif isinstance(outcome, Suspended):
-            self._claiming.note_due(outcome.wake_at)
+            self._claimer.note_due(outcome.wake_at)
             if run.claimed.mailbox > outcome.mailbox or run.claimed.cancel_requested:
                 self.look()  # something arrived while it went to sleep: it is pending again
         elif isinstance(outcome, Released):
             if outcome.wake_at is None:
                 self._notifier.wake(run.claimed.queue)
             else:
-                self._claiming.note_due(outcome.wake_at)
+                self._claimer.note_due(outcome.wake_at)
         if not self.runs:
             self._empty.set()
-        self._claiming.make_room()
+        self._claimer.make_room()
 
     def _started(self, queues: Iterable[str]) -> None:
         """Children of workflows here have been started."""
@@ -384,7 +390,7 @@ class Tenure:
         """Workflows here have sent signals to those of these workers (0: any)."""
         for worker in workers:
             if self.fence.had(worker):
-                self._mail.look()
+                self._deliverer.look()
             else:
                 self._notifier.mail(worker)
 

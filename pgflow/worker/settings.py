@@ -1,4 +1,4 @@
-"""What a worker is told at its start."""
+"""The settings of a worker, checked when it is created."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from pgflow.execution.engine.host import Limits
 from pgflow.store.exchange.sweeping import AUDIT_KEEP
 
 LONGEST_LEASE = 30 * 86_400.0
-"""Seconds that a lease may have: the server counts the time that a statement may take, a part of it, in 31 bits of
-milliseconds.
+"""The longest lease, in seconds: a statement may take a part of it, which the server counts in 31 bits of milliseconds.
 """
 
 
@@ -27,17 +26,17 @@ class Settings:
         threads: plain activity functions at once, each in a thread.
         transactions: transactional activities at once, each on a connection of its own.
         cached: sleeping workflows kept in memory, at most, to go on without a replay.
-        lease: how long its workflows are safe from others after its last heartbeat.
+        lease: how long after its last heartbeat no other worker may take its workflows.
         grace: how long running activities may go on after a stop.
-        poll: the longest pause between two looks for work that no hint announced.
-        recovery: the pause between two looks for dead workers.
+        poll: the longest pause between two looks for work without a hint.
+        recovery: the pause between two checks for dead workers.
         signal_keep: how long a signal is kept after it was taken, or dropped.
-        audit_keep: how long a row of what operators did is kept.
+        audit_keep: how long a row of the audit log is kept.
         limits: bounds of one workflow.
-        max_backlog: rows waiting for their commit at which no more activities begin.
+        max_backlog: how many rows may wait for their commit before no more activities begin.
 
     Raises:
-        ValueError: a number out of its range.
+        ValueError: a number is out of its range.
     """
 
     queues: Sequence[str] = ("default",)

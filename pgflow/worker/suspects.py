@@ -1,12 +1,13 @@
-"""Workflows that the deaths of processes are suspected of, and how many of them this process takes.
+"""Suspects: workflows that may have killed the process that ran them, and how many of them this process takes.
 
-Whoever ends its process is among those that the process held. Held by fewer and fewer at a time, it is soon alone, and
-a death with one suspect is proof. One that is suspected three times or more runs alone in its process until it has made
-progress, or for a while that doubles with each further death: an innocent one whose steps take hours must not hold up
-everybody else for hours.
+The workflow that killed a process is one of those that the process held. If suspects run in smaller and smaller groups,
+the culprit is soon alone, and a death with a single suspect is proof. A workflow that is suspected three times or more
+runs alone in its process until it has made progress, or for a while that doubles with each further death: an innocent
+one whose steps take hours must not hold up all others for hours.
 
-A process that holds nothing takes it at once. One that is busy leaves it to others for some seconds, then takes nothing
-new until what it holds has ended; if that takes too long, it takes it beside the rest: nobody waits for ever.
+A process that holds nothing claims such a workflow at once. A busy one leaves it to others for some seconds, then
+claims nothing new until what it holds has ended; if that takes too long, it claims the suspect beside the rest, so that
+no workflow waits for ever.
 """
 
 from __future__ import annotations
@@ -24,35 +25,35 @@ if TYPE_CHECKING:
     from pgflow.execution.engine.run import Run
 
 TOGETHER = (125, 15, 1)
-"""How many workflows that are suspected once, twice, and more often, a process takes together: 1000 / 8^k."""
+"""How many workflows suspected once, twice, and more often a process runs together: 1000 / 8^k."""
 
 APART = 3
 """Suspicions at which a workflow runs alone."""
 
 ALONE = 15.0
-"""Seconds for which it does so, after so many suspicions; each further one doubles them."""
+"""Seconds that it runs alone after `APART` suspicions; each further suspicion doubles them."""
 
 LONGEST_ALONE = 900.0
-"""Seconds for which it does so, at most."""
+"""Seconds that it runs alone, at most."""
 
 PATIENCE = 5.0
-"""Seconds for which a busy worker leaves such a workflow to others, at most."""
+"""Seconds that a busy worker leaves such a workflow to others, at most."""
 
 DRAINS = 15.0
-"""Seconds for which it then takes nothing new, at most, so that what it holds may end."""
+"""Seconds after that in which it claims nothing new, at most, so that what it holds can end."""
 
 
 class Suspects:
-    """What one worker holds of them, and what it may take. All workers of a process know of each other: they die
+    """The suspects that one worker holds, and how many it may claim. The workers of a process share this: they die
     together.
 
     Args:
-        runs: what the worker holds.
+        runs: the runs that the worker holds.
     """
 
     _workers: ClassVar[WeakSet[Suspects]] = WeakSet()
     _held: ClassVar[dict[Run, tuple[Suspects, int, float]]] = {}
-    """Those in this process: whose, how often suspected, and until when alone."""
+    """The suspects in this process: which worker holds each, how often it is suspected, until when it runs alone."""
 
     def __init__(self, runs: Mapping[UUID, Run]) -> None:
         self._runs = runs
@@ -61,7 +62,7 @@ class Suspects:
         self._workers.add(self)
 
     def took(self, runs: Iterable[Run]) -> None:
-        """These have been claimed."""
+        """Note that these have been claimed."""
         now = time.monotonic()
         for run in runs:
             times = run.claimed.suspicions
@@ -69,7 +70,7 @@ class Suspects:
             self._held[run] = self, times, now + alone
 
     def see(self, most: int) -> None:
-        """Note how often the most suspected of those is that are due and wait; 0: none is."""
+        """Note the highest number of suspicions among the workflows that are due and wait; 0: there are none."""
         if most < APART:
             self._waiting_since = None
         elif self._waiting_since is None:
@@ -78,14 +79,14 @@ class Suspects:
 
     @property
     def apart(self) -> bool:
-        """Whether nothing else may be claimed now: one runs alone in this process, or is to."""
+        """Whether nothing else may be claimed now, since a suspect runs alone in this process, or is about to."""
         since = self._waiting_since
         if since is not None and 0 <= time.monotonic() - since - self._patience < DRAINS:
             return True
         return bool(self._held) and self._one_runs_alone()
 
     def places(self, free: int) -> tuple[int, int, int]:
-        """How many of those suspected once, twice, and more often may be taken now.
+        """How many workflows suspected once, twice, and more often may be claimed now.
 
         Args:
             free: how many workflows the worker has room for.
@@ -105,19 +106,19 @@ class Suspects:
         return any([until > now for _, _, until in self._held.values()])
 
     def _nothing_else_runs(self) -> bool:
-        """Whether this process holds nothing but what has been alone for long enough."""
+        """Whether this process holds nothing but suspects that have been alone for long enough."""
         proven = [times for _, times, _ in self._held.values() if times >= APART]
         return len(proven) == sum([len(worker._runs) for worker in self._workers])
 
     def _forget(self) -> None:
-        """Those that have made progress, or have left, are suspected no more."""
+        """Drop those that have made progress or have left memory: they are no longer suspects here."""
         for run, (worker, _, _) in list(self._held.items()):
             if worker._runs.get(run.claimed.workflow_id) is not run or not run.outgoing.suspected:
                 self._held.pop(run, None)
 
     @classmethod
     def after_fork(cls) -> None:
-        """The workers of this process were the parent's."""
+        """Forget the workers: they belong to the parent process."""
         forking.leave(cls._workers, cls._held)
         cls._workers, cls._held = WeakSet(), {}
 

@@ -1,7 +1,7 @@
-"""Where a workflow's code iterates over a `set` and takes steps on the way: found in its source, before it runs.
+"""Finds where a workflow's code iterates over a `set` and takes steps meanwhile, in its source, before it runs.
 
-A set of strings, or of objects of the code's own, has another order in each process. Only what is plainly a set in the
-function itself is seen: `set(...)`, `{...}`, and names to which nothing else is assigned.
+A set of strings, or of the application's own objects, has another order in each process. Only what is plainly a set in
+the function itself is found: `set(...)`, `{...}`, and names to which nothing else is assigned.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 _ANY_ORDER = frozenset({"sorted", "set", "frozenset", "sum", "min", "max", "any", "all", "len"})
-"""What a generator may be given to, whatever its order."""
+"""Functions for which the order of their argument does not matter."""
 
 
 def unordered(fn: Callable[..., Any]) -> list[str]:
@@ -28,7 +28,7 @@ def unordered(fn: Callable[..., Any]) -> list[str]:
         lines, first = inspect.getsourcelines(function)
         tree = ast.parse(textwrap.dedent("".join(lines)))
     except (OSError, TypeError, ValueError, SyntaxError):
-        return []  # it has no source, or none that stands by itself
+        return []  # it has no source, or its source cannot be parsed alone
     file, name = inspect.getsourcefile(function), getattr(function, "__qualname__", "")
     sets = _names_of_sets(tree)
     found = sorted({node.lineno for node in _iterated(tree) if _is_set(node, sets)})

@@ -1,8 +1,8 @@
-"""What a workflow's code calls that a replay does not repeat: clocks, chance, calls that block. Found in its bytecode,
-before it runs.
+"""Finds calls in a workflow's code that a replay does not repeat (clocks, random numbers) or that block, in its
+bytecode, before it runs.
 
-Nothing is replaced, since other threads use the same functions; so what is reached by way of a variable or of a library
-is not seen. Looked through are the workflow's function, the functions within it, and those of the same package that it
+The functions themselves are not replaced, since other threads use them too; so a call through a variable or a library
+is not found. What is searched: the workflow's function, the functions inside it, and those of the same package that it
 calls by name.
 """
 
@@ -40,11 +40,11 @@ _BLOCKS = "an activity: it blocks every other workflow of its process as well"
 log = logging.getLogger("pgflow.worker")
 
 _MOST = 200
-"""Functions that are looked through for one workflow."""
+"""Functions that are searched for one workflow, at most."""
 
 
 class Unrepeatable(NamedTuple):
-    """One place."""
+    """One call that a replay does not repeat."""
 
     name: str
     """What is called, as the code names it."""
@@ -53,16 +53,16 @@ class Unrepeatable(NamedTuple):
     instead: str
 
 
-_told: set[Unrepeatable] = set()
-_told_of_sets: set[str] = set()
+_logged: set[Unrepeatable] = set()
+_logged_sets: set[str] = set()
 
 
-def tell_of_unrepeatable(registry: Registry) -> None:
-    """Log what the workflows' code calls that a replay does not repeat, each place once in this process."""
+def warn_of_unrepeatable(registry: Registry) -> None:
+    """Log the calls in the workflows' code that a replay does not repeat, each place once a process."""
     for name in registry.names:
         for found in unrepeatable(registry.get(name).fn):
-            if found not in _told:
-                _told.add(found)
+            if found not in _logged:
+                _logged.add(found)
                 log.warning(
                     'workflow "%s" calls %s at %s, which is another thing on each replay: its steps must not depend '
                     "on it. Use %s.",
@@ -72,8 +72,8 @@ def tell_of_unrepeatable(registry: Registry) -> None:
                     found.instead,
                 )
         for place in unordered(registry.get(name).fn):
-            if place not in _told_of_sets:
-                _told_of_sets.add(place)
+            if place not in _logged_sets:
+                _logged_sets.add(place)
                 log.warning(
                     'workflow "%s" iterates over a set at %s: unless it holds nothing but numbers, its order is '
                     "another one in each process, and so on each replay. Use `sorted(...)`, or a list or dict.",
@@ -83,7 +83,7 @@ def tell_of_unrepeatable(registry: Registry) -> None:
 
 
 def unrepeatable(fn: Callable[..., Any]) -> list[Unrepeatable]:
-    """What a function calls that a replay does not repeat, in the order of its lines.
+    """The calls of a function that a replay does not repeat, in the order of its lines.
 
     Example:
         for found in unrepeatable(checkout.fn):
@@ -112,7 +112,7 @@ def unrepeatable(fn: Callable[..., Any]) -> list[Unrepeatable]:
 
 
 def _function(value: Any) -> FunctionType | None:
-    """A plain function, of what was decorated by functools.wraps the inner one."""
+    """The plain function behind a method or a decorator that uses `functools.wraps`; None if there is none."""
     for _ in range(10):
         if isinstance(value, MethodType):
             value = value.__func__
@@ -130,9 +130,7 @@ def _package(function: FunctionType) -> str:
 
 
 def _loaded(code: CodeType, names: dict[str, Any], cells: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
-    """What the code loads by name, attributes of modules and classes included: how it is called there, what it is,
-    where.
-    """
+    """What the code loads by name, attributes of modules and classes included: the name, the value, and the place."""
     line = code.co_firstlineno
     current: tuple[str, Any] | None = None
     for instruction in dis.get_instructions(code):

@@ -1,5 +1,5 @@
-"""What the first workflow of a process would wait for, done before: pydantic loads half of itself when it first meets a
-class.
+"""Loads in advance what the first workflow of a process would otherwise wait for: pydantic loads half of itself when it
+first meets a class.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ class _Anything:
 
 
 def warm_up() -> None:
-    """Load what conversions need: tens of milliseconds, once in a process."""
+    """Load what conversions need. Takes tens of milliseconds, once a process."""
     decode("{}", _Anything, what="nothing")

@@ -1,16 +1,16 @@
-"""Notices a blocked event loop, names the code that blocks it, and ends a workflow whose code does not give it back.
+"""The watchdog: notices a blocked event loop, names the code that blocks it, and ends a workflow that never yields.
 
-The loop ticks; a thread looks whether it still does. When it has not for a second, the thread logs what the loop's
+The event loop ticks, and a thread checks that it does. After a second without a tick, the thread logs what the loop's
 thread is executing, once for each time that it is blocked. The lease is not in danger: heartbeats come from a thread of
 their own.
 
-    blocked for a second                            told
-    ... by one workflow's code, for `LIMIT` of CPU  that workflow is ended by an exception in its code
+    blocked for a second                            logged
+    ... by one workflow's code, for `LIMIT` of CPU  an exception in its code ends that workflow
         or `PATIENCE` seconds                       (`execution/event_loop/spinning.py`), which fails it
-    ... and it takes none of several exceptions     hopeless: the process has to end
+    ... and it survives several such exceptions     hopeless: the process has to end
 
-Seconds of CPU are those of the blocked thread, and others are counted in looks: a process that was stopped, or that had
-to wait for its turn on a busy machine, has not been computing.
+CPU seconds are those of the blocked thread. Other seconds are counted in checks, so that the time in which the process
+was stopped, or waited for its turn on a busy machine, does not count.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ PATIENCE = 60.0
 """Seconds that it may take without using the CPU, as in a call that blocks."""
 
 EXCEPTIONS = 5
-"""How many are raised in code that does not give the loop back, one for each further tenth of those limits, before it
-is hopeless.
+"""How many exceptions are raised in code that does not yield, one for each further tenth of those limits, before the
+case is hopeless.
 """
 
 
@@ -48,10 +48,10 @@ class Watchdog:
     """Watches the running loop of the thread that starts it.
 
     Args:
-        describe: what the loop works on at the moment, for the log ("workflow ..."), or None.
-        interrupt: called in the watchdog's thread with the seconds and the frame that the loop's thread executes: end
-            the code of the workflow that the loop works on; whether there is one.
-        hopeless: called in the watchdog's thread when such code has taken no exception.
+        describe: what the loop is working on, for the log ("workflow ..."), or None.
+        interrupt: called in the watchdog's thread with the seconds, and the frame that the loop's thread is executing,
+            to end the workflow that the loop is working on; returns whether there is one.
+        hopeless: called in the watchdog's thread when no exception has ended such code.
 
     Example:
         watchdog = Watchdog(lambda: None)
@@ -72,10 +72,10 @@ class Watchdog:
         self._thread: threading.Thread | None = None
         self._handle: asyncio.TimerHandle | None = None
         self.blocked = 0
-        """How often the loop has been found blocked."""
+        """How many times the loop was blocked."""
 
     def start(self) -> None:
-        """Begin to watch the loop that this is called on."""
+        """Begin to watch the running loop."""
         loop = asyncio.get_running_loop()
         watched = threading.get_ident()
 
@@ -104,14 +104,14 @@ class Watchdog:
                 continue
             described = self._describe()
             if blocked is None or (blocked.last, blocked.by) != (last, described):
-                told = blocked is not None and blocked.last == last
+                logged = blocked is not None and blocked.last == last
                 blocked = _Blocked(last, described, watched)
-                if not told:
-                    self._tell(silent, described, watched)
+                if not logged:
+                    self._log(silent, described, watched)
             elif described is not None and blocked.goes_on():
                 self._end(blocked, silent, watched)
 
-    def _tell(self, silent: float, described: str | None, watched: int) -> None:
+    def _log(self, silent: float, described: str | None, watched: int) -> None:
         self.blocked += 1
         frame = sys._current_frames().get(watched)
         stack = "".join(traceback.format_stack(frame)[-6:]) if frame is not None else "unknown"
@@ -126,7 +126,7 @@ class Watchdog:
     def _end(self, blocked: _Blocked, silent: float, watched: int) -> None:
         if blocked.exceptions == EXCEPTIONS:
             log.critical(
-                "%s has blocked the event loop for %.1f s, and takes no exception (is there an `except:` in it, or a "
+                "%s has blocked the event loop for %.1f s, and no exception ends it (is there an `except:` in it, or a "
                 "call that blocks?)",
                 blocked.by,
                 silent,
@@ -138,10 +138,10 @@ class Watchdog:
 
 
 class _Blocked:
-    """One time that the loop is blocked by one workflow's code.
+    """One period in which one workflow's code blocks the loop.
 
     Args:
-        last: the tick since which it is.
+        last: the last tick before it.
         by: the workflow.
         watched: the thread that is blocked.
     """
@@ -158,7 +158,7 @@ class _Blocked:
         return 0.0 if self._clock is None else time.clock_gettime(self._clock)
 
     def goes_on(self) -> bool:
-        """Another look has found it: whether it is time for the next exception."""
+        """Note that another check has found it blocked: whether it is time for the next exception."""
         self._looks += 1
         over = 1 + self.exceptions / 10
         return self._looks * TICK >= PATIENCE * over or self._used() - self._began >= LIMIT * over

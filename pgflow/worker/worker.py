@@ -30,9 +30,9 @@ from pgflow.store.leasing.leases import BETWEEN_LOOKS, Lease, Recovery
 from pgflow.store.notify.notifier import Listener, Notifier
 from pgflow.store.schema.compatibility import check_async
 from pgflow.version import VERSION
-from pgflow.worker.session import Tenure
+from pgflow.worker.session import WorkerSession
 from pgflow.worker.settings import Settings
-from pgflow.worker.unrepeatable import tell_of_unrepeatable
+from pgflow.worker.unrepeatable import warn_of_unrepeatable
 from pgflow.worker.warming import warm_up
 from pgflow.worker.watchdog import Watchdog
 
@@ -46,7 +46,7 @@ class Worker:
 
     Args:
         dsn: the database.
-        workflows: what it can run; two of one name are refused.
+        workflows: what it can run; two with the same name are refused.
         queues: the queues that it serves.
         concurrency: workflows in memory at once.
         lease: seconds (or a timedelta) that its workflows are safe from others after its last heartbeat.
@@ -68,8 +68,8 @@ class Worker:
         audit_keep: seconds (or a timedelta) that a row of what operators did (`client.audit`) is kept.
 
     Raises:
-        ValueError: a setting out of its range, two workflows of one name.
-        TypeError: something that is no workflow.
+        ValueError: a setting is out of its range, or two workflows have one name.
+        TypeError: something in `workflows` is not a workflow.
 
     Example:
         worker = pgflow.Worker(dsn, workflows=[checkout])
@@ -131,16 +131,16 @@ class Worker:
         """
 
     def _begin(self) -> None:
-        self._tenure: Tenure | None = None
+        self._session: WorkerSession | None = None
         self._formerly: tuple[int, ...] = ()
         """The numbers of its last registration."""
         self._ended = asyncio.Event()
-        """Set when the tenure is to end: it is lost, or the worker stops."""
+        """Set when the session has to end: its lease is lost, or the worker stops."""
         self._stopping = False
         self._stopped = asyncio.Event()
         """Set with `_stopping`."""
         self._hurried = asyncio.Event()
-        """Set when nothing is to be waited for any more: everything is dropped."""
+        """Set when the worker must not wait any longer: everything is dropped."""
         self._life: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
         self._running: asyncio.Task[None] | None = None
@@ -148,14 +148,14 @@ class Worker:
         """Set once the worker is registered and claims."""
 
     def after_fork(self) -> None:
-        """The worker that runs is the parent's; this one has not been started."""
-        forking.leave(self._tenure, self._ended, self._stopped, self._hurried, self._life, self._running, self.ready)
+        """The running worker belongs to the parent process; this copy has not been started."""
+        forking.leave(self._session, self._ended, self._stopped, self._hurried, self._life, self._running, self.ready)
         self._begin()
 
     @property
     def id(self) -> int | None:
         """The number of the worker's registration, while it has one."""
-        return self._tenure.worker_id if self._tenure is not None else None
+        return self._session.worker_id if self._session is not None else None
 
     def stop(self) -> None:
         """Claim no more; let running activities end within the grace period; hand everything back. Returns at once.
@@ -167,19 +167,19 @@ class Worker:
         self._ended.set()
 
     async def run(self) -> None:
-        """Run until `stop()`. A worker runs once: to go on after it was stopped, make another.
+        """Run until `stop()`. A worker runs once: to go on after a stop, create another.
 
         A cancellation is a stop: before it leaves this method, running activities end within the grace period and
-        everything is handed back. A cancellation of a worker that is stopping already drops everything at once; what it
-        held is free for others all the same. In both cases no task, connection or thread of the worker is left
-        afterwards, but for threads in which plain functions are still running: nothing can end those, and what comes of
-        them is dropped.
+        everything is handed back. Cancelling a worker that is already stopping drops everything at once; what it held
+        is free for other workers all the same. In both cases no task, connection or thread of the worker is left
+        afterwards, except threads in which plain functions are still running: nothing can end those, and their results
+        are dropped.
 
         Raises:
-            WorkerMisused: it runs already, or has been stopped.
+            WorkerMisused: it is already running, or has been stopped.
             SchemaOutdated: the database is not migrated, or its schema does not fit this code.
             psycopg.OperationalError: the database cannot be reached at the start.
-            Exception: a part of the worker has stopped by an error of its own; all workflows are handed back first.
+            Exception: a part of the worker failed with an error of its own; all workflows are handed back first.
         """
         self._check_unused()
         life = self._life = asyncio.get_running_loop().create_task(self._live(), name="pgflow worker's life")
@@ -201,18 +201,20 @@ class Worker:
     def _check_unused(self) -> None:
         if self._stopping:
             raise WorkerMisused(
-                "this worker has been stopped, and a worker runs once: make another `pgflow.Worker` to go on"
+                "this worker has been stopped, and a worker runs once: create another `pgflow.Worker` to go on"
             )
         if self._life is not None and not self._life.done():
-            raise WorkerMisused("this worker runs already: `run()` was called twice, or within `async with worker`")
+            raise WorkerMisused(
+                "this worker is already running: `run()` was called twice, or inside `async with worker`"
+            )
 
     async def _live(self) -> None:
-        """All that `run` does, in a task that nobody cancels."""
+        """The body of `run`, in a task that nobody cancels."""
         database = self._database
         connection = await self._unless_stopped(self._connect())
         if connection is None:
             return
-        tell_of_unrepeatable(self._registry)
+        warn_of_unrepeatable(self._registry)
         recovery = Line(database, "recovery")
         recovery.adopt(connection)
         notifier = Notifier(database, trims=True)
@@ -227,7 +229,7 @@ class Worker:
         sweeper.add_done_callback(partial(tell_of_death, then=self._fail))
         try:
             while not self._stopping:
-                await self._tenure_of(notifier, recovery)
+                await self._run_session(notifier, recovery)
             if self._failure is not None:
                 raise self._failure
         finally:
@@ -239,7 +241,7 @@ class Worker:
             await notifier.close()
 
     async def _connect(self) -> AsyncConnection:
-        """A connection to a database that fits."""
+        """A connection to a database whose server and schema fit this code."""
         connection = await self._database.connect("recovery")
         try:
             await check_async(connection, self._database.schema)
@@ -249,7 +251,7 @@ class Worker:
         return connection
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """What some work comes to; it is cancelled (None) when the worker is stopped first."""
+        """The result of some work; None if the worker was stopped first, which cancels the work."""
         loop = asyncio.get_running_loop()
         working, stopped = loop.create_task(work), loop.create_task(self._stopped.wait())
         try:
@@ -260,7 +262,7 @@ class Worker:
             await asyncio.wait([working, stopped])
         return None if working.cancelled() else working.result()
 
-    async def _tenure_of(self, notifier: Notifier, line: Line) -> None:
+    async def _run_session(self, notifier: Notifier, line: Line) -> None:
         """Register, work until the lease is lost or the worker stopped, and end."""
         settings = self._settings
         loop = asyncio.get_running_loop()
@@ -276,7 +278,7 @@ class Worker:
         lease = await self._unless_stopped(self._register(note_loss))
         if lease is None:
             return
-        tenure = Tenure(
+        session = WorkerSession(
             self._database,
             lease.fence,
             self._registry,
@@ -285,8 +287,8 @@ class Worker:
             trusted_until=lambda: lease.clear_until,
             on_death=note_death,
         )
-        self._tenure = tenure
-        tenure.start()
+        self._session = session
+        session.start()
         recovery = loop.create_task(self._recover(lease, line), name="pgflow recovery")
         log.info(
             "worker %d started: %d workflows known, queues %s, lease %g s",
@@ -299,11 +301,11 @@ class Worker:
         try:
             await self._ended.wait()
             if lost.is_set():
-                await tenure.drop()
+                await session.drop()
             else:
-                await tenure.hand_back(settings.grace, self._hurried)
-        except asyncio.CancelledError:  # the event loop is being taken apart
-            await tenure.drop()
+                await session.hand_back(settings.grace, self._hurried)
+        except asyncio.CancelledError:  # the event loop is being closed
+            await session.drop()
             raise
         finally:
             recovery.cancel()
@@ -311,15 +313,15 @@ class Worker:
                 await recovery
             except asyncio.CancelledError:
                 pass
-            self._tenure = None
+            self._session = None
             if not self._stopping:
                 self._ended.clear()
             self._formerly = (*lease.fence.numbers, *lease.fence.former)
             await lease.release()
-            log.info("worker %d ended after %d rows of history", lease.worker_id, tenure.steps)
+            log.info("worker %d ended after %d rows of history", lease.worker_id, session.steps)
 
     async def _register(self, on_lost: Callable[[str], None]) -> Lease:
-        """A lease. After the first one, it goes on trying until the database answers."""
+        """Register for a lease. The first attempt may fail; later ones are repeated until the database answers."""
         pause = 0.1
         while True:
             try:
@@ -335,12 +337,12 @@ class Worker:
             except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction) as error:
                 if not self.ready.is_set():
                     raise
-                log.warning("registering anew failed and is tried again in %.1f s: %s", pause, error)
+                log.warning("registering again failed, the next attempt is in %.1f s: %s", pause, error)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 5.0)
 
     def _fail(self, error: BaseException) -> None:
-        """A part of this worker that should never end has ended by an error of its own: stop."""
+        """A part of this worker that should never end has failed with an error of its own: stop."""
         self._failure = error
         self.stop()
 
@@ -348,7 +350,7 @@ class Worker:
         log.error("the lease is lost, everything in memory is dropped: %s", reason)
         lost.set()
         self._ended.set()
-        if self._stopping:  # what is to be handed back is not this worker's any more
+        if self._stopping:  # there is nothing left that this worker could hand back
             self._hurried.set()
 
     async def _recover(self, lease: Lease, line: Line) -> None:
@@ -371,29 +373,29 @@ class Worker:
                 await asyncio.sleep(wait)
 
     def _hint(self, queue: str, id: UUID | None) -> None:
-        if self._tenure is not None and queue in self._settings.queues:
-            self._tenure.hint(id)
+        if self._session is not None and queue in self._settings.queues:
+            self._session.hint(id)
 
     def _look(self) -> None:
-        if self._tenure is not None:
-            self._tenure.look()
+        if self._session is not None:
+            self._session.look()
 
     def _mail(self, worker: int) -> None:
-        if self._tenure is not None:
-            self._tenure.mail(worker)
+        if self._session is not None:
+            self._session.mail(worker)
 
     def _describe(self) -> str | None:
-        return self._tenure.describe() if self._tenure is not None else None
+        return self._session.describe() if self._session is not None else None
 
     def _interrupt(self, seconds: float, frame: FrameType | None) -> bool:
-        tenure = self._tenure
-        return tenure is not None and tenure.interrupt(seconds, frame)
+        session = self._session
+        return session is not None and session.interrupt(seconds, frame)
 
     async def __aenter__(self) -> Self:
         """Run in the background until the end of the block.
 
         Raises:
-            WorkerMisused: it runs already, or has been stopped.
+            WorkerMisused: it is already running, or has been stopped.
             Exception: as `run`, before it is ready.
         """
         self._check_unused()

@@ -114,8 +114,8 @@ async def test_a_commit_of_a_run_that_has_left_memory(
         async with worker(scene) as first:
             handle = await client.dispatch(flows.booking, thread=thread)
             await gate.reached.wait()
-            assert first._tenure is not None
-            first._tenure._discard()
+            assert first._session is not None
+            first._session._discard()
             gate.open.set()
             await until(
                 lambda: scene.one(f"SELECT count(*) {BACKENDS} AND state <> 'idle'") == 0, "the end of the transaction"

@@ -55,20 +55,20 @@ async def test_a_parent_that_went_to_sleep_before_it_heard(dsn: str) -> None:
         pgflow.Worker(dsn, workflows=[over_one_that_waits], poll=NEVER) as owner,
         pgflow.Worker(dsn, workflows=[waiting], poll=NEVER),
     ):
-        assert (tenure := owner._tenure) is not None
+        assert (session := owner._session) is not None
         writes = 0
         suspending, delivered, asleep = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
         async def write() -> None:
             nonlocal writes
-            if asyncio.current_task() is tenure.journal._task:
+            if asyncio.current_task() is session.journal._task:
                 writes += 1
                 if writes == 2:  # the first one has recorded the child
                     suspending.set()
                     await delivered.wait()
 
         async def deliver() -> None:
-            if asyncio.current_task() is tenure._mail._task and suspending.is_set():
+            if asyncio.current_task() is session._deliverer._task and suspending.is_set():
                 await asleep.wait()
 
         async def run() -> Any:

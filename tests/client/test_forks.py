@@ -257,11 +257,11 @@ async def test_what_runs_alone_in_the_parent(dsn: str) -> None:
 async def test_a_child_that_goes_on_in_the_parents_code_writes_nothing(dsn: str) -> None:
     """A fork in the middle of a worker's event loop, whose child does not leave: it holds no lease, and is told so."""
     async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[forks, job]) as worker:
-        tenure = worker._tenure
-        assert tenure is not None and worker.id is not None
+        session = worker._session
+        assert session is not None and worker.id is not None
 
         async def work() -> None:
-            fence = tenure.fence if hasattr(tenure, "fence") else tenure.journal._line._fence
+            fence = session.fence if hasattr(session, "fence") else session.journal._line._fence
             with pytest.raises(pgflow.errors.LeaseLost):
                 await fence.settle()
 

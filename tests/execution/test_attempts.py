@@ -46,7 +46,7 @@ class Attempts:
     def __str__(self) -> str:
         return "a step"
 
-    def attempt_told(self, details: str) -> None:
+    def attempt_progressed(self, details: str) -> None:
         raise AssertionError("none of these tells a heartbeat")
 
     def attempt_ready(self, output: str, go: Any) -> None:

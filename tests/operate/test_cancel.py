@@ -236,8 +236,8 @@ async def test_a_running_workflow_pauses_when_its_activity_has_ended(dsn: str) -
         await GATE["endless"].wait()
 
         async def told() -> bool:
-            assert worker._tenure is not None
-            return worker._tenure.runs[handle.id].pausing
+            assert worker._session is not None
+            return worker._session.runs[handle.id].pausing
 
         assert await client.pause(handle.id) is True
         await until(told)

@@ -28,8 +28,8 @@ async def tidy(ctx: pgflow.WorkflowContext) -> str:
 
 async def test_a_look_while_the_cancellation_is_being_written(dsn: str) -> None:
     async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[tidy]) as worker:
-        assert worker._tenure is not None
-        mail = worker._tenure._mail
+        assert worker._session is not None
+        mail = worker._session._deliverer
         handle = await client.dispatch(tidy)
         await status(client, handle, "sleeping")
         writing, go_on, looks = asyncio.Event(), asyncio.Event(), 0

@@ -114,8 +114,8 @@ class World:
         """Wait until the worker knows that the workflow is to be paused, or that it is not."""
 
         async def it_is() -> bool:
-            assert self.worker._tenure is not None
-            return self.worker._tenure.runs[id].pausing is pausing
+            assert self.worker._session is not None
+            return self.worker._session.runs[id].pausing is pausing
 
         await until(it_is)
 

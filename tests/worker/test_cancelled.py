@@ -151,14 +151,14 @@ async def test_while_nobody_answers(scene: Scene) -> None:
 async def test_a_worker_runs_once(scene: Scene, dsn: str) -> None:
     made = worker(dsn)
     async with made:
-        with pytest.raises(pgflow.WorkerMisused, match="runs already"):
+        with pytest.raises(pgflow.WorkerMisused, match="is already running"):
             await made.run()
-        with pytest.raises(RuntimeError, match="runs already"):
+        with pytest.raises(RuntimeError, match="is already running"):
             async with made:
                 pass
         assert made.id is not None
     for _ in range(2):
-        with pytest.raises(pgflow.WorkerMisused, match="has been stopped.*make another"):
+        with pytest.raises(pgflow.WorkerMisused, match="has been stopped.*create another"):
             await made.run()
     with pytest.raises(pgflow.PgflowError, match="has been stopped"):
         async with made:

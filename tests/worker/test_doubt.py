@@ -43,8 +43,8 @@ async def test_what_is_being_read_moves_as_well(
     go_on.set()
     began.clear()
     async with pgflow.Worker(scene.database.dsn, workflows=[sleeper], cached=0) as worker:
-        assert worker._tenure is not None
-        fence, claims, number = worker._tenure.fence, worker._tenure._claims, worker.id
+        assert worker._session is not None
+        fence, claims, number = worker._session.fence, worker._session._claims, worker.id
         read = claims.read_again
         owners: list[int | None] = []
 
@@ -69,22 +69,22 @@ async def test_what_is_given_up_while_it_is_being_read_is_not_begun(
     go_on.set()
     began.clear()
     async with pgflow.Worker(scene.database.dsn, workflows=[sleeper], cached=0) as worker:
-        assert worker._tenure is not None
-        tenure, number = worker._tenure, worker.id
-        read = tenure._claims.read_again
+        assert worker._session is not None
+        session, number = worker._session, worker.id
+        read = session._claims.read_again
         given_up: list[int] = []
 
         async def slowly(runs: list[Claimed]) -> None:
             if not given_up:
                 stranger = scene.other()
                 stranger.execute("SELECT FROM runs FOR UPDATE")
-                tenure.fence.doubt()
+                session.fence.doubt()
                 await until(lambda: worker.id != number, "the move")
                 stranger.close()
                 given_up.append(len(runs))
             await read(runs)
 
-        monkeypatch.setattr(tenure._claims, "read_again", slowly)
+        monkeypatch.setattr(session._claims, "read_again", slowly)
         handle = await client.dispatch(sleeper, "once")
         await until(lambda: given_up, "the move while its history is read")
         scene.do("UPDATE runs SET status = 'pending', worker_id = NULL, last_worker = NULL, wake_at = now()")
@@ -109,14 +109,14 @@ async def test_no_attempt_begins_while_the_fence_is_in_doubt(scene: Scene, clien
         await until(lambda: began == ["first"], "the first attempt")
         second = await client.dispatch(single, "second")
         await until(lambda: scene.all("SELECT status FROM runs") == ["running"] * 2, "the second claim")
-        assert worker._tenure is not None
-        tenure, number = worker._tenure, worker.id
-        await until(lambda: len(tenure.runs) == 2, "its answer")
+        assert worker._session is not None
+        session, number = worker._session, worker.id
+        await until(lambda: len(session.runs) == 2, "its answer")
         with faults.install({"fence.before": hold}):
-            tenure.fence.doubt()
+            session.fence.doubt()
             await doubted.wait()
             go_on.set()
-            await until(lambda: tenure.journal.backlog, "the end of the first attempt")
+            await until(lambda: session.journal.backlog, "the end of the first attempt")
             for _ in range(100):
                 await asyncio.sleep(0)
             assert began == ["first"]

@@ -105,5 +105,5 @@ async def test_a_process_with_code_that_swallows_everything_is_ended(
     await client.dispatch(flows.endless, 1, swallows=True)
     with worker_process(scene) as worker:
         assert await worker.ended() == BLOCKED
-        assert "takes no exception" in worker.log
+        assert "no exception ends it" in worker.log
         assert "does not give the event loop back" in worker.log

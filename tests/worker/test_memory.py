@@ -19,7 +19,7 @@ SLEEPERS = 1000
 def runs_of(worker: pgflow.Worker) -> int:
     """How many are in this process's memory, whoever holds them."""
     gc.collect()
-    return sum(isinstance(found, Run) and found.host is worker._tenure for found in gc.get_objects())
+    return sum(isinstance(found, Run) and found.host is worker._session for found in gc.get_objects())
 
 
 async def test_sleepers_leave_memory_and_hold_no_thread(

@@ -37,7 +37,7 @@ async def test_a_worker_survives_an_outage_that_outlasts_its_lease(
         await marked(scene, "work begins")
         number = worker.id
         with unreachable(scene.database.dsn):
-            await until(lambda: "registering anew failed" in caplog.text, "a new beginning that fails")
+            await until(lambda: "registering again failed" in caplog.text, "a new beginning that fails")
         await marked(scene, "work begins", times=2)
         assert worker.id not in (None, number)
         let_go_on(scene, "work")
@@ -47,7 +47,7 @@ async def test_a_worker_survives_an_outage_that_outlasts_its_lease(
 async def test_a_stop_ends_the_attempts_to_register_anew(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     async with pgflow.Worker(scene.database.dsn, workflows=flows.ALL, lease=1) as worker:
         with unreachable(scene.database.dsn):
-            await until(lambda: "registering anew failed" in caplog.text, "a new beginning that fails")
+            await until(lambda: "registering again failed" in caplog.text, "a new beginning that fails")
             worker.stop()
             assert worker._running is not None
             await asyncio.wait_for(worker._running, 30)

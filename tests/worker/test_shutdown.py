@@ -23,7 +23,7 @@ async def test_running_activities_end_and_the_rest_is_handed_back(
         number = await worker.registered()
         await marked(scene, "work begins")
         worker.send(signal.SIGTERM)
-        await worker.logged("no more claims")
+        await worker.logged("claiming has stopped")
         late = await client.dispatch(flows.sums, 1)
         let_go_on(scene, "work")
         assert await worker.ended() == 0, worker.log

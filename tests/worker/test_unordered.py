@@ -11,7 +11,7 @@ import pytest
 import pgflow
 from pgflow.definitions.descriptors import Registry
 from pgflow.worker.unordered import unordered
-from pgflow.worker.unrepeatable import tell_of_unrepeatable
+from pgflow.worker.unrepeatable import warn_of_unrepeatable
 
 Ctx = pgflow.WorkflowContext
 
@@ -57,8 +57,8 @@ def test_lines_of_sets() -> None:
 def test_a_worker_tells_once(caplog: pytest.LogCaptureFixture) -> None:
     registry = Registry([walks])
     with caplog.at_level(logging.WARNING, "pgflow.worker"):
-        tell_of_unrepeatable(registry)
-        tell_of_unrepeatable(registry)
+        warn_of_unrepeatable(registry)
+        warn_of_unrepeatable(registry)
     assert len(caplog.messages) == 3
     assert 'workflow "walks" iterates over a set at' in caplog.messages[0]
     assert "sorted(...)" in caplog.messages[0]

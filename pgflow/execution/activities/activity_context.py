@@ -54,7 +54,7 @@ class ActivityContext(AttemptContext):
         "_tags",
         "attempt",
         "name",
-        "told",
+        "last_details",
         "workflow_id",
     )
 
@@ -65,16 +65,16 @@ class ActivityContext(AttemptContext):
         name: str,
         attempt: int,
         state: str | None = None,
-        told: str | None = None,
+        last_details: str | None = None,
         limit: int = PAYLOAD_LIMIT,
     ) -> None:
         self._location = location
         self.workflow_id = workflow_id
         self.name = name
         self.attempt = attempt
-        self.told = told
-        """What the last heartbeat told, as JSON; private."""
-        self._before = told
+        self.last_details = last_details
+        """The details of the last heartbeat, as JSON; private."""
+        self._before = last_details
         self._limit = limit
         self._state_given = state
         self._state: dict[str, Any] | None = None
@@ -137,14 +137,14 @@ class ActivityContext(AttemptContext):
 
     @property
     def heartbeat_details(self) -> Any:
-        """What an earlier attempt told last by `heartbeat`, as JSON has it; None if none did.
+        """The details that an earlier attempt passed to `heartbeat` last, decoded from JSON; None if none did.
 
         After a crash, and after a failure, an activity can go on from there.
         """
         return None if self._before is None else decode(self._before, what=f'heartbeat of activity "{self.name}"')
 
     def heartbeat(self, details: Any = None) -> None:
-        """Tell how far this attempt has come; call it as often as is convenient, from any thread.
+        """Report how far this attempt has come; call it as often as is convenient, from any thread.
 
         The last details are written at most once a second, into the step's pending row (column `output`), for people
         and for the next attempt. The activity's timeout stays what it is.
@@ -154,7 +154,7 @@ class ActivityContext(AttemptContext):
 
         Raises:
             ActivityCancelled: nobody waits for this attempt any more (it was cancelled, its timeout has passed, the
-                worker has lost the workflow): clean up and return. A thread cannot be told otherwise.
+                worker has lost the workflow): clean up and return. There is no other way to stop a thread.
             SerializationError: the details cannot be stored.
 
         Example:
@@ -169,13 +169,13 @@ class ActivityContext(AttemptContext):
             )
         if details is None:
             return
-        self.told = encode(details, what=f'heartbeat of activity "{self.name}"', limit=self._limit)
+        self.last_details = encode(details, what=f'heartbeat of activity "{self.name}"', limit=self._limit)
         with _heartbeats_lock:
             if self._deliver is None:
                 return  # nobody hears of it, or it has ended meanwhile
             if self._heartbeats is None:
                 self._heartbeats = Heartbeats(self._loop, self._deliver)
-        self._heartbeats.tell(self.told)
+        self._heartbeats.tell(self.last_details)
 
     @property
     def connection(self) -> Any:

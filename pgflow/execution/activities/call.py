@@ -14,14 +14,14 @@ from pgflow.model.writes import Write
 
 
 class Caller(Protocol):
-    """Who is told of an attempt, on the worker's loop; as text, whose attempt it is."""
+    """Who hears of an attempt, on the worker's loop; as text, whose attempt it is."""
 
     def attempt_ended(self, output: str | None, error: BaseException | None) -> None:
         """It has ended, with the encoded output or the error. Called once, unless the call was cancelled."""
         ...
 
-    def attempt_told(self, details: str) -> None:
-        """Its heartbeat has told this, as JSON. Called at most once a second."""
+    def attempt_progressed(self, details: str) -> None:
+        """A heartbeat has reported these details, as JSON. Called at most once a second."""
         ...
 
     def was_under_way(self, at: datetime, recorded: bool) -> bool:

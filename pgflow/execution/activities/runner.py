@@ -212,7 +212,7 @@ class ActivityRunner:
         output: str | None = None
         failure: BaseException | None = None
         activity = call.activity
-        call.context.attach(self._loop, call.caller.attempt_told)
+        call.context.attach(self._loop, call.caller.attempt_progressed)
         try:
             args, kwargs = activity.decode_arguments(call.input)
             code = activity.fn(call.context, *args, **kwargs)
@@ -243,7 +243,7 @@ class ActivityRunner:
             if going_on is not None:
                 output = await self._finished(call, going_on)
             else:
-                call.context.attach(self._loop, call.caller.attempt_told)
+                call.context.attach(self._loop, call.caller.attempt_progressed)
                 while time.monotonic() >= self._trusted_until():
                     # A process that was stopped for long finds answers from before: what they lead to, others have
                     # done.

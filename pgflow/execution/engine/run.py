@@ -321,13 +321,13 @@ class Run(StepServices):
         self.scope.stop()
         self.loop.discard()
         if not (self.attempts_running or self.advancing or self.crossings.in_flight):
-            self._come_apart()
+            self._forget_steps()
 
-    def _come_apart(self) -> None:
+    def _forget_steps(self) -> None:
         """Free what nothing will ask for any more: its parts point back to this run, and the collector of such circles
         comes late.
         """
-        self.scope.come_apart()
+        self.scope.forget_steps()
         del self.scope, self.loop, self.crossings, self.order, self.bodies, self.outgoing, self._waits, self._root
 
     @property

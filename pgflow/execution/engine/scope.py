@@ -408,10 +408,10 @@ class Scope:
             step.stop()
         close_unawaited(self)
 
-    def come_apart(self) -> None:
+    def forget_steps(self) -> None:
         """Forget the steps of this body and of those below, which point back here: their run leaves memory."""
         for child in self.children:
-            child.come_apart()
+            child.forget_steps()
         self.children.clear()
         self.unfinished.clear()
         self.unrecorded.clear()

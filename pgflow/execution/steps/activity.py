@@ -39,7 +39,7 @@ class ActivityStep(Step):
     """`ctx.activity(fn, ...)`: one activity, over all its attempts."""
 
     kind = KIND_ACTIVITY
-    __slots__ = ("_activity", "_call", "_failure", "_told")
+    __slots__ = ("_activity", "_call", "_failure", "_details")
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class ActivityStep(Step):
     ) -> None:
         self._activity = activity
         self._call: ActivityCall | None = None
-        self._told: str | None = None
+        self._details: str | None = None
         self._failure: str | None = None
         # Arguments that do not fit must not use up a location; a replayed step does not need them at all.
         given: str | None = None
@@ -74,7 +74,7 @@ class ActivityStep(Step):
         event = self.event
         if event is not None:
             run = self.scope.run
-            self._told, self._failure = event.output, event.error
+            self._details, self._failure = event.output, event.error
             if event.wake_at is not None and event.wake_at > run.host.now():
                 run.park(self, event.wake_at)
                 return
@@ -93,11 +93,11 @@ class ActivityStep(Step):
     def give_up(self) -> None:
         if self._call is not None:
             self.stop()
-            if self._told is not None:
+            if self._details is not None:
                 self.scope.record(self, self.pending_row())
 
     def pending_row(self) -> EventRow:
-        return self.row(STATUS_PENDING, output=self._told, error=self._failure, wake_at=self.wake_at)
+        return self.row(STATUS_PENDING, output=self._details, error=self._failure, wake_at=self.wake_at)
 
     def _run_attempt(self) -> None:
         run = self.scope.run
@@ -111,7 +111,7 @@ class ActivityStep(Step):
             self.name,
             self.attempts + 1,
             run.outgoing.kept.text,
-            self._told,
+            self._details,
             limit,
         )
         if self.attempts and self._on_last_attempt:
@@ -128,15 +128,15 @@ class ActivityStep(Step):
 
     def _end_call(self, call: ActivityCall) -> None:
         self._call = None
-        self._told = call.context.told
+        self._details = call.context.last_details
         self.scope.run.attempts_running -= 1
 
-    def attempt_told(self, details: str) -> None:
-        """An attempt has told how far it is: the step's pending row says so."""
+    def attempt_progressed(self, details: str) -> None:
+        """An attempt has reported how far it is: the step's pending row says so."""
         run = self.scope.run
         if self._call is None or run.closed or run.outcome is not None:
             return
-        self._told = details
+        self._details = details
         self.scope.record(self, self.pending_row())
         run.flush_soon()
 
@@ -146,7 +146,7 @@ class ActivityStep(Step):
         assert call is not None
         # As `_end_call` has it, written out: every live step passes here.
         self._call = None
-        self._told = call.context.told
+        self._details = call.context.last_details
         run.attempts_running -= 1
         if self.settled or self.finished or run.closed or run.outcome is not None:
             return

@@ -67,7 +67,7 @@ class TurnEndings:
         self._turn = threading.Lock()
         """Held by whoever uses the connection that listens."""
         self._waited_at = 0.0
-        self._stirred = threading.Event()
+        self._woken = threading.Event()
 
     def after_fork(self) -> None:
         """Those who wait, the thread and its connection are the parent's."""
@@ -149,7 +149,7 @@ class TurnEndings:
         """The connection that listens broke: another is opened."""
         connection.close()
         self._listening = None
-        self._stirred.set()
+        self._woken.set()
 
     def _start(self) -> None:
         with self._lock:
@@ -203,8 +203,8 @@ class TurnEndings:
         ask_at = time.monotonic() + ASK_EVERY
         while not self._closed.is_set() and not connection.closed:
             if self._waiting or time.monotonic() - self._waited_at < QUIET:
-                self._stirred.wait(QUIET)
-                self._stirred.clear()
+                self._woken.wait(QUIET)
+                self._woken.clear()
                 continue
             with self._turn:
                 receive_blocking(connection, self._hear, QUIET, self._closed.is_set)
@@ -218,7 +218,7 @@ class TurnEndings:
     def close(self) -> None:
         """Stop listening; whoever still waits is told that the client is closed."""
         self._closed.set()
-        self._stirred.set()
+        self._woken.set()
         with self._lock:
             connection, waiting = self._listening, list(self._waiting)
         self._hint(waiting)

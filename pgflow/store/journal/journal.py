@@ -102,7 +102,7 @@ class Journal:
         bound: int = BOUND,
         hints: Hints | None = None,
         on_batch: Callable[[int, int], None] | None = None,
-        on_told: Callable[[], None] | None = None,
+        on_ends_told: Callable[[], None] | None = None,
         on_death: Callable[[BaseException], None] | None = None,
     ) -> None:
         """
@@ -114,8 +114,8 @@ class Journal:
             bound: Rows and outcomes that may wait before `room` holds callers up.
             hints: Tells that workflows have ended; None: nobody waits for that.
             on_batch: Called after each committed batch with its numbers of runs and rows (metrics, hints).
-            on_told: Called when the ends of workflows may have been told to others that found them in place of a child
-                of their own.
+            on_ends_told: Called when others may have been sent the ends of workflows that they found in place of a
+                child of their own.
             on_death: Called when the journal stops by an error of its own: it writes nothing more.
         """
         self._database = database
@@ -124,7 +124,7 @@ class Journal:
         self._max_bytes = max_bytes
         self._hints = hints
         self._on_batch = on_batch
-        self._on_told = on_told
+        self._on_ends_told = on_ends_told
         self._on_death = on_death
         self._line = Line(database, "journal", self._fence, lock_timeout=LOCK_WAIT)
         self._waiting: deque[Write] = deque()
@@ -140,7 +140,7 @@ class Journal:
         """Whether the next write is to be told of by that event."""
         self._empty = asyncio.Event()
         self._empty.set()
-        self._roomy = asyncio.Event()
+        self._has_space = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.bound = bound
         """Rows and outcomes that wait, at most, if callers heed `room`."""
@@ -181,8 +181,8 @@ class Journal:
     async def room(self) -> None:
         """Wait until the journal is no longer behind: callers that make rows bound the memory with it."""
         while self.backlog >= self.bound:
-            self._roomy.clear()
-            await self._roomy.wait()
+            self._has_space.clear()
+            await self._has_space.wait()
 
     async def close(self) -> None:
         """Stop writing. What still waits is refused with `LeaseLost`: `drain` first to have it written."""
@@ -303,7 +303,7 @@ class Journal:
         """Tell each write of a batch what became of it, in the order in which a run's writes were handed over."""
         self.backlog -= sum([len(write.rows) + 1 for writes, _ in settled for write in writes])
         if self.backlog < self.bound:
-            self._roomy.set()
+            self._has_space.set()
         if not self.backlog:
             self._empty.set()
         if self._doubtful:
@@ -397,8 +397,8 @@ class Journal:
 
     def _read(self, parts: Sequence[Part], ended: Sequence[str], *found: Any) -> Answer:
         *fenced, awaited = found
-        if awaited and ended and self._on_told is not None:
-            self._on_told()
+        if awaited and ended and self._on_ends_told is not None:
+            self._on_ends_told()
         return read(parts, partial(self._fence.refused, self._line.under), *fenced)
 
     async def _send_again(
