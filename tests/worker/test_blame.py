@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -12,6 +13,13 @@ import pgflow
 from pgflow.model.claimed import CONFIRM
 from tests.store.scene import Scene
 from tests.waiting import until
+
+
+@pgflow.signal
+@dataclass
+class Word:
+    """Nobody sends it."""
+
 
 TWICE = pgflow.RetryPolicy(max_attempts=2, initial=0.01)
 
@@ -183,3 +191,21 @@ async def test_code_that_ends_its_process_fails_after_max_crashes(
     async with pgflow.Worker(scene.database.dsn, workflows=[flow], max_crashes=deaths):
         with pytest.raises(pgflow.WorkflowFailed, match=f"died {deaths} time"):
             await handle.output(20)
+
+
+@pytest.mark.parametrize("step", ["sleep", "listen"])
+async def test_it_fails_by_a_single_death_also_where_its_code_would_only_wait(
+    scene: Scene, client: pgflow.Client, step: str
+) -> None:
+    """It does not go to sleep instead, without a row that says on what."""
+
+    @pgflow.workflow
+    async def flow(ctx: pgflow.WorkflowContext) -> None:
+        await (ctx.sleep(3600) if step == "sleep" else ctx.listen(Word))
+
+    handle = await client.dispatch(flow)
+    suspect(scene, handle.id, 1)
+    async with pgflow.Worker(scene.database.dsn, workflows=[flow], max_crashes=1):
+        with pytest.raises(pgflow.WorkflowFailed, match="died 1 time"):
+            await handle.output(20)
+    assert scene.all("SELECT location FROM events") == []

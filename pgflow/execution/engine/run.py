@@ -377,6 +377,8 @@ class Run(StepServices):
         self._replaying = False
         starting, self._starting = self._starting, []
         begin(self, starting)
+        if self.fatal is not None:  # it ends with that next, and asks nothing of others before
+            return
         if self.halted:
             self._hand_back_when_idle()
             return
@@ -405,7 +407,9 @@ class Run(StepServices):
         if not waiting:
             if self.order.replaying and self.order.holds_back():
                 tell_what_holds_back(self.label, self.order.behind, [late[0] for late in self.order.late])
-            self._write_outcome(self._waits.suspension(self.claimed.mailbox) if self._waits.parked else stuck(self))
+            outcome = self._waits.suspension(self.claimed.mailbox) if self._waits.parked else stuck(self)
+            if self.fatal is None:  # else one of the rows that it sleeps on was one too many
+                self._write_outcome(outcome)
             return
         if self._waits.moments or self._waits.timer is not None:
             self._waits.set_timer()
