@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging.config
 import os
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import psycopg
 from alembic import context
+from alembic.runtime.migration import MigrationContext, MigrationInfo
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateSchema
@@ -63,7 +65,7 @@ WITHOUT_KEY = ("0001", "0002", "0003")
 """Revisions whose `schema_info` has no key."""
 
 
-def identify(ctx: Any, step: Any, **_: Any) -> None:
+def identify(ctx: MigrationContext, step: MigrationInfo, heads: Collection[Any], run_args: Mapping[str, Any]) -> None:
     """After each step: let the next one change the row of `schema_info`, whatever is published."""
     if ctx.connection is not None and not ctx.as_sql:
         identify_row(ctx.connection)
@@ -73,7 +75,9 @@ def identify(ctx: Any, step: Any, **_: Any) -> None:
 
 def identify_row(connection: Connection) -> None:
     """Let the row of a `schema_info` without a key be changed under a publication of all tables."""
-    if version_table.lacks_identity(connection.connection.driver_connection, schema):
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    if version_table.lacks_identity(driver, schema):
         connection.exec_driver_sql(version_table.identity(schema))
 
 

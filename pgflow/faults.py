@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
-Hook = Callable[[], Awaitable[None] | None]
+Hook = Callable[[], Awaitable[object] | None]
 
 _hooks: dict[str, Hook] = {}
 

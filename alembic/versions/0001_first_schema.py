@@ -35,7 +35,7 @@ def wake_channel(schema: str) -> str:
 
 def upgrade() -> None:
     """Create everything."""
-    schema = op.get_context().version_table_schema
+    schema: str | None = op.get_context().version_table_schema
     assert schema is not None
     op.create_table(
         "events",
@@ -566,7 +566,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Remove everything but the schema itself, and with it all workflows and their history."""
-    schema = op.get_context().version_table_schema
+    schema: str | None = op.get_context().version_table_schema
     assert schema is not None
     quoted = '"' + schema.replace('"', '""') + '"'
     for view in ("workflow_overview", "history"):

@@ -84,7 +84,7 @@ def _settle(schema: str, room: dict[str, int], version: int, compatible_from: in
 
 
 def _schema() -> str:
-    schema = op.get_context().version_table_schema
+    schema: str | None = op.get_context().version_table_schema
     assert schema is not None
     return schema
 

@@ -30,6 +30,6 @@ def downgrade() -> None:
 
 
 def _info() -> str:
-    schema = op.get_context().version_table_schema
+    schema: str | None = op.get_context().version_table_schema
     assert schema is not None
     return '"' + schema.replace('"', '""') + '".schema_info'

@@ -53,7 +53,7 @@ def _settle(version: int) -> None:
 
 
 def _schema() -> str:
-    schema = op.get_context().version_table_schema
+    schema: str | None = op.get_context().version_table_schema
     assert schema is not None
     return schema
 

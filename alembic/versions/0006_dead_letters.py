@@ -75,7 +75,7 @@ def _comment(schema: str, dropped_at: str) -> None:
 
 
 def _schema() -> str:
-    schema = op.get_context().version_table_schema
+    schema: str | None = op.get_context().version_table_schema
     assert schema is not None
     return schema
 

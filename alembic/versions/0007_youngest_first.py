@@ -52,6 +52,6 @@ def _quoted() -> str:
 
 
 def _schema() -> str:
-    schema = op.get_context().version_table_schema
+    schema: str | None = op.get_context().version_table_schema
     assert schema is not None
     return schema

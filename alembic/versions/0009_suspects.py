@@ -77,6 +77,6 @@ def _settle(schema: str, version: int, compatible_from: int) -> None:
 
 
 def _schema() -> str:
-    schema = op.get_context().version_table_schema
+    schema: str | None = op.get_context().version_table_schema
     assert schema is not None
     return schema

@@ -37,7 +37,7 @@ def downgrade() -> None:
 
 
 def _replace(objects: str, version: int) -> None:
-    schema = op.get_context().version_table_schema
+    schema: str | None = op.get_context().version_table_schema
     assert schema is not None
     quoted = '"' + schema.replace('"', '""') + '"'
     text = (PLACE / objects / "fork.sql").read_text(encoding="utf-8").strip().rstrip(";")

@@ -16,7 +16,7 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 def all_files() -> list[str]:
     """Every Python file of the standard library, or of the directory that was chosen."""
     root = os.environ.get(DIRECTORY) or sysconfig.get_path("stdlib")
-    found = []
+    found: list[str] = []
     for place, directories, names in os.walk(root):
         if place == root:
             directories[:] = [d for d in directories if d not in ("site-packages", "__pycache__", "lib-dynload")]

@@ -10,7 +10,7 @@ from pgflow.client.core import HasCore, core_of
 from pgflow.definitions.descriptors import Workflow
 from pgflow.model.info import WorkflowInfo
 
-R = TypeVar("R")
+R = TypeVar("R", covariant=True)
 
 
 class WorkflowHandle(Generic[R]):

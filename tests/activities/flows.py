@@ -241,7 +241,7 @@ async def plain_on_time(ctx: pgflow.ActivityContext) -> None:
 async def beside(ctx: pgflow.WorkflowContext) -> bool:
     """Whether the transactional one of two succeeded."""
     found = await asyncio.gather(ctx.activity(book, "room"), ctx.activity(plain_on_time), return_exceptions=True)
-    return found[0] == "room booked"
+    return bool(found[0] == "room booked")
 
 
 @pgflow.workflow

@@ -208,7 +208,7 @@ async def test_arguments_that_do_not_fit(dsn: str) -> None:
         said: list[str] = []
         for call in (
             lambda: ctx.dispatch(doubling),
-            lambda: ctx.dispatch(doubling, object()),  # type: ignore[arg-type]
+            lambda: ctx.dispatch(doubling, object()),
             lambda: ctx.dispatch("doubling", 7),
             lambda: ctx.dispatch(doubling, 7, tags={"deep": {}}),
             lambda: ctx.dispatch(doubling.fn, 7),  # type: ignore[call-overload]

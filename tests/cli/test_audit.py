@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -58,11 +59,11 @@ def test_each_command_says_who_and_why(pgflow: Command) -> None:
         "VALUES (%s, '1', 'activity', 'ask', 'failed', 5, 1, now())",
         id,
     )
-    variables = {"PGFLOW_ACTOR": "eva", "PGFLOW_REASON": "incident 7"}
-    pgflow("workflow", "fork", id, "--before", "{1}", **variables)
-    pgflow("workflow", "retry", id, **variables)
-    pgflow("signal", "redeliver", pgflow.dead(id), **variables)
-    pgflow("signal", "drop", pgflow.dead(id), "--reason", "nobody misses it", **variables)
+    as_eva = partial(pgflow, PGFLOW_ACTOR="eva", PGFLOW_REASON="incident 7")
+    as_eva("workflow", "fork", id, "--before", "{1}")
+    as_eva("workflow", "retry", id)
+    as_eva("signal", "redeliver", pgflow.dead(id))
+    as_eva("signal", "drop", pgflow.dead(id), "--reason", "nobody misses it")
     assert pgflow.ask("SELECT operation, actor, reason FROM pgflow.audit ORDER BY id") == [
         ("pause", "kim", "why 0"),
         ("resume", "kim", "why 1"),

@@ -17,7 +17,7 @@ NEWEST = migrations.newest()
 
 
 def pgflow(*arguments: str, dsn: str | None = None, stdin: str | None = None, **variables: str) -> Result:
-    environment: dict[str, str | None] = {"PGFLOW_DATABASE_URL": dsn, "PGFLOW_SCHEMA": None} | variables
+    environment: dict[str, str | None] = {"PGFLOW_DATABASE_URL": dsn, "PGFLOW_SCHEMA": None, **variables}
     return CliRunner().invoke(main, arguments, env=environment, input=stdin, prog_name="pgflow")
 
 

@@ -262,6 +262,7 @@ async def test_a_child_that_goes_on_in_the_parents_code_writes_nothing(dsn: str)
 
         async def work() -> None:
             fence = session.fence if hasattr(session, "fence") else session.journal._line._fence
+            assert fence is not None
             with pytest.raises(pgflow.errors.LeaseLost):
                 await fence.settle()
 

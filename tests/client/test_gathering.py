@@ -24,7 +24,7 @@ class Ping:
 
 @pgflow.workflow
 async def listener(ctx: pgflow.WorkflowContext) -> int:
-    signal = await ctx.listen(Ping)
+    signal: Ping | None = await ctx.listen(Ping)
     assert signal is not None
     return signal.number
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -233,7 +234,7 @@ def test_what_is_told_while_nobody_waits_is_read_and_remembered(
         asyncio.run(until(lambda: client._core.endings._listening, "listening"))
         for handle in (first, second):
             end(dsn, [handle.id], "7")
-            asyncio.run(until(lambda handle=handle: handle.id in client._core.endings._waiting.heard, "reading"))
+            asyncio.run(until(partial(client._core.endings._waiting.heard.__contains__, handle.id), "reading"))
             assert handle.output(timeout=20) == 7
 
 

@@ -24,7 +24,8 @@ class Word:
 
 @pgflow.workflow
 async def hears(ctx: pgflow.WorkflowContext) -> str:
-    return (await ctx.listen(Word)).text
+    word: Word = await ctx.listen(Word)
+    return word.text
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def told(connection: psycopg.Connection[Any]) -> list[str]:
     """What has been told since: notifications come in the order of commits, so one of its own is the last."""
     connection.execute("LISTEN marks")
     connection.execute("NOTIFY marks, 'now'")
-    found = []
+    found: list[str] = []
     for notice in connection.notifies(timeout=20):
         if notice.channel == "marks":
             return found

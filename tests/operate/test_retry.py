@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psycopg
@@ -47,13 +48,16 @@ async def grouped(ctx: pgflow.WorkflowContext) -> list[str]:
 async def raced(ctx: pgflow.WorkflowContext) -> list[str]:
     """The first failure cancels what sleeps beside it: a retry has to sleep again."""
 
-    async def late(ctx: pgflow.WorkflowContext, name: str) -> str:
-        await ctx.sleep(0.2)
-        return await ctx.activity(work, name)
+    def late(name: str) -> Callable[[pgflow.WorkflowContext], Awaitable[str]]:
+        async def branch(ctx: pgflow.WorkflowContext) -> str:
+            await ctx.sleep(0.2)
+            return await ctx.activity(work, name)
+
+        return branch
 
     async with asyncio.TaskGroup() as group:
         first = group.create_task(ctx.activity(work, "a"))
-        tasks = [group.create_task(ctx.branch(lambda ctx, name=name: late(ctx, name))) for name in "bc"]
+        tasks = [group.create_task(ctx.branch(late(name))) for name in "bc"]
     return [task.result() for task in [first, *tasks]]
 
 

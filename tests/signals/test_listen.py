@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 import pgflow
 from pgflow import faults
+from pgflow.definitions.packets import signal_name
 from tests.waiting import status, until
 
 
@@ -238,13 +239,13 @@ async def test_from_sql_and_within_a_transaction(dsn: str) -> None:
 
 def test_listens_are_checked() -> None:
     with pytest.raises(TypeError, match="expected a class declared by @pgflow.signal, found <class 'int'>"):
-        pgflow.definitions.packets.signal_name(int, "ctx.listen")
+        signal_name(int, "ctx.listen")
 
     class Sub(Approved):
         pass
 
     with pytest.raises(TypeError, match="found <class"):
-        pgflow.definitions.packets.signal_name(Sub, "ctx.listen")
+        signal_name(Sub, "ctx.listen")
 
 
 def test_the_sync_client_signals(dsn: str) -> None:

@@ -78,13 +78,16 @@ async def work(ctx: pgflow.ActivityContext, seconds: float) -> int:
     return ctx.attempt
 
 
-KINDS = {one.name: one for one in (crash, crash_in_thread, crash_in_transaction, crash_once, tells_and_crashes)}
+KINDS: dict[str, pgflow.Activity[Any, Any]] = {
+    one.name: one for one in (crash, crash_in_thread, crash_in_transaction, crash_once, tells_and_crashes)
+}
 
 
 @pgflow.workflow
 async def poison(ctx: pgflow.WorkflowContext, kind: str, args: dict[str, Any]) -> str:
     try:
-        return await ctx.activity(KINDS[kind], **args)
+        told: str = await ctx.activity(KINDS[kind], **args)
+        return told
     except pgflow.ActivityFailed as error:
         return f"{error.attempts} attempts, {error.error_type}: {error.error_message}"
 

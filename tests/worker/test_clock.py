@@ -24,11 +24,11 @@ def set_clocks(monkeypatch: pytest.MonkeyPatch, wrong: timedelta) -> None:
 
     class Wrong(datetime, metaclass=AnyTime):
         @classmethod
-        def now(cls, tz: Any = None) -> datetime:
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]  # a plain one on purpose
             return datetime.now(tz) + wrong
 
         @classmethod
-        def utcnow(cls) -> datetime:
+        def utcnow(cls) -> datetime:  # type: ignore[override]  # a plain one on purpose
             return datetime.utcnow() + wrong
 
     for name, module in list(sys.modules.items()):

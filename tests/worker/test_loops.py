@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 import pgflow
@@ -53,18 +55,16 @@ async def test_every_row_is_where_it_belongs(scene: Scene, client: pgflow.Client
         for turns in numbers:
             progress = turns // interval * interval
             await until(
-                lambda turns=turns: scene.one(
-                    "SELECT count(*) FROM public.marks WHERE what = %s", f"turn {turns} begins"
-                ),
+                partial(scene.one, "SELECT count(*) FROM public.marks WHERE what = %s", f"turn {turns} begins"),
                 f"turn {turns}",
                 patience=150,
             )
             await until(
-                lambda turns=turns, progress=progress: (
-                    scene.one(
-                        "SELECT loop_progress FROM events WHERE workflow_id = %s AND location = '1'", handles[turns].id
-                    )
-                    == progress
+                partial(
+                    scene.one,
+                    "SELECT loop_progress = %s FROM events WHERE workflow_id = %s AND location = '1'",
+                    progress,
+                    handles[turns].id,
                 ),
                 f"progress {progress} of {turns} turns",
             )
@@ -103,9 +103,7 @@ async def test_a_killed_loop_goes_on_with_the_turn_that_it_was_in(scene: Scene, 
         async with pgflow.Worker(scene.database.dsn, workflows=flows.ALL, grace=0, lease=60):
             times = scene.one("SELECT count(*) FROM public.marks WHERE what = 'turn 17 begins'")
             await until(
-                lambda times=times: (
-                    scene.one("SELECT count(*) FROM public.marks WHERE what = 'turn 17 begins'") > times
-                ),
+                partial(scene.one, "SELECT count(*) > %s FROM public.marks WHERE what = 'turn 17 begins'", times),
                 "turn 17",
             )
         assert flows.entered == ([17] if life else list(range(18)))

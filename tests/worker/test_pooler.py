@@ -54,7 +54,7 @@ async def child(ctx: pgflow.WorkflowContext, number: int) -> int:
 async def everything(ctx: pgflow.WorkflowContext, number: int) -> int:
     await ctx.activity(keep, number)
     await ctx.activity(keep_in_thread, number)
-    go = await ctx.listen(Go)
+    go: Go | None = await ctx.listen(Go)
     assert go is not None
 
     async def turn(ctx: pgflow.WorkflowContext, left: int) -> pgflow.Continue[int] | pgflow.Break[int]:

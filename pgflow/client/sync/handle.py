@@ -13,7 +13,7 @@ from pgflow.client.sync.core import HasCore, core_of
 from pgflow.definitions.descriptors import Workflow
 from pgflow.model.info import WorkflowInfo
 
-R = TypeVar("R")
+R = TypeVar("R", covariant=True)
 
 
 class SyncWorkflowHandle(Generic[R]):
