@@ -11,7 +11,7 @@ import random
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from pgflow.definitions.decorated import not_a_workflow, not_an_activity
 from pgflow.definitions.descriptors import Activity, Workflow
@@ -47,8 +47,8 @@ V_co = TypeVar("V_co", covariant=True)
 
 
 class _LoopBody(Protocol[S, V_co]):
-    """The body of a loop. A protocol, not a `Callable`: a type checker then takes the state's type from the body's
-    annotations, and `[]` or `None` may be its first value.
+    """The body of a loop. Of a protocol, other than of a `Callable`, a type checker takes the state's type from the
+    body's annotations and not from the first state alone, which may be `[]`.
     """
 
     def __call__(self, ctx: WorkflowContext, state: S, /) -> Awaitable[Continue[S] | Break[V_co]]: ...
@@ -251,10 +251,28 @@ class WorkflowContext(StartsChildren, StepContext):
         name = message_name(type(message), "ctx.publish")
         return called(PublishStep(self._scope, self._version, name, message, tags))
 
+    @overload
+    def loop(
+        self,
+        body: Callable[[WorkflowContext, S], Awaitable[Continue[S] | Break[V]]],
+        state: S = None,  # type: ignore[assignment]  # a loop without state
+        commit_interval: int = 20,
+        keep_iterations: int = 100,
+    ) -> Coroutine[Any, Any, V]: ...
+
+    @overload
     def loop(
         self,
         body: _LoopBody[S, V],
         state: S = None,  # type: ignore[assignment]  # a loop without state
+        commit_interval: int = 20,
+        keep_iterations: int = 100,
+    ) -> Coroutine[Any, Any, V]: ...
+
+    def loop(
+        self,
+        body: Callable[[WorkflowContext, Any], Awaitable[Continue[Any] | Break[V]]],
+        state: Any = None,
         commit_interval: int = 20,
         keep_iterations: int = 100,
     ) -> Coroutine[Any, Any, V]:

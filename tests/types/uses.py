@@ -50,10 +50,14 @@ async def checkout(ctx: pgflow.WorkflowContext, order: Order, queue: str = "orde
     assert_type(await ctx.dispatch(checkout.options(tags={}), order), pgflow.ChildHandle[str])
     assert_type(await ctx.loop(pages, []), int)
     assert_type(await ctx.loop(lambda ctx, seen: pages(ctx, seen), [order]), int)
-    await ctx.loop(pages, ["order"])  # type: ignore[misc]
-    await ctx.loop(pages, 7)  # type: ignore[misc]
+    await ctx.loop(pages, ["order"])  # type: ignore[arg-type]
+    await ctx.loop(pages, 7)  # type: ignore[arg-type]
+    assert_type(await ctx.loop(untyped, 7), Any)
     found: pgflow.Break[object] = pgflow.Break(7)
     return str(found.value)
+
+
+async def untyped(ctx: pgflow.WorkflowContext, state: int) -> Any: ...
 
 
 async def pages(ctx: pgflow.WorkflowContext, seen: list[Order]) -> pgflow.Continue[list[Order]] | pgflow.Break[int]:
