@@ -35,7 +35,7 @@ STATEMENTS = {
     "runs claimed": ["claim_runs"],
     "history claimed": ["claim_history"],
     "delivery": ["mail_deliver"],
-    "outputs": ["outcomes"],
+    "outputs": ["outcomes_read"],
     "loops": ["loops_fence"],
     "transactional activity": ["transaction_fence"],
 }

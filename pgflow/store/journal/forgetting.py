@@ -248,9 +248,9 @@ class LoopAdvancer:
             fence["worker"] = self._line.under
             progress = await transaction.execute(text("loops_progress"), self._parameters(group), prepare=True)
             await self._line.reached("loops.after_progress")
-            moved = await transaction.execute(text("loops_move"), prepare=True)
+            moved = await transaction.execute(text("loops_forget"), prepare=True)
             await self._line.reached("loops.after_move")
-            await transaction.execute(text("loops_trim"), prepare=True)
+            await transaction.execute(text("loops_trim_archive"), prepare=True)
             await self._line.reached("loops.after_trim")
             await transaction.execute(text("loops_fence"), fence, prepare=True)
             await self._line.reached("loops.before_commit")

@@ -111,7 +111,7 @@ def outcomes(schema: str, ids: Iterable[UUID]) -> Query[dict[UUID, Standing]]:
     Example:
         query = outcomes("pgflow", [workflow_id])
     """
-    return Query(statement("outcomes", schema), {"ids": list(ids)}, _outcomes)
+    return Query(statement("outcomes_read", schema), {"ids": list(ids)}, _outcomes)
 
 
 def _outcomes(rows: Sequence[tuple[Any, ...]]) -> dict[UUID, Standing]:

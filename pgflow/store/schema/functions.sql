@@ -1,0 +1,647 @@
+-- The functions of the schema as all migrations together leave them, for people to read: nothing executes this file.
+-- Written by `python -m tests.schema.test_current`, and compared with a migrated database by the tests.
+
+
+-- Asks in the caller's transaction that a workflow be cancelled; false when it has ended already, an error when it is unknown. The reason and the actor go into the table audit.
+-- cancel(workflow_id uuid, reason text DEFAULT NULL::text, actor text DEFAULT NULL::text)
+-- RETURNS boolean
+#variable_conflict use_variable
+DECLARE
+    final text;
+BEGIN
+    SELECT w.status INTO final FROM "pgflow".workflows AS w WHERE w.id = workflow_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'cancel: there is no workflow %', coalesce(workflow_id::text, 'null') USING ERRCODE = 'no_data_found';
+    END IF;
+    IF final IS NOT NULL THEN
+        RETURN false;
+    END IF;
+    INSERT INTO "pgflow".requests (workflow_id, kind) VALUES (workflow_id, 'cancel');
+    IF "pgflow".may_hint() THEN
+        PERFORM pg_notify('pgflow_mail_b0e190599d32269b', coalesce(r.worker_id, r.last_worker, 0)::text)
+        FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id;
+    END IF;
+    PERFORM "pgflow".write_audit('cancel', workflow_id, NULL, reason, actor);
+    RETURN true;
+END
+
+
+-- Locks a signal that is set aside and returns its receiver; an error when it is not.
+-- dead_signal(signal_id uuid, what text)
+-- RETURNS uuid
+#variable_conflict use_variable
+DECLARE
+    letter record;
+BEGIN
+    SELECT s.workflow_id, s.name, s.problem, s.consumed_at, s.dropped_at, s.number INTO letter
+    FROM "pgflow".signals AS s WHERE s.id = signal_id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION '%: there is no signal %', what, coalesce(signal_id::text, 'null') USING ERRCODE = 'no_data_found';
+    END IF;
+    IF letter.problem IS NULL THEN
+        RAISE EXCEPTION '%: the signal "%" % is not set aside: it %', what, letter.name, signal_id, CASE
+            WHEN letter.consumed_at IS NOT NULL THEN 'was taken by a listen'
+            WHEN letter.dropped_at IS NOT NULL THEN 'was dropped'
+            WHEN letter.number IS NOT NULL THEN 'waits in the mailbox'
+            ELSE 'waits to be delivered' END
+            USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    RETURN letter.workflow_id;
+END
+
+
+-- Starts a workflow in the caller's transaction and returns its id. An id used before with the same name, or a live workflow of the same name and tags when is_unique, comes back and nothing is started.
+-- dispatch(name text, input json DEFAULT '{}'::json, tags jsonb DEFAULT NULL::jsonb, id uuid DEFAULT NULL::uuid, is_unique boolean DEFAULT false, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0, queue text DEFAULT 'default'::text)
+-- RETURNS uuid
+#variable_conflict use_variable
+DECLARE
+    given_id uuid := coalesce(id, "pgflow".uuid7());
+    given_tags jsonb := coalesce(tags, '{}');
+    payload_limit int := coalesce(nullif(current_setting('pgflow.payload_limit', true), '')::int, 1048576);
+    key bytea;
+    found_id uuid;
+    found_name text;
+BEGIN
+    IF coalesce(name, '') = '' OR length(name) > 200 OR name ~ '[[:cntrl:]]' THEN
+        RAISE EXCEPTION 'dispatch: name is %, expected the name of a workflow (1 to 200 printable characters)',
+            coalesce(quote_literal(name), 'null')
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF coalesce(json_typeof(input), 'null') <> 'object' THEN
+        RAISE EXCEPTION 'dispatch: input is %, expected a JSON object of the arguments by name', coalesce(json_typeof(input), 'null')
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF octet_length(input::text) > payload_limit THEN
+        RAISE EXCEPTION 'dispatch: input is % bytes of JSON, expected at most %', octet_length(input::text), payload_limit
+            USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Store large data elsewhere and pass a reference to it, or set pgflow.payload_limit.';
+    END IF;
+    PERFORM input::jsonb;  -- refuses what no text of a program can be: a NUL, half of a surrogate pair
+    IF jsonb_typeof(given_tags) <> 'object' OR EXISTS (
+        SELECT FROM jsonb_each(CASE jsonb_typeof(given_tags) WHEN 'object' THEN given_tags ELSE '{}' END) AS tag
+        WHERE jsonb_typeof(tag.value) IN ('object', 'array')
+    ) THEN
+        RAISE EXCEPTION 'dispatch: tags are %, expected a flat JSON object', given_tags
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF octet_length(given_tags::text) > 16384 THEN
+        RAISE EXCEPTION 'dispatch: tags are % bytes of JSON, expected at most 16384', octet_length(given_tags::text)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF coalesce(queue, '') = '' OR length(queue) > 200 OR queue ~ '[[:cntrl:]]' THEN
+        RAISE EXCEPTION 'dispatch: queue is %, expected the name of a queue (1 to 200 printable characters)',
+            coalesce(quote_literal(queue), 'null')
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF run_at >= timestamptz '10000-01-01 00:00:00+00' AND run_at <> 'infinity' THEN
+        RAISE EXCEPTION 'dispatch: run_at is %, expected a moment before the year 10000, or infinity', run_at
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF is_unique THEN
+        key := sha256(convert_to(name || chr(31) || given_tags::text, 'UTF8'));  -- as the clients' statement has it
+    END IF;
+    -- Another transaction may start the same, or end it, between two statements of this one: a few rounds, then an error.
+    FOR round IN 1 .. 10 LOOP
+        SELECT w.id, w.name INTO found_id, found_name FROM "pgflow".workflows AS w WHERE w.id = given_id;
+        IF FOUND THEN
+            IF found_name <> name THEN
+                RAISE EXCEPTION 'dispatch: the id % belongs to a workflow "%", expected "%"', given_id, found_name, name
+                    USING ERRCODE = 'unique_violation', HINT = 'Choose another id.';
+            END IF;
+            RETURN given_id;
+        END IF;
+        IF key IS NOT NULL THEN
+            SELECT r.workflow_id INTO found_id FROM "pgflow".runs AS r WHERE r.unique_key = key;
+            IF FOUND THEN
+                RETURN found_id;
+            END IF;
+        END IF;
+        -- In the order of the clients' statement, so that the two never wait for each other crosswise: what is
+        -- unique enters `runs` first, all else `workflows`.
+        IF key IS NOT NULL THEN
+            BEGIN
+                INSERT INTO "pgflow".runs (workflow_id, name, queue, priority, status, wake_at, unique_key)
+                VALUES (given_id, name, queue, coalesce(priority, 0), 'pending', greatest(run_at, now()), key)
+                ON CONFLICT DO NOTHING;
+            EXCEPTION WHEN lock_not_available OR query_canceled THEN
+                RAISE EXCEPTION 'dispatch: expected to learn in time whether a live workflow "%" has the tags %; most likely a transaction that is '
+                    'still open starts or ends it', name, given_tags
+                    USING ERRCODE = 'lock_not_available', HINT = 'Try again when it has ended; pg_stat_activity shows it.';
+            END;
+            CONTINUE WHEN NOT FOUND;
+        END IF;
+        INSERT INTO "pgflow".workflows (id, name, tags, input) VALUES (given_id, name, given_tags, input)
+        ON CONFLICT DO NOTHING;
+        IF NOT FOUND THEN
+            DELETE FROM "pgflow".runs AS r WHERE key IS NOT NULL AND r.workflow_id = given_id;
+            CONTINUE;
+        END IF;
+        IF key IS NULL THEN
+            INSERT INTO "pgflow".runs (workflow_id, name, queue, priority, status, wake_at)
+            VALUES (given_id, name, queue, coalesce(priority, 0), 'pending', greatest(run_at, now()));
+        END IF;
+        -- A hint, where hints can be sent.
+        IF (run_at IS NULL OR run_at <= now())
+            AND "pgflow".may_hint()
+        THEN
+            PERFORM pg_notify('pgflow_wake_b0e190599d32269b', queue);
+        END IF;
+        RETURN given_id;
+    END LOOP;
+    RAISE EXCEPTION 'dispatch: workflow "%" with tags % is started and ended by others all the time', name, given_tags
+        USING ERRCODE = 'lock_not_available', HINT = 'Try again.';
+END
+
+
+-- A location as people write it: display_location('2,a10.1') is {2, 10.1}.
+-- display_location(location text)
+-- RETURNS text
+SELECT '{' || replace(regexp_replace(location, '[a-z]', '', 'g'), ',', ', ') || '}'
+
+
+-- Gives up a signal that was set aside; returns its id. An error when it is not set aside. The reason and the actor go into the table audit.
+-- drop_signal(signal_id uuid, reason text DEFAULT NULL::text, actor text DEFAULT NULL::text)
+-- RETURNS uuid
+#variable_conflict use_variable
+BEGIN
+    PERFORM "pgflow".dead_signal(signal_id, 'drop_signal');
+    UPDATE "pgflow".signals AS s SET problem = NULL, dropped_at = now() WHERE s.id = signal_id;
+    PERFORM "pgflow".write_audit('drop', s.workflow_id, s.id::text, reason, actor, jsonb_build_object('name', s.name))
+    FROM "pgflow".signals AS s WHERE s.id = signal_id;
+    RETURN signal_id;
+END
+
+
+-- The oldest live workflow of a name whose tags contain these, else the oldest failed one; null when there is none.
+-- find_live(workflow_name text, tags jsonb)
+-- RETURNS uuid
+SELECT w.id
+    FROM "pgflow".workflows AS w
+    JOIN "pgflow".runs AS r ON r.workflow_id = w.id
+    WHERE w.name = workflow_name AND w.tags @> find_live.tags AND (find_live.tags = '{}' OR w.tags <> '{}')
+    ORDER BY r.status = 'failed', w.created_at, w.id
+    LIMIT 1
+
+
+-- Starts a new workflow from a copy of a workflow's history before a location (in stored form) and returns its id. The reason and the actor go into the table audit.
+-- fork(workflow_id uuid, before text, id uuid DEFAULT NULL::uuid, queue text DEFAULT NULL::text, reason text DEFAULT NULL::text, actor text DEFAULT NULL::text)
+-- RETURNS uuid
+#variable_conflict use_variable
+DECLARE
+    new_id uuid := coalesce(id, "pgflow".uuid7());
+    new_queue text;
+    place record;
+    cut int;  -- results up to this place in the order of completion are copied; null: all
+    since timestamptz;  -- when the first result that is not copied was committed; null: there is none
+    loop_row record;
+    turn_row record;
+    turn text;
+    progress int;
+    state json;
+    start int;
+    passed text := '';
+BEGIN
+    IF queue = '' OR length(queue) > 200 OR queue ~ '[[:cntrl:]]' THEN
+        RAISE EXCEPTION 'fork: queue=%: expected a name of 1 to 200 printable characters', quote_literal(left(queue, 300))
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    PERFORM "pgflow".must_exist(workflow_id, 'fork');
+    IF EXISTS (SELECT FROM "pgflow".workflows AS w WHERE w.id = new_id AND w.forked_from = workflow_id) THEN
+        RETURN new_id;  -- asked for twice: done once
+    ELSIF EXISTS (SELECT FROM "pgflow".workflows AS w WHERE w.id = new_id) THEN
+        RAISE EXCEPTION 'fork: the id % belongs to a workflow already', new_id USING ERRCODE = 'unique_violation', HINT = 'Choose another id.';
+    END IF;
+    -- History must not change while it is copied.
+    PERFORM FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id FOR NO KEY UPDATE;
+    SELECT h.kind, h.completed_at INTO place
+    FROM "pgflow".history AS h WHERE h.workflow_id = workflow_id AND h.location = before COLLATE "C";
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'fork: history of workflow % has no step at %', workflow_id, "pgflow".display_location(before)
+            USING ERRCODE = 'no_data_found', HINT = 'Name the location of a step in active history, or in a turn that is kept.';
+    END IF;
+    -- What is copied came before in both orders. Of the results, those before the first one at the place or behind it: a result that
+    -- came after one that is dropped may have come because of it.
+    SELECT min(h.seq) - 1 INTO cut FROM "pgflow".history AS h WHERE h.workflow_id = workflow_id AND h.location >= before COLLATE "C";
+    -- A loop behind the place whose first turns are gone may have had results ever since it was opened.
+    SELECT least(cut, min(r.seq) - 1) INTO cut
+    FROM "pgflow".history AS l
+    JOIN "pgflow".history AS r ON r.workflow_id = l.workflow_id AND r.seq IS NOT NULL AND r.completed_at >= l.created_at
+    WHERE l.workflow_id = workflow_id AND l.kind = 'loop' AND l.location >= before COLLATE "C" AND l.loop_progress > 0
+      AND NOT EXISTS (
+          SELECT FROM "pgflow".history AS t
+          WHERE t.workflow_id = workflow_id AND t.location >= l.location || ',1,' COLLATE "C" AND t.location < l.location || ',1-' COLLATE "C");
+    SELECT h.completed_at INTO since
+    FROM "pgflow".history AS h WHERE h.workflow_id = workflow_id AND h.seq > cut ORDER BY h.seq, h.completed_at LIMIT 1;
+    IF since IS NULL AND place.kind NOT IN ('branch', 'version_check', 'removed') THEN
+        since := place.completed_at;
+    END IF;
+    INSERT INTO "pgflow".workflows (id, name, tags, tags_given, input, seed, state, forked_from, created_at, cancellations)
+    SELECT new_id, w.name, w.tags, w.tags_given, w.input, coalesce(w.seed, w.id), w.state, w.id, w.created_at,
+        (SELECT array_agg(c ORDER BY c) FROM unnest(w.cancellations) AS c WHERE cut IS NULL OR c <= cut)
+    FROM "pgflow".workflows AS w WHERE w.id = workflow_id;
+    INSERT INTO "pgflow".events (
+        workflow_id, location, iteration, seq, version, kind, name, status, attempts, created_at, completed_at, input, output, error,
+        wake_at, turn_state, turn_now, loop_progress, loop_state, encoding, turn_seq, loop_seq)
+    SELECT new_id, e.location, e.iteration, e.seq, e.version, e.kind, e.name, e.status, e.attempts, e.created_at, e.completed_at, e.input,
+        e.output, e.error, e.wake_at, e.turn_state, e.turn_now, e.loop_progress, e.loop_state, e.encoding, e.turn_seq,
+        e.loop_seq
+    FROM "pgflow".events AS e WHERE e.workflow_id = workflow_id AND e.location < before COLLATE "C";
+    -- Each loop that had not ended by then goes back to the turn that it was in, the outer ones first.
+    LOOP
+        SELECT e.location, e.status, e.seq, e.created_at, coalesce(e.loop_progress, 0) AS progress, e.loop_state, e.loop_seq,
+            CASE WHEN starts_with(before, e.location || ',') THEN
+                regexp_replace(split_part(substr(before, length(e.location) + 2), ',', 1), '[a-z]', '', 'g')::int - 1 END AS last
+        INTO loop_row
+        FROM "pgflow".events AS e
+        WHERE e.workflow_id = new_id AND e.kind = 'loop' AND e.location > passed COLLATE "C"
+        ORDER BY e.location COLLATE "C" LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        passed := loop_row.location;
+        CONTINUE WHEN loop_row.last IS NULL AND loop_row.seq IS NOT NULL AND (cut IS NULL OR loop_row.seq <= cut);
+        IF loop_row.created_at > since THEN  -- it was opened later
+            DELETE FROM "pgflow".events AS e
+            WHERE e.workflow_id = new_id AND (e.location = loop_row.location OR starts_with(e.location, loop_row.location || ','));
+            CONTINUE;
+        END IF;
+        progress := NULL;
+        SELECT n.number, h.turn_state, h.turn_seq INTO turn_row
+        FROM (
+            SELECT e.workflow_id, e.location, e.turn_state, e.turn_seq FROM "pgflow".events AS e
+            UNION ALL
+            SELECT f.workflow_id, f.location, f.turn_state, f.turn_seq FROM "pgflow".forgotten_events AS f
+        ) AS h
+        CROSS JOIN LATERAL (SELECT string_to_array(substr(h.location, length(loop_row.location) + 2), ',') AS rest) AS r
+        CROSS JOIN LATERAL (SELECT regexp_replace(r.rest[1], '[a-z]', '', 'g')::int - 1 AS number) AS n
+        WHERE h.workflow_id = workflow_id AND h.turn_state IS NOT NULL AND cardinality(r.rest) = 2
+          AND h.location > loop_row.location || ',' COLLATE "C" AND h.location < loop_row.location || '-' COLLATE "C"
+          AND (cut IS NULL OR coalesce(h.turn_seq, 0) <= cut) AND (loop_row.last IS NULL OR n.number <= loop_row.last)
+        ORDER BY n.number DESC, h.location COLLATE "C" LIMIT 1;
+        IF FOUND THEN
+            progress := turn_row.number;
+            state := turn_row.turn_state;
+            start := turn_row.turn_seq;
+        END IF;
+        IF loop_row.last IS NULL AND loop_row.status <> 'completed' AND loop_row.progress > coalesce(progress, -1)
+            AND (cut IS NULL OR coalesce(loop_row.loop_seq, 0) <= cut)
+        THEN  -- a turn that had no row yet
+            progress := loop_row.progress;
+            state := loop_row.loop_state;
+            start := loop_row.loop_seq;
+        END IF;
+        IF progress IS NULL THEN
+            RAISE EXCEPTION 'fork: before % the loop at % was in a turn that has been trimmed from history',
+                "pgflow".display_location(before), "pgflow".display_location(loop_row.location)
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Fork before a turn that is kept, or before the loop.';
+        END IF;
+        turn := loop_row.location || ','
+            || CASE WHEN progress + 1 > 9 THEN chr(95 + length((progress + 1)::text)) ELSE '' END || (progress + 1)::text || ',';
+        -- Turns before it are of no use to a replay; its own forgotten rows come back.
+        DELETE FROM "pgflow".events AS e
+        WHERE e.workflow_id = new_id AND starts_with(e.location, loop_row.location || ',') AND NOT starts_with(e.location, turn);
+        INSERT INTO "pgflow".events (
+            workflow_id, location, iteration, seq, version, kind, name, status, attempts, created_at, completed_at, input, output, error,
+            wake_at, turn_state, turn_now, loop_progress, loop_state, encoding, turn_seq, loop_seq)
+        SELECT new_id, f.location, f.iteration, f.seq, f.version, f.kind, f.name, f.status, f.attempts, f.created_at, f.completed_at,
+            f.input, f.output, f.error, f.wake_at, f.turn_state, f.turn_now, f.loop_progress, f.loop_state, f.encoding,
+            f.turn_seq, f.loop_seq
+        FROM "pgflow".forgotten_events AS f
+        WHERE f.workflow_id = workflow_id AND f.location > loop_row.location || ',' COLLATE "C"
+          AND f.location < loop_row.location || '-' COLLATE "C" AND starts_with(f.location, turn) AND f.location < before COLLATE "C"
+        ON CONFLICT DO NOTHING;
+        UPDATE "pgflow".events AS e SET
+            status = 'pending', seq = NULL, completed_at = NULL, output = NULL, error = NULL,
+            loop_progress = progress, loop_state = state, loop_seq = start
+        WHERE e.workflow_id = new_id AND e.location = loop_row.location;
+    END LOOP;
+    -- What ended later has not ended; its deadlines count anew. So with what the code itself cancelled: it does so again.
+    UPDATE "pgflow".events AS e SET
+        status = 'pending', attempts = 0, seq = NULL, completed_at = NULL, output = NULL, error = NULL, wake_at = NULL
+    WHERE e.workflow_id = new_id AND e.kind <> 'loop' AND (
+        e.seq > cut
+        OR (e.seq IS NULL AND e.status = 'cancelled')
+        OR (e.seq IS NULL AND e.status = 'completed' AND e.kind = 'timeout' AND coalesce(e.completed_at, e.created_at) >= since));
+    -- What was called later goes, unless a row that stays has been called after it: history has no holes.
+    DELETE FROM "pgflow".events AS e
+    USING (
+        SELECT c.location, max(s.location COLLATE "C") AS last
+        FROM "pgflow".events AS c
+        LEFT JOIN (
+            SELECT k.location, array_to_string((string_to_array(k.location, ','))[1:depth], ',') AS scope
+            FROM "pgflow".events AS k
+            CROSS JOIN LATERAL generate_series(0, cardinality(string_to_array(k.location, ',')) - 1) AS depth
+            WHERE k.workflow_id = new_id AND (k.seq IS NOT NULL OR k.created_at <= since)
+        ) AS s ON s.scope = array_to_string(trim_array(string_to_array(c.location, ','), 1), ',')
+        WHERE c.workflow_id = new_id AND c.seq IS NULL AND c.created_at > since
+        GROUP BY c.location
+    ) AS candidate
+    WHERE e.workflow_id = new_id AND e.location = candidate.location AND (candidate.last IS NULL OR candidate.last < e.location COLLATE "C");
+    IF EXISTS (
+        SELECT FROM "pgflow".events AS c
+        WHERE c.workflow_id = new_id AND c.kind = 'child_workflow' AND c.status = 'completed'
+          AND NOT EXISTS (
+              SELECT FROM "pgflow".events AS o
+              WHERE o.workflow_id = new_id AND o.kind = 'child_output' AND o.status <> 'pending' AND o.input->>'id' = c.output->>'id')
+    ) THEN
+        RAISE EXCEPTION 'fork: before % the workflow % had dispatched a child whose output is not recorded yet; a fork would share it',
+            "pgflow".display_location(before), workflow_id
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Fork before the child was dispatched, or after its output was recorded.';
+    END IF;
+    new_queue := coalesce(queue, (SELECT r.queue FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id), 'default');
+    INSERT INTO "pgflow".runs (workflow_id, name, queue, status, wake_at, epoch)
+    SELECT new_id, w.name, new_queue, 'pending', now(), 1 FROM "pgflow".workflows AS w WHERE w.id = new_id;
+    IF "pgflow".may_hint() THEN
+        PERFORM pg_notify('pgflow_wake_b0e190599d32269b', new_queue);
+    END IF;
+    PERFORM "pgflow".write_audit('fork', workflow_id, NULL, reason, actor, jsonb_build_object(
+        'new_id', new_id, 'before', "pgflow".display_location(before), 'queue', new_queue));
+    RETURN new_id;
+END
+
+
+-- Whether functions send notifications: not where these are forbidden, nor while the setting pgflow.hints is off (for two-phase commits): then polling finds what they would have told of.
+-- may_hint()
+-- RETURNS boolean
+SELECT coalesce(lower(current_setting('pgflow.hints', true)), '') NOT IN ('off', 'false', 'no', '0')
+        AND coalesce(has_function_privilege(to_regprocedure('pg_catalog.pg_notify(text,text)')::oid, 'EXECUTE'), false)
+
+
+-- An error when there is no such workflow.
+-- must_exist(workflow_id uuid, what text)
+-- RETURNS void
+#variable_conflict use_variable
+BEGIN
+    IF NOT EXISTS (SELECT FROM "pgflow".workflows AS w WHERE w.id = workflow_id) THEN
+        RAISE EXCEPTION '%: there is no workflow %', what, coalesce(workflow_id::text, 'null') USING ERRCODE = 'no_data_found';
+    END IF;
+END
+
+
+-- Pauses a workflow: nobody goes on with it until it is resumed. One that runs is paused when its activities in flight have ended. False when it has ended. The reason and the actor go into the table audit.
+-- pause(workflow_id uuid, reason text DEFAULT NULL::text, actor text DEFAULT NULL::text)
+-- RETURNS boolean
+#variable_conflict use_variable
+DECLARE
+    owner bigint;
+    already boolean;
+BEGIN
+    PERFORM "pgflow".must_exist(workflow_id, 'pause');
+    SELECT r.status = 'paused' OR r.pause_requested INTO already
+    FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id FOR NO KEY UPDATE;
+    -- A cancellation that was asked for before is told to the code first.
+    UPDATE "pgflow".runs AS r SET
+        pause_requested = r.status = 'running' OR (r.status <> 'paused' AND r.cancel_requested),
+        status = CASE WHEN r.status = 'running' OR r.cancel_requested THEN r.status ELSE 'paused' END,
+        last_worker = NULL
+    WHERE r.workflow_id = workflow_id AND r.status IN ('pending', 'sleeping', 'running', 'paused')
+    RETURNING coalesce(r.worker_id, 0) INTO owner;
+    IF owner > 0 AND "pgflow".may_hint() THEN
+        PERFORM pg_notify('pgflow_mail_b0e190599d32269b', owner::text);
+    END IF;
+    IF owner IS NOT NULL AND NOT already THEN
+        PERFORM "pgflow".write_audit('pause', workflow_id, NULL, reason, actor);
+    END IF;
+    RETURN owner IS NOT NULL;
+END
+
+
+-- Delivers a signal that was set aside anew, at the end of its receiver's mailbox, with another body if one is given; returns its id. An error when it is not set aside, or its receiver has ended. The reason and the actor go into the table audit.
+-- redeliver(signal_id uuid, body json DEFAULT NULL::json, reason text DEFAULT NULL::text, actor text DEFAULT NULL::text)
+-- RETURNS uuid
+#variable_conflict use_variable
+DECLARE
+    receiver uuid;
+    final text;
+    payload_limit int := coalesce(nullif(current_setting('pgflow.payload_limit', true), '')::int, 1048576);
+BEGIN
+    IF body IS NOT NULL THEN
+        IF json_typeof(body) <> 'object' THEN
+            RAISE EXCEPTION 'redeliver: body is %, expected a JSON object of the signal''s fields', json_typeof(body)
+                USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        IF octet_length(body::text) > payload_limit THEN
+            RAISE EXCEPTION 'redeliver: body is % bytes of JSON, expected at most %', octet_length(body::text), payload_limit
+                USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'Store large data elsewhere and pass a reference to it, or set pgflow.payload_limit.';
+        END IF;
+        PERFORM body::jsonb;  -- refuses what no text of a program can be: a NUL, half of a surrogate pair
+    END IF;
+    receiver := "pgflow".dead_signal(signal_id, 'redeliver');
+    SELECT w.status INTO final FROM "pgflow".workflows AS w WHERE w.id = receiver;
+    IF NOT FOUND OR final IN ('completed', 'cancelled') THEN
+        RAISE EXCEPTION 'redeliver: the workflow % is %, nothing was delivered', receiver, coalesce(final, 'no longer there')
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Drop the signal, or send what it says to another workflow.';
+    END IF;
+    -- As if it had just been sent: it gets the next number of the mailbox, whatever the workflow has taken meanwhile.
+    UPDATE "pgflow".signals AS s SET
+        arrival = DEFAULT, number = NULL, dropped_at = NULL, problem = NULL, body = coalesce(redeliver.body, s.body)
+    WHERE s.id = signal_id;
+    IF "pgflow".may_hint() THEN
+        PERFORM pg_notify('pgflow_mail_b0e190599d32269b', coalesce(r.worker_id, r.last_worker, 0)::text)
+        FROM "pgflow".runs AS r WHERE r.workflow_id = receiver;
+    END IF;
+    PERFORM "pgflow".write_audit('redeliver', s.workflow_id, s.id::text, reason, actor, jsonb_build_object('name', s.name, 'body_replaced', redeliver.body IS NOT NULL))
+    FROM "pgflow".signals AS s WHERE s.id = signal_id;
+    RETURN signal_id;
+END
+
+
+-- Lets a paused workflow go on. False when it is not paused. The reason and the actor go into the table audit.
+-- resume(workflow_id uuid, reason text DEFAULT NULL::text, actor text DEFAULT NULL::text)
+-- RETURNS boolean
+#variable_conflict use_variable
+DECLARE
+    resumed record;
+BEGIN
+    PERFORM "pgflow".must_exist(workflow_id, 'resume');
+    UPDATE "pgflow".runs AS r SET
+        pause_requested = false,
+        status = CASE WHEN r.status = 'paused' THEN 'pending' ELSE r.status END,
+        wake_at = CASE
+            WHEN r.status = 'running' THEN r.wake_at
+            WHEN r.epoch = 0 THEN greatest(r.wake_at, now())
+            ELSE now() END,
+        waiting_for = NULL,
+        awaits_children = false
+    WHERE r.workflow_id = workflow_id AND (r.status = 'paused' OR r.pause_requested)
+    RETURNING r.queue, r.worker_id INTO resumed;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    IF "pgflow".may_hint() THEN
+        -- Whoever runs it has perhaps not paused it yet, and goes on at once.
+        IF resumed.worker_id IS NULL THEN
+            PERFORM pg_notify('pgflow_wake_b0e190599d32269b', resumed.queue);
+        ELSE
+            PERFORM pg_notify('pgflow_mail_b0e190599d32269b', resumed.worker_id::text);
+        END IF;
+    END IF;
+    PERFORM "pgflow".write_audit('resume', workflow_id, NULL, reason, actor);
+    RETURN true;
+END
+
+
+-- Runs a failed workflow again from its history: the steps whose failures left it get a new set of attempts, failed children are retried too. An error when it is not failed, or when its code had gone on from the failure. The reason and the actor go into the table audit.
+-- retry(workflow_id uuid, reason text DEFAULT NULL::text, actor text DEFAULT NULL::text)
+-- RETURNS void
+#variable_conflict use_variable
+DECLARE
+    all_ids uuid[];
+    run record;
+BEGIN
+    PERFORM "pgflow".must_exist(workflow_id, 'retry');
+    -- The workflow, and the failed children whose failures left it, and theirs.
+    WITH RECURSIVE family AS (
+        SELECT r.workflow_id AS id, r.reset FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id
+        UNION
+        SELECT child.workflow_id, child.reset
+        FROM family
+        JOIN "pgflow".events AS e ON e.workflow_id = family.id AND e.location = ANY (family.reset) AND e.kind = 'child_output'
+            AND e.status = 'failed'
+        JOIN "pgflow".runs AS child ON child.workflow_id = (e.input->>'id')::uuid AND child.status = 'failed'
+    )
+    SELECT array_agg(family.id) INTO all_ids FROM family;
+    PERFORM FROM "pgflow".runs AS r WHERE r.workflow_id = ANY (all_ids) ORDER BY r.workflow_id FOR NO KEY UPDATE;
+    IF NOT EXISTS (SELECT FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id AND r.status = 'failed') THEN
+        RAISE EXCEPTION 'retry: the workflow % is %, expected a failed one', workflow_id,
+            (SELECT coalesce(w.status, r.status) FROM "pgflow".workflows AS w
+             LEFT JOIN "pgflow".runs AS r ON r.workflow_id = w.id WHERE w.id = workflow_id)
+            USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    FOR run IN
+        SELECT r.* FROM "pgflow".runs AS r WHERE r.workflow_id = ANY (all_ids) AND r.status = 'failed' ORDER BY r.workflow_id
+    LOOP
+        IF run.fork_before IS NOT NULL THEN
+            RAISE EXCEPTION 'retry: the code of workflow % had gone on from the failure of the step at % before it failed; running '
+                'that step again would bring code and history apart', run.workflow_id, "pgflow".display_location(run.fork_before)
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                HINT = format('Fork it: fork(%s, before=%s).', run.workflow_id, "pgflow".display_location(run.fork_before));
+        END IF;
+        IF run.freed_key IS NOT NULL AND EXISTS (SELECT FROM "pgflow".runs AS r WHERE r.unique_key = run.freed_key) THEN
+            RAISE EXCEPTION 'retry: workflow % is unique, and meanwhile the live workflow % has its name and tags', run.workflow_id,
+                (SELECT r.workflow_id FROM "pgflow".runs AS r WHERE r.unique_key = run.freed_key)
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Let that one end first.';
+        END IF;
+        -- The steps themselves, what a timeout among them had cancelled, and the loops around them.
+        UPDATE "pgflow".events AS e SET
+            status = 'pending', attempts = 0, seq = NULL, completed_at = NULL, output = NULL,
+            wake_at = CASE WHEN e.kind IN ('sleep', 'listen') OR (e.kind = 'timeout' AND e.status <> 'failed') THEN e.wake_at END
+        WHERE e.workflow_id = run.workflow_id AND e.status <> 'completed' AND (
+            e.location = ANY (run.reset)
+            OR (e.status = 'cancelled' AND e.seq IN (
+                SELECT t.seq FROM "pgflow".events AS t
+                WHERE t.workflow_id = run.workflow_id AND t.location = ANY (run.reset) AND t.kind = 'timeout' AND t.status = 'failed'))
+            OR (e.kind = 'loop' AND EXISTS (
+                SELECT FROM unnest(run.reset) AS inner_step (location) WHERE starts_with(inner_step.location, e.location || ','))));
+        UPDATE "pgflow".workflows AS w SET status = NULL, error = NULL, completed_at = NULL WHERE w.id = run.workflow_id;
+        UPDATE "pgflow".runs AS r SET
+            status = 'pending', wake_at = now(), epoch = r.epoch + 1, reset = NULL, unique_key = r.freed_key, freed_key = NULL,
+            cancel_requested = false, pause_requested = false
+        WHERE r.workflow_id = run.workflow_id;
+        IF "pgflow".may_hint() THEN
+            PERFORM pg_notify('pgflow_wake_b0e190599d32269b', run.queue);
+        END IF;
+    END LOOP;
+    PERFORM "pgflow".write_audit('retry', workflow_id, NULL, reason, actor);
+END
+
+
+-- Inserts a signal to a workflow that is known to be there: what both signal functions do in the end.
+-- send_signal(workflow_id uuid, name text, body json)
+-- RETURNS uuid
+#variable_conflict use_variable
+DECLARE
+    given_id uuid := "pgflow".uuid7();
+    payload_limit int := coalesce(nullif(current_setting('pgflow.payload_limit', true), '')::int, 1048576);
+BEGIN
+    IF coalesce(name, '') = '' OR length(name) > 200 OR name ~ '[[:cntrl:]]' THEN
+        RAISE EXCEPTION 'signal: name is %, expected the name of a signal (1 to 200 printable characters)',
+            coalesce(quote_literal(name), 'null')
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF coalesce(json_typeof(body), 'null') <> 'object' THEN
+        RAISE EXCEPTION 'signal: body is %, expected a JSON object of the signal''s fields', coalesce(json_typeof(body), 'null')
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF octet_length(body::text) > payload_limit THEN
+        RAISE EXCEPTION 'signal: body is % bytes of JSON, expected at most %', octet_length(body::text), payload_limit
+            USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Store large data elsewhere and pass a reference to it, or set pgflow.payload_limit.';
+    END IF;
+    PERFORM body::jsonb;  -- refuses what no text of a program can be: a NUL, half of a surrogate pair
+    INSERT INTO "pgflow".signals (id, workflow_id, name, body) VALUES (given_id, workflow_id, name, body);
+    -- A hint to the worker that has it, or had it last, where hints can be sent.
+    IF "pgflow".may_hint() THEN
+        PERFORM pg_notify('pgflow_mail_b0e190599d32269b', coalesce(r.worker_id, r.last_worker, 0)::text)
+        FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id;
+    END IF;
+    RETURN given_id;
+END
+
+
+-- Sends a signal to a workflow in the caller's transaction and returns the signal's id; an error when the workflow is unknown, completed or cancelled.
+-- signal(workflow_id uuid, name text, body json DEFAULT '{}'::json)
+-- RETURNS uuid
+#variable_conflict use_variable
+DECLARE
+    final text;
+BEGIN
+    SELECT w.status INTO final FROM "pgflow".workflows AS w WHERE w.id = workflow_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'signal: there is no workflow %', coalesce(workflow_id::text, 'null')
+            USING ERRCODE = 'no_data_found';
+    END IF;
+    IF final IN ('completed', 'cancelled') THEN
+        RAISE EXCEPTION 'signal: the workflow % is %, nothing was sent', workflow_id, final USING ERRCODE = 'no_data_found';
+    END IF;
+    RETURN "pgflow".send_signal(workflow_id, name, body);
+END
+
+
+-- Sends a signal to the oldest live workflow of a name whose tags contain these (else to the oldest failed one) in the caller's transaction and returns the signal's id; an error when there is none.
+-- signal(workflow_name text, tags jsonb, name text, body json DEFAULT '{}'::json)
+-- RETURNS uuid
+#variable_conflict use_variable
+DECLARE
+    found_id uuid;
+BEGIN
+    IF coalesce(jsonb_typeof(tags), 'null') <> 'object' THEN
+        RAISE EXCEPTION 'signal: tags are %, expected a flat JSON object', coalesce(tags::text, 'null')
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    found_id := "pgflow".find_live(workflow_name, tags);
+    IF found_id IS NULL THEN
+        RAISE EXCEPTION 'signal: no live workflow "%" has the tags %', workflow_name, tags USING ERRCODE = 'no_data_found';
+    END IF;
+    RETURN "pgflow".send_signal(found_id, name, body);
+END
+
+
+-- A new UUID of version 7: its first 48 bits are the time in milliseconds.
+-- uuid7()
+-- RETURNS uuid
+SELECT encode(
+        set_bit(set_bit(
+            overlay(uuid_send(gen_random_uuid())
+                PLACING substring(int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3) FROM 1 FOR 6),
+            52, 1), 53, 1),
+        'hex')::uuid
+
+
+-- Leaves a row in the table audit. The actor is the database's role if none is given.
+-- write_audit(operation text, workflow_id uuid, subject text, reason text, actor text, details jsonb DEFAULT NULL::jsonb)
+-- RETURNS void
+#variable_conflict use_variable
+DECLARE
+    role text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+BEGIN
+    IF actor = '' OR length(actor) > 200 OR actor ~ '[[:cntrl:]]' THEN
+        RAISE EXCEPTION '%: actor=%: expected a name of 1 to 200 printable characters', operation, quote_literal(left(actor, 300))
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF length(reason) > 2000 THEN
+        RAISE EXCEPTION '%: the reason has % characters, expected at most 2000', operation, length(reason)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    INSERT INTO "pgflow".audit (actor, role, operation, workflow_id, subject, reason, details)
+    VALUES (coalesce(actor, role), role, operation, workflow_id, subject, nullif(reason, ''), details);
+END
