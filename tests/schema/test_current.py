@@ -13,7 +13,7 @@ from pgflow.embedded import Postgres
 from pgflow.store.schema.migrations import migrate
 
 KEPT = Path(__file__).resolve().parents[2] / "pgflow" / "store" / "schema" / "functions.sql"
-HEAD = """-- The functions of the schema as all migrations together leave them, for people to read: nothing executes this file.
+HEAD = """-- The functions of the schema as all migrations together leave them: to be read, and never executed.
 -- Written by `python -m tests.schema.test_current`, and compared with a migrated database by the tests.
 """
 FUNCTIONS = """

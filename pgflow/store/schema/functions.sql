@@ -1,4 +1,4 @@
--- The functions of the schema as all migrations together leave them, for people to read: nothing executes this file.
+-- The functions of the schema as all migrations together leave them: to be read, and never executed.
 -- Written by `python -m tests.schema.test_current`, and compared with a migrated database by the tests.
 
 
