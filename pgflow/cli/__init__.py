@@ -1,4 +1,4 @@
-"""The `pgflow` command. One file a command group; a group's module is imported when it is asked for.
+"""The `pgflow` command. One file for each command group; a group's module is imported when the group is used.
 
     pgflow worker:  one process, or a supervisor (`supervisor.py`) that starts several, starts another when one dies,
                     and stops them together;  SIGTERM --> the worker hands back --> ended, within its grace period
@@ -17,13 +17,13 @@ import click
 from pgflow.version import VERSION
 
 _COMMANDS = {
-    "audit": ("pgflow.cli.audit", "audit", "Look at what operators did."),
+    "audit": ("pgflow.cli.audit", "audit", "Show what operators did."),
     "db": ("pgflow.cli.db", "db", "Create and migrate the schema."),
     "dev": ("pgflow.cli.dev", "dev", "Run workflows on an embedded PostgreSQL, to try things out."),
-    "replay": ("pgflow.cli.replay", "replay", "Check that today's code fits stored histories."),
-    "signal": ("pgflow.cli.signals", "signal", "Look at signals that nobody could read."),
+    "replay": ("pgflow.cli.replay", "replay", "Check that the current code fits the stored histories."),
+    "signal": ("pgflow.cli.signals", "signal", "Show signals that no workflow could read, and settle them."),
     "worker": ("pgflow.cli.run_worker", "worker", "Run workflows."),
-    "workflow": ("pgflow.cli.workflow", "workflow", "Look at workflows, and operate them."),
+    "workflow": ("pgflow.cli.workflow", "workflow", "Show workflows, and operate them."),
 }
 
 

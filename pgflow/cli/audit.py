@@ -8,7 +8,7 @@ from uuid import UUID
 import click
 
 from pgflow.cli import render
-from pgflow.cli.database_options import database_options, told
+from pgflow.cli.database_options import database_options, readable_errors
 from pgflow.client.filters import OPERATIONS
 from pgflow.client.sync.client import SyncClient
 
@@ -16,14 +16,14 @@ from pgflow.client.sync.client import SyncClient
 @click.command()
 @click.argument("id", type=click.UUID, required=False)
 @database_options
-@click.option("--actor", help="Only what this one did: an actor, or else a role of the database.")
-@click.option("--operation", type=click.Choice(OPERATIONS), help="Only this.")
+@click.option("--actor", help="Only what this actor did, or this database role.")
+@click.option("--operation", type=click.Choice(OPERATIONS), help="Only this operation.")
 @click.option(
     "--since",
     metavar="MOMENT",
-    help="Only what was done since: 2026-11-30, or 2026-11-30T22:15; UTC unless it says else.",
+    help="Only what was done since then: 2026-11-30, or 2026-11-30T22:15; UTC unless it has an offset.",
 )
-@click.option("--after", type=click.IntRange(min=0), help="Go on with a list: the number of its last entry.")
+@click.option("--after", type=click.IntRange(min=0), help="Continue a list after this entry, given by its number.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many, at most.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 def audit(
@@ -37,9 +37,9 @@ def audit(
     limit: int,
     as_json: bool,
 ) -> None:
-    """Show what operators did, the last first: to the workflow ID, or to any. Times are UTC."""
+    """Show what operators did to the workflow ID, or to any workflow, newest first. Times are UTC."""
     moment = None if since is None else _moment(since)
-    with told(), SyncClient(dsn, schema, connections=1) as client:
+    with readable_errors(), SyncClient(dsn, schema, connections=1) as client:
         found = client.audit(id, actor=actor, operation=operation, since=moment, limit=limit + 1, after=after)
     shown, more = found[:limit], len(found) > limit
     if as_json:

@@ -1,4 +1,4 @@
-"""What commands that work on a database share: the options that name it, and errors as people want to read them."""
+"""What the commands that work on a database share: the options that name it, and readable errors."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def audit_options(command: F) -> F:
     who = click.option(
         "--actor",
         envvar="PGFLOW_ACTOR",
-        help="Who does it, for `pgflow audit`. Else PGFLOW_ACTOR, else the database's role.",
+        help="Who is doing this, for `pgflow audit`. Else PGFLOW_ACTOR, else the database's role.",
     )
     why = click.option("--reason", envvar="PGFLOW_REASON", help="Why, for `pgflow audit`. Else PGFLOW_REASON.")
     return who(why(command))
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Errors that a person can do something about, without a traceback.
+def readable_errors() -> Iterator[None]:
+    """Show errors that the user can do something about, without a traceback.
 
     Raises:
-        click.ClickException: in their place; the command exits with 1.
+        click.ClickException: instead of such an error; the command exits with 1.
     """
     try:
         yield
@@ -56,7 +56,7 @@ def told() -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """What an error says, and what to do about a database that cannot be reached."""
+    """The message of an error, with what to do if the database cannot be reached."""
     said = str(error).strip()
     if isinstance(error, psycopg.OperationalError):
         return f"the database cannot be reached: {said}\nCheck --dsn or PGFLOW_DATABASE_URL."

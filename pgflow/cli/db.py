@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pgflow.cli.database_options import database_options, schema_option, told
+from pgflow.cli.database_options import database_options, readable_errors, schema_option
 from pgflow.store.schema import migrations
 
 patience_option = click.option(
@@ -12,7 +12,7 @@ patience_option = click.option(
     type=click.FloatRange(min=0),
     default=60.0,
     show_default=True,
-    help="Seconds to go on trying while others hold the tables.",
+    help="Seconds to keep trying while other sessions have the tables locked.",
 )
 
 
@@ -26,8 +26,8 @@ def db() -> None:
 @click.option("--revision", default="head", show_default=True, help="How far to go.")
 @patience_option
 def upgrade(dsn: str, schema: str, revision: str, patience: float) -> None:
-    """Create the schema or bring it up to date. Two at once are safe."""
-    with told():
+    """Create the schema or bring it up to date. Running two at once is safe."""
+    with readable_errors():
         before = migrations.current(dsn, schema)
         migrations.upgrade(dsn, schema, revision, patience=patience)
         after = migrations.current(dsn, schema)
@@ -39,11 +39,11 @@ def upgrade(dsn: str, schema: str, revision: str, patience: float) -> None:
 @db.command()
 @database_options
 @click.option("--revision", default="-1", show_default=True, help="How far to go; `base` removes everything.")
-@click.confirmation_option(prompt="This may delete workflows and their history. Go on?")
+@click.confirmation_option(prompt="This may delete workflows and their history. Continue?")
 @patience_option
 def downgrade(dsn: str, schema: str, revision: str, patience: float) -> None:
-    """Take migrations back."""
-    with told():
+    """Undo migrations."""
+    with readable_errors():
         migrations.downgrade(dsn, schema, revision, patience=patience)
         after = migrations.current(dsn, schema)
     click.echo(f'schema "{schema}" is at {after or "nothing"}')
@@ -52,8 +52,8 @@ def downgrade(dsn: str, schema: str, revision: str, patience: float) -> None:
 @db.command()
 @database_options
 def current(dsn: str, schema: str) -> None:
-    """Say which revision the schema is at, and which is the newest. Exits with 1 when they differ."""
-    with told():
+    """Show which revision the schema is at, and which is the newest. Exits with 1 when they differ."""
+    with readable_errors():
         found, head = migrations.current(dsn, schema), migrations.newest()
     click.echo(f'schema "{schema}" is at {found or "nothing"}; the newest revision is {head}')
     if found != head:
@@ -65,5 +65,5 @@ def current(dsn: str, schema: str) -> None:
 @click.option("--revision", default="head", show_default=True, help="How far to go; a range is `0001:head`.")
 def sql(schema: str, revision: str) -> None:
     """Print the SQL of an upgrade, for a DBA to read and run."""
-    with told():
+    with readable_errors():
         click.echo(migrations.offline_sql(schema, revision))

@@ -1,4 +1,4 @@
-"""`pgflow dev [MODULE...]`: a PostgreSQL that needs no installation, migrated, with a worker on it, until Ctrl-C."""
+"""`pgflow dev [MODULE...]`: an embedded PostgreSQL, migrated, with a worker on it, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from pgflow.cli.database_options import schema_option, told
+from pgflow.cli.database_options import readable_errors, schema_option
 from pgflow.cli.logs import configure
 from pgflow.cli.run_worker import leave, run_through, serve, workflows_of
 from pgflow.embedded import Postgres
@@ -35,7 +35,7 @@ def dev(targets: tuple[str, ...], schema: str, directory: Path) -> None:
     """
     code = 0
     workflows = workflows_of(targets)
-    with told():
+    with readable_errors():
         with Postgres(directory) as server:
             migrate(server.dsn, schema)
             os.environ["PGFLOW_DATABASE_URL"] = server.dsn

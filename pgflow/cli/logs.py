@@ -11,21 +11,21 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "task
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a record: time (UTC), level, logger, message, and whatever `extra` held."""
+    """One JSON object for each record: time (UTC), level, logger, message, and the fields of `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a line of JSON."""
-        told: dict[str, object] = {
+        fields: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "process": record.process,
             "message": record.getMessage(),
         }
-        told.update({key: value for key, value in vars(record).items() if key not in _OWN})
+        fields.update({key: value for key, value in vars(record).items() if key not in _OWN})
         if record.exc_info:
-            told["exception"] = self.formatException(record.exc_info)
-        return json.dumps(told, ensure_ascii=False, default=str)
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False, default=str)
 
 
 def configure(level: str = "info", form: str = "human") -> None:

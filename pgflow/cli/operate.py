@@ -12,7 +12,7 @@ from uuid import UUID
 
 import click
 
-from pgflow.cli.database_options import audit_options, database_options, told
+from pgflow.cli.database_options import audit_options, database_options, readable_errors
 from pgflow.client.sync.client import SyncClient
 from pgflow.decorators import signal as declare_signal
 
@@ -21,17 +21,19 @@ _id = click.argument("id", type=click.UUID)
 
 @contextmanager
 def _client(dsn: str, schema: str, actor: str | None = None) -> Iterator[SyncClient]:
-    with told(), SyncClient(dsn, schema, connections=1, actor=actor) as client:
+    with readable_errors(), SyncClient(dsn, schema, connections=1, actor=actor) as client:
         yield client
 
 
 @click.command()
 @click.argument("name")
 @click.argument("input", default="{}")
-@click.option("--id", type=click.UUID, help="An id of yours; used before, it starts nothing.")
+@click.option("--id", type=click.UUID, help="Your own id for it; if it was used before, nothing is started.")
 @click.option("--tags", default="{}", metavar="JSON", help="A flat JSON object by which the workflow can be found.")
 @click.option(
-    "--unique", is_flag=True, help="One live workflow, of those started so, for this name and exactly these tags."
+    "--unique",
+    is_flag=True,
+    help="At most one live workflow, of those started with --unique, has this name and exactly these tags.",
 )
 @click.option("--priority", default=0, show_default=True, help="Higher goes first.")
 @click.option("--queue", default="default", show_default=True, help="The queue that workers serve.")
@@ -76,7 +78,7 @@ def signal(id: UUID, name: str, body: str, dsn: str, schema: str) -> None:
 @database_options
 @audit_options
 def cancel(id: UUID, dsn: str, schema: str, actor: str | None, reason: str | None) -> None:
-    """Ask for the workflow ID to be cancelled; it may compensate."""
+    """Cancel the workflow ID; its code may still compensate."""
     with _client(dsn, schema, actor) as client:
         _say(client.cancel(id, reason=reason), "it will be cancelled", "it has ended already")
 
@@ -86,7 +88,7 @@ def cancel(id: UUID, dsn: str, schema: str, actor: str | None, reason: str | Non
 @database_options
 @audit_options
 def pause(id: UUID, dsn: str, schema: str, actor: str | None, reason: str | None) -> None:
-    """Let nobody go on with the workflow ID until it is resumed."""
+    """Pause the workflow ID: no worker goes on with it until it is resumed."""
     with _client(dsn, schema, actor) as client:
         _say(
             client.pause(id, reason=reason),
@@ -100,7 +102,7 @@ def pause(id: UUID, dsn: str, schema: str, actor: str | None, reason: str | None
 @database_options
 @audit_options
 def resume(id: UUID, dsn: str, schema: str, actor: str | None, reason: str | None) -> None:
-    """Let the paused workflow ID go on."""
+    """Resume the paused workflow ID."""
     with _client(dsn, schema, actor) as client:
         _say(client.resume(id, reason=reason), "it goes on", "it is not paused")
 
@@ -118,8 +120,8 @@ def retry(id: UUID, dsn: str, schema: str, actor: str | None, reason: str | None
 
 @click.command()
 @_id
-@click.option("--before", required=True, metavar="LOCATION", help='The step that runs anew, such as "{2, 5, 1}".')
-@click.option("--queue", help="The queue that workers serve; that of the other workflow if not given and still known.")
+@click.option("--before", required=True, metavar="LOCATION", help='The first step to run again, such as "{2, 5, 1}".')
+@click.option("--queue", help="The queue of the new workflow; by default that of workflow ID, if it is still known.")
 @database_options
 @audit_options
 def fork(
@@ -137,14 +139,14 @@ def _object(text: str, what: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise click.BadParameter(f"{text!r} is no JSON: {error}", param_hint=what) from error
+        raise click.BadParameter(f"{text!r} is not JSON: {error}", param_hint=what) from error
     if not isinstance(found, dict):
         raise click.BadParameter(f"{text!r}: expected a JSON object", param_hint=what)
     return found
 
 
 def _packet(name: str, fields: dict[str, Any]) -> Any:
-    """A signal of a class that only exists here: the command knows its name and its fields, not its code."""
+    """A signal of a class made here: the command knows the signal's name and fields, not its class."""
     from pydantic import ConfigDict, create_model
 
     kind = create_model("Packet", __config__=ConfigDict(extra="allow"))

@@ -1,7 +1,7 @@
-"""The end of a worker's process: within its grace period in any case, whatever executes in it then.
+"""The end of a worker's process: soon after its grace period at the latest, whatever its code is doing.
 
-A stop is asked of the event loop. A loop that is blocked, by a workflow's code for example, does not hear of it: so a
-thread waits beside it, and ends the process when the time is over. That is as harmless as any crash: another worker
+A stop is a request to the event loop. A loop that is blocked, by a workflow's code for example, does not see it: so a
+thread waits beside it, and ends the process when the time is up. That is as harmless as any crash: another worker
 goes on from what is recorded.
 """
 
@@ -18,17 +18,17 @@ from types import FrameType
 from typing import NoReturn
 
 AFTERWARDS = 12.0
-"""Seconds after the grace period in which a worker that is stopping may hand back and write its last."""
+"""Seconds after the grace period in which a stopping worker may hand workflows back and make its last writes."""
 
 ANSWER = 1.0
-"""Seconds after the grace period in which the event loop has to have answered."""
+"""Seconds after the grace period by which the event loop has to react to the stop."""
 
 BLOCKED = 70
-"""The exit code of a process whose event loop would not end."""
+"""The exit code of a process whose event loop did not end."""
 
 
 class Ending:
-    """What becomes of a process that is asked to stop. To be made on the event loop, in the main thread.
+    """Sees to it that a process ends once it is asked to stop. Create it on the event loop, in the main thread.
 
     Args:
         stop: called on the event loop at the first signal, and at each that follows.
@@ -40,7 +40,7 @@ class Ending:
         self._grace = grace
         self._loop = asyncio.get_running_loop()
         self._answered = False
-        # What a signal's handler may call in the middle of anything, of itself too.
+        # A signal handler may use it at any point, even in the middle of another call of itself.
         self._asked: SimpleQueue[None] = SimpleQueue()
         threading.Thread(target=self._wait, name="pgflow ending", daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -62,10 +62,10 @@ class Ending:
         time.sleep(self._grace + ANSWER)
         if self._answered:
             time.sleep(AFTERWARDS - ANSWER)
-        leave_at_once("the worker was asked to stop, and its event loop does not end")
+        leave_at_once("the worker was asked to stop, but its event loop did not end")
 
 
 def leave_at_once(reason: str) -> NoReturn:
-    """End this process, from any thread, whatever the others hold."""
-    os.write(2, f"pgflow: {reason}: the process is ended; other workers go on from what is recorded\n".encode())
+    """End this process from any thread, whatever the other threads are doing."""
+    os.write(2, f"pgflow: {reason}: the process exits now; other workers go on from what is recorded\n".encode())
     os._exit(BLOCKED)

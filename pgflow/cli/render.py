@@ -34,7 +34,7 @@ _LONGEST = 400
 
 
 def document(found: Any, **more: Any) -> str:
-    """JSON of what was found, indented; times in ISO 8601.
+    """What was found as indented JSON; times in ISO 8601.
 
     Args:
         more: what is put beside it, under its names.
@@ -58,7 +58,7 @@ def _text(value: Any) -> str:
 
 
 def workflows(found: Sequence[WorkflowInfo]) -> None:
-    """One line a workflow; what is long folds, so that a narrow terminal hides nothing."""
+    """One line for each workflow; long texts fold, so that a narrow terminal hides nothing."""
     table = Table(box=None, pad_edge=False)
     for name, wraps in (("id", False), ("name", True), ("status", False), ("dispatched", False), ("details", True)):
         table.add_column(name, no_wrap=not wraps, overflow="fold")
@@ -77,7 +77,7 @@ def workflows(found: Sequence[WorkflowInfo]) -> None:
 
 
 def workflow(found: WorkflowInfo) -> None:
-    """All about one workflow, a line each."""
+    """Everything about one workflow, one line for each field."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for field in fields(found):
         value = getattr(found, field.name)
@@ -101,7 +101,7 @@ def workflow(found: WorkflowInfo) -> None:
 
 
 def history(found: Sequence[HistoryEvent], title: str | None = None) -> None:
-    """One line a step."""
+    """One line for each step."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in ("location", "turn", "kind", "name", "status", "attempts", "when", "result"):
         table.add_column(name, no_wrap=name in ("status", "when"), overflow="fold")
@@ -120,7 +120,7 @@ def history(found: Sequence[HistoryEvent], title: str | None = None) -> None:
 
 
 def dead_signals(found: Sequence[DeadSignal]) -> None:
-    """One line a signal."""
+    """One line for each signal."""
     table = Table(box=None, pad_edge=False)
     for name, wraps in (
         ("id", False),
@@ -140,7 +140,7 @@ def dead_signals(found: Sequence[DeadSignal]) -> None:
 
 
 def audit(found: Sequence[AuditEntry], title: str | None = None) -> None:
-    """One line for each thing that was done."""
+    """One line for each operation."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name, wraps in (
         ("number", False),
@@ -160,7 +160,7 @@ def audit(found: Sequence[AuditEntry], title: str | None = None) -> None:
 
 
 def safe(text: str) -> Text:
-    """A text of somebody else's: no markup is read in it, and what would steer a terminal is shown as an escape."""
+    """A text from outside: markup is not interpreted, and characters that control a terminal are shown as escapes."""
     return Text("".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text))
 
 

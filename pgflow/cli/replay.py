@@ -1,4 +1,4 @@
-"""`pgflow replay module[:name] ...`: does today's code fit the histories that are stored? Made for a deployment
+"""`pgflow replay module[:name] ...`: does the current code fit the stored histories? Made for a deployment
 pipeline.
 
 exit code 0: every history that was looked at fits
@@ -20,7 +20,7 @@ from uuid import UUID
 import click
 
 from pgflow.cli import render
-from pgflow.cli.database_options import database_options, told
+from pgflow.cli.database_options import database_options, readable_errors
 from pgflow.cli.run_worker import workflows_of
 from pgflow.client.filters import STATUSES
 from pgflow.codec import class_name, message_of
@@ -39,7 +39,7 @@ FITS, DIVERGES, UNCHECKED = 0, 1, 2
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """A history that today's code does not fit."""
+    """A history that the current code does not fit."""
 
     workflow_id: UUID
     name: str
@@ -51,7 +51,7 @@ class Divergence:
     message: str
 
     def line(self) -> str:
-        """For people."""
+        """The divergence as a line of text."""
         where = f" at {self.location}" if self.location else ""
         return (
             f'{self.workflow_id} "{self.name}" ({self.status}): {self.error}{where}: expected {self.expected}, '
@@ -61,7 +61,7 @@ class Divergence:
 
 @dataclass(slots=True)
 class Report:
-    """What came of a check."""
+    """The result of a check."""
 
     checked: int = 0
     partly: int = 0
@@ -85,12 +85,12 @@ class Report:
     type=click.IntRange(min=1),
     default=10_000,
     show_default=True,
-    help="How many histories, at most: those that may go on first, then the youngest.",
+    help="How many histories, at most: live workflows first, then the newest.",
 )
 @click.option(
     "--ignore-arguments",
     is_flag=True,
-    help="Do not mind steps that are called with other arguments than the recorded ones.",
+    help="Accept steps that are called with other arguments than the recorded ones.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 def replay(
@@ -106,9 +106,9 @@ def replay(
 ) -> None:
     """Run the code of MODULE's workflows, or of those called NAME in it, over their stored histories.
 
-    Nothing is executed but the workflows' own code, and nothing is written. Exits with 0 when every history fits, with
-    1 when some do not, and with 2 when they could not be checked. What a workflow that has ended shows is what others
-    of today's code may have recorded by the time of the deployment; --live leaves those out.
+    Only the workflows' own code is executed, and nothing is written. Exits with 0 when every history fits, with 1 when
+    some do not, and with 2 when they could not be checked. Workflows that have ended are checked too, since live ones
+    may have recorded the same steps by the time of the deployment; --live leaves them out.
     """
     with _unchecked():
         wanted = statuses or STATUSES
@@ -123,7 +123,10 @@ def replay(
                 f"--name {missing[0]}: no such workflow in {', '.join(targets)}; expected one of "
                 f"{', '.join(registry.names)}"
             )
-        with told(), Database(dsn, schema, application="pgflow replay").connect_blocking("cli") as connection:
+        with (
+            readable_errors(),
+            Database(dsn, schema, application="pgflow replay").connect_blocking("cli") as connection,
+        ):
             check_blocking(connection, schema)
             histories = Histories(connection, schema)
             report = check(histories, chosen, wanted, limit, ignore_arguments)
@@ -131,7 +134,7 @@ def replay(
     if as_json:
         click.echo(render.document(asdict(report)))
     else:
-        _tell(report, limit)
+        _print(report, limit)
     sys.exit(DIVERGES if report.divergences else FITS)
 
 
@@ -146,9 +149,9 @@ def check(
 
     Args:
         histories: where they are read from.
-        workflows: today's code, by name.
+        workflows: the current code, by name.
         statuses: only workflows in one of these.
-        limit: so many at most.
+        limit: how many histories, at most.
         ignore_arguments: whether steps may have other arguments than the recorded ones.
     """
     report = Report()
@@ -165,7 +168,7 @@ def check(
             again.append(history.id)
         else:
             report.divergences.append(divergence)
-    # One that is about to fail by itself has recorded why and not yet that it failed, for a moment.
+    # For a moment, a workflow that is failing has recorded the reason but not yet its end: look at it once more.
     for history in histories.read(again):
         divergence = _replay(workflows[history.name], history, report, ignore_arguments)
         if divergence is not None:
@@ -177,7 +180,7 @@ def _replay(
     workflow: Workflow[Any, Any], history: StoredHistory, report: Report, ignore_arguments: bool
 ) -> Divergence | None:
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # what the code prints is not part of the answer
+        with contextlib.redirect_stdout(sys.stderr):  # what the code prints is not part of the output
             found = replay_one(workflow, history)
     except KeyboardInterrupt:
         raise
@@ -223,7 +226,7 @@ def _divergence(history: StoredHistory, error: BaseException) -> Divergence:
     )
 
 
-def _tell(report: Report, limit: int) -> None:
+def _print(report: Report, limit: int) -> None:
     for divergence in report.divergences:
         click.echo(render.safe(divergence.line()).plain)
     fit = report.checked - len(report.divergences)
@@ -265,7 +268,7 @@ def _import(targets: Sequence[str]) -> Registry:
 
 @contextlib.contextmanager
 def _unchecked() -> Iterator[None]:
-    """Whatever stands in the way of checking is another exit code than what a check finds."""
+    """Exit with another code for what prevents a check than for what a check finds."""
     try:
         yield
     except click.UsageError:

@@ -38,7 +38,7 @@ log = logging.getLogger("pgflow.worker")
     "--queue", "queues", multiple=True, default=("default",), show_default=True, help="A queue to serve; repeatable."
 )
 @click.option("--concurrency", default=1000, show_default=True, help="Workflows in memory at once, a process.")
-@click.option("--processes", default=1, show_default=True, help="Processes; one uses one core.")
+@click.option("--processes", default=1, show_default=True, help="Processes; each uses one core.")
 @click.option("--threads", default=32, show_default=True, help="Plain activity functions at once, a process.")
 @click.option("--transactions", default=10, show_default=True, help="Transactional activities at once, a process.")
 @click.option(
@@ -49,10 +49,15 @@ log = logging.getLogger("pgflow.worker")
 )
 @click.option("--payload-limit", default=1 << 20, show_default=True, help="The largest payload, in bytes of JSON.")
 @click.option(
-    "--strict", is_flag=True, help="Fail workflows that call a recorded step with other arguments than it was."
+    "--strict",
+    is_flag=True,
+    help="Fail workflows that call a step with other arguments than the recorded ones.",
 )
 @click.option(
-    "--max-crashes", default=5, show_default=True, help="Processes that one workflow's code may end before it fails."
+    "--max-crashes",
+    default=5,
+    show_default=True,
+    help="How many processes one workflow's code may kill before the workflow fails.",
 )
 @click.option(
     "--signal-keep", default=86_400.0, show_default=True, help="Seconds that a signal is kept after it was taken."
@@ -116,10 +121,10 @@ def worker(
 
 
 def spare_collector() -> None:
-    """Have the garbage collector look less often, and not at what was there from the start.
+    """Let the garbage collector run less often, and leave out what was there from the start.
 
-    A thousand workflows in memory are many young objects that live for some batches: by default it would go through
-    them again and again, for a quarter of the worker's time.
+    A thousand workflows in memory are many young objects that live for a few batches: by default the collector would go
+    through them again and again, for a quarter of the worker's time.
     """
     gc.collect()
     gc.freeze()
@@ -127,10 +132,10 @@ def spare_collector() -> None:
 
 
 def run_through(main: Coroutine[Any, Any, int]) -> int:
-    """As `asyncio.run`, but what a task of an activity raises to end the process ends nothing but its own work.
+    """Like `asyncio.run`, but a `SystemExit` in a task that an activity has started ends that task alone.
 
-    asyncio lets a `SystemExit` out of the loop, whichever task it is of, after the task has stored it. Whoever awaits
-    the task finds it there.
+    asyncio lets a `SystemExit` of any task out of the loop, after the task has stored it. Whoever awaits the task gets
+    it from there.
     """
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
@@ -141,13 +146,13 @@ def run_through(main: Coroutine[Any, Any, int]) -> int:
             except (SystemExit, KeyboardInterrupt) as error:
                 if task.done() or signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                     raise
-                log.error("code of an activity raised %s in a task of its own; the worker goes on", described(error))
+                log.error("a task that an activity started raised %s; the worker goes on", described(error))
 
 
 def leave(code: int) -> NoReturn:
     """End this process after its worker has ended."""
-    # Threads of plain activities that outlived the grace period would keep the process alive; what they do is handed
-    # back already, and another worker repeats it.
+    # Threads of plain activities that outlived the grace period would keep the process alive; their workflows are
+    # handed back already, and another worker repeats the attempts.
     logging.shutdown()
     sys.stderr.flush()
     if any(thread.name.startswith("pgflow activity") for thread in threading.enumerate()):
@@ -159,7 +164,7 @@ async def serve(made: Worker, grace: float = 10.0) -> int:
     """Run a worker until SIGTERM, SIGINT or the end of the process that supervises it; returns the exit code."""
     loop = asyncio.get_running_loop()
     Ending(made.stop, grace)
-    made.when_hopeless = lambda: leave_at_once("a workflow's code does not give the event loop back")
+    made.when_hopeless = lambda: leave_at_once("a workflow's code blocks the event loop for good")
     owner = os.environ.pop(OWNER, None)
     if owner is not None:
 
@@ -167,9 +172,9 @@ async def serve(made: Worker, grace: float = 10.0) -> int:
             loop.remove_reader(int(owner))
             made.stop()
 
-        # Never written to: it becomes readable when the process that started this one is gone, however it went.
+        # Nothing is ever written to it: it becomes readable when the supervisor is gone, however it ended.
         loop.add_reader(int(owner), orphaned)
-    telling = loop.create_task(_tell_when_ready(made))
+    reporting = loop.create_task(_tell_when_ready(made))
     try:
         await made.run()
     except (PgflowError, psycopg.Error, OSError) as error:
@@ -178,17 +183,17 @@ async def serve(made: Worker, grace: float = 10.0) -> int:
         log.error("%s", reason(error))
         return 1
     finally:
-        telling.cancel()
+        reporting.cancel()
     return 0
 
 
 async def _tell_when_ready(made: Worker) -> None:
-    """Tell the process that started this one, if that is a supervisor of several."""
-    told = os.environ.pop(READY, None)
-    if told is not None:
+    """Tell the supervisor, if this process has one, that the worker is ready."""
+    descriptor = os.environ.pop(READY, None)
+    if descriptor is not None:
         await made.ready.wait()
-        os.write(int(told), b"r")
-        os.close(int(told))
+        os.write(int(descriptor), b"r")
+        os.close(int(descriptor))
 
 
 def workflows_of(targets: Iterable[str]) -> list[Workflow[Any, Any]]:
@@ -243,8 +248,8 @@ def _all_of(module: ModuleType) -> list[Workflow[Any, Any]]:
     for name, value in vars(module).items():
         if type(value) is FunctionType and any(isinstance(layer, Workflow) for layer in layers(value)):
             raise click.ClickException(
-                f"{module.__name__}.{name}: @pgflow.workflow stands beneath another decorator, which would be left "
-                "out; put it on top"
+                f"{module.__name__}.{name}: @pgflow.workflow is below another decorator, which would be left out; "
+                "put @pgflow.workflow on top"
             )
     if not found:
         raise click.ClickException(

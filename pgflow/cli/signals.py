@@ -1,4 +1,4 @@
-"""`pgflow signal list --dead | redeliver | drop`: signals that nobody could read.
+"""`pgflow signal list --dead | redeliver | drop`: signals that no workflow could read.
 `pgflow workflow signal` sends one.
 """
 
@@ -10,7 +10,7 @@ from uuid import UUID
 import click
 
 from pgflow.cli import render
-from pgflow.cli.database_options import audit_options, database_options, told
+from pgflow.cli.database_options import audit_options, database_options, readable_errors
 from pgflow.client.sync.client import SyncClient
 
 _id = click.argument("id", type=click.UUID)
@@ -18,7 +18,7 @@ _id = click.argument("id", type=click.UUID)
 
 @click.group()
 def signal() -> None:
-    """Look at signals whose bodies do not fit their types, deliver them anew, or drop them. Times are UTC."""
+    """Show signals whose bodies do not fit their types, deliver them again, or drop them. Times are UTC."""
 
 
 @signal.command("list")
@@ -26,7 +26,7 @@ def signal() -> None:
 @click.option("--dead", is_flag=True, required=True, help="Those that were set aside; there is no list of others.")
 @click.option("--workflow", "workflow_id", type=click.UUID, help="Only those that were sent to this workflow.")
 @click.option("--name", help="Only those of this type.")
-@click.option("--after", type=click.UUID, help="Only those after this id: the last one's, to go on with a list.")
+@click.option("--after", type=click.UUID, help="Continue a list after this id.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many, at most.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 def list_(
@@ -40,7 +40,7 @@ def list_(
     as_json: bool,
 ) -> None:
     """List signals that were set aside."""
-    with told(), SyncClient(dsn, schema, connections=1) as client:
+    with readable_errors(), SyncClient(dsn, schema, connections=1) as client:
         found = client.dead_signals(workflow_id, name, limit + 1, after=after)
     shown, more = found[:limit], len(found) > limit
     if as_json:
@@ -57,7 +57,7 @@ def list_(
 @database_options
 @audit_options
 def redeliver(id: UUID, body: str | None, dsn: str, schema: str, actor: str | None, reason: str | None) -> None:
-    """Deliver the signal ID anew, at the end of the mailbox; with BODY, a JSON object of its fields, if
+    """Deliver the signal ID again, at the end of the mailbox; with BODY, a JSON object of its fields, if
     that is given.
     """
     fields = None
@@ -65,10 +65,10 @@ def redeliver(id: UUID, body: str | None, dsn: str, schema: str, actor: str | No
         try:
             fields = json.loads(body)
         except ValueError as error:
-            raise click.BadParameter(f"{body!r} is no JSON: {error}", param_hint="BODY") from error
+            raise click.BadParameter(f"{body!r} is not JSON: {error}", param_hint="BODY") from error
         if not isinstance(fields, dict):
             raise click.BadParameter(f"{body!r}: expected a JSON object", param_hint="BODY")
-    with told(), SyncClient(dsn, schema, connections=1, actor=actor) as client:
+    with readable_errors(), SyncClient(dsn, schema, connections=1, actor=actor) as client:
         client.redeliver(id, fields, reason=reason)
     click.echo("it is on its way")
 
@@ -78,7 +78,7 @@ def redeliver(id: UUID, body: str | None, dsn: str, schema: str, actor: str | No
 @database_options
 @audit_options
 def drop(id: UUID, dsn: str, schema: str, actor: str | None, reason: str | None) -> None:
-    """Give up the signal ID."""
-    with told(), SyncClient(dsn, schema, connections=1, actor=actor) as client:
+    """Drop the signal ID for good."""
+    with readable_errors(), SyncClient(dsn, schema, connections=1, actor=actor) as client:
         client.drop(id, reason=reason)
     click.echo("it is dropped")

@@ -21,11 +21,11 @@ LONGEST_PAUSE = 10.0
 """Seconds between two starts of a process that fails again and again, at most."""
 
 OWNER = "PGFLOW_SUPERVISOR_PIPE"
-"""Names the descriptor whose end of file tells a worker process that its supervisor is gone."""
+"""The environment variable with the descriptor that reaches end of file when the supervisor is gone."""
 
 
 READY = "PGFLOW_READY_PIPE"
-"""Names the descriptor on which a worker process says that it is ready."""
+"""The environment variable with the descriptor on which a worker process reports that it is ready."""
 
 
 class _Child:
@@ -36,17 +36,21 @@ class _Child:
         self.pause = 0.0
         self.start_at = 0.0
         self.ready: int | None = None
-        """Where it says that it is ready; None: it has, or its process has ended."""
+        """The pipe on which it reports that it is ready; None: it has reported, or its process has ended."""
         self.failed = False
         """Whether its last start ended with an error before it was ready."""
 
 
 def supervise(processes: int, grace: float) -> int:
-    """Run this command line in so many processes until SIGTERM or SIGINT; returns the exit code.
+    """Run this command line in several processes until SIGTERM or SIGINT; returns the exit code.
 
-    A process that dies is started again, after a growing pause when it did not last. When the first start of all of
-    them fails (a wrong DSN, an old schema), that is the end; until one of them is ready, those that have failed are not
+    A process that dies is started again, after a growing pause if it did not last. If all of them fail at their first
+    start (a wrong DSN, an old schema), the supervisor ends; until one of them is ready, those that have failed are not
     started again.
+
+    Args:
+        processes: how many.
+        grace: seconds that running activities may go on after a stop.
     """
     stopping = False
 
@@ -57,7 +61,8 @@ def supervise(processes: int, grace: float) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     alarm = _Alarm()
-    reader, writer = os.pipe()  # the children hold the reading end: it ends with this process, however that ends
+    # The children hold the reading end, which reaches end of file when this process ends, however that is.
+    reader, writer = os.pipe()
     os.set_inheritable(reader, True)
     children = [_Child(number) for number in range(processes)]
     proven = False
@@ -75,8 +80,8 @@ def supervise(processes: int, grace: float) -> int:
                     os.close(writer)
                     return code
         starts = [child.start_at - now for child in children if child.process is None and (proven or not child.failed)]
-        telling = [child.ready for child in children if child.ready is not None]
-        alarm.wait(max(0.0, min(starts, default=60.0)), telling)
+        reporting = [child.ready for child in children if child.ready is not None]
+        alarm.wait(max(0.0, min(starts, default=60.0)), reporting)
     _stop_all(children, grace)
     os.close(writer)
     return 0
@@ -85,19 +90,19 @@ def supervise(processes: int, grace: float) -> int:
 def _start(child: _Child, owner: int, now: float) -> None:
     arguments = list(sys.orig_argv)
     arguments[0] = sys.executable
-    child.ready, telling = os.pipe()
+    child.ready, reporting = os.pipe()
     os.set_blocking(child.ready, False)
     child.process = subprocess.Popen(
         [*arguments, "--processes", "1"],
-        pass_fds=[owner, telling],
-        env={**os.environ, OWNER: str(owner), READY: str(telling)},
+        pass_fds=[owner, reporting],
+        env={**os.environ, OWNER: str(owner), READY: str(reporting)},
     )
-    os.close(telling)
+    os.close(reporting)
     child.started, child.failed = now, False
 
 
 def _is_ready(child: _Child) -> bool:
-    """Whether the child has just said that it is ready."""
+    """Whether the child has just reported that it is ready."""
     if child.ready is None:
         return False
     try:
@@ -119,7 +124,7 @@ def _note_end(child: _Child, now: float, proven: bool) -> int:
     if child.ready is not None:
         os.close(child.ready)
         child.ready, child.failed = None, True
-    # A process that was killed did not fail by itself: it is started again.
+    # A process that was killed has not failed by itself: it is started again.
     child.failed = child.failed and process.returncode > 0
     child.pause = 0.0 if lasted > QUICK and not child.failed else min(max(0.5, child.pause * 2), LONGEST_PAUSE)
     child.start_at = now + child.pause
@@ -137,13 +142,13 @@ def _stop_all(children: list[_Child], grace: float) -> None:
         try:
             process.wait(max(0.1, until - time.monotonic()))
         except subprocess.TimeoutExpired:
-            log.error("worker process %d does not end and is killed", process.pid)
+            log.error("worker process %d did not end in time and is killed", process.pid)
             process.kill()
             process.wait()
 
 
 class _Alarm:
-    """Wakes whoever waits when a signal arrives: a stop, or the end of a child."""
+    """Wakes the supervisor when a signal arrives: a stop, or the end of a child."""
 
     def __init__(self) -> None:
         self._reader, writer = os.pipe()
@@ -153,9 +158,7 @@ class _Alarm:
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
     def wait(self, seconds: float, others: Sequence[int]) -> None:
-        """Return at the next signal, when one of the other descriptors can be read, and `seconds` from now at the
-        latest.
-        """
+        """Return at the next signal, when one of `others` can be read, or after `seconds`."""
         ready, _, _ = select.select([self._reader, *others], [], [], seconds)
         if self._reader in ready:
             os.read(self._reader, 4096)

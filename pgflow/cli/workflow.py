@@ -1,4 +1,4 @@
-"""`pgflow workflow list | show | history | export`: looks at workflows and changes nothing. What changes them is in
+"""`pgflow workflow list | show | history | export`: shows workflows and changes nothing. What changes them is in
 `operate.py`.
 """
 
@@ -13,7 +13,7 @@ from uuid import UUID
 import click
 
 from pgflow.cli import render
-from pgflow.cli.database_options import database_options, told
+from pgflow.cli.database_options import database_options, readable_errors
 from pgflow.cli.operate import COMMANDS
 from pgflow.client.filters import STATUSES, Filter
 from pgflow.model.info import HistoryEvent, WorkflowInfo
@@ -26,17 +26,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 PENDING_SHOWN = 50
-"""Pending steps that `show` names, at most."""
+"""Pending steps that `show` lists, at most."""
 
 AUDIT_SHOWN = 5
-"""What operators did that `show` names, at most; `pgflow audit ID` has all of it."""
+"""Operations that `show` lists, at most; `pgflow audit ID` lists all."""
 
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 
 
 @click.group()
 def workflow() -> None:
-    """Look at workflows and their history, and operate them. Times are UTC."""
+    """Show workflows and their history, and operate them. Times are UTC."""
 
 
 for _command in COMMANDS:
@@ -55,11 +55,9 @@ for _command in COMMANDS:
     help='Only those with this tag; repeatable. The value is a number, true, false, null, or else a text ("7" in '
     "quotes is one).",
 )
-@click.option("--queue", help="Only those of this queue that may go on.")
+@click.option("--queue", help="Only live workflows of this queue.")
 @click.option("--parent", "parent_id", type=click.UUID, help="Only children of this workflow.")
-@click.option(
-    "--before", "--after", "after", metavar="CURSOR", help="Go on with a list after its last one: its id, or a cursor."
-)
+@click.option("--before", "--after", "after", metavar="CURSOR", help="Continue a list after this id or cursor.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many, at most.")
 @_json
 def list_(
@@ -74,9 +72,9 @@ def list_(
     limit: int,
     as_json: bool,
 ) -> None:
-    """List workflows, the youngest first."""
+    """List workflows, newest first."""
     wanted = dict(map(_tag, tags)) or None
-    with told():
+    with readable_errors():
         asked = Filter(name, status, wanted, limit, queue, parent_id, after)
         with _asking(dsn, schema) as ask:
             found = ask(asked.query(schema))
@@ -93,8 +91,8 @@ def list_(
 @database_options
 @_json
 def show(id: UUID, dsn: str, schema: str, as_json: bool) -> None:
-    """Show all about the workflow ID, what it waits for, and what operators did to it last."""
-    with told(), _asking(dsn, schema) as ask:
+    """Show the workflow ID, what it waits for, and the last operations on it."""
+    with readable_errors(), _asking(dsn, schema) as ask:
         found = _known(ask, schema, id)
         waits = ask(inspection.pending(schema, id, PENDING_SHOWN))
         done = ask(inspection.audit(schema, workflow_id=id, limit=AUDIT_SHOWN))
@@ -111,12 +109,12 @@ def show(id: UUID, dsn: str, schema: str, as_json: bool) -> None:
 @workflow.command()
 @click.argument("id", type=click.UUID)
 @database_options
-@click.option("--forgotten", is_flag=True, help="With the kept turns of loops that replay no longer reads.")
+@click.option("--forgotten", is_flag=True, help="Include archived turns of loops, which a replay no longer reads.")
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="How many steps, at most.")
 @_json
 def history(id: UUID, dsn: str, schema: str, forgotten: bool, limit: int, as_json: bool) -> None:
     """Show the steps of the workflow ID in order of execution."""
-    with told(), _asking(dsn, schema) as ask:
+    with readable_errors(), _asking(dsn, schema) as ask:
         found: list[HistoryEvent] = ask(inspection.history(schema, id, forgotten, limit + 1))
         if not found:
             _known(ask, schema, id)
@@ -137,7 +135,7 @@ def export(id: UUID, dsn: str, schema: str) -> None:
 
     `pgflow.testing.replay(workflow, document)` runs today's code over it in a unit test.
     """
-    with told(), _asking(dsn, schema) as ask:
+    with readable_errors(), _asking(dsn, schema) as ask:
         found = ask(histories.read(schema, id))
     if not found:
         raise _unknown(schema, id)
@@ -146,7 +144,7 @@ def export(id: UUID, dsn: str, schema: str) -> None:
 
 @contextmanager
 def _asking(dsn: str, schema: str) -> Iterator[Callable[[Query[T]], T]]:
-    """What answers statements, on a connection to a database that has been found to fit."""
+    """Runs queries on a connection to a database whose server and schema fit this code."""
     with Database(dsn, schema).connect_blocking("cli") as connection:
         check_blocking(connection, schema)
         yield lambda query: ask_blocking(connection, query)

@@ -67,7 +67,7 @@ def not_an_activity(found: Any, where: str) -> TypeError:
 def _undecorated(found: Any, sort: str) -> str:
     beneath = next((layer for layer in layers(found) if isinstance(layer, Decorated)), None)
     if beneath is not None and beneath.sort == sort:
-        return f"@pgflow.{sort} stands beneath another decorator, which would be left out: put it on top"
+        return f"@pgflow.{sort} is below another decorator, which would be left out: put it on top"
     if inspect.iscoroutine(found):
         return "it has been called already: give the function, and its arguments after it"
     return f"put @pgflow.{sort} on the function"

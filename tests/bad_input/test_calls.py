@@ -75,7 +75,7 @@ CALLS: list[tuple[str, str, Body]] = [
     ("no decorator, inline", r"put @pgflow\.workflow on the function", lambda ctx: ctx.inline(undecorated)),
     (
         "a partial of one",
-        "stands beneath another decorator",
+        "is below another decorator",
         lambda ctx: ctx.activity(functools.partial(charge, cents=1)),
     ),
     ("a decorator above", "put it on top", lambda ctx: ctx.activity(noted(charge), 100)),
@@ -217,7 +217,7 @@ DECLARED: list[tuple[str, str, Callable[[], Any]]] = [
     ("twice", 'decorated already, as the activity "charge"', lambda: pgflow.activity(charge)),
     ("a workflow as an activity", 'decorated already, as the workflow "other"', lambda: pgflow.activity(other)),
     (
-        "beneath another decorator",
+        "below another decorator",
         'decorated already, as the activity "charge"',
         lambda: pgflow.activity(noted(charge)),
     ),

@@ -43,7 +43,7 @@ def test_dispatch(dsn: str) -> None:
     )
     assert flow("dispatch", "checkout", "--id", id) == id
     assert "expected a JSON object" in flow("dispatch", "checkout", "[]", code=2)
-    assert "is no JSON" in flow("dispatch", "checkout", "{order: 7}", code=2)
+    assert "is not JSON" in flow("dispatch", "checkout", "{order: 7}", code=2)
     assert "INPUT names queue" in flow("dispatch", "checkout", '{"queue": 1}', code=1)
     assert one(dsn, "SELECT count(*) FROM pgflow.workflows") == (1,)
 

@@ -167,6 +167,6 @@ def test_a_workflow_that_another_decorator_hides(monkeypatch: pytest.MonkeyPatch
         module.__dict__,
     )
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    assert "hidden_flows.hidden: @pgflow.workflow stands beneath another decorator" in refused(
+    assert "hidden_flows.hidden: @pgflow.workflow is below another decorator" in refused(
         "hidden_flows", "--dsn", NO_SERVER
     )

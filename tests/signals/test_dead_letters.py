@@ -350,7 +350,7 @@ def test_by_the_sync_client_and_the_command(dsn: str) -> None:
     assert str(sorted(ids)[0]) not in flow("list", "--dead", "--after", sorted(ids)[0], "--workflow", receiver)
     flow("list", code=2)
     assert "on its way" in flow("redeliver", ids[0], '{"cents": 5}')
-    assert "is no JSON" in flow("redeliver", ids[1], "{", code=2)
+    assert "is not JSON" in flow("redeliver", ids[1], "{", code=2)
     assert "expected a JSON object" in flow("redeliver", ids[1], "[]", code=2)
     assert "it is dropped" in flow("drop", ids[1])
     assert "was dropped" in flow("drop", ids[1], code=1)

@@ -106,4 +106,4 @@ async def test_a_process_with_code_that_swallows_everything_is_ended(
     with worker_process(scene) as worker:
         assert await worker.ended() == BLOCKED
         assert "no exception ends it" in worker.log
-        assert "does not give the event loop back" in worker.log
+        assert "blocks the event loop for good" in worker.log
