@@ -21,7 +21,7 @@ from pgflow.uuid7 import MOMENT, is_fresh
 W = TypeVar("W")
 
 POLL = 5.0
-"""Seconds between two looks at what somebody waits for, while notifications come."""
+"""Seconds between two looks at awaited workflows, while notifications arrive."""
 
 POLL_BLIND = 0.5
 """The same while none come."""
@@ -40,7 +40,7 @@ class Waiting(Generic[W]):
 
     def __init__(self) -> None:
         self.heard = Recent()
-        """The workflows that hints have told of."""
+        """The workflows that hints have announced."""
         self._waiters: dict[UUID, set[W]] = {}
 
     def add(self, id: UUID, waiter: W) -> None:
@@ -60,7 +60,7 @@ class Waiting(Generic[W]):
             yield from self._waiters.get(id, ())
 
     def until_first_look(self, id: UUID, listening: bool) -> float:
-        """Seconds to leave a workflow that was dispatched just now, of whose end a hint is going to tell."""
+        """Seconds to leave a workflow that was dispatched just now, whose end a hint will announce."""
         return MOMENT if listening and is_fresh(id) and id not in self.heard else 0.0
 
     def __iter__(self) -> Iterator[UUID]:

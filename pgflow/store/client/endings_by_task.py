@@ -44,7 +44,7 @@ class _Waiter:
         for future in (self.seen, self.ended):
             if not future.done():
                 future.set_exception(error)
-            future.exception()  # whoever left meanwhile does not ask for it
+            future.exception()  # a waiter that has left does not ask for it
 
 
 class TaskEndings:
@@ -73,7 +73,7 @@ class TaskEndings:
         self._begin()
 
     async def outcome(self, workflow_id: UUID, seconds: float | None) -> Standing | None:
-        """How a workflow stands once it has ended, or after so many seconds; None: there is no such workflow.
+        """How a workflow stands once it has ended, or after the given seconds; None: there is no such workflow.
 
         Raises:
             TimeoutError: the database did not answer.
@@ -153,7 +153,7 @@ class TaskEndings:
         self._hint(self._waiting)
 
     async def close(self) -> None:
-        """Stop: whoever still waits is told so."""
+        """Stop: calls that still wait raise an error."""
         await self._listener.close()
         for waiter in self._waiting.of(self._waiting):
             waiter.fail(RuntimeError("this client is closed"))

@@ -1,4 +1,4 @@
-"""Waiting for the ends of workflows in threads: they take turns at reading what is told, each for all of them."""
+"""Waiting for the ends of workflows in threads: they take turns at reading the notifications, each for all of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pgflow.store.queries.dispatching import outcomes
 _log = logging.getLogger("pgflow.store")
 
 QUIET = 1.0
-"""Seconds without anybody who waits after which the thread reads what is told, so that the server need not keep it."""
+"""Seconds without a waiter after which the thread reads the notifications, so that the server need not keep them."""
 
 _LONGEST_PAUSE = 10.0
 
@@ -49,7 +49,7 @@ class TurnEndings:
     One of those who wait has the turn to read the notifications, for all of them, and asks on that same connection: no
     other thread and no other connection stands between the end of what it waits for and its answer. Whoever gives the
     turn up wakes another one to take it. A thread connects, and takes the turn when nobody has waited for a while, so
-    that the server is rid of what it tells.
+    that the server can drop its notifications.
     """
 
     def __init__(self, database: Database, connections: Connections) -> None:
@@ -76,7 +76,7 @@ class TurnEndings:
         self._begin()
 
     def outcome(self, workflow_id: UUID, seconds: float | None) -> Standing | None:
-        """How a workflow stands once it has ended, or after so many seconds; None: there is no such workflow."""
+        """How a workflow stands once it has ended, or after the given seconds; None: there is no such workflow."""
         until = None if seconds is None else time.monotonic() + seconds
         waiter = _Waiter()
         with self._lock:
@@ -119,7 +119,7 @@ class TurnEndings:
         return self._connections.execute(query, until).get(workflow_id)
 
     def _wait(self, waiter: _Waiter, seconds: float) -> None:
-        """Wait for a hint, so many seconds at most: reading, or until whoever reads says so."""
+        """Wait for a hint, at most the given seconds: by reading, or until the thread that reads reports one."""
         until = time.monotonic() + seconds
         while not waiter.hinted and (left := until - time.monotonic()) > 0:
             self._waited_at = time.monotonic()
@@ -137,7 +137,7 @@ class TurnEndings:
                 waiter.woken.clear()
 
     def _hand_on(self) -> None:
-        """Have somebody who waits take the turn, if nobody has it."""
+        """Let one of the waiting threads take the turn, if none has it."""
         if self._turn.locked():
             return
         with self._lock:
@@ -174,14 +174,18 @@ class TurnEndings:
             try:
                 with self._database.connect_blocking("endings") as connection:
                     if is_shared(connection):
-                        _log.info("no notifications through a pooler, polling alone tells of ends")
+                        _log.info(
+                            "notifications do not pass through a pooler: ends of workflows are found by polling alone"
+                        )
                         return
                     self._listen(connection)
             except psycopg.OperationalError as error:
                 if not self._closed.is_set():
-                    _log.warning("no word of workflows that end, polling tells of them: %s", error)
+                    _log.warning("listening for ends of workflows failed, polling finds them meanwhile: %s", error)
             except psycopg.Error as error:
-                _log.info("no notifications here, polling alone tells of ends: %s", error)
+                _log.info(
+                    "notifications are not available here, ends of workflows are found by polling alone: %s", error
+                )
                 return
             finally:
                 self._listening = None
@@ -193,13 +197,13 @@ class TurnEndings:
     def _listen(self, connection: Connection) -> None:
         channel = done_channel(self._database.schema)
         connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-        connection.add_notify_handler(lambda told: self._hear(told.channel, told.payload))  # comes with an answer
+        connection.add_notify_handler(lambda notify: self._hear(notify.channel, notify.payload))  # comes with an answer
         with self._lock:
             if self._closed.is_set():
                 return
             self._listening = connection
             waiting = list(self._waiting)
-        self._hint(waiting)  # what was told before is missed: everybody looks
+        self._hint(waiting)  # what was sent before is missed: all waiters look
         ask_at = time.monotonic() + ASK_EVERY
         while not self._closed.is_set() and not connection.closed:
             if self._waiting or time.monotonic() - self._waited_at < QUIET:
@@ -216,7 +220,7 @@ class TurnEndings:
             connection.close()
 
     def close(self) -> None:
-        """Stop listening; whoever still waits is told that the client is closed."""
+        """Stop listening; calls that still wait raise an error that says that the client is closed."""
         self._closed.set()
         self._woken.set()
         with self._lock:

@@ -65,7 +65,7 @@ class Gathering(Generic[A, B]):
             self._waiting.clear()
 
     def _next(self) -> list[tuple[A, asyncio.Future[B]]]:
-        """Those who wait, without those who have given up meanwhile."""
+        """The callers that wait, without those that have given up."""
         batch: list[tuple[A, asyncio.Future[B]]] = []
         held = 0
         while self._waiting and len(batch) < MOST:
@@ -83,7 +83,7 @@ class Gathering(Generic[A, B]):
             answers = await self._send([item for item, _ in batch])
         except Exception as error:
             if len(batch) > 1 and is_refusal(error):
-                # What was sent is at fault, perhaps a single one of them: each learns of its own.
+                # One of the statements may be at fault: each is sent alone, so that each caller gets its own error.
                 half = len(batch) // 2
                 await self._send_batch(batch[:half])
                 await self._send_batch(batch[half:])

@@ -1,4 +1,4 @@
-"""Writing within a caller's transaction: the psycopg connection behind whatever the caller holds."""
+"""Writing within a caller's transaction: the psycopg connection behind the object that the caller has."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ async def execute_async(connection: Any, query: Query[T]) -> T:
     Raises:
         TypeError: it is no connection of psycopg's, nor SQLAlchemy over psycopg.
     """
-    # SQLAlchemy is not imported here: whoever holds an object of its own has done so, and nobody else pays for it.
+    # SQLAlchemy is not imported here: a caller that has one of its objects has imported it, and no other one pays for
+    # it.
     if _is(connection, "sqlalchemy.ext.asyncio", "AsyncSession", "async_scoped_session"):
         connection = await connection.connection()
     if _is(connection, "sqlalchemy.ext.asyncio", "AsyncConnection"):

@@ -53,7 +53,7 @@ __all__ = [
 T = TypeVar("T")
 
 within = asyncio.timeout
-"""Interrupts what takes longer than so many seconds; None: nothing."""
+"""Interrupts what takes longer than the given seconds; None: never."""
 
 
 class LoopOwner:
@@ -86,7 +86,7 @@ class LoopPlaces(asyncio.Semaphore):
     """A bounded number of places."""
 
     async def take(self, seconds: float | None) -> bool:
-        """Take one; False: none became free in so many seconds."""
+        """Take one; False: none became free within the given seconds."""
         if not self.locked():
             return await self.acquire()
         try:
@@ -97,7 +97,7 @@ class LoopPlaces(asyncio.Semaphore):
 
 
 class LoopWork:
-    """What goes on beside those who call: a task, started by the first of them."""
+    """Background work of the client: a task, started by the first call."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -118,7 +118,7 @@ class LoopWork:
 
 
 class LoopHints:
-    """When a hint leaves: right behind what it tells of, unless one has just left. Then it is gathered with others."""
+    """When a hint is sent: right behind the rows that it announces, unless one was just sent. Then it is gathered."""
 
     def __init__(self, database: Database) -> None:
         self._notifier = Notifier(database)
@@ -143,13 +143,13 @@ class LoopHints:
 
 
 class LoopReads:
-    """Reads once for all who want the same at the moment; it goes on when one of them no longer does."""
+    """Reads once for all callers that want the same at one time, even if one of them is cancelled."""
 
     def __init__(self) -> None:
         self._reading: dict[int, asyncio.Task[Any]] = {}
 
     async def read(self, id: int, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What `read` gives, or has given somebody who asked for the same `id` a moment ago."""
+        """What `read` returns, or has just returned to another caller for the same `id`."""
         reading: asyncio.Task[T] | None = self._reading.get(id)
         if reading is None:
             reading = self._reading[id] = asyncio.create_task(read(), name="pgflow message body")
@@ -167,7 +167,7 @@ class LoopReads:
 
 
 async def wait(event: asyncio.Event, seconds: float | None) -> bool:
-    """Wait for an event; False: it has not come in so many seconds."""
+    """Wait for an event; False: it has not come within the given seconds."""
     try:
         async with asyncio.timeout(seconds):
             return await event.wait()

@@ -53,12 +53,12 @@ class ThreadPlaces(threading.Semaphore):
     """A bounded number of places."""
 
     def take(self, seconds: float | None) -> bool:
-        """Take one; False: none became free in so many seconds."""
+        """Take one; False: none became free within the given seconds."""
         return self.acquire(timeout=seconds)
 
 
 class ThreadWork:
-    """What goes on beside those who call: a thread, started by the first of them."""
+    """Background work of the client: a thread, started by the first call."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -71,7 +71,7 @@ class ThreadWork:
             self.thread.start()
 
     def end(self, connection: Connection | None) -> None:
-        """Wake it, which has been told to stop; `connection` is the one it may be waiting on."""
+        """Wake it, since it has been asked to stop; `connection` is the one that it may be waiting on."""
         if connection is not None:
             hang_up(connection)
         if self.thread is not None and self.thread is not threading.current_thread():
@@ -79,7 +79,7 @@ class ThreadWork:
 
 
 class ThreadHints:
-    """When a hint leaves: right behind what it tells of. Where it cannot, polling finds the work."""
+    """When a hint is sent: right behind the rows that it announces. Where that fails, polling finds the work."""
 
     def __init__(self, database: Database) -> None:
         pass
@@ -96,7 +96,7 @@ class ThreadHints:
 
 
 class Alone(Generic[A, B]):
-    """Sends what each thread gives by itself, on a connection of its own. The arguments are those of `Gathering`."""
+    """Sends each thread's statement alone, on its own connection. The arguments are those of `Gathering`."""
 
     def __init__(self, send: Callable[[Sequence[A]], Sequence[B]], size: Callable[[A], int], limit: int) -> None:
         self._send = send
@@ -124,7 +124,7 @@ def within(seconds: float | None) -> contextlib.AbstractContextManager[None]:
 
 
 def wait(event: threading.Event, seconds: float | None) -> bool:
-    """Wait for an event; False: it has not come in so many seconds."""
+    """Wait for an event; False: it has not come within the given seconds."""
     return event.wait(seconds)
 
 

@@ -138,7 +138,9 @@ class Connections:
         while True:
             try:
                 async with self._one(tries) as connection:
-                    answer, *told = await flush(connection, (query.sql, query.params), *hints, until=tries.until)
+                    answer, *hint_answers = await flush(
+                        connection, (query.sql, query.params), *hints, until=tries.until
+                    )
                     found = rows_of(standby.refuse(answer, connection))
             except psycopg.Error as error:
                 if query.again is not None and is_meeting(error):
@@ -148,7 +150,7 @@ class Connections:
                 if isinstance(error, psycopg.OperationalError):
                     await self._drop_free()  # most likely they broke as well
             else:
-                tell_of_lost_hints(told)
+                tell_of_lost_hints(hint_answers)
                 return query.read(found)
             await sleep(pause)
 

@@ -1,4 +1,4 @@
-"""The workflows of which a client has heard lately that they have ended."""
+"""The workflows that have ended lately, as far as a client has been notified."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from uuid import UUID
 
 REMEMBERED = 10_000
-"""Ended workflows that a client remembers to have heard of."""
+"""Ended workflows that a client remembers, at most."""
 
 
 class Recent:
-    """The workflows that hints have told of lately: who begins to wait for one of them need not wait for the hint."""
+    """The workflows that hints have announced lately: a call that waits for one of them need not wait for the hint."""
 
     def __init__(self) -> None:
         self._ids: dict[UUID, None] = {}

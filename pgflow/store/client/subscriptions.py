@@ -33,7 +33,7 @@ from pgflow.store.notify.messages import POLL_AT_ONCE, body, poll, start
 __all__ = ["Inbox", "Subscriptions"]
 
 PATIENCE = 10.0
-"""Seconds that a subscription waits for notifications to begin; after that only looking at the table tells."""
+"""Seconds that a subscription waits for notifications to begin; after that it only looks at the table."""
 
 Inbox = topics.Inbox[asyncio.Event]
 
@@ -104,7 +104,7 @@ class Subscriptions:
         """The next message and its body; None: the inbox was closed by its owner.
 
         Raises:
-            TimeoutError: None has come within so many seconds.
+            TimeoutError: None has come within the given seconds.
             psycopg.Error: A large body could not be read; the message waits for the next call.
             RuntimeError: The client is closed.
         """
@@ -160,9 +160,11 @@ class Subscriptions:
                 if not self._closed.is_set():
                     _log.warning("no word of messages, it is tried again: %s", error)
                 if self._listening is None:
-                    await self._look()  # nobody else tells of them meanwhile
+                    await self._look()  # until then nothing else finds them
             except psycopg.Error as error:  # the server refuses to listen, or does not know what that is
-                _log.info("no notifications here, looking at the table alone tells of messages: %s", error)
+                _log.info(
+                    "notifications are not available here, messages are found by looking at the table alone: %s", error
+                )
                 break
             finally:
                 with self._guard:
@@ -176,11 +178,11 @@ class Subscriptions:
     async def _listen(self, connection: AsyncConnection) -> bool:
         """Begin to listen; whether notifications will come."""
         if is_shared(connection):
-            _log.info("no notifications through a pooler, looking at the table alone tells of messages")
+            _log.info("notifications do not pass through a pooler: messages are found by looking at the table alone")
             return False
         channel = message_channel(self._database.schema)
         await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-        connection.add_notify_handler(lambda told: self._hear(told.channel, told.payload))  # comes with an answer
+        connection.add_notify_handler(lambda notify: self._hear(notify.channel, notify.payload))  # comes with an answer
         with self._guard:
             if self._closed.is_set():
                 return False
@@ -208,7 +210,7 @@ class Subscriptions:
         except psycopg.Error as error:
             _log.warning("looking for messages failed, it is tried again: %s", error)
             return usual
-        except RuntimeError:  # the client was closed meanwhile
+        except RuntimeError:  # the client has been closed
             if not self._closed.is_set():
                 raise
         return max(usual, 10 * (time.monotonic() - began))
@@ -225,7 +227,7 @@ class Subscriptions:
             return self._topics.find(look, top, notices) or len(notices) == POLL_AT_ONCE
 
     async def close(self) -> None:
-        """End all subscriptions; whoever waits is told that the client is closed."""
+        """End all subscriptions; calls that wait raise an error that says that the client is closed."""
         self._closed.set()
         with self._guard:
             connection = self._listening

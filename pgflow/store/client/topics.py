@@ -4,7 +4,7 @@
                                                   | no
                                                   '-> the inboxes of that name whose tags it contains
 
-A message may be told of twice, by its notification and by a look at the table. Numbers that were passed lately are
+A message may be announced twice, by its notification and by a look at the table. Numbers that were passed lately are
 remembered, and a look goes back to the last one before those: of two messages that were sent at the same moment the one
 with the higher number may be seen first.
 
@@ -34,7 +34,7 @@ MOST_SENDERS = 10_000
 """Workflows, by kind of message, of which is remembered what was passed last; at most."""
 
 
-FORKED = "this was subscribed to before a fork, in the parent process: subscribe anew in each"
+FORKED = "this subscription was made before a fork, in the parent process: subscribe again in each process"
 """What is said in a child of a fork to whoever reads on."""
 
 
@@ -113,7 +113,7 @@ class Inbox(Generic[F]):
             self.dropped += 1
 
     def close(self, error: Exception | None = None) -> None:
-        """Nothing more arrives; whoever waits is told."""
+        """Nothing more arrives; calls that wait raise an error."""
         self.closed = True
         self.error = error
         self._waiting.clear()
@@ -184,7 +184,7 @@ class Topics:
         return [inbox for topic in self._topics.values() for inbox in topic.inboxes]
 
     def hear(self, notice: Notice) -> None:
-        """A message is told of, by a notification or a look."""
+        """A message has been announced, by a notification or a look."""
         topic = self._topics.get(notice.name)
         if topic is None or notice.id <= self._floor or notice.id in self._known:
             return
@@ -213,7 +213,7 @@ class Topics:
         """A look at the table brought these; `top` is the highest number in it.
 
         Returns:
-            Whether numbers have begun anew (the table is emptied by a server's crash), so that another look is due.
+            Whether the numbers have started again (a server's crash empties the table), so that another look is due.
         """
         if top < look.highest:
             self._floor = self._highest = 0

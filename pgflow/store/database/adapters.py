@@ -1,4 +1,4 @@
-"""How values travel: adapters of the engine's own, whatever the application has registered in psycopg's.
+"""How values travel: the engine has its own adapters, whatever the application has registered with psycopg.
 
 psycopg copies `psycopg.adapters` into each new connection, and a connection's into its cursors. The engine's
 connections are opened with `ADAPTERS` instead, and on a connection of the application's the engine uses cursors of its

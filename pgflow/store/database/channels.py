@@ -125,7 +125,7 @@ def parse_message(payload: str) -> Notice | None:
 
 
 def done_payloads(ids: Iterable[UUID | str]) -> Iterator[str]:
-    """The payloads that tell of `ids`, as few as possible."""
+    """The payloads that announce `ids`, as few as possible."""
     texts = [str(workflow_id) for workflow_id in ids]
     for start in range(0, len(texts), IDS_IN_A_PAYLOAD):
         yield ",".join(texts[start : start + IDS_IN_A_PAYLOAD])

@@ -217,7 +217,7 @@ class Database:
 
 
 def _fit(connection: EngineAsyncConnection | EngineConnection, plain: bool) -> None:
-    """Fit a connection to what its first answer has told."""
+    """Set a connection up according to its first answer."""
     needs_own_cursors = encodings.note(connection) or pooler.is_shared(connection)
     if plain:
         connection.silence = None
@@ -406,7 +406,7 @@ class Line:
 
 
 def still_open(connection: AsyncConnection) -> bool:
-    """Whether an idle connection is there, as far as this side has been told; a `Line` replaces one that is not."""
+    """Whether an idle connection still stands, as far as this side knows; a `Line` replaces one that does not."""
     try:
         for _ in range(2):  # the server's last words, then the end
             connection.pgconn.consume_input()
@@ -416,7 +416,7 @@ def still_open(connection: AsyncConnection) -> bool:
 
 
 def is_locked_out(error: BaseException) -> bool:
-    """Whether a statement has waited for somebody else's lock for as long as it may, and has done nothing."""
+    """Whether a statement has waited for another session's lock for as long as it may, and has done nothing."""
     return isinstance(error, psycopg.errors.LockNotAvailable)
 
 
@@ -439,6 +439,6 @@ def is_lost(error: BaseException, connection: AsyncConnection | Connection) -> b
 def tell_of_death(task: asyncio.Task[None], then: Callable[[BaseException], None] | None = None) -> None:
     """Log the error by which a task that should never end did end, and hand it on."""
     if not task.cancelled() and (error := task.exception()) is not None:
-        _log.critical("%s stopped by an error of its own", task.get_name(), exc_info=error)
+        _log.critical("%s stopped, since its own code raised an error", task.get_name(), exc_info=error)
         if then is not None:
             then(error)

@@ -35,7 +35,7 @@ class Incarnation(NamedTuple):
     position: int
 
     def same_start(self, other: Incarnation) -> bool:
-        """Whether both are one server that has not been restarted, as far as can be told."""
+        """Whether both are one server that has not been restarted, as far as is known."""
         return self[:2] == other[:2]
 
     def behind(self, known: Incarnation) -> str | None:
@@ -75,4 +75,4 @@ def read_incarnation_blocking(connection: Connection) -> Incarnation | None:
 def _tolerate(error: psycopg.DatabaseError, connection: AsyncConnection | Connection) -> None:
     if is_lost(error, connection):
         raise error
-    _log.debug("this server does not tell which one it is: %s", error)
+    _log.debug("this server does not say which one it is: %s", error)

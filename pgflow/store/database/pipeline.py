@@ -3,7 +3,7 @@
 A cursor for each statement costs more than the statement itself when that is a small one. Here statements are prepared
 once a connection, parameters are text, and all answers are read together. What stands between two synchronisation
 points of libpq's pipelines is one transaction, without BEGIN and COMMIT. `flush` sets such a point behind each
-statement, so that a hint can leave right behind the commit that it tells of: outside of its transaction, and without a
+statement, so that a hint can leave right behind the commit that it announces: outside of its transaction, and without a
 round trip of its own. `transact` sets one behind all of them. Through a pooler nothing is prepared, and each
 transaction begins with the settings that a session has otherwise.
 """
@@ -94,7 +94,7 @@ async def flush(connection: AsyncConnection, *statements: Statement, until: floa
     """Execute statements one after the other, each in a transaction of its own, all sent at once.
 
     Args:
-        connection: One that commits by itself and is in no transaction.
+        connection: One in autocommit mode, outside of a transaction.
         until: The monotonic time by which all answers must be there; the connection's own patience with a silent server
             holds besides.
 
@@ -142,7 +142,7 @@ async def transact(connection: AsyncConnection, timeout: int, *statements: State
     """Execute statements in one transaction, all sent at once, each under a snapshot of its own.
 
     Args:
-        connection: One that commits by itself and is in no transaction.
+        connection: One in autocommit mode, outside of a transaction.
         timeout: Milliseconds that a statement may take, set within the transaction.
         statements: What to execute. Where a test has installed any hook, the transaction stops at each `Point` until
             the server has executed what stands before it.
@@ -208,10 +208,10 @@ def rows_of(answer: Answer) -> list[tuple[Any, ...]]:
 
 
 def tell_of_lost_hints(answers: Iterable[Answer]) -> None:
-    """Log hints that failed. What they tell of has been written, and polling finds it."""
+    """Log hints that failed. What they announce has been written, and polling finds it."""
     for answer in answers:
         if isinstance(answer, psycopg.Error):
-            _log.warning("a hint was lost, polling finds what it told of: %s", answer)
+            _log.warning("a hint was lost, polling finds the work that it announced: %s", answer)
 
 
 def _names_on(connection: AsyncConnection | Connection) -> dict[bytes, bytes] | None:
@@ -296,7 +296,7 @@ def _exchange(
                     and answer.status not in _FINE
                     and answer.error_field(DiagnosticField.SQLSTATE) in _UNPREPARED
                 ):
-                    prepared.clear()  # the next attempt prepares anew
+                    prepared.clear()  # the next attempt prepares them again
             answers.append(answer)
         found.append(answers)
         if ends or place < len(transactions):

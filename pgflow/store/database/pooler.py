@@ -3,7 +3,7 @@ anybody.
 
 A pooler in transaction mode gives its clients keys of its own to cancel by, so a connection whose session names another
 process than the server had told at first is one through a pooler. Nothing may be kept in such a session: no prepared
-statement (somebody else's has the same name), no setting, no lock, nobody who listens. What a session of our own is
+statement (another client's has the same name), no setting, no lock, no `LISTEN`. What a session of our own is
 given when it begins, each transaction is given there (`session_settings.py`).
 """
 
@@ -70,7 +70,7 @@ def begin_blocking(connection: Connection, settings: Mapping[str, str]) -> None:
 
 
 def _beginning(connection: AsyncConnection | Connection, settings: Mapping[str, str]) -> bytes:
-    """One statement, which leaves nothing in a session that is somebody else's a moment later."""
+    """One statement, which leaves nothing behind in a session that another client uses a moment later."""
     pid = connection.info.backend_pid
     items = setting(settings, local=f"pg_backend_pid() <> {pid}")
     return _WHOSE % pid + (b", " + items if items else b"")

@@ -1,4 +1,4 @@
-"""Commits that wait for a standby: nobody cancels them, and one that somebody else has cancelled is no commit yet.
+"""Commits that wait for a standby: the engine never cancels them, and one that was cancelled is not a commit yet.
 
 Where standbys are synchronous a commit waits for them. Cancelled meanwhile, the server gives the wait up and reports
 the commit as done, with a warning that it might not have been replicated: whoever believes that goes on from what a
@@ -18,12 +18,12 @@ from psycopg.errors import Diagnostic
 from psycopg.rows import TupleRow
 
 _SOURCE = "SyncRepWaitForLSN"
-"""The function of the server that warns so, in whatever language."""
+"""The server's function that raises this warning, whatever language the message is in."""
 
 
-def said_so(told: Diagnostic) -> bool:
+def is_cancelled_wait(warning: Diagnostic) -> bool:
     """Whether the server warns that a commit might not have been replicated."""
-    return told.source_function == _SOURCE
+    return warning.source_function == _SOURCE
 
 
 class Heedful(psycopg.BaseConnection[TupleRow]):
@@ -38,8 +38,8 @@ class Heedful(psycopg.BaseConnection[TupleRow]):
         super().__init__(*args, **kwargs)
         self.add_notice_handler(self._heed)
 
-    def _heed(self, told: Diagnostic) -> None:
-        if said_so(told):
+    def _heed(self, warning: Diagnostic) -> None:
+        if is_cancelled_wait(warning):
             self.unreplicated = True
 
 
@@ -75,7 +75,7 @@ def uncancelled(connection: object) -> Iterator[None]:
 
 
 def believe(connection: object) -> None:
-    """See whether what a connection has just told can be believed.
+    """See whether the last answer of a connection can be trusted.
 
     Raises:
         psycopg.OperationalError: a commit might not have been replicated. Close the connection: what has come of it is
@@ -83,6 +83,6 @@ def believe(connection: object) -> None:
     """
     if getattr(connection, "unreplicated", False):
         raise psycopg.OperationalError(
-            "somebody has cancelled a commit that was waiting for a standby: it might not have been replicated, and "
+            "a commit that was waiting for a standby was cancelled: it might not have been replicated, and "
             "does not count as done"
         )

@@ -1,6 +1,6 @@
 """How long a client goes on trying, and which errors another try may mend.
 
-Everything a client sends may be sent again: what it starts has ids of its own making, and the rest only reads.
+Everything that a client sends may be sent again: what it starts has ids that the client made, and the rest only reads.
 """
 
 from __future__ import annotations
@@ -93,12 +93,12 @@ def is_passing(error: psycopg.Error) -> bool:
 
 
 def is_meeting(error: BaseException) -> bool:
-    """Whether the same was done by somebody else in the very same moment: the next try sees it."""
+    """Whether another session did the same at the same moment: the next attempt sees it."""
     return isinstance(error, psycopg.errors.UniqueViolation)
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether the error speaks of what was sent, so that sending it again would not help."""
+    """Whether the error is about what was sent, so that sending it again would not help."""
     if not isinstance(error, psycopg.Error):
         return True
     if error.sqlstate is None:

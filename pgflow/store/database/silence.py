@@ -34,7 +34,7 @@ GIVE_UP = 1.0
 """Seconds that a request to cancel may take, and what it cancels to end."""
 
 ASK_EVERY = 10.0
-"""Seconds after which somebody who only listens asks whether the server lives."""
+"""Seconds after which a connection that only listens checks that the server is alive."""
 
 ANSWER = 5.0
 """Seconds that the answer to that may take."""
@@ -59,7 +59,7 @@ class Patience:
     Args:
         silence: Seconds without a word from the server; None: any.
         until: The monotonic time by which the whole answer must be there; None: none.
-        heard: When the server said something last; None: now.
+        heard: When the server last sent something; None: now.
     """
 
     __slots__ = ("heard", "silence", "until")
@@ -70,7 +70,7 @@ class Patience:
 
     @property
     def due(self) -> float | None:
-        """When it ends if nothing more is heard."""
+        """When it ends if nothing more arrives."""
         if self.silence is None:
             return self.until
         due = self.heard + self.silence
@@ -213,7 +213,7 @@ class EngineConnection(OwnConnection):
     """A connection of the engine's, which a silent server does not hold."""
 
     silence: float | None = None
-    """Seconds without a word from the server, after which somebody looks whether it lives."""
+    """Seconds without a word from the server after which the connection checks that it is alive."""
     conninfo = ""
     """Where to look."""
 
@@ -247,7 +247,7 @@ class EngineAsyncConnection(OwnAsyncConnection):
     """
 
     silence: float | None = None
-    """Seconds without a word from the server, after which somebody looks whether it lives."""
+    """Seconds without a word from the server after which the connection checks that it is alive."""
     conninfo = ""
     """Where to look."""
 

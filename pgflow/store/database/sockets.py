@@ -1,4 +1,4 @@
-"""Connections that are ended under somebody's hands."""
+"""Ends connections that another thread or task is using."""
 
 from __future__ import annotations
 

@@ -71,14 +71,14 @@ Answers = list[tuple[int, Any, Any]]
 
 
 class Lane:
-    """Crossings of one sort, one batch after the other, on a connection of its own.
+    """Sends the crossings of one kind, one batch after the other, on its own connection.
 
     Args:
         purpose: what it is for: a word that `pg_stat_activity` shows.
         send: executes a batch on the line.
         most: how many crossings a batch has, at most.
-        hint: told after each commit whom what was done concerns.
-        on_death: told when it stops by an error of its own.
+        hint: called after each commit with those whom it concerns.
+        on_death: called when it stops, since its own code raised an error.
     """
 
     def __init__(
@@ -187,7 +187,9 @@ class Lane:
                 if connection is None or is_lost(error, connection):
                     await self._line.drop()
                 if not is_meeting(error):
-                    _log.warning("what workflows do to others was put off and is tried again: %s", error)
+                    _log.warning(
+                        "a batch of signals and children was put off by the database and is sent again: %s", error
+                    )
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -281,8 +283,9 @@ class Crossings:
             database: Where other workflows are.
             worker: The worker whose leases fence the crossings.
             started: Called after a commit with the queues that have new work.
-            sent: Called after a commit with the workers that have, or had last, those who receive signals; 0: any.
-            on_death: Called when a part of it stops by an error of its own.
+            sent: Called after a commit with the workers that hold the receivers of the signals, or held them last; 0:
+                any.
+            on_death: Called when a part of it stops, since its own code raised an error.
         """
         self._database = database
         self._fence = fence = fence_of(worker)
@@ -338,7 +341,8 @@ class Crossings:
             )
             cursor = await transaction.execute(text, {**parameters, "worker": line.under}, prepare=True)
         answers = _started(await cursor.fetchall(), commands)
-        # Whoever has found another in its place is not that one's parent, and asks to be told of its end all the same.
+        # A workflow that found another one in place of its child is not its parent, but asks for a notice of its end
+        # too.
         others = {
             number: answer.id
             for number, answer, _ in answers

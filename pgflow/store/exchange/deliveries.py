@@ -32,28 +32,26 @@ SIGNALS = 10_000
 
 @dataclass(slots=True)
 class DeliveryRound:
-    """What one round of deliveries brought."""
+    """The result of one round of deliveries."""
 
     arrived: list[Arrived] = field(default_factory=list)
     """News for runs that this worker holds."""
     woken: set[str] = field(default_factory=set)
-    """Queues with runs that were woken."""
+    """The queues of runs that were woken."""
     owners: set[int] = field(default_factory=set)
-    """Other workers, for whose runs there is news."""
+    """Other workers, whose runs have news."""
     moved: bool = False
-    """Whether there is news for this worker's runs that it has to look for: its number moved while the statement was on
-    its way.
-    """
+    """Whether this worker has to look for news of its own runs, since its number moved while the statement was away."""
     passed_over: list[UUID] = field(default_factory=list)
-    """Receivers that somebody else had locked: what was sent to them waits for the next round."""
+    """Receivers that were locked by another session: what was sent to them waits for the next round."""
 
 
 class DeliveryQueue:
-    """Delivers, for one worker.
+    """Delivers what was sent to workflows, for one worker.
 
     Example:
-        mailbox = DeliveryQueue(database, worker_id)
-        delivery = await mailbox.deliver()
+        queue = DeliveryQueue(database, worker_id)
+        delivery = await queue.deliver()
     """
 
     def __init__(self, database: Database, worker: int | Fence) -> None:
@@ -66,10 +64,11 @@ class DeliveryQueue:
         await self._line.drop()
 
     async def deliver(self) -> DeliveryRound:
-        """Deliver all that waits, a batch at a time; receivers that are locked at the moment are passed over.
+        """Deliver everything that waits, a batch at a time; receivers that are locked are passed over.
 
         Raises:
-            psycopg.Error: The database refused; what was delivered so far is, the rest waits for the next call.
+            psycopg.Error: The database refused; what was delivered before stays delivered, the rest waits for the next
+            call.
         """
         delivery = DeliveryRound()
         after_signal = after_request = 0
@@ -119,7 +118,8 @@ class DeliveryQueue:
 
         Args:
             seen: The last place in the mailbox that each run in memory has seen.
-            pausing: Those of them that are to be paused, as far as is known here: whether that still holds is news too.
+            pausing: Those of them that are to be paused, as far as this worker knows; that one no longer is counts as
+                news.
 
         Raises:
             psycopg.Error: The database refused.

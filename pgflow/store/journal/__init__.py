@@ -1,8 +1,8 @@
 """What runs write: batches of history, turns that are forgotten, transactional activities.
 
-    a run's rows --> Write --> waits --> [one batch in flight] --> committed --> the run is told
+    a run's rows --> Write --> waits --> [one batch in flight] --> committed --> on_commit
                                  ^                |-- the run's row is locked by somebody: with the next batch --+
-                                 |                '-- not ours any more, or refused by the database: told        |
+                                 |                '-- not ours any more, or refused by the database: on_refused  |
                                  '--------------------------------------------------------------------------------+
 
 `journal.py` gathers and sends, `batch.py` folds many writes into columns, `statement.py` puts the statement together

@@ -1,4 +1,4 @@
-"""What a batch of the journal came to, run by run, as its statement tells."""
+"""The answer of a batch of the journal, run by run."""
 
 from __future__ import annotations
 

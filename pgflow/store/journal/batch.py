@@ -78,7 +78,7 @@ class Part:
 
 
 def _together(earlier: Beside, later: Beside) -> Beside:
-    """What two writes of one run change beside history, the one after the other."""
+    """The changes beside history of two writes of one run, made one after the other."""
     return Beside(
         [*earlier.consumed, *later.consumed],
         [*earlier.aside, *later.aside],

@@ -49,7 +49,7 @@ KNOWN_LOOPS = 50_000
 """Loops of which this process remembers that it has swept their archive."""
 
 LOCK_WAIT = 50
-"""Milliseconds that a transaction waits for a row that somebody else has locked: longer than the journal has one, and
+"""Milliseconds that a transaction waits for a row that another session has locked: longer than the journal has one, and
 less than it takes the server to look for deadlocks."""
 
 _CONFLICT = ("40001", "40P01")
@@ -76,7 +76,7 @@ class LoopAdvancer:
         Args:
             database: Where the loops' rows are.
             worker: The worker whose leases fence the writes.
-            on_death: Called when it stops by an error of its own: it advances nothing more.
+            on_death: Called when it stops, since its own code raised an error: it advances nothing more.
         """
         self._database = database
         self._fence = fence_of(worker)
@@ -85,7 +85,7 @@ class LoopAdvancer:
         self._waiting: deque[Advance] = deque()
         self._sent: list[Advance] = []
         self._aside: deque[Advance] = deque()
-        """Those that somebody else's lock keeps from advancing."""
+        """Advancements that wait, since another session has locked a row."""
         self._aside_pause = FIRST_PAUSE
         self._aside_until = 0.0
         self._arrived = asyncio.Event()
@@ -94,7 +94,7 @@ class LoopAdvancer:
         self.retries = 0
         """Transactions that were repeated after a serialization failure or a deadlock."""
         self.held_up = 0
-        """Transactions that gave up since somebody else had locked a row."""
+        """Transactions that gave up, since another session had locked a row."""
 
     def start(self) -> None:
         """Begin to advance; call it on the event loop that the callbacks belong to."""
@@ -155,7 +155,7 @@ class LoopAdvancer:
         self._aside.extend(group)
 
     async def _without_busy(self, group: Sequence[Advance]) -> list[Advance]:
-        """Set those aside whose rows somebody else has locked; the others."""
+        """Put aside those whose rows another session has locked, and return the others."""
         cursor = await (await self._line.get()).execute(
             self._database.statement("loops_busy"),
             {
@@ -221,7 +221,7 @@ class LoopAdvancer:
                     _log.warning("the connection of loops broke, what was sent is repeated: %s", error)
                     await self._line.drop()
                 else:
-                    _log.warning("the database put off the advancement of loops: %s", error)
+                    _log.warning("advancing loops was put off by the database and is tried again: %s", error)
             except UnicodeError as error:
                 if len(group) == 1:
                     return [(group[0], error)]

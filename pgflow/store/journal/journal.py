@@ -7,7 +7,7 @@
 At most one batch is in flight. It leaves at once when the journal is idle and gathers while another one is away, so
 that batches grow with the load and a single step waits for nobody. One batch is one statement, which fences each run
 by its own epoch (see `sql/journal_fence.sql`), so runs whose lease is gone are refused alone, runs whose row
-somebody else has locked come again with the next batch, and the others commit.
+another session has locked come again with the next batch, and the others commit.
 
 Before anything is written again after a connection broke the fence moves (`fencing.py`), so that the batch that was on
 its way cannot come late. What became of it is read from the rows themselves: it is written again, which changes nothing
@@ -61,11 +61,11 @@ LONGEST_WAIT = 0.5
 """Seconds between two attempts of the same batch, at most."""
 
 LOCK_WAIT = 50
-"""Milliseconds that a batch waits for a row that somebody else has locked: longer than locks among workers last, and
-less than it takes the server to look for deadlocks. Then it is sent again, and passes over whatever is locked."""
+"""Milliseconds that a batch waits for a row that another session has locked: longer than workers hold their locks, and
+less than the server waits before it looks for deadlocks. Then it is sent again, and passes over all that is locked."""
 
 _POISON = ("22", "23", "54")
-"""SQLSTATE classes that speak of the data itself: data exception, integrity violation, limit exceeded."""
+"""SQLSTATE classes that are about the data itself: data exception, integrity violation, limit exceeded."""
 
 
 _ENDS = (Completed, Failed, Cancelled)
@@ -73,10 +73,10 @@ _ENDS = (Completed, Failed, Cancelled)
 
 
 class Hints(Protocol):
-    """How it is told that workflows have ended."""
+    """How the ends of workflows are announced."""
 
     def right_behind(self, ids: Sequence[UUID | str]) -> list[Statement]:
-        """The hint to send in one flush with the batch; nothing if it cannot be sent so."""
+        """The hint to send in one flush with the batch; empty if it cannot be sent that way."""
 
     def done(self, *ids: UUID | str) -> None:
         """Send the hint soon."""
@@ -112,11 +112,11 @@ class Journal:
             max_rows: Rows and outcomes of one batch, at most.
             max_bytes: Bytes of one batch, about.
             bound: Rows and outcomes that may wait before `room` holds callers up.
-            hints: Tells that workflows have ended; None: nobody waits for that.
+            hints: Announces that workflows have ended; None: nobody waits for that.
             on_batch: Called after each committed batch with its numbers of runs and rows (metrics, hints).
             on_ends_told: Called when others may have been sent the ends of workflows that they found in place of a
                 child of their own.
-            on_death: Called when the journal stops by an error of its own: it writes nothing more.
+            on_death: Called when the journal stops, since its own code raised an error: it writes nothing more.
         """
         self._database = database
         self._fence = fence_of(worker)
@@ -137,21 +137,21 @@ class Journal:
         """Rows and outcomes handed over that are not durable yet."""
         self._arrived = asyncio.Event()
         self._awaiting = False
-        """Whether the next write is to be told of by that event."""
+        """Whether the next write has to set that event."""
         self._empty = asyncio.Event()
         self._empty.set()
         self._has_space = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.bound = bound
-        """Rows and outcomes that wait, at most, if callers heed `room`."""
+        """Rows and outcomes that wait, at most, if callers await `room`."""
         self.batches = 0
         """Batches committed so far."""
         self.held_up = 0
-        """Batches that gave up since somebody else had locked a row."""
+        """Batches that gave up, since another session had locked a row."""
 
     @property
     def worker_id(self) -> int:
-        """The worker whose leases fence the writes, by its number at the moment."""
+        """The current number of the worker whose leases fence the writes."""
         return self._fence.id
 
     def start(self) -> None:
@@ -174,7 +174,7 @@ class Journal:
             self._arrived.set()
 
     async def drain(self) -> None:
-        """Wait until everything handed over so far, and meanwhile, is durable or refused."""
+        """Wait until everything is durable or refused that was handed over so far, or is while this waits."""
         while self.backlog:
             await self._empty.wait()
 
@@ -242,7 +242,7 @@ class Journal:
             for answer in await flush(connection, *batches):
                 rows_of(answer)
         except psycopg.Error as error:
-            _log.debug("the first batch will meet this again: %s", error)
+            _log.debug("warming up failed, and the first batch will report it if it lasts: %s", error)
 
     def _with_later_writes(self, answer: Answer) -> list[Verdict]:
         """The verdicts, and the same one for writes of a poisoned run that were handed over after it."""
@@ -300,7 +300,7 @@ class Journal:
         return writes
 
     def _deliver(self, settled: list[Verdict]) -> None:
-        """Tell each write of a batch what became of it, in the order in which a run's writes were handed over."""
+        """Call back each write of a batch with its verdict, in the order in which a run's writes were handed over."""
         self.backlog -= sum([len(write.rows) + 1 for writes, _ in settled for write in writes])
         if self.backlog < self.bound:
             self._has_space.set()
@@ -311,15 +311,15 @@ class Journal:
         for writes, verdict in settled:
             committed = isinstance(verdict, datetime)
             for write in writes:
-                tell: Callable[[Write, Any], None] = write.on_commit if committed else write.on_refused
+                callback: Callable[[Write, Any], None] = write.on_commit if committed else write.on_refused
                 try:
-                    tell(write, verdict)
+                    callback(write, verdict)
                 except Exception:
-                    # One run's callback must not keep the others from hearing of theirs.
+                    # An error in one run's callback must not keep the others from being called.
                     _log.exception("a journal callback of workflow %s failed", write.run.workflow)
 
     async def _write(self, parts: list[Part], wary: bool) -> Answer:
-        """Write a batch until the database has said what it thinks of each of its runs."""
+        """Write a batch, as often as it takes for a verdict on each of its runs."""
         pause = BUSY_WAIT
         careful = False
         while True:
@@ -339,11 +339,14 @@ class Journal:
                 if not isinstance(error, psycopg.Error) or _is_poison(error):
                     return await self._write_apart(parts, wary, error)
                 if is_lost(error, connection):
-                    _log.warning("the journal's connection broke, its last batch is in doubt: %s", error)
+                    _log.warning(
+                        "the journal's connection broke, and its last batch is sent again (it may be committed): %s",
+                        error,
+                    )
                     self._doubtful.update(id(write) for part in parts for write in part.writes)
                     await self._line.drop()
                 else:
-                    _log.warning("the journal's batch was put off by the database: %s", error)
+                    _log.warning("the journal's batch was put off by the database and is sent again: %s", error)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(pause * 2, LONGEST_WAIT)
             else:
@@ -387,10 +390,10 @@ class Journal:
                     self._hints.done(*ended)
                 return answer
         hint = [] if self._hints is None else self._hints.right_behind(ended)
-        written, *told = await flush(connection, (statement, parameters), *hint)
+        written, *hint_answers = await flush(connection, (statement, parameters), *hint)
         await faults.reach("journal.after")
         (found,) = rows_of(written)
-        tell_of_lost_hints(told)
+        tell_of_lost_hints(hint_answers)
         if self._hints is not None and not hint:
             self._hints.done(*ended)
         return self._read(parts, ended, *found)
@@ -404,7 +407,7 @@ class Journal:
     async def _send_again(
         self, parts: list[Part], ended: Sequence[str], statement: bytes, parameters: dict[str, Any]
     ) -> Answer:
-        """Write a batch of which some may be durable already, and tell when it became so."""
+        """Write a batch of which some may be durable already, and find out since when."""
         writes = [write for part in parts for write in part.writes]
         keyed = [(number, write, row) for number, write in enumerate(writes) for row in write.rows]
         stored = {
@@ -459,7 +462,7 @@ def _ended(
 
 
 def _is_poison(error: psycopg.Error) -> bool:
-    """Whether the error speaks of a value in the batch, so that without that value the rest could be written."""
+    """Whether the error is about a value in the batch, so that the rest could be written without it."""
     if error.sqlstate is None:
         return isinstance(error, psycopg.DataError)
     return error.sqlstate[:2] in _POISON

@@ -47,7 +47,7 @@ def append(
         parts: What each run has in it.
         careful: Whether a row may be there already without being seen, such as one of a batch whose fate is unknown. If
             this is False and one is, the statement fails with a unique violation.
-        wary: Whether a row that is there already may be locked by somebody else: then its run is passed over as one
+        wary: Whether a row that is there already may be locked by another session: then its run is passed over as one
             whose own row is locked. Otherwise the statement waits for it. A loop that ends is always met with caution:
             it may just be advancing.
         begun_before: Whether the transaction was begun by other statements, perhaps long ago: its `now()` is then not

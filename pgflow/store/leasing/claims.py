@@ -52,13 +52,13 @@ PATIENCE = timedelta(milliseconds=50)
 nothing: it may have been started because that one has died, and somebody waits."""
 
 FORGET_LEVEL = 60.0
-"""Seconds after which a priority without runs is no longer asked for (it is found again by itself)."""
+"""Seconds after which a priority without runs is no longer asked for (a later run makes it known again)."""
 
 SIGNALS = 10_000
 """Signals of one mailbox that are read at once, at most."""
 
 HORIZON = 60.0
-"""Seconds ahead within which a claim tells when the next run is due."""
+"""How many seconds ahead a claim looks for the next run that will be due."""
 
 _BEGINNING = datetime(1, 1, 2, tzinfo=UTC)
 _LOWEST, _HIGHEST = -(2**31) - 1, 2**31
@@ -336,7 +336,7 @@ class Claims:
         return due > len(taken)
 
     async def _drop_lost(self, error: BaseException, connection: AsyncConnection) -> None:
-        """Use a lost connection no more. What a claim takes that nobody hears of is freed by the move that comes before
+        """Stop using a lost connection. What a claim takes that nobody hears of is freed by the move that comes before
         the next one.
         """
         if isinstance(error, asyncio.CancelledError) or is_lost(error, connection):

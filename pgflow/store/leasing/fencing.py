@@ -9,7 +9,7 @@ Every write of a worker is fenced by its number: `runs.worker_id` under the run'
 What was sent on a connection that is lost may reach the server at any later moment. So before anything is sent again
 the worker takes another number: one transaction moves all runs that are in its memory to it, frees those that a claim
 has taken whose answer was lost, and removes the old number. Whatever was sent under that one meets a fence that has
-moved, by whatever way it comes.
+moved, whichever way it takes.
 
 The same transaction asks whether the database still has what it had acknowledged. If it has not (a failover to a
 standby that was behind, a restored copy), what is in memory means nothing any more: the lease counts as lost, and all
@@ -84,7 +84,7 @@ class Fence(Fencing):
         self.former: set[int] = set()
         """Numbers that it had before."""
         self.incarnation: Incarnation | None = None
-        """The server that it is registered at, as far as that can be told."""
+        """The server that it is registered at, as far as that is known."""
         self.in_doubt = False
         """Whether something that was sent may still take effect, or memory be ahead of the database: nothing is to be
         begun.
@@ -221,7 +221,7 @@ class MovingFence(Fence):
         self._resolving = asyncio.get_running_loop().create_task(self._resolve(), name="pgflow fence")
 
     async def close(self) -> None:
-        """End what is under way. Whoever waits is told that the lease is lost."""
+        """End what is under way. Calls that wait raise `LeaseLost`."""
         self._dead = True
         self._settled.set()
         task, self._resolving = self._resolving, None
@@ -272,7 +272,7 @@ class MovingFence(Fence):
         self.in_doubt = False
         self._settled.set()
         _log.info(
-            "worker %d goes on as %d with %d workflows: whatever was sent before has no effect any more",
+            "worker %d goes on as worker %d with %d workflows: nothing that was sent before can take effect any more",
             before[0],
             number,
             len(kept),

@@ -71,7 +71,7 @@ class Heartbeat(threading.Thread):
     ) -> None:
         super().__init__(name="pgflow heartbeat", daemon=True)
         self.registered: Future[Incarnation | None] = Future()
-        """Where the worker is registered, as far as that server tells, or why it is not."""
+        """The server that the worker is registered at, as far as it says, or why the worker is not registered."""
         self.deadline = 0.0
         """The monotonic time until which the lease can be trusted: counted from before the heartbeat was sent."""
         self.lock_key: int | None = None
@@ -82,7 +82,7 @@ class Heartbeat(threading.Thread):
         self._numbers = numbers
         self._doubt = doubt
         self.incarnation: Incarnation | None = None
-        """The server that the last connection led to, as far as it tells."""
+        """The server that the last connection led to, as far as it says."""
         self._formerly = formerly
         self._locks: deque[int] = deque(maxlen=LOCKS_KNOWN)
         """The locks that its sessions have had: a heartbeat replaces none that was taken after it had been sent."""
@@ -166,7 +166,7 @@ class Heartbeat(threading.Thread):
         return found is not None and found[0] > 0
 
     def _keep(self) -> str | None:
-        """Beat until told to stop (None), or until the lease is lost (the reason)."""
+        """Send heartbeats until a stop is asked for (None), or until the lease is lost (the reason)."""
         every = self._database.lease / 4
         pause = every
         while True:
@@ -243,10 +243,14 @@ class Heartbeat(threading.Thread):
                 return None
             (taken,) = connection.execute("SELECT pg_try_advisory_lock(%s::bigint)", [key]).fetchone() or (False,)
         except (psycopg.errors.InsufficientPrivilege, psycopg.NotSupportedError) as error:
-            _log.info("no session locks here, the lease's expiry alone tells of dead workers: %s", error)
+            _log.info(
+                "session locks are not available here, dead workers are found by their expired leases alone: %s", error
+            )
             return None
         except psycopg.errors.UndefinedFunction as error:
-            _log.info("no session locks here, the lease's expiry alone tells of dead workers: %s", error)
+            _log.info(
+                "session locks are not available here, dead workers are found by their expired leases alone: %s", error
+            )
             return None
         return key if taken else None
 

@@ -34,7 +34,7 @@ BETWEEN_LOOKS = 0.25
 """Seconds for which a worker's lock must have been missing, at two looks, before it counts as dead."""
 
 STRAYS_EVERY = 5.0
-"""Seconds between two looks for runs whose owner is no worker at all (somebody deleted it by hand)."""
+"""Seconds between two checks for runs whose owner is no worker (its row was deleted by hand)."""
 
 FREED_AT_ONCE = 5_000
 """Runs that one transaction of the recovery frees, at most."""
@@ -57,7 +57,7 @@ def this_process() -> uuid.UUID:
 
 
 class Lease:
-    """One registration of a worker, kept alive by a thread of its own.
+    """One registration of a worker, kept alive by its own thread.
 
     Example:
         lease = await Lease.register(database, queues=["default"], on_lost=lost)
@@ -73,7 +73,7 @@ class Lease:
 
     @property
     def worker_id(self) -> int:
-        """The registration's number at the moment."""
+        """The current number of the registration."""
         return self.fence.id
 
     @classmethod
@@ -94,7 +94,7 @@ class Lease:
             database: Where to register.
             queues: The queues that it serves, for people to read.
             on_lost: Called once, possibly in another thread, with the reason, when the lease can no longer be trusted:
-                the worker must drop everything that it holds, write nothing more, and register anew.
+                the worker must drop everything that it holds, write nothing more, and register again.
             host: This machine's name, if not the default.
             pid: This process, if not the default.
             version: The code's version, for people to read.
@@ -217,11 +217,11 @@ class Recovery:
 
     @property
     def suspicious(self) -> bool:
-        """Whether somebody's lock was missing at the last look: look again after `BETWEEN_LOOKS`."""
+        """Whether a worker's lock was missing at the last look: look again after `BETWEEN_LOOKS`."""
         return bool(self._suspects)
 
     async def look(self) -> int:
-        """Look once, which is cheap; about every half second is well.
+        """Look once. It is cheap: call it about every half second.
 
         Returns:
             How many runs became claimable.
@@ -296,7 +296,7 @@ class Recovery:
 
 
 async def recover(database: Database, worker_id: int, **settings: Any) -> int:
-    """Look for dead workers until nothing is in doubt: twice, some 0.3 s apart, if somebody's lock is missing.
+    """Look for dead workers until nothing is in doubt: twice, some 0.3 s apart, if a worker's lock is missing.
 
     It opens a connection; whoever looks often keeps a `Recovery`.
 

@@ -47,7 +47,7 @@ def store(schema: str, messages: Sequence[Message]) -> Query[list[int]]:
 
 
 def announce(schema: str, notices: Iterable[Notice]) -> Query[None]:
-    """The notifications that tell of stored messages."""
+    """The notifications that announce stored messages."""
     payloads = [message_payload(notice) for notice in notices]
     params = {"channel": message_channel(schema), "payloads": payloads}
     return Query(statement("notify", schema), params, _nothing)

@@ -40,10 +40,10 @@ from pgflow.store.queries.signalling import mail
 _log = logging.getLogger("pgflow.store")
 
 GATHER = 0.002
-"""Seconds between two sendings, at least: meanwhile hints are gathered. The first after a pause leaves at once."""
+"""Seconds between two sendings, at least; hints are gathered in between. The first one after a pause leaves at once."""
 
 MOST_IDS = 20_000
-"""Ended workflows that wait to be announced, at most; of the others only polling tells."""
+"""Ended workflows that wait to be announced, at most; the others are found by polling."""
 
 TRIM_EVERY = 60.0
 """Seconds between two removals of old messages by one worker."""
@@ -58,7 +58,7 @@ _UNAVAILABLE = (
 
 
 class Listener:
-    """Receives hints on a connection of its own, and opens another when that one breaks.
+    """Receives hints on its own connection, and opens another one when that breaks.
 
     Example:
         listener = Listener(database, wake=look, reconnected=look_everywhere)
@@ -145,7 +145,7 @@ class Listener:
             await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
 
     async def _receive(self, connection: AsyncConnection) -> None:
-        connection.add_notify_handler(lambda told: self._take(told.channel, told.payload))  # comes with an answer
+        connection.add_notify_handler(lambda notify: self._take(notify.channel, notify.payload))  # comes with an answer
         while True:
             await receive(connection, self._take, ASK_EVERY)
             await flush(connection, ALIVE, until=time.monotonic() + ANSWER)
@@ -250,7 +250,7 @@ class Notifier:
                 if self._until_trim() == 0 and not self._closing:
                     await self._trim()
             except psycopg.Error as error:
-                _log.warning("hints were lost, polling finds what they told of: %s", error)
+                _log.warning("hints were lost, polling finds the work that they announced: %s", error)
                 await self._line.drop()
             if self.outbox:
                 self._wanted.set()

@@ -1,7 +1,7 @@
 """Messages on their way out of a worker: a bounded queue, sent in parts after the commits that they belong to.
 
 A message is sent at most once. A part is tried again only when the server says that it did nothing; when it is not
-known what became of it, it is given up: messages may be lost, and nobody should hear one twice.
+known whether it was sent, it is given up: messages may be lost, but no subscriber should get one twice.
 """
 
 from __future__ import annotations

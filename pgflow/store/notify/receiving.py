@@ -25,8 +25,8 @@ class Take(Protocol):
 def _read(pgconn: PGconn, take: Take) -> None:
     """Hand on what has come."""
     pgconn.consume_input()
-    while (told := pgconn.notifies()) is not None:
-        take(told.relname.decode(), told.extra.decode())
+    while (notify := pgconn.notifies()) is not None:
+        take(notify.relname.decode(), notify.extra.decode())
 
 
 async def receive(connection: AsyncConnection, take: Take, seconds: float) -> None:

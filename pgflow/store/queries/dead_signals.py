@@ -1,4 +1,4 @@
-"""Signals that were set aside: statements that list them, deliver them anew and drop them."""
+"""Signals that were set aside: statements that list them, deliver them again and drop them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def find(
 def redeliver(
     schema: str, signal_id: UUID, body: str | None, payload_limit: int, hints: bool, said: Said
 ) -> Query[UUID]:
-    """The statement that delivers one anew, with the JSON text of another body if there is one."""
+    """The statement that delivers one again, with the JSON text of another body if there is one."""
     asked = {"id": signal_id, "body": body, "payload_limit": str(payload_limit), "quiet": not hints, **said._asdict()}
     return Query(statement("dead_signal_again", schema), asked, _first)
 

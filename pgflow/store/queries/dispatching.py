@@ -103,7 +103,7 @@ def held_up(error: psycopg.Error, workflow: Dispatch) -> PgflowError | None:
 
 
 def outcomes(schema: str, ids: Iterable[UUID]) -> Query[dict[UUID, Standing]]:
-    """The statement that tells how workflows stand.
+    """The statement that reads how workflows stand.
 
     Returns:
         A query whose `read` gives the outcomes by id; an unknown id is missing there.

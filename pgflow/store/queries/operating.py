@@ -22,7 +22,7 @@ _REFUSED = ("55000", "23505", "22023")
 
 
 class Said(NamedTuple):
-    """What the table `audit` is told of an operation.
+    """What the table `audit` records of an operation.
 
     Attributes:
         actor: Who does it; None: the database's role.

@@ -19,14 +19,19 @@ OLDEST_SERVER = 150000
 
 
 class DatabaseState(NamedTuple):
-    """What a database says of itself."""
+    """What has to be known of a database.
+
+    Attributes:
+        server: its `server_version_num`.
+        migrated: whether it has a `schema_info`.
+    """
 
     server: int
     migrated: bool
 
 
 def check(found: DatabaseState, info: tuple[int, int] | None, schema: str) -> None:
-    """Say what does not fit.
+    """See whether a database fits this code.
 
     Args:
         found: the server's version, and whether there is a `schema_info`.
@@ -57,7 +62,7 @@ def check(found: DatabaseState, info: tuple[int, int] | None, schema: str) -> No
 
 
 def check_server(version: int) -> None:
-    """Say whether the server is too old.
+    """See that the server is not too old.
 
     Args:
         version: what it calls `server_version_num`.
@@ -73,7 +78,7 @@ def check_server(version: int) -> None:
 
 
 def find(schema: str) -> Query[DatabaseState]:
-    """The statement that tells what is there; it works on any database."""
+    """The statement that reads this; it works on any database."""
     return Query(
         b"SELECT current_setting('server_version_num')::int, to_regclass(%(table)s) IS NOT NULL",
         {"table": f"{quoted(schema)}.schema_info"},

@@ -61,7 +61,7 @@ def run(engine: Engine, schema: str, apply: Callable[[Connection], None], patien
     """
     deadline = time.monotonic() + patience
     backoff = FIRST_BACKOFF
-    told = False
+    logged = False
     while True:
         before: str | None = None
         try:
@@ -88,8 +88,8 @@ def run(engine: Engine, schema: str, apply: Callable[[Connection], None], patien
                     f"gave up; nothing was changed. It needs its tables for itself for a moment.{holders} Let those "
                     "end, or end them (pg_terminate_backend), and migrate again."
                 ) from error
-            if not told:
-                told = True
+            if not logged:
+                logged = True
                 _log.warning(
                     'the migration of the schema "%s" waits until it can have its tables for itself.%s', schema, holders
                 )
@@ -201,8 +201,8 @@ def _holders(connection: PsycopgConnection, schema: str) -> str:
     ).fetchall()
     if not rows:
         return ""
-    told = "; ".join(
+    logged = "; ".join(
         f"process {pid} ({name}, {state}, its transaction is {age} s old) holds {what}"
         for pid, name, state, age, what in rows
     )
-    return f" Now {told}."
+    return f" Now {logged}."

@@ -187,7 +187,7 @@ _TALKATIVE = ("alembic.runtime.migration", "alembic.runtime.plugins")
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What alembic tells of each of its steps is not told: one line of our own says what became of them."""
+    """Alembic's own lines about each step are not logged: one line of pgflow's reports the result."""
     thread = threading.get_ident()
 
     def told_by_others(record: logging.LogRecord) -> bool:

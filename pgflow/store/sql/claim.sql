@@ -7,7 +7,7 @@
 -- The worker's own row is locked against removal: whoever recovers its runs has either seen this claim or prevents it.
 -- A run at its first epoch has never been anybody's: what its workflow holds is what it was given, whatever the snapshot's age, and
 -- comes at once. Of all others only later statements know what their last owners have left.
--- Runs that deaths are suspected of are passed over (claim_suspected.sql takes them); whether there are any that are due is told: how often
+-- Runs that are suspected of killing processes are passed over (claim_suspected.sql takes them); whether any are due is answered: how often
 -- the most suspected one is.
 -- What lies ahead: when the next of the sleepers that this worker could take is due, as far as `horizon` seconds ahead (a timer of
 -- the worker's takes the place of polling for them); and priorities that it has not met, by one index probe between each two

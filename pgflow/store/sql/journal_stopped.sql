@@ -1,7 +1,7 @@
--- Runs that stay: asleep, handed back, paused or failed. Left out where all have ended: it is the part that is dearest to begin.
+-- Runs that stay: asleep, handed back, paused or failed. Left out where all have ended, since this part of the statement costs the most to start.
 -- Going to sleep is decided here on the columns of the locked row: a signal, the end of a child or a request to cancel
--- that came in meanwhile makes the run pending at once, so that no wake-up is lost.
--- Progress (l) lifts what a run is suspected of; deaths that have been counted as attempts (k) are not counted again.
+-- that arrived in between makes the run pending at once, so that no wake-up is lost.
+-- Progress (l) clears the suspicions of a run; deaths that have been counted as attempts (k) are not counted again.
 , stopped AS (
     UPDATE {schema}.runs AS r SET
         status = CASE

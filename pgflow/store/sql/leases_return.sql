@@ -1,5 +1,5 @@
 -- A worker that was taken for dead has come back: what was suspected for its death is not any more. Rows that somebody has locked are
--- skipped; how many of those there are is told.
+-- skipped, and counted in the answer.
 WITH wronged AS MATERIALIZED (
     SELECT r.workflow_id
     FROM {schema}.runs AS r

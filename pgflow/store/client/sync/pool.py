@@ -141,7 +141,7 @@ class Connections:
         while True:
             try:
                 with self._one(tries) as connection:
-                    answer, *told = flush(connection, (query.sql, query.params), *hints, until=tries.until)
+                    answer, *hint_answers = flush(connection, (query.sql, query.params), *hints, until=tries.until)
                     found = rows_of(standby.refuse(answer, connection))
             except psycopg.Error as error:
                 if query.again is not None and is_meeting(error):
@@ -151,7 +151,7 @@ class Connections:
                 if isinstance(error, psycopg.OperationalError):
                     self._drop_free()  # most likely they broke as well
             else:
-                tell_of_lost_hints(told)
+                tell_of_lost_hints(hint_answers)
                 return query.read(found)
             sleep(pause)
 
