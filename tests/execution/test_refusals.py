@@ -26,6 +26,12 @@ def echo(ctx: pgflow.ActivityContext, name: str) -> str:
 other = echo.options(name="other")
 
 
+@pgflow.signal
+@dataclass
+class Heard:
+    text: str
+
+
 @pgflow.message
 @dataclass
 class Told:
@@ -273,10 +279,10 @@ def test_active_rows_are_bounded_and_forgotten_ones_do_not_count() -> None:
         for _ in range(1000):
             await ctx.activity(echo, "a")
 
-    async def sleeping(ctx: pgflow.WorkflowContext) -> None:
+    async def listening(ctx: pgflow.WorkflowContext) -> None:
         for _ in range(20):
             await ctx.activity(echo, "a")
-        await ctx.sleep(3600)
+        await ctx.listen(Heard)
 
     async def looping(ctx: pgflow.WorkflowContext) -> int:
         async def turn(ctx: pgflow.WorkflowContext, n: int) -> pgflow.Continue[int] | pgflow.Break[int]:
@@ -292,7 +298,7 @@ def test_active_rows_are_bounded_and_forgotten_ones_do_not_count() -> None:
             life.take(life.choices()[0])
         return world
 
-    for body in endless, sleeping:  # one too many fails it also if it is the row of what it would sleep on
+    for body in endless, listening:  # one too many fails it also if it is the row of what it would sleep on
         kind, message = failure(one_life(body))
         assert kind == "EngineError" and "20 rows" in message and "ctx.loop" in message
     assert one_life(looping).output == "50"
