@@ -151,6 +151,24 @@ async def test_looking_tells_while_nobody_can_listen(
     assert await thread == [0, 1]
 
 
+async def test_a_thread_waits_no_longer_than_it_says_while_nobody_can_listen(
+    dsn: str, client: pgflow.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> Any:
+        raise psycopg.OperationalError("no connection is left for this")
+
+    def in_a_thread() -> None:
+        with pgflow.SyncClient(dsn) as blocking:
+            subscribed = blocking.subscribe(Progress)
+            for timeout in (0, 0.1):
+                with pytest.raises(TimeoutError):
+                    subscribed.next(timeout)
+
+    monkeypatch.setattr(sync_subscriptions, "connect", refused)
+    monkeypatch.setattr(sync_subscriptions, "PATIENCE", 2 * WAIT)
+    await asyncio.wait_for(asyncio.to_thread(in_a_thread), WAIT)
+
+
 @pytest.mark.parametrize("length", [0, 9_000])
 async def test_looking_tells_where_notifications_do_not_come(
     dsn: str, often: None, deaf: None, client: pgflow.Client, worker: pgflow.Worker, length: int

@@ -21,7 +21,7 @@ from psycopg import sql
 
 from pgflow import forking
 from pgflow.store.client import topics
-from pgflow.store.client.endings import between_looks
+from pgflow.store.client.endings import FIRST_LOOK, between_looks
 from pgflow.store.client.on_loop import LoopGuard, LoopReads, LoopWork, connect, flush, receive, wait, within
 from pgflow.store.client.pool import Connections
 from pgflow.store.database.channels import Notice, message_channel, parse_message
@@ -74,8 +74,12 @@ class Subscriptions:
         """An inbox, into which nothing goes yet."""
         return Inbox(name, tags, limit, last, asyncio.Event())
 
-    async def begin(self, inbox: Inbox) -> None:
+    async def begin(self, inbox: Inbox, until: float | None = None) -> None:
         """Let messages come: all that are sent after this has returned.
+
+        Args:
+            inbox: Into which they go.
+            until: The monotonic time until which the caller waits for it; None: any.
 
         Raises:
             psycopg.Error: The database could not be asked.
@@ -90,9 +94,10 @@ class Subscriptions:
             self._topics.add(inbox)
             self._work.start(self._run)
         try:
-            await wait(self._decided, PATIENCE)
+            now = time.monotonic()
+            await wait(self._decided, PATIENCE if until is None else min(PATIENCE, max(0.0, until - now)))
             query = start(self._database.schema, inbox.name, inbox.tags, inbox.last)
-            top, last = await self._connections.execute(query)
+            top, last = await self._connections.execute(query, None if until is None else max(until, now + FIRST_LOOK))
         except BaseException:
             with self._guard:
                 self._topics.discard(inbox)
@@ -110,7 +115,7 @@ class Subscriptions:
         """
         until = None if seconds is None else time.monotonic() + seconds
         async with within(seconds):
-            await self.begin(inbox)
+            await self.begin(inbox, until)
             while True:
                 with self._guard:
                     notice = inbox.take()

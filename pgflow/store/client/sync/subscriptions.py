@@ -14,7 +14,7 @@ from psycopg import sql
 
 from pgflow import forking
 from pgflow.store.client import topics
-from pgflow.store.client.endings import between_looks
+from pgflow.store.client.endings import FIRST_LOOK, between_looks
 from pgflow.store.client.on_threads import ThreadGuard, ThreadReads, ThreadWork, connect, flush, receive, wait, within
 from pgflow.store.client.sync.pool import Connections
 from pgflow.store.database.channels import Notice, message_channel, parse_message
@@ -67,8 +67,12 @@ class Subscriptions:
         """An inbox, into which nothing goes yet."""
         return Inbox(name, tags, limit, last, threading.Event())
 
-    def begin(self, inbox: Inbox) -> None:
+    def begin(self, inbox: Inbox, until: float | None = None) -> None:
         """Let messages come: all that are sent after this has returned.
+
+        Args:
+            inbox: Into which they go.
+            until: The monotonic time until which the caller waits for it; None: any.
 
         Raises:
             psycopg.Error: The database could not be asked.
@@ -83,9 +87,10 @@ class Subscriptions:
             self._topics.add(inbox)
             self._work.start(self._run)
         try:
-            wait(self._decided, PATIENCE)
+            now = time.monotonic()
+            wait(self._decided, PATIENCE if until is None else min(PATIENCE, max(0.0, until - now)))
             query = start(self._database.schema, inbox.name, inbox.tags, inbox.last)
-            top, last = self._connections.execute(query)
+            top, last = self._connections.execute(query, None if until is None else max(until, now + FIRST_LOOK))
         except BaseException:
             with self._guard:
                 self._topics.discard(inbox)
@@ -103,7 +108,7 @@ class Subscriptions:
         """
         until = None if seconds is None else time.monotonic() + seconds
         with within(seconds):
-            self.begin(inbox)
+            self.begin(inbox, until)
             while True:
                 with self._guard:
                     notice = inbox.take()
