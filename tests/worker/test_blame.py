@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -209,3 +211,35 @@ async def test_it_fails_by_a_single_death_also_where_its_code_would_only_wait(
         with pytest.raises(pgflow.WorkflowFailed, match="died 1 time"):
             await handle.output(20)
     assert scene.all("SELECT location FROM events") == []
+
+
+async def test_what_waits_for_its_turn_has_not_begun(scene: Scene, client: pgflow.Client) -> None:
+    """A death is no attempt of what was asked for together with what was under way, and had no place yet."""
+
+    @pgflow.activity(retry=TWICE)
+    def hold(ctx: pgflow.ActivityContext) -> None:
+        held.wait(60)
+
+    @pgflow.activity
+    async def ask(ctx: pgflow.ActivityContext) -> None:
+        await asyncio.sleep(0 if held.is_set() else 3600)
+
+    @pgflow.workflow
+    async def flow(ctx: pgflow.WorkflowContext) -> None:
+        await asyncio.gather(*[ctx.activity(hold) for _ in range(3)], ctx.activity(ask))
+
+    held = threading.Event()
+    handle = await client.dispatch(flow)
+    suspect(scene, handle.id, 2)
+    begun = "SELECT name, wake_at IS NULL FROM events WHERE status = 'pending' ORDER BY location"
+    try:
+        async with pgflow.Worker(scene.database.dsn, workflows=[flow], threads=1, grace=0.1):
+            waits = [("hold", False)] * 2
+            await until(lambda: scene.all(begun) == [("hold", True), *waits, ("ask", True)], "one of each has begun")
+    finally:
+        held.set()
+    suspect(scene, handle.id, 4)
+    scene.do("UPDATE runs SET wake_at = now()")
+    async with pgflow.Worker(scene.database.dsn, workflows=[flow], threads=1):
+        await handle.output(20)
+    assert [event.attempts for event in await client.history(handle.id)] == [2, 1, 1, 2]

@@ -37,8 +37,12 @@ class Caller(Protocol):
         """The attempt that is about to begin was under way already, in a process that died: it has failed."""
         ...
 
-    def record_beginning(self) -> None:
-        """Record that the attempt begins, with the run's next write."""
+    def record_first(self) -> None:
+        """See to it that the attempt is recorded before it begins."""
+        ...
+
+    def record_beginning(self, begin: Callable[[], None]) -> None:
+        """Record that the attempt begins; call `begin` once that is committed, if it is still to begin."""
         ...
 
     def attempt_ready(self, output: str, go: Callable[[Write], None]) -> None:
@@ -61,6 +65,7 @@ class ActivityCall:
         "context",
         "input",
         "limit",
+        "record_first",
         "task",
         "work",
     )
@@ -78,6 +83,8 @@ class ActivityCall:
         self.input = input
         self.limit = limit
         self.caller = caller
+        self.record_first = False
+        """Whether its beginning is recorded once it is its turn, and before it begins."""
         self.cancelled = False
         self.committing = False
         """Its transaction commits at the moment: too late to cancel it."""

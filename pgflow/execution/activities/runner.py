@@ -174,7 +174,7 @@ class ActivityRunner:
             if call.cancelled:
                 continue
             going_on: _GoingOn | None = None
-            if at_once:
+            if at_once and not call.record_first:
                 going_on = self._begin_and_tell(call, now)
                 if going_on is None:
                     now = time.monotonic()
@@ -243,6 +243,10 @@ class ActivityRunner:
             if going_on is not None:
                 output = await self._finished(call, going_on)
             else:
+                if call.record_first:
+                    recorded = asyncio.Event()
+                    call.caller.record_beginning(recorded.set)
+                    await recorded.wait()
                 call.context.attach(self._loop, call.caller.attempt_progressed)
                 while time.monotonic() >= self._trusted_until():
                     # A process that was stopped for long finds answers from before: what they lead to, others have

@@ -44,8 +44,8 @@ def begin(run: RunView, starting: list[ActivityCall]) -> None:
         starting = _blame(run, starting)
     if starting:
         for call in starting:
-            call.caller.record_beginning()
-        run.outgoing.call_after(partial(_begin, run, starting))
+            call.caller.record_first()
+        _begin(run, starting)
     run.wary = run.outgoing.suspected
 
 

@@ -188,10 +188,20 @@ class ActivityStep(Step):
         self.attempts += 1
         self._failed(error, at)
 
-    def record_beginning(self) -> None:
-        """Record that an attempt begins."""
+    def record_first(self) -> None:
+        """The attempt is to be recorded before it begins; until then its row, if it gets one, says that it is due."""
+        assert self._call is not None
+        self._call.record_first = True
+        self.wake_at = self.scope.run.host.now()
+
+    def record_beginning(self, begin: Callable[[], None]) -> None:
+        """Record that an attempt begins; call `begin` once that is committed."""
+        run = self.scope.run
+        if self._call is None or run.closed or run.outcome is not None:
+            return
         self.wake_at = None
         self.scope.record(self, self.pending_row())
+        run.after_commit(begin)
 
     def attempt_ready(self, output: str, go: Callable[[Write], None]) -> None:
         """A transactional attempt has returned: its write is next, alone, after all that comes before it.
