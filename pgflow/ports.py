@@ -50,7 +50,7 @@ class TransactionsPort(Protocol):
     """Where transactional activities get their transactions."""
 
     async def begin(self, *, blocking: bool, timeout: float | None) -> TransactionPort:
-        """Begin one, for a thread or not, for an activity that may take so many seconds."""
+        """Begin one, for a thread or not, for an activity that may take `timeout` seconds."""
         ...
 
 

@@ -1,4 +1,5 @@
-"""Ids of version 7 (RFC 9562): made by whoever starts a workflow, in the order of time, so that a retry is harmless.
+"""Ids of version 7 (RFC 9562): made by the caller that starts a workflow, in the order of time, so that a retry is
+harmless.
 
 They grow strictly within a process: the random part of a millisecond's first id is anywhere below half of what 74 bits
 hold, and grows by up to 2**32 a step.
@@ -66,7 +67,7 @@ def uuid7s(count: int) -> list[UUID]:
 
 
 def is_fresh(id: UUID) -> bool:
-    """Whether an id was made a moment ago, as far as its time and this machine's clock tell: enough to decide when to
+    """Whether an id was made a moment ago, by its time and this machine's clock: enough to decide when to
     look.
     """
     return 0 <= time.time_ns() // 1_000_000 - (id.int >> 80) < FRESH

@@ -1,4 +1,4 @@
-"""What the parts of a client share: its schema, its connections, and whoever waits and listens on them."""
+"""What the parts of a client share: its schema, its connections, and what waits and listens on them."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ class Core:
         self.subscriptions = Subscriptions(database, self.connections)
 
     async def close(self) -> None:
-        """Close all connections; whoever waits is told."""
+        """Close all connections; calls that wait raise an error."""
         await self.endings.close()
         await self.subscriptions.close()
         await self.connections.close()
 
     def said(self, reason: str | None) -> operating.Said:
-        """What the table `audit` is told of an operation.
+        """What the table `audit` records of an operation.
 
         Raises:
             ValueError: The reason is no text, or a long one.
@@ -95,7 +95,7 @@ class Core:
     async def dispatch(
         self, query: Query[list[Dispatched]], connection: Any, wakes: str | None, id: UUID | None = None
     ) -> list[Dispatched]:
-        """Dispatch; again when somebody else started the same at the same moment and could not be seen yet.
+        """Dispatch; repeat it if another client started the same workflow at the same moment and cannot be seen yet.
 
         Args:
             query: The statement.

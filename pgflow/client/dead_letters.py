@@ -1,4 +1,4 @@
-"""Signals that nobody could read: the part of the client that lists them, delivers them anew and drops them."""
+"""Signals that no workflow could read: the part of the client that lists them, delivers them again or drops them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class DeadLetters(HasCore):
         return await self._core.connections.execute(asked.query(self._core.schema))
 
     async def redeliver(self, signal_id: UUID | str, body: Any = None, *, reason: str | None = None) -> UUID:
-        """Deliver a signal that was set aside anew, at the end of the mailbox.
+        """Deliver a signal that was set aside again, at the end of the mailbox.
 
         Args:
             signal_id: Its id, which it keeps.
@@ -69,7 +69,7 @@ class DeadLetters(HasCore):
         )
 
     async def drop(self, signal_id: UUID | str, *, reason: str | None = None) -> UUID:
-        """Give up a signal that was set aside. For as long as it is retained the same id is not accepted anew.
+        """Drop a signal that was set aside. As long as it is retained, its id is not accepted again.
 
         Args:
             signal_id: Its id.

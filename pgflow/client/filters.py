@@ -186,7 +186,7 @@ def inputs_of(
 
 
 def parts_of(requests: list[Dispatch], count: int, size: int) -> Iterator[list[Dispatch]]:
-    """The requests in parts for one statement each: so many, with so many characters of input, at most."""
+    """The requests in parts for one statement each, bounded in number and in characters of input."""
     part: list[Dispatch] = []
     held = 0
     for request in requests:

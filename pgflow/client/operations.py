@@ -96,7 +96,7 @@ class Operations(HasCore):
         """Start a new workflow from a copy of another's history before a location.
 
         Args:
-            before: the location of a step, as displayed or as stored; it and what comes after it runs anew.
+            before: the location of a step, as displayed or as stored; it and what comes after it run again.
             queue: the queue that workers serve; that of the other workflow if not given and still known.
             reason: why, for the table `audit`: at most 2,000 characters.
 

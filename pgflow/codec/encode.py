@@ -31,7 +31,7 @@ _quote: Callable[[str], str] = json.encoder.encode_basestring
 
 
 def _fast_dumps() -> Callable[[Any], str]:
-    """The encoder that `_dumps` makes anew at every call, made once where the interpreter has it in C."""
+    """The encoder that `_dumps` would make at every call, made once where the interpreter has it in C."""
     make = getattr(json.encoder, "c_make_encoder", None)
     if make is None:
         return _dumps

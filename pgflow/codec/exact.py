@@ -24,7 +24,7 @@ DEEPEST = 200
 
 
 def is_exact(value: Any, annotation: Any) -> bool:
-    """Whether a value comes back as it is, as far as can be told without looking.
+    """Whether a value comes back as it is, as far as is known without looking.
 
     Example:
         >>> is_exact([1, 2], list[int]), is_exact([1, True], list[int])
@@ -49,7 +49,7 @@ def _checked(annotation: Any) -> Check | None:
 
 
 def _check(annotation: Any, around: tuple[type, ...]) -> Check | None:
-    """What tells of values of an annotation; None: nothing can."""
+    """The check for values of an annotation; None: there is none."""
     if annotation is Any:
         return lambda value: is_plain(value, type(value))
     if annotation in _OWN:

@@ -1,7 +1,7 @@
 """Exceptions as JSON text: class, message and traceback, each bounded.
 
 What is raised is user code as much as what raises it: to format it may raise anything, take for ever (groups may share
-what they hold, two to the power of forty ways) or give gigabytes. As much as can be had is told.
+what they hold, two to the power of forty ways) or give gigabytes. So as much is stored as can be had.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _MESSAGE_LIMIT = _TRACEBACK_LIMIT = 8_000
 """Characters."""
 
 _TOGETHER = 64
-"""Exceptions, causes and members of groups, that one traceback tells of."""
+"""Exceptions, with causes and members of groups, in one traceback, at most."""
 
 _ALONE = 1_000
-"""Characters of the message of an exception that is told of alone: its frames are to be seen before it."""
+"""Characters of the message of an exception that is stored alone, so that its frames can be seen before it."""
 
 _FRAMES = 200
-"""Frames of the traceback of an exception that is told of alone."""
+"""Frames of the traceback of an exception that is stored alone."""
 
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -43,10 +43,10 @@ def encode_error(error: BaseException) -> str:
 def decode_error(text: str) -> dict[str, Any]:
     """What `encode_error` stored; what cannot be read is shown as its text."""
     try:
-        told = json.loads(text)
+        stored = json.loads(text)
     except (ValueError, RecursionError):
-        told = text[:_MESSAGE_LIMIT]
-    return told if isinstance(told, dict) else {"type": "Exception", "message": str(told)}
+        stored = text[:_MESSAGE_LIMIT]
+    return stored if isinstance(stored, dict) else {"type": "Exception", "message": str(stored)}
 
 
 def class_name(error: BaseException) -> str:
@@ -91,14 +91,14 @@ def printable(text: str, limit: int | None = None) -> str:
 
 def _is_small(error: BaseException) -> bool:
     """Whether Python's own formatting comes to an end soon."""
-    for number, one in enumerate(_all_told(error)):
+    for number, one in enumerate(_everything_in(error)):
         if number >= _TOGETHER or len(str(one)) > _MESSAGE_LIMIT or len(getattr(one, "__notes__", ())) > _TOGETHER:
             return False
     return True
 
 
-def _all_told(error: BaseException) -> Iterator[BaseException]:
-    """Everything that a traceback would tell of, as often as it would: causes and contexts once, members of groups each
+def _everything_in(error: BaseException) -> Iterator[BaseException]:
+    """Everything that a traceback would show, as often as it would: causes and contexts once, members of groups each
     time.
     """
     chained: set[int] = set()

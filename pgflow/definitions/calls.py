@@ -1,4 +1,4 @@
-"""Commands: what clients and workflows ask of workflows (start one, signal one, tell how one ended), and the answers.
+"""Commands: what clients and workflows ask of workflows (start one, signal one, ask how one ended), and the answers.
 
 They are checked and encoded here, and the answers read, the same for both sides. No I/O.
 """
@@ -130,8 +130,8 @@ def output_of(outcome: Standing, workflow: Workflow[Any, Any] | None) -> tuple[A
             else workflow.decode_result(text),
         )
     if outcome.status == "failed":
-        told = decode_error(outcome.error or "{}")
-        kind, message = str(told.get("type")), str(told.get("message"))
+        recorded = decode_error(outcome.error or "{}")
+        kind, message = str(recorded.get("type")), str(recorded.get("message"))
         raise WorkflowFailed(
             f'workflow "{outcome.name}" {outcome.id} failed: {kind}: {message}',
             workflow_id=outcome.id,
@@ -173,7 +173,7 @@ def sending_of(
 
 
 def sent_of(sending: Sending, sent: Sent, missing_ok: bool) -> UUID | None:
-    """The id of a signal that was sent; None when nobody receives it and that is well.
+    """The id of a signal that was sent; None if it has no receiver and need not have one.
 
     Raises:
         WorkflowNotFound: nobody receives it.

@@ -1,6 +1,6 @@
 """What users register: `@workflow` and `@activity`. Frozen descriptors and the registry of a worker.
 
-A descriptor tells what the function that it was made of tells: its name, its text, its signature. Called as that
+A descriptor shows the name, the docstring and the signature of the function that it was made of. Called as that
 function, an activity wants the context of one; a workflow is never called, since what it does would stand in no
 history.
 """

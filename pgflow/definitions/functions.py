@@ -1,4 +1,4 @@
-"""What a function is that somebody decorates: where it stands, whether it is asynchronous, and whether it can be a
+"""What is known of a decorated function: where it stands, whether it is asynchronous, and whether it can be a
 workflow or an activity at all.
 
 A decorator beneath may hide it. What `functools.wraps` leaves behind (`__wrapped__`), and what a `functools.partial`
@@ -69,7 +69,7 @@ def check_function(fn: Any, sort: str, name: str | None) -> None:
     """Refuse what can be no workflow, or no activity.
 
     Args:
-        fn: what stands beneath the decorator.
+        fn: what is decorated.
         sort: workflow or activity.
         name: the name that the decorator was given.
 

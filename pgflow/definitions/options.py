@@ -110,7 +110,7 @@ def check_queue(queue: Any) -> None:
 
 
 def actor_of(actor: Any) -> str | None:
-    """Who operates, as the table `audit` is told; None: the database's role.
+    """Who operates, as the table `audit` records it; None: the database's role.
 
     Raises:
         ValueError: it is no name.
@@ -123,7 +123,7 @@ def actor_of(actor: Any) -> str | None:
 
 
 def reason_of(reason: Any) -> str | None:
-    """Why something is done, as the table `audit` is told.
+    """Why something is done, as the table `audit` records it.
 
     Raises:
         ValueError: it is no text, or a long one.

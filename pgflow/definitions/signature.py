@@ -195,11 +195,11 @@ class Parameters:
                 if name in given:
                     args.append(given.pop(name))
                 elif parameter.default is parameter.empty:
-                    break  # told by whoever binds it
+                    break  # the binding reports it
                 elif parameter.kind is _POSITIONAL_ONLY or many:
                     args.append(parameter.default)
                 else:
-                    by_position = False  # a default stands for it: what follows is passed by name
+                    by_position = False  # its default is used: what follows is passed by name
         apart = given.pop(f"**{self._rest}", {}) if self._rest else {}
         if not isinstance(apart, Mapping):
             raise TypeError(f'argument "**{self._rest}" of {owner}: expected an object, found {apart!r:.80}')

@@ -61,7 +61,7 @@ def find(given: str | os.PathLike[str] | None = None) -> Path:
 
 
 def server_user() -> pwd.struct_passwd | None:
-    """Who the server runs as: under root an unprivileged user, else (None) whoever runs this.
+    """Who the server runs as: under root an unprivileged user, else (None) the current user.
 
     Raises:
         BinariesMissing: running as root on a system without the user `nobody`.
@@ -91,7 +91,7 @@ def reachable(directory: Path) -> Path:
     owner = cache.stat()
     if owner.st_uid != os.geteuid() or owner.st_mode & 0o022:
         raise BinariesMissing(
-            f"{cache} belongs to somebody else, or others may write to it; its programs are not executed. Remove it."
+            f"{cache} belongs to another user, or others may write to it, so its programs are not executed. Remove it."
         )
     return copied
 

@@ -26,7 +26,7 @@ _DEFAULTS = {
     "logging_collector": "off",
 }
 GUARD = Path(__file__).with_name("guard.py")
-"""The program that keeps the server: whoever runs it has to be able to read it."""
+"""The program that guards the server; the user who runs it has to be able to read it."""
 
 _LOOK = 0.01
 """Seconds between two looks at a starting server."""

@@ -235,7 +235,7 @@ class WorkflowContext(StartsChildren, StepContext):
         return called(SignalStep(self._scope, self._version, body, to, workflow, tags, missing_ok))
 
     def publish(self, message: Any, tags: Mapping[str, Any] | None = None) -> Coroutine[Any, Any, None]:
-        """Send a message to whoever subscribes at the moment; it may be lost, and a replay does not send it again.
+        """Send a message to those who are subscribed now; it may be lost, and a replay does not send it again.
 
         Args:
             message: an instance of a class declared by `@pgflow.message`.

@@ -189,7 +189,7 @@ def _marks(event: Event, kind: str) -> bool:
     if event.kind != KIND_REMOVED or event.input is None:
         return False
     try:
-        told = json.loads(event.input)
+        mark = json.loads(event.input)
     except ValueError:
         return False
-    return isinstance(told, dict) and told.get("kind") == kind
+    return isinstance(mark, dict) and mark.get("kind") == kind

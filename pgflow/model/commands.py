@@ -1,4 +1,4 @@
-"""What is asked of workflows (start one, signal one, tell how one ended), and the answers."""
+"""What is asked of workflows (start one, signal one, ask how one ended), and the answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import UUID
 
 
 class Dispatch(NamedTuple):
-    """One workflow to start. `input` and `tags` are JSON text; the `id` is made by whoever dispatches."""
+    """One workflow to start. `input` and `tags` are JSON text; the caller makes the `id`."""
 
     id: UUID
     name: str
@@ -52,7 +52,7 @@ class Standing(NamedTuple):
 
     @property
     def ended(self) -> bool:
-        """Whether it has an output, or will have none unless somebody retries it."""
+        """Whether it has an output, or will have none unless it is retried."""
         return self.status in ("completed", "failed", "cancelled")
 
 
@@ -81,5 +81,5 @@ class Sent(NamedTuple):
 
     @property
     def accepted(self) -> bool:
-        """Whether somebody receives it."""
+        """Whether a workflow receives it."""
         return self.receiver is not None and self.final in (None, "failed")

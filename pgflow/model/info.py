@@ -1,4 +1,4 @@
-"""What a client tells of workflows and their history: plain values to look at."""
+"""What a client shows of workflows and their history, as plain values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run hands to the store, with whom to tell when it is done or refused."""
+"""What a run hands to the store, with the callbacks for when it is done or refused."""
 
 from __future__ import annotations
 
@@ -107,4 +107,4 @@ class Inquiry:
     on_answer: Callable[[Inquiry, Mapping[UUID, Standing | None]], None]
     """Called once with those that have ended, and (None) those that there are not; the others go on."""
     wait: float = 0.0
-    """Seconds before it is put, so that one answer tells of all that ends meanwhile."""
+    """Seconds to wait before asking, so that one answer covers all that ends until then."""

@@ -62,7 +62,7 @@ class Memory(Exchange):
         return [self.take(worker, id, inputs=inputs) for _, _, id in sorted(due)[:limit]]
 
     def take(self, worker: int, workflow_id: UUID, *, inputs: bool = True) -> Claimed:
-        """Take one run, due or not, with all that a replay needs; whoever held it is fenced out from here on.
+        """Take one run, due or not, with all that a replay needs; a former owner is fenced out from here on.
 
         Args:
             worker: Who takes it.
@@ -184,8 +184,8 @@ class Memory(Exchange):
         if changes:
             workflow = self.workflows[workflow.id] = workflow._replace(**changes)
         if isinstance(outcome, Completed | Failed | Cancelled):
-            told = dict.fromkeys([*([] if workflow.parent_id is None else [workflow.parent_id]), *run.waiters])
-            self.requests.extend(Request(id, "child") for id in told)
+            waiters = dict.fromkeys([*([] if workflow.parent_id is None else [workflow.parent_id]), *run.waiters])
+            self.requests.extend(Request(id, "child") for id in waiters)
         if beside.cancels is not None:
             self.requests.extend(Request(child.id, "cancel") for child in self._children(workflow.id))
         if isinstance(outcome, Completed | Cancelled):

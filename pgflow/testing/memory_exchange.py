@@ -123,7 +123,7 @@ class Exchange(Tables):
         run = self.runs.get(workflow_id)
         if run is None or run.status == "failed":
             return False
-        heard_first = run.status == "running" or run.cancel_requested  # a cancellation asked for before is told first
+        heard_first = run.status == "running" or run.cancel_requested  # an earlier request to cancel is delivered first
         self.runs[workflow_id] = run._replace(
             pause_requested=heard_first and run.status != "paused",
             status=run.status if heard_first else "paused",
@@ -164,7 +164,7 @@ class Exchange(Tables):
 
         Args:
             worker: Who delivers.
-            passing_over: Receivers whose rows somebody else has locked: what was sent to them waits.
+            passing_over: Receivers whose rows another session has locked: what was sent to them waits.
         """
         letters: dict[UUID, list[SignalRow]] = {}
         for signal in list(self.signals.values()):

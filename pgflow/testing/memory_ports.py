@@ -1,4 +1,4 @@
-"""What a run asks of the world, answered by the in-memory store when whoever has these ports says so.
+"""The ports of the in-memory store: what a run asks is answered when the owner of the ports says so.
 
     write() -> writes -> commit() -> on_commit, on_refused
     advance() -> advances -> forget() -> on_commit, on_refused
@@ -77,7 +77,7 @@ class MemoryPorts:
     def commit(self) -> bool:
         """Make the first write durable, and say so; whether it is.
 
-        After one that the database would refuse nothing of its run is written that was handed over before it was told.
+        After a write that the database would refuse, nothing is written that its run handed over before it knew.
         """
         if not self.writes:
             return False  # refused together with an earlier one

@@ -1,4 +1,4 @@
-"""The rows of the in-memory store: what the tables of the database hold, as far as execution can tell.
+"""The rows of the in-memory store: what the tables of the database hold, as far as execution can see.
 
 Rows never change: a change puts another in their place, so that a copy of all is a copy of the dictionaries.
 """
@@ -72,7 +72,7 @@ class RunRow(NamedTuple):
     freed_key: UniqueKey | None = None
     """Of a failed one: the key that it held."""
     waiters: tuple[UUID, ...] = ()
-    """Workflows that are told of its end though they are not its parent."""
+    """Workflows that get a notice of its end though they are not its parent."""
     reset: tuple[str, ...] = ()
     fork_before: str | None = None
 

@@ -31,7 +31,7 @@ from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome
 from pgflow.model.rows import Message
 from pgflow.model.writes import Advance, Crossing, Inquiry, Write
 from pgflow.testing.harness import outside_of_tasks
-from pgflow.testing.watching import told, watched
+from pgflow.testing.watching import recorded_error, watched
 
 _MOST_TURNS = 10_000
 """Pumps after which code that goes on without a step is left: turns of a loop that call none, for example."""
@@ -169,7 +169,7 @@ class _Replay:
         if isinstance(outcome, Cancelled):
             return self._replayed("cancelled")
         if isinstance(outcome, Failed):
-            error = self._raised or told(outcome.error)
+            error = self._raised or recorded_error(outcome.error)
             if self._stored.status != "failed":
                 raise error
             return self._replayed("failed", error=error)

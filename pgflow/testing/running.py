@@ -42,7 +42,7 @@ from pgflow.model.writes import Advance, Crossing, Inquiry, Write
 from pgflow.testing.harness import outside_of_tasks
 from pgflow.testing.memory import Memory
 from pgflow.testing.memory_ports import MemoryPorts
-from pgflow.testing.watching import told, watched
+from pgflow.testing.watching import recorded_error, watched
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -261,7 +261,7 @@ class _Runner(Generic[R]):
         if stored.status == "completed":
             returned = (self._workflow.decode_result(stored.output or "null"),)
         elif stored.status == "failed":
-            error = self._error or told(stored.error)
+            error = self._error or recorded_error(stored.error)
         return Ran(stored.status, error, stored, returned)
 
     def _live(self) -> None:
@@ -274,7 +274,7 @@ class _Runner(Generic[R]):
         depth = sys.get_coroutine_origin_tracking_depth()
         sys.set_coroutine_origin_tracking_depth(
             max(depth, ORIGIN_DEPTH)
-        )  # so that a step that is never awaited is told with its line
+        )  # so that a step that is never awaited is logged with its line
         claimed = self._memory.take(self._ports.worker, _ID)
         self._run = run = execute(claimed, watched(self._workflow, self._note), self)
         try:

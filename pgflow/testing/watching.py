@@ -27,10 +27,8 @@ def watched(workflow: Workflow[Any, Any], note: Callable[[BaseException], None])
     return dataclasses.replace(workflow, fn=watching)
 
 
-def told(error: str | None) -> PgflowError:
-    """A recorded failure that no code has raised: of code that waits for nothing, of an input or an output that does
-    not fit.
-    """
+def recorded_error(error: str | None) -> PgflowError:
+    """The exception for a recorded failure that no code has raised, such as an input that does not fit."""
     found = decode_error(error or "{}")
     if found.get("type") == SerializationError.__name__:
         return SerializationError(str(found.get("message")))

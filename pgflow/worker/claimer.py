@@ -14,7 +14,7 @@ import psycopg
 
 from pgflow.execution.engine.run import Run
 from pgflow.model.claimed import Claimed
-from pgflow.store.database.connections import tell_of_death
+from pgflow.store.database.connections import report_death
 from pgflow.store.leasing.claims import Claims
 from pgflow.worker.database_clock import DatabaseClock
 from pgflow.worker.settings import Settings
@@ -88,7 +88,7 @@ class Claimer:
     def start(self) -> None:
         """Begin to claim."""
         self._task = asyncio.get_running_loop().create_task(self._claim(), name="pgflow claims")
-        self._task.add_done_callback(partial(tell_of_death, then=self._on_death))
+        self._task.add_done_callback(partial(report_death, then=self._on_death))
 
     async def stop(self, seconds: float) -> None:
         """Claim no more. Wait so many seconds for a claim that is under way; what it takes after that is freed with the

@@ -17,7 +17,7 @@ from uuid import UUID
 import psycopg
 
 from pgflow.model.claimed import Arrived
-from pgflow.store.database.connections import tell_of_death
+from pgflow.store.database.connections import report_death
 from pgflow.store.exchange.deliveries import DeliveryQueue
 from pgflow.store.notify.notifier import Notifier
 
@@ -79,7 +79,7 @@ class Deliverer:
     def start(self) -> None:
         """Begin to deliver."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow mail")
-        self._task.add_done_callback(partial(tell_of_death, then=self._on_death))
+        self._task.add_done_callback(partial(report_death, then=self._on_death))
 
     async def close(self) -> None:
         """Stop delivering; other workers go on."""

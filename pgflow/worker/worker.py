@@ -23,7 +23,7 @@ from pgflow.definitions.retry import seconds
 from pgflow.errors import WorkerMisused
 from pgflow.execution.engine.host import Limits
 from pgflow.execution.engine.recorded_arguments import refuse
-from pgflow.store.database.connections import Database, Line, tell_of_death
+from pgflow.store.database.connections import Database, Line, report_death
 from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.exchange.sweeping import AUDIT_KEEP, Sweeper
 from pgflow.store.leasing.leases import BETWEEN_LOOKS, Lease, Recovery
@@ -226,7 +226,7 @@ class Worker:
         sweeper = asyncio.get_running_loop().create_task(
             Sweeper(database, self._settings.signal_keep, self._settings.audit_keep).run(), name="pgflow sweeper"
         )
-        sweeper.add_done_callback(partial(tell_of_death, then=self._fail))
+        sweeper.add_done_callback(partial(report_death, then=self._fail))
         try:
             while not self._stopping:
                 await self._run_session(notifier, recovery)

@@ -65,13 +65,13 @@ class SyncCore:
         self.subscriptions = Subscriptions(database, self.connections)
 
     def close(self) -> None:
-        """Close all connections; whoever waits is told."""
+        """Close all connections; calls that wait raise an error."""
         self.endings.close()
         self.subscriptions.close()
         self.connections.close()
 
     def said(self, reason: str | None) -> operating.Said:
-        """What the table `audit` is told of an operation.
+        """What the table `audit` records of an operation.
 
         Raises:
             ValueError: The reason is no text, or a long one.
@@ -98,7 +98,7 @@ class SyncCore:
     def dispatch(
         self, query: Query[list[Dispatched]], connection: Any, wakes: str | None, id: UUID | None = None
     ) -> list[Dispatched]:
-        """Dispatch; again when somebody else started the same at the same moment and could not be seen yet.
+        """Dispatch; repeat it if another client started the same workflow at the same moment and cannot be seen yet.
 
         Args:
             query: The statement.

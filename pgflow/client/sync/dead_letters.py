@@ -48,7 +48,7 @@ class SyncDeadLetters(HasCore):
         return self._core.connections.execute(asked.query(self._core.schema))
 
     def redeliver(self, signal_id: UUID | str, body: Any = None, *, reason: str | None = None) -> UUID:
-        """Deliver a signal that was set aside anew, at the end of the mailbox.
+        """Deliver a signal that was set aside again, at the end of the mailbox.
 
         Args:
             signal_id: Its id, which it keeps.
@@ -72,7 +72,7 @@ class SyncDeadLetters(HasCore):
         )
 
     def drop(self, signal_id: UUID | str, *, reason: str | None = None) -> UUID:
-        """Give up a signal that was set aside. For as long as it is retained the same id is not accepted anew.
+        """Drop a signal that was set aside. As long as it is retained, its id is not accepted again.
 
         Args:
             signal_id: Its id.

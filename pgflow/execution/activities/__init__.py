@@ -5,7 +5,7 @@ end and decides: record the result, or park until the next attempt.
 
     asked for --> waits for a place --> begun --> ended: output or error --> the step records it
                        |                  |-- its timeout passes: an error like any other
-                       |                  '-- cancelled, or the lease is lost: told to the code, the result is dropped
+                       |                  '-- cancelled, or the lease is lost: the code is told, the result is dropped
                        '-- not before the lease is certain again
 
     transactional:  begun --> returned --> its turn among the run's writes --> fence, row, COMMIT --> recorded

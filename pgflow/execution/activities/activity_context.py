@@ -23,7 +23,7 @@ several threads.
 
 
 def _begin_anew() -> None:
-    """In a forked child: whoever held it is a thread of the parent's."""
+    """In a forked child: a thread that held it is the parent's."""
     global _heartbeats_lock
     _heartbeats_lock = threading.Lock()
 
@@ -172,10 +172,10 @@ class ActivityContext(AttemptContext):
         self.last_details = encode(details, what=f'heartbeat of activity "{self.name}"', limit=self._limit)
         with _heartbeats_lock:
             if self._deliver is None:
-                return  # nobody hears of it, or it has ended meanwhile
+                return  # nothing is connected, or the attempt has ended
             if self._heartbeats is None:
                 self._heartbeats = Heartbeats(self._loop, self._deliver)
-        self._heartbeats.tell(self.last_details)
+        self._heartbeats.report(self.last_details)
 
     @property
     def connection(self) -> Any:
@@ -208,7 +208,7 @@ class ActivityContext(AttemptContext):
         return changes_between(self._state_given, self._state, self._tags)
 
     def attach(self, loop: asyncio.AbstractEventLoop, deliver: Callable[[str], None]) -> None:
-        """Connect it with who hears of heartbeats, on that loop."""
+        """Connect it with the receiver of its heartbeats, on that loop."""
         self._loop = loop
         self._deliver = deliver
 

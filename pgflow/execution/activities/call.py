@@ -1,4 +1,4 @@
-"""One attempt of an activity as it is handed over: what to run, and whom to tell."""
+"""One attempt of an activity as it is handed over: what to run, and who gets the result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Caller(Protocol):
         ...
 
     def was_under_way(self, at: datetime, recorded: bool) -> bool:
-        """Whether an attempt was under way when a process died, as far as history tells.
+        """Whether an attempt was under way when a process died, as far as history shows.
 
         Args:
             at: When that was noticed.
@@ -55,7 +55,7 @@ class Caller(Protocol):
 
 
 class ActivityCall:
-    """One attempt: what to run, and whom to tell."""
+    """One attempt: what to run, and who gets the result."""
 
     __slots__ = (
         "activity",
@@ -87,7 +87,7 @@ class ActivityCall:
         """Whether its beginning is recorded once it is its turn, and before it begins."""
         self.cancelled = False
         self.committing = False
-        """Its transaction commits at the moment: too late to cancel it."""
+        """Its transaction is being committed: it is too late to cancel it."""
         self.task: asyncio.Task[None] | None = None
         self.work: Future[Any] | None = None
         """What runs in a thread for it."""

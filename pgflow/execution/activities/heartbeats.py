@@ -27,7 +27,7 @@ class Heartbeats:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    def tell(self, details: str) -> None:
+    def report(self, details: str) -> None:
         """Take a heartbeat, in any thread."""
         with self._lock:
             self._latest = details

@@ -1,6 +1,6 @@
-"""Attempts: the execution of activities on the worker's own event loop and in its threads, so many at once.
+"""Attempts: the execution of activities on the worker's own event loop and in its threads, a bounded number at once.
 
-An attempt knows nothing of history; it tells whoever asked for it what came of it. A transactional one commits by
+An attempt knows nothing of history; it hands its result to the step that asked for it. A transactional one commits by
 itself (`transactional.py`).
 """
 
@@ -61,7 +61,8 @@ class _Lane:
 
 
 class ActivityRunner:
-    """Runs attempts: async ones as tasks, plain functions in threads; so many at once, the others wait their turn.
+    """Runs attempts: async ones as tasks, plain functions in threads; a bounded number at once, the others wait their
+    turn.
 
     The time in which an attempt waits for its turn does not count towards its timeout. A thread whose result nobody
     wants any more (a timeout, a cancellation) keeps its place until it ends.
@@ -76,8 +77,8 @@ class ActivityRunner:
         transactions: where transactional ones get their transactions.
         places: how many transactional ones run at once, of either sort.
         trusted_until: until when, on the monotonic clock, attempts may begin: so long the lease is this worker's.
-        on_death: an attempt has ended and its run could not be told, by an error of the engine's own: the run would
-            wait for ever.
+        on_death: called when an attempt has ended and its run could not get the result, by an error of the engine's
+            own: the run would wait for ever.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class ActivityRunner:
 
     @property
     def running(self) -> int:
-        """Attempts that run at the moment."""
+        """Attempts that are running."""
         return len(self._calls)
 
     def start(self, call: ActivityCall) -> None:
@@ -154,7 +155,7 @@ class ActivityRunner:
     def _served(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.critical("the end of an attempt could not be told to its run\n%s", traceback_of(error))
+            log.critical("the result of an attempt could not be handed to its workflow\n%s", traceback_of(error))
             self._on_death(error)
 
     def _freed(self, lane: _Lane) -> None:
@@ -204,10 +205,10 @@ class ActivityRunner:
         return False
 
     def _begin_and_tell(self, call: ActivityCall, now: float) -> _GoingOn | None:
-        """Run an async attempt up to where it first waits; one that has ended by then is told, and took no place.
+        """Run an async attempt up to where it first waits; one that has ended by then is reported, and took no place.
 
         Args:
-            now: the time, as `time.monotonic()` tells it.
+            now: the time of `time.monotonic()`.
         """
         output: str | None = None
         failure: BaseException | None = None
@@ -225,7 +226,7 @@ class ActivityRunner:
             else:
                 return self._loop.time() - (time.monotonic() - now), _go_on(code, first)
             output = activity.encode_result(value, call.limit)
-        except BaseException as error:  # noqa: BLE001 — it is told; SystemExit from an activity is no order to the worker
+        except BaseException as error:  # noqa: BLE001 — it is reported; SystemExit from an activity is no order to the worker
             failure = error
         call.context.end("it has ended")
         try:
@@ -256,7 +257,7 @@ class ActivityRunner:
                     await perform(call, self._transactions, self._execute)
                 else:
                     output = await self._execute(call)
-        except BaseException as error:  # noqa: BLE001 — it is told
+        except BaseException as error:  # noqa: BLE001 — it is reported
             if type(error) is GeneratorExit and (error.__traceback__ is None or error.__traceback__.tb_next is None):
                 raise  # thrown right here, and not by the activity: the event loop is being taken apart
             failure = error
@@ -268,11 +269,11 @@ class ActivityRunner:
             del failure  # its traceback holds this frame
 
     def _tell(self, call: ActivityCall, output: str | None, failure: BaseException | None) -> None:
-        """The attempt has ended: tell whoever waits for it."""
+        """The attempt has ended: hand its result to the step."""
         call.context.end("it has ended")
         if call.committing:
             if failure is not None:
-                log.error("the end of %s could not be told to its run\n%s", call.label, traceback_of(failure))
+                log.error("the result of %s could not be handed to its workflow\n%s", call.label, traceback_of(failure))
         elif not call.cancelled and not self._closed:
             call.caller.attempt_ended(output, failure)
 

@@ -9,7 +9,7 @@ from pgflow.model.claimed import Arrived
 
 
 def receive(run: RunView, arrived: Arrived) -> bool:
-    """Take news from outside: signals go to whoever listens for them, in the order of locations.
+    """Take news from outside: signals go to the listens that wait for them, in the order of locations.
 
     Returns:
         False when earlier news were missed: they have to be read first.
@@ -24,16 +24,16 @@ def receive(run: RunView, arrived: Arrived) -> bool:
     if run.closed or run.outcome is not None:
         return True  # the write under way, or the next claim, finds them in the database
     run.pausing = arrived.pause
-    heed(run)
+    apply_requests(run)
     run.mailbox.add(new)
     run.offer_signals()
     run.schedule()
     return True
 
 
-def heed(run: RunView) -> None:
-    """What is asked of a run has changed: a pause, its end, or a cancellation, of which the code hears before it
-    pauses.
+def apply_requests(run: RunView) -> None:
+    """Apply what is asked of a run now: a pause, the end of one, or a cancellation, which reaches the code before a
+    pause.
 
     While activities of a run that is to be paused are in flight nothing is delivered to its code; then it is handed
     back.

@@ -6,7 +6,7 @@ were in flight when the process died. Each has spent an attempt on it. When ther
 its process, or will before it comes to rest.
 
 From then on, until there is progress, attempts are recorded before they begin, and so is the last one of several
-wherever it begins: whoever kills workers from outside is not to use up attempts that never were.
+wherever it begins: someone who kills workers from outside must not use up attempts that never began.
 
 What is counted cannot be taken back. So nothing is before the death is certain: until then the workflow is left alone.
 """
@@ -36,7 +36,7 @@ def acquit(run: RunView) -> None:
 
 def begin(run: RunView, starting: list[ActivityCall]) -> None:
     """At rest: let attempts begin, once they are recorded where that is due; those in flight at a death have failed."""
-    if not run.wary:
+    if not run.cautious:
         _begin(run, starting)
         return
     starting = [call for call in starting if not call.cancelled]
@@ -46,7 +46,7 @@ def begin(run: RunView, starting: list[ActivityCall]) -> None:
         for call in starting:
             call.caller.record_first()
         _begin(run, starting)
-    run.wary = run.outgoing.suspected
+    run.cautious = run.outgoing.suspected
 
 
 def _begin(run: RunView, starting: list[ActivityCall]) -> None:
@@ -58,7 +58,7 @@ def _blame(run: RunView, starting: list[ActivityCall]) -> list[ActivityCall]:
     """Count a death; what comes back may begin now."""
     claimed = run.claimed
     died_at = claimed.suspected_at or claimed.now
-    recorded = claimed.suspicions > 1  # whoever has died knew of the deaths before
+    recorded = claimed.suspicions > 1  # the process that died knew of the deaths before
     blamed = [call for call in starting if call.caller.was_under_way(died_at, recorded)]
     fatal = None if blamed or len(claimed.crashes) < run.limits.crashes else _crashed(claimed)
     if (blamed or fatal) and claimed.now < died_at + CONFIRM:
@@ -81,7 +81,7 @@ def _blame(run: RunView, starting: list[ActivityCall]) -> list[ActivityCall]:
 
 
 def too_many(claimed: Claimed, most: int) -> WorkerCrashed | None:
-    """The error of a workflow whose code has ended so many processes, without progress, that it is not run any more."""
+    """The error of a workflow that is given up, since its code has killed too many processes without progress."""
     return _crashed(claimed) if len(claimed.crashes) >= max(most, OF_UNKNOWN_CAUSE) else None
 
 

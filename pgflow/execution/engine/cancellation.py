@@ -17,7 +17,7 @@ import math
 import time
 from datetime import datetime
 
-from pgflow.execution.engine.arrivals import heed
+from pgflow.execution.engine.arrivals import apply_requests
 from pgflow.execution.engine.interfaces import RunView, StepView
 from pgflow.history.events import STATUS_CANCELLED
 
@@ -51,7 +51,7 @@ def replay_cancellations(run: RunView) -> None:
 
 
 def deliver_cancellation(run: RunView) -> None:
-    """At rest, when nothing waits to be delivered: record that the run is cancelled; its code is told once that is
+    """At rest, when nothing waits to be delivered: record that the run is cancelled; its code gets it once that is
     committed.
 
     Without a step to cancel, the request waits for the next one.
@@ -67,8 +67,8 @@ def deliver_cancellation(run: RunView) -> None:
         run.unpark(step)
         step.scope.record(step, step.row(STATUS_CANCELLED, seq))
     run.claimed.cancel_requested = False
-    heed(run)  # a pause that was asked for since comes after the cancellation
-    run.cancel_taken_at = math.inf  # until that is committed, whoever looks sees the request
+    apply_requests(run)  # a pause that was asked for since comes after the cancellation
+    run.cancel_taken_at = math.inf  # until that is committed, every look finds the request
     run.outgoing.cancel(seq)
     run.outgoing.call_after(lambda: _note_taken(run))
 

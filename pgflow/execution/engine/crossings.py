@@ -76,7 +76,7 @@ class RunCrossings:
     """The crossings and the questions of one run.
 
     Args:
-        run: hands over at rest, and is told of answers.
+        run: hands over at rest, and gets the answers.
     """
 
     __slots__ = (
@@ -106,7 +106,7 @@ class RunCrossings:
 
     @property
     def in_flight(self) -> bool:
-        """Whether something is being done to another workflow at the moment."""
+        """Whether something is being done to another workflow now."""
         return bool(self._in_flight)
 
     @property

@@ -318,6 +318,6 @@ class Moment:
 
 
 def resolve(future: asyncio.Future[None]) -> None:
-    """Let whoever awaits a future go on, unless it was cancelled."""
+    """Let the code that awaits a future go on, unless it was cancelled."""
     if not future.done():
         future.set_result(None)

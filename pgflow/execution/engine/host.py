@@ -24,8 +24,8 @@ class Limits:
         payload: the largest payload, in bytes of JSON.
         warn_rows: active history rows at which a warning names `ctx.loop`.
         max_rows: active history rows at which the workflow is stopped with an error.
-        other_arguments: told of steps that a replay calls with other arguments than the recorded ones; None: they are
-            not compared.
+        other_arguments: called for steps that a replay calls with other arguments than the recorded ones; None: they
+            are not compared.
         crashes: deaths of processes that ran nothing but its code, without progress, after which it fails.
     """
 
@@ -80,7 +80,7 @@ class Services(Protocol):
         ...
 
     def later(self, seconds: float) -> datetime:
-        """The database's time in so many seconds."""
+        """The database's time in `seconds` seconds."""
         ...
 
     def observe_time(self, at: datetime) -> None:

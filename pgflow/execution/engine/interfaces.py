@@ -124,7 +124,7 @@ class ScopeView(Protocol):
     unfinished: dict[StepView, Coroutine[Any, Any, Any] | None]
     children: dict[ScopeView, None]
     aside: dict[Any, tuple[str | None, Coroutine[Any, Any, Any]]] | None
-    told: set[tuple[str, ...]] | None
+    reported: set[tuple[str, ...]] | None
     inner_runs: bool
 
     @property
@@ -179,7 +179,7 @@ class RunView(Protocol):
     bodies: dict[asyncio.Task[Any] | None, ScopeView]
     pausing: bool
     halted: bool
-    wary: bool
+    cautious: bool
     back_at: datetime | None
 
     @property

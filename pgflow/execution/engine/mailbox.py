@@ -27,7 +27,7 @@ class Mailbox:
         self._signals.extend(signals)
 
     def take(self, names: Container[str], limit: int, fits: Callable[[Signal], bool]) -> list[Signal]:
-        """Take out the first signals of these names that fit, so many at most. Those before them that do not are taken
+        """Take out the first signals of these names that fit, at most `limit`. Those before them that do not are taken
         out as well.
         """
         places: list[int] = []

@@ -44,7 +44,7 @@ def refuse(step: StepView, other: OtherArguments) -> None:
 def compare(
     step: StepView, given: Callable[[], str], meaning: Callable[[str], Any] | None = None, recorded: str | None = None
 ) -> None:
-    """Tell of arguments that are not the recorded ones, if somebody wants to know.
+    """Report arguments that are not the recorded ones, if that is asked for.
 
     Args:
         step: a step that has been called.
@@ -52,9 +52,9 @@ def compare(
         meaning: what a text says, where texts may differ and say the same; JSON by default.
         recorded: what history holds of them; by default the row's input.
     """
-    tell = step.scope.run.limits.other_arguments
+    report = step.scope.run.limits.other_arguments
     event = step.event
-    if tell is None or event is None:
+    if report is None or event is None:
         return
     if recorded is None:
         recorded = event.input
@@ -67,7 +67,7 @@ def compare(
     else:
         if text == recorded or _says_the_same(text, recorded, meaning or loads):
             return
-    tell(step, OtherArguments(display(step.location), named(step.kind, step.name), recorded, text))
+    report(step, OtherArguments(display(step.location), named(step.kind, step.name), recorded, text))
 
 
 def _says_the_same(one: str, other: str, meaning: Callable[[str], Any]) -> bool:

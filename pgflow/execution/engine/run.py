@@ -108,7 +108,7 @@ class Run(StepServices):
         "pausing",
         "scheduled",
         "scope",
-        "wary",
+        "cautious",
         "workflow",
     )
 
@@ -161,10 +161,10 @@ class Run(StepServices):
         was over before.
         """
         self._starting: list[ActivityCall] = []
-        self.wary = self.outgoing.suspected
+        self.cautious = self.outgoing.suspected
         """Whether attempts are recorded before they begin."""
         self.pausing = False
-        """Whether it is to be paused, as far as this worker has been told."""
+        """Whether it is to be paused, as far as this worker knows."""
         self.back_at: datetime | None = None
         """When it may be claimed again, once it has been handed back; None: at once."""
         self.leaving = self.halted = self._cut_off = False
@@ -232,7 +232,7 @@ class Run(StepServices):
             or waits.timer is not None
             or crossings.gathered
             or crossings.awaiting
-            or self.wary
+            or self.cautious
         ):  # nearly every rest: activities go on, and nothing else is to be seen to
             if self._starting:
                 starting, self._starting = self._starting, []
@@ -292,7 +292,7 @@ class Run(StepServices):
         """Go on after a sleep that was spent in memory: nobody has had the workflow meanwhile."""
         claimed.input, claimed.events = self.claimed.input, self.claimed.events
         self.claimed = claimed
-        self.wary = self.outgoing.suspected = claimed.suspicions > 0
+        self.cautious = self.outgoing.suspected = claimed.suspicions > 0
         self.mailbox = Mailbox(claimed.signals)
         self.outcome = None
         self.pausing = self.halted = False

@@ -67,7 +67,7 @@ class Scope:
         "owner",
         "parent",
         "run",
-        "told",
+        "reported",
         "turn",
         "turn_now",
         "turn_seq",
@@ -103,13 +103,13 @@ class Scope:
         self.owner: asyncio.Task[Any] | None = None
         """The task that runs it."""
         self.inner_runs = False
-        """Whether that task runs a body within it at the moment."""
+        """Whether that task is running a body within it."""
         self.unfinished: dict[StepView, Coroutine[Any, Any, Any] | None] = {}
         """Steps that have been called and not delivered, and what the code is to await of each."""
         self.aside: dict[Any, tuple[str | None, Coroutine[Any, Any, Any]]] | None = None
         """Calls that are no steps and have not begun."""
-        self.told: set[tuple[str, ...]] | None = None
-        """Of the workflow: what it has been told of that was never awaited."""
+        self.reported: set[tuple[str, ...]] | None = None
+        """In the workflow's own scope: the calls that were logged, since they were never awaited."""
         self.unrecorded: deque[StepView] = deque()
         self.children: dict[ScopeView, None] = {}
         self.closed: bool = parent is not None and parent.closed

@@ -45,7 +45,7 @@ class StepServices:
     outcome: Outcome | None
     closed: bool
     halted: bool
-    wary: bool
+    cautious: bool
     advancing: int
     _at_once: int
     _pumping: bool
@@ -145,7 +145,7 @@ class StepServices:
 
     def start_attempt(self, call: ActivityCall) -> None:
         """Let an attempt begin, when the run is at rest."""
-        if self._pumping or self._replaying or self.wary:
+        if self._pumping or self._replaying or self.cautious:
             self._starting.append(call)
             if not self._pumping:
                 self.schedule()
@@ -220,7 +220,7 @@ class StepServices:
         self.flush_soon()
 
     def advanced(self, moved: int) -> None:
-        """One advancement has committed; so many rows have left active history."""
+        """One advancement has committed, and its rows have left active history."""
         self.advancing -= 1
         self.outgoing.forget_rows(moved)
         self.schedule()

@@ -1,4 +1,4 @@
-"""Steps that the code calls and never awaits: told once, by name, when the body that called them has returned.
+"""Steps that the code calls and never awaits: logged once, by name, when the body that called them has returned.
 
 Python warns of a coroutine that nobody has awaited wherever it happens to be freed, and names no step. So a scope keeps
 the coroutines of its unfinished steps; those that have not begun are closed when nobody else can await them any more.
@@ -22,7 +22,7 @@ log = logging.getLogger("pgflow.execution")
 
 ORIGIN_DEPTH = 6
 """Frames of a coroutine's origin that reach from a step to the line that called it, where Python is
-told to keep them.
+asked to keep them.
 """
 
 _KEPT = 1_000
@@ -85,11 +85,11 @@ def unawaited(scope: ScopeView) -> UnawaitedCalls:
 
 
 def settle_unawaited(scope: ScopeView, found: UnawaitedCalls, returned: bool) -> None:
-    """A body has ended: tell of what nobody can await any more, if it has returned, and close it.
+    """A body has ended: log what can no longer be awaited, if the body has returned, and close it.
 
     Args:
         found: by `unawaited`.
-        returned: an exception that leaves a body may be why something was not awaited: then nothing is told.
+        returned: an exception that leaves a body may be why something was not awaited: then nothing is logged.
     """
     while found:
         what, coroutine = found.pop()
@@ -97,7 +97,7 @@ def settle_unawaited(scope: ScopeView, found: UnawaitedCalls, returned: bool) ->
             keep_unawaited(scope, coroutine)  # a task that has not begun, a variable of an outer body
             continue
         if returned and what is not None:
-            _tell(scope, what, coroutine)
+            _log_once(scope, what, coroutine)
         if coroutine is not None:
             coroutine.close()
 
@@ -125,19 +125,19 @@ def _is_new(coroutine: Any) -> bool:
     return inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
 
 
-def _tell(scope: ScopeView, what: StepView | str, coroutine: Coroutine[Any, Any, Any] | None) -> None:
+def _log_once(scope: ScopeView, what: StepView | str, coroutine: Coroutine[Any, Any, Any] | None) -> None:
     root = scope.run.scope
     if not isinstance(what, str):
         if what.has_ended_row:
-            return  # a replay: it was told then
+            return  # a replay: it was logged then
         key: tuple[str, ...] = (what.kind, what.name, what.location.rpartition(",")[2])
     else:
         key = (what,)
-    if root.told is None:
-        root.told = set()
-    if key in root.told:
+    if root.reported is None:
+        root.reported = set()
+    if key in root.reported:
         return  # in another turn of a loop
-    root.told.add(key)
+    root.reported.add(key)
     entered = "entered" if coroutine is None else "awaited"
     instead = "Write `async with` before it" if coroutine is None else "Write `await` before it"
     with offstage():

@@ -1,6 +1,6 @@
 """What a run waits for outside its process's control: deadlines, signals, children. Its steps are parked here.
 
-A parked step has a moment, or (None) an event from outside, at which it goes on. One timer stands for the earliest
+A parked step has a moment, or (None) an event from outside, at which it goes on. One timer is set for the earliest
 moment of all; when the run waits for nothing but what is parked here, it sleeps.
 """
 
@@ -61,7 +61,7 @@ class Waits:
         self.timer: Timer | None = None
         self._timer_at: datetime | None = None
         self.fired = False
-        """Whether the timer has told a moment that no step has gone on at yet."""
+        """Whether the timer has reported a moment at which no step has gone on yet."""
 
     def park(self, step: StepView, wake_at: datetime | None, short: bool) -> None:
         """`step` waits for a moment, or (None) for an event from outside."""
@@ -137,7 +137,7 @@ class Waits:
         self._wake()
 
     def catch_up(self) -> None:
-        """Let the steps go on whose moment the timer has told, within the pump: what falls due together is written
+        """Let the steps go on whose moment has come, within the pump: what falls due together is written
         together.
         """
         self.fired = False

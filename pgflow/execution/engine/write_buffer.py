@@ -66,7 +66,7 @@ class WriteBuffer:
     """What one run has gathered and what of it is in flight.
 
     Args:
-        run: told of commits, of refusals and of too many rows.
+        run: gets commits, refusals, and the news of too many rows.
     """
 
     __slots__ = (
@@ -241,7 +241,7 @@ class WriteBuffer:
         self._to_change().suspicion = "lifted"
 
     def _note_progress(self, rows: list[EventRow]) -> None:
-        """A step that has ended is progress; what is told of one that has not (a heartbeat) is none."""
+        """A step that has ended is progress; a heartbeat of one that has not is none."""
         if any(row.status != STATUS_PENDING for row in rows):
             self.progress()
 
@@ -309,7 +309,7 @@ class WriteBuffer:
         self._next = None
         self._queue.clear()
         if isinstance(write.outcome, Failed) and not isinstance(error, LeaseLost):
-            # Not even the failure can be stored. The lease ends with the worker, and somebody has read this by then.
+            # Not even the failure can be stored. The lease ends with the worker, and the log holds this by then.
             log.error("%s: the database refused its failure: %s", run.label, error)
             run.leave()
         else:

@@ -1,7 +1,7 @@
 """The event loop on which one run of a workflow executes: a first-in-first-out queue of callbacks and nothing else.
 
 Replay must take every decision again as it was taken, `gather`, `TaskGroup`, `wait`, locks and queues included. On the
-worker's own loop their order would depend on sockets, timers and on whoever else runs there. Here it depends on
+worker's own loop their order would depend on sockets, timers and on what else runs there. Here it depends on
 nothing but the order in which results are delivered: the worker delivers one, drains the queue to rest, and delivers
 the next. Timers, threads and I/O are refused, with the name of the durable step to use instead.
 """
@@ -57,7 +57,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         name: gives the workflow and its id, for messages.
         seed: the same in every life of the run, and another in other runs.
         now: the run's `now()` in seconds since the epoch; what `loop.time()` answers.
-        fatal: told of a refusal, which ends the run whatever the code does with the exception.
+        fatal: called with a refusal, which ends the run whatever the code does with the exception.
         look: asked after every `LOOK_EVERY` callbacks whether to leave off draining.
     """
 
@@ -104,10 +104,10 @@ class RunLoop(asyncio.AbstractEventLoop):
         self.frozen = False
         """Whether a task waits for something that the code must not be able to observe."""
         self.thread = 0
-        """The thread in which code of the run executes at the moment, if any does."""
+        """The thread in which code of the run is executing, if any."""
         self.futures = 0
         self.leaving: AsyncGenerator[Any, Any] | None = None
-        """The asynchronous generator that is closed at the moment, since the code has left it before its end."""
+        """The asynchronous generator that is being closed, since the code has left it before its end."""
         self._discarded = False
         self._left: list[AsyncGenerator[Any, Any]] = []
         self._to_complete: dict[int, tuple[Any, asyncio.Task[Any]]] = {}

@@ -115,7 +115,7 @@ class ActivityStep(Step):
             limit,
         )
         if self.attempts and self._on_last_attempt:
-            run.wary = True
+            run.cautious = True
         assert self.input is not None
         self._call = ActivityCall(
             self._activity,
@@ -301,13 +301,13 @@ class ActivityStep(Step):
     def result(self, status: str, output: str | None, error: str | None) -> Any:
         if status == STATUS_COMPLETED:
             return self._activity.decode_result(output or "null")
-        told = decode_error(error or "{}")
+        recorded = decode_error(error or "{}")
         raise ActivityFailed(
             f'activity "{self.name}" at {display(self.location)} failed after {self.attempts} '
-            f"attempt{'s' if self.attempts != 1 else ''}: {told.get('type')}: {told.get('message')}",
+            f"attempt{'s' if self.attempts != 1 else ''}: {recorded.get('type')}: {recorded.get('message')}",
             activity=self.name,
             attempts=self.attempts,
-            error_type=str(told.get("type")),
-            error_message=str(told.get("message")),
+            error_type=str(recorded.get("type")),
+            error_message=str(recorded.get("message")),
             location=display(self.location),
         )

@@ -189,9 +189,9 @@ class OutputStep(AwaitingStep):
         if standing is not None and standing.status == "completed":
             run.finish(self, STATUS_COMPLETED, standing.output)
             return
-        told = {} if standing is None else decode_error(standing.error or "{}")
+        recorded = {} if standing is None else decode_error(standing.error or "{}")
         status = "unknown" if standing is None else standing.status
-        run.finish(self, STATUS_FAILED, error=json.dumps({**told, "status": status}, ensure_ascii=False))
+        run.finish(self, STATUS_FAILED, error=json.dumps({**recorded, "status": status}, ensure_ascii=False))
 
     def result(self, status: str, output: str | None, error: str | None) -> Any:
         if status == STATUS_COMPLETED:

@@ -26,7 +26,7 @@ class SignalStep(CrossingStep):
         body: an instance of a class declared by `@pgflow.signal`.
         to: the receiver's id, or None with
         workflow, tags: whose oldest live workflow receives it.
-        missing_ok: whether it is well that nobody receives it.
+        missing_ok: whether the signal may have no receiver.
     """
 
     kind = KIND_SIGNAL_SEND
@@ -67,9 +67,9 @@ class SignalStep(CrossingStep):
 
     def result(self, status: str, output: str | None, error: str | None) -> UUID | None:
         if status == STATUS_FAILED:
-            told = decode_error(error or "{}")
-            kind = WorkflowNotFound if told.get("type") == WorkflowNotFound.__name__ else PgflowError
-            raise kind(str(told.get("message")))
+            recorded = decode_error(error or "{}")
+            kind = WorkflowNotFound if recorded.get("type") == WorkflowNotFound.__name__ else PgflowError
+            raise kind(str(recorded.get("message")))
         sent = json.loads(output or "null")
         return None if sent is None else UUID(sent["id"])
 

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from pgflow.store.client.gathering import Gathering
 from pgflow.store.client.joined import execute_async as execute_on
-from pgflow.store.database.connections import Database, tell_of_death
+from pgflow.store.database.connections import Database, report_death
 from pgflow.store.database.pipeline import flush
 from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.database.retrying import Tries
@@ -107,7 +107,7 @@ class LoopWork:
         """Begin, unless it has begun."""
         if self.task is None:
             self.task = asyncio.create_task(run(), name=self._name)
-            self.task.add_done_callback(tell_of_death)
+            self.task.add_done_callback(report_death)
 
     async def end(self, connection: AsyncConnection | None) -> None:
         """Stop it; `connection` is the one it may be waiting on."""

@@ -23,7 +23,7 @@ from pgflow.store.client.on_loop import (
 )
 from pgflow.store.database import standby
 from pgflow.store.database.connections import Database
-from pgflow.store.database.pipeline import Statement, rows_of, tell_of_lost_hints
+from pgflow.store.database.pipeline import Statement, log_lost_hints, rows_of
 from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.database.query import Query
 from pgflow.store.database.retrying import Tries, is_meeting, with_id
@@ -84,7 +84,7 @@ class Connections:
             await check(connection, self._database.schema)
         may_notify, is_standby = await self.execute(reach(self._database.schema))
         self._may_notify = self.hints and may_notify
-        standby.tell(is_standby)
+        standby.warn(is_standby)
 
     async def execute(self, query: Query[T], until: float | None = None) -> T:
         """Send a statement that may be sent again, and read its answer.
@@ -150,7 +150,7 @@ class Connections:
                 if isinstance(error, psycopg.OperationalError):
                     await self._drop_free()  # most likely they broke as well
             else:
-                tell_of_lost_hints(hint_answers)
+                log_lost_hints(hint_answers)
                 return query.read(found)
             await sleep(pause)
 

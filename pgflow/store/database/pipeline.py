@@ -207,7 +207,7 @@ def rows_of(answer: Answer) -> list[tuple[Any, ...]]:
     return answer
 
 
-def tell_of_lost_hints(answers: Iterable[Answer]) -> None:
+def log_lost_hints(answers: Iterable[Answer]) -> None:
     """Log hints that failed. What they announce has been written, and polling finds it."""
     for answer in answers:
         if isinstance(answer, psycopg.Error):

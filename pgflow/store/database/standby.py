@@ -17,7 +17,7 @@ T = TypeVar("T")
 _log = logging.getLogger("pgflow.store")
 
 
-def tell(standby: bool) -> None:
+def warn(standby: bool) -> None:
     """Say once what a client can do on the server that it has found."""
     if standby:
         _log.warning(

@@ -30,7 +30,7 @@ from pgflow import faults
 from pgflow.errors import LeaseLost
 from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent
 from pgflow.model.writes import Crossing, Inquiry
-from pgflow.store.database.connections import Database, Line, is_lost, tell_of_death
+from pgflow.store.database.connections import Database, Line, is_lost, report_death
 from pgflow.store.database.pipeline import flush, rows_of
 from pgflow.store.database.retrying import is_meeting, is_refusal
 from pgflow.store.exchange.inquiries import Inquiries
@@ -109,7 +109,7 @@ class Lane:
     def start(self) -> None:
         """Begin; call it on the event loop that the callbacks belong to."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"pgflow {self._purpose}")
-        self._task.add_done_callback(partial(tell_of_death, then=self._on_death))
+        self._task.add_done_callback(partial(report_death, then=self._on_death))
 
     def add(self, crossing: Crossing) -> None:
         """Take one crossing."""

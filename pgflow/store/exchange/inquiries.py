@@ -14,7 +14,7 @@ import psycopg
 
 from pgflow.model.commands import Standing
 from pgflow.model.writes import Inquiry
-from pgflow.store.database.connections import Database, Line, is_lost, tell_of_death
+from pgflow.store.database.connections import Database, Line, is_lost, report_death
 
 _log = logging.getLogger("pgflow.store")
 
@@ -52,7 +52,7 @@ class Inquiries:
     def start(self) -> None:
         """Begin to ask; call it on the event loop that the callbacks belong to."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow inquiries")
-        self._task.add_done_callback(partial(tell_of_death, then=self._on_death))
+        self._task.add_done_callback(partial(report_death, then=self._on_death))
 
     def ask(self, inquiry: Inquiry) -> None:
         """Take one question, and put it when its time has come."""

@@ -305,7 +305,7 @@ def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
     }
 
 
-def wary_parameters(parts: Sequence[Part]) -> dict[str, Any]:
+def skip_locked_parameters(parts: Sequence[Part]) -> dict[str, Any]:
     """The parameters that name what may be there already and will be changed: rows of history, signals, workflows.
 
     Raises:

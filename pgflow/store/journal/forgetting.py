@@ -31,7 +31,7 @@ from pgflow import faults
 from pgflow.errors import LeaseLost, PgflowError
 from pgflow.history.location import display
 from pgflow.model.writes import Advance
-from pgflow.store.database.connections import Database, Line, is_locked_out, is_lost, tell_of_death
+from pgflow.store.database.connections import Database, Line, is_locked_out, is_lost, report_death
 from pgflow.store.leasing.fencing import Fence, fence_of
 
 _log = logging.getLogger("pgflow.store")
@@ -100,7 +100,7 @@ class LoopAdvancer:
         """Begin to advance; call it on the event loop that the callbacks belong to."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow loops")
-            self._task.add_done_callback(partial(tell_of_death, then=self._on_death))
+            self._task.add_done_callback(partial(report_death, then=self._on_death))
 
     def advance(self, advance: Advance) -> None:
         """Take one advancement; it is in the next transaction. At most one of a loop may be under way."""

@@ -35,8 +35,8 @@ from pgflow.errors import LeaseLost
 from pgflow.model.outcomes import Cancelled, Completed, Failed, Suspended
 from pgflow.model.rows import EventRow, RunKey
 from pgflow.model.writes import Write
-from pgflow.store.database.connections import Database, Line, is_locked_out, is_lost, tell_of_death
-from pgflow.store.database.pipeline import Statement, flush, rows_of, tell_of_lost_hints
+from pgflow.store.database.connections import Database, Line, is_locked_out, is_lost, report_death
+from pgflow.store.database.pipeline import Statement, flush, log_lost_hints, rows_of
 from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.journal.answers import Answer, Verdict, read
 from pgflow.store.journal.batch import SEPARATOR, Part, parts_of, size_of
@@ -158,7 +158,7 @@ class Journal:
         """Begin to write; call it on the event loop that the callbacks belong to."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow journal")
-            self._task.add_done_callback(partial(tell_of_death, then=self._on_death))
+            self._task.add_done_callback(partial(report_death, then=self._on_death))
 
     def write(self, write: Write) -> None:
         """Take one write; it is in the next batch, or in a later one when its run's row is busy."""
@@ -209,9 +209,9 @@ class Journal:
                 self._arrived.clear()
                 self._awaiting = True
                 await self._arrived.wait()
-            wary = bool(self._busy)  # what a run was busy with may be another row than its own
+            skip_locked = bool(self._busy)  # what a run was busy with may be another row than its own
             self._sent = self._next_writes()
-            answer = await self._write(parts_of(self._sent), wary)
+            answer = await self._write(parts_of(self._sent), skip_locked)
             self._sent = []
             for part in answer.busy:
                 self._busy[part.key] = part.writes
@@ -318,26 +318,26 @@ class Journal:
                     # An error in one run's callback must not keep the others from being called.
                     _log.exception("a journal callback of workflow %s failed", write.run.workflow)
 
-    async def _write(self, parts: list[Part], wary: bool) -> Answer:
+    async def _write(self, parts: list[Part], skip_locked: bool) -> Answer:
         """Write a batch, as often as it takes for a verdict on each of its runs."""
         pause = BUSY_WAIT
         careful = False
         while True:
             connection = await self._line.get()
             try:
-                answer = await self._send(connection, parts, careful, wary)
+                answer = await self._send(connection, parts, careful, skip_locked)
             except Exception as error:
                 if isinstance(error, psycopg.errors.UniqueViolation) and not careful:
                     careful = True  # a row is there that the statement could not see
                     continue
                 if is_locked_out(error):
                     self.held_up += 1
-                    if wary:
-                        return await self._write_apart(parts, wary, error)
-                    wary = True
+                    if skip_locked:
+                        return await self._write_apart(parts, skip_locked, error)
+                    skip_locked = True
                     continue
                 if not isinstance(error, psycopg.Error) or _is_poison(error):
-                    return await self._write_apart(parts, wary, error)
+                    return await self._write_apart(parts, skip_locked, error)
                 if is_lost(error, connection):
                     _log.warning(
                         "the journal's connection broke, and its last batch is sent again (it may be committed): %s",
@@ -355,32 +355,34 @@ class Journal:
                     self._on_batch(len(parts), sum([len(part.rows) for part in parts]))
                 return answer
 
-    async def _write_apart(self, parts: list[Part], wary: bool, error: Exception) -> Answer:
+    async def _write_apart(self, parts: list[Part], skip_locked: bool, error: Exception) -> Answer:
         """Something in the batch cannot be written: find it by halves; its run alone is refused, from there on, or
         busy.
         """
         if len(parts) > 1:
             half = len(parts) // 2
-            return await self._write(parts[:half], wary) + await self._write(parts[half:], wary)
+            return await self._write(parts[:half], skip_locked) + await self._write(parts[half:], skip_locked)
         (part,) = parts
         if is_locked_out(error):
             return Answer([], [part], {})
         if len(part.writes) == 1:
             return Answer([(part.writes, error)], [], {part.key: error})
         half = len(part.writes) // 2
-        first = await self._write(parts_of(part.writes[:half]), wary)
+        first = await self._write(parts_of(part.writes[:half]), skip_locked)
         rest = part.writes[half:]
         if first.busy:
             return Answer([], [part], {})
         refused = first.settled[-1][1]
         if isinstance(refused, BaseException):
             return first + Answer([(rest, refused)], [], {})
-        return first + await self._write(parts_of(rest), wary)
+        return first + await self._write(parts_of(rest), skip_locked)
 
-    async def _send(self, connection: AsyncConnection, parts: list[Part], careful: bool, wary: bool) -> Answer:
+    async def _send(self, connection: AsyncConnection, parts: list[Part], careful: bool, skip_locked: bool) -> Answer:
         await faults.reach("journal.before")
         careful = careful or bool(self._doubtful)
-        statement, parameters = append(self._database.schema, str(self._line.under), parts, careful=careful, wary=wary)
+        statement, parameters = append(
+            self._database.schema, str(self._line.under), parts, careful=careful, skip_locked=skip_locked
+        )
         ended = [part.key.workflow for part in parts if part.outcome is not None and isinstance(part.outcome, _ENDS)]
         if self._doubtful:
             doubtful = [part for part in parts if any(id(write) in self._doubtful for write in part.writes)]
@@ -393,7 +395,7 @@ class Journal:
         written, *hint_answers = await flush(connection, (statement, parameters), *hint)
         await faults.reach("journal.after")
         (found,) = rows_of(written)
-        tell_of_lost_hints(hint_answers)
+        log_lost_hints(hint_answers)
         if self._hints is not None and not hint:
             self._hints.done(*ended)
         return self._read(parts, ended, *found)

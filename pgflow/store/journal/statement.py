@@ -23,7 +23,7 @@ from pgflow.store.journal.batch import (
     row_parameters,
     run_parameters,
     signal_parameters,
-    wary_parameters,
+    skip_locked_parameters,
 )
 
 _ENDED = (Completed, Cancelled)
@@ -36,7 +36,7 @@ def append(
     parts: Sequence[Part],
     *,
     careful: bool = True,
-    wary: bool = False,
+    skip_locked: bool = False,
     begun_before: bool = False,
 ) -> tuple[bytes, dict[str, Any]]:
     """The statement that writes a batch, and its parameters.
@@ -47,9 +47,9 @@ def append(
         parts: What each run has in it.
         careful: Whether a row may be there already without being seen, such as one of a batch whose fate is unknown. If
             this is False and one is, the statement fails with a unique violation.
-        wary: Whether a row that is there already may be locked by another session: then its run is passed over as one
-            whose own row is locked. Otherwise the statement waits for it. A loop that ends is always met with caution:
-            it may just be advancing.
+        skip_locked: Whether a row that is there already may be locked by another session: then its run is passed over
+            as one whose own row is locked. Otherwise the statement waits for it. A loop that ends is always met with
+            caution: it may just be advancing.
         begun_before: Whether the transaction was begun by other statements, perhaps long ago: its `now()` is then not
             the time.
 
@@ -60,7 +60,7 @@ def append(
     signals = aside = None
     if any([part.beside is not None for part in parts]):
         signals, aside = signal_parameters(parts), aside_parameters(parts)
-    wary = wary or (
+    skip_locked = skip_locked or (
         rows is not None and KIND_LOOP in rows["kind"] and any(map(_ends_a_loop, parts)) and not begun_before
     )
     parameters = {
@@ -70,7 +70,7 @@ def append(
         **(signals or {"consumed": None}),
         **(aside or {"aside": None}),
         **(outcomes or {}),
-        **(wary_parameters(parts) if wary else {}),
+        **(skip_locked_parameters(parts) if skip_locked else {}),
     }
     stays = outcomes is not None and any(
         [
@@ -79,7 +79,9 @@ def append(
             if part.outcome is not None or part.beside is not None
         ]
     )
-    text = _text(schema, wary, rows is not None, signals is not None, aside is not None, outcomes is not None, stays)
+    text = _text(
+        schema, skip_locked, rows is not None, signals is not None, aside is not None, outcomes is not None, stays
+    )
     return _with_own_time(text) if begun_before else text, parameters
 
 
@@ -92,10 +94,10 @@ def lost(key: RunKey) -> LeaseLost:
 
 
 @cache
-def _text(schema: str, wary: bool, rows: bool, signals: bool, aside: bool, outcomes: bool, stays: bool) -> bytes:
+def _text(schema: str, skip_locked: bool, rows: bool, signals: bool, aside: bool, outcomes: bool, stays: bool) -> bytes:
     fence = statement("journal_fence", schema)
-    if wary:  # what holds its own row is not fenced yet
-        fence = fence.replace(b"fenced AS", b"held AS") + statement("journal_wary", schema)
+    if skip_locked:  # what holds its own row is not fenced yet
+        fence = fence.replace(b"fenced AS", b"held AS") + statement("journal_skip_locked", schema)
     names = [
         *["journal_rows"] * rows,
         *["journal_consumed"] * signals,

@@ -26,7 +26,7 @@ from pgflow.store.client.on_threads import (
 )
 from pgflow.store.database import standby
 from pgflow.store.database.connections import Database
-from pgflow.store.database.pipeline import Statement, rows_of, tell_of_lost_hints
+from pgflow.store.database.pipeline import Statement, log_lost_hints, rows_of
 from pgflow.store.database.pooler import Connection
 from pgflow.store.database.query import Query
 from pgflow.store.database.retrying import Tries, is_meeting, with_id
@@ -87,7 +87,7 @@ class Connections:
             check(connection, self._database.schema)
         may_notify, is_standby = self.execute(reach(self._database.schema))
         self._may_notify = self.hints and may_notify
-        standby.tell(is_standby)
+        standby.warn(is_standby)
 
     def execute(self, query: Query[T], until: float | None = None) -> T:
         """Send a statement that may be sent again, and read its answer.
@@ -151,7 +151,7 @@ class Connections:
                 if isinstance(error, psycopg.OperationalError):
                     self._drop_free()  # most likely they broke as well
             else:
-                tell_of_lost_hints(hint_answers)
+                log_lost_hints(hint_answers)
                 return query.read(found)
             sleep(pause)
 
