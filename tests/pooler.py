@@ -48,7 +48,7 @@ class Session:
     @classmethod
     async def open(cls, dsn: str) -> Session:
         connection = await asyncio.to_thread(
-            psycopg.connect, dsn, autocommit=True, sslmode="disable", gssencmode="disable"
+            lambda: psycopg.connect(dsn, autocommit=True, sslmode="disable", gssencmode="disable")
         )
         wire = socket.socket(
             fileno=os.dup(connection.fileno())

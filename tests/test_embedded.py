@@ -130,8 +130,8 @@ def test_an_ordinary_user_just_runs_it(place: Path, monkeypatch: pytest.MonkeyPa
             os.setgid(user.pw_gid)
             os.setuid(user.pw_uid)
             sys.executable = python
-            with Postgres(binaries=programs) as server:
-                os.write(write, str(value(server.dsn, "SELECT 41 + 1")).encode())
+            with Postgres(binaries=programs) as postgres:
+                os.write(write, str(value(postgres.dsn, "SELECT 41 + 1")).encode())
             status = 0
         except BaseException as error:
             os.write(write, repr(error).encode())

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pgflow import ActivityContext as Imported
     from tests.test_functions import Item as Unknown
 
-TOOLS = types.ModuleType("tools")  # stands for a file of its own
+TOOLS: Any = types.ModuleType("tools")  # stands for a file of its own
 exec(
     "import functools\n"
     "class Item: 'of the same name, but another'\n"
@@ -147,7 +147,7 @@ def test_annotations_behind_decorators_of_another_module(beneath: Callable[[Any]
 
 def test_a_signature_of_its_own_that_forgets_what_it_wraps() -> None:
     @pgflow.activity
-    @TOOLS.signed
+    @TOOLS.signed  # type: ignore[untyped-decorator]  # it takes anything
     async def next_one(ctx: pgflow.ActivityContext, day: date) -> date:
         return day
 
@@ -162,7 +162,7 @@ def test_classes_that_are_local() -> None:
         n: int
 
     @pgflow.activity
-    @TOOLS.logged
+    @TOOLS.logged  # type: ignore[untyped-decorator]  # it takes anything
     async def keep(ctx: pgflow.ActivityContext, one: Local, more: list[Local]) -> Local:
         return more[0] if more else one
 
@@ -187,7 +187,7 @@ def test_classes_that_are_local() -> None:
 
 def test_what_cannot_be_resolved_is_named() -> None:
     @pgflow.activity
-    @TOOLS.logged
+    @TOOLS.logged  # type: ignore[untyped-decorator]  # it takes anything
     async def lost(ctx: pgflow.ActivityContext, item: Unknown) -> None: ...
 
     with pytest.raises(pgflow.SerializationError, match=r"lost cannot be resolved: name 'Unknown'.*TYPE_CHECKING"):
@@ -309,7 +309,7 @@ def test_what_does_not_bind() -> None:
     with pytest.raises(TypeError, match=r"positional.*\(a: 'int', b: 'int' = 2, /, c: 'int' = 3\).*after its context"):
         pgflow.activity(positional).encode_arguments((), {"a": 1})
     with pytest.raises(TypeError, match='"ctx" is the parameter for its context'):
-        pgflow.activity(taken).encode_arguments((), {"ctx": 1})
+        pgflow.activity(taken).encode_arguments((), {"ctx": 1})  # type: ignore[arg-type]  # its name is taken
     with pytest.raises(pgflow.SerializationError, match='argument "names" of activity "several"'):
         pgflow.activity(several).encode_arguments((1,), {})
 

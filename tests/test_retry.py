@@ -30,7 +30,7 @@ class Lying(BaseExceptionGroup[Any]):
     """Says of itself that it holds itself."""
 
     @property
-    def exceptions(self) -> tuple[BaseException, ...]:  # type: ignore[override]
+    def exceptions(self) -> tuple[BaseException, ...]:
         return (self,)
 
 

@@ -45,20 +45,20 @@ WRONG: list[tuple[str, type[Exception], str, Callable[[], Any]]] = [
         "plain workflow",
         TypeError,
         "plain: expected an `async def`, found a plain `def`",
-        lambda: pgflow.workflow(plain),
+        lambda: pgflow.workflow(plain),  # type: ignore[arg-type]  # refused
     ),
-    ("class as workflow", TypeError, "expected an `async def`", lambda: pgflow.workflow(Thing)),
-    ("no context", TypeError, "expected a first parameter for the context", lambda: pgflow.workflow(without_context)),
+    ("class as workflow", TypeError, "expected an `async def`", lambda: pgflow.workflow(Thing)),  # type: ignore[arg-type]  # refused
+    ("no context", TypeError, "expected a first parameter for the context", lambda: pgflow.workflow(without_context)),  # type: ignore[arg-type]  # refused
     (
         "no context for an activity",
         TypeError,
         "expected a first parameter for the context",
-        lambda: pgflow.activity(without_context),
+        lambda: pgflow.activity(without_context),  # type: ignore[arg-type]  # refused
     ),
-    ("class as activity", TypeError, "expected a function, found", lambda: pgflow.activity(Thing)),
+    ("class as activity", TypeError, "expected a function, found", lambda: pgflow.activity(Thing)),  # type: ignore[arg-type]  # refused
     ("empty name", ValueError, "name", lambda: pgflow.workflow(name="")(fine)),
     ("NUL in a name", ValueError, "name", lambda: pgflow.workflow(name="a\0b")(fine)),
-    ("long name", ValueError, "name", lambda: pgflow.activity(name="x" * 201)(fine)),
+    ("long name", ValueError, "name", lambda: pgflow.activity(name="x" * 201)(fine)),  # type: ignore[arg-type]  # refused
     (
         "timeout of nothing",
         ValueError,
@@ -69,9 +69,9 @@ WRONG: list[tuple[str, type[Exception], str, Callable[[], Any]]] = [
         "timeout as text",
         ValueError,
         "expected a timedelta or a number of seconds",
-        lambda: pgflow.activity(timeout="30"),
+        lambda: pgflow.activity(timeout="30"),  # type: ignore[call-overload]  # refused
     ),
-    ("retry as number", TypeError, "expected a pgflow.RetryPolicy, found 3", lambda: pgflow.activity(retry=3)),
+    ("retry as number", TypeError, "expected a pgflow.RetryPolicy, found 3", lambda: pgflow.activity(retry=3)),  # type: ignore[call-overload]  # refused
     ("no attempts", ValueError, "max_attempts=0", lambda: pgflow.RetryPolicy(max_attempts=0)),
     ("negative delay", ValueError, "not negative", lambda: pgflow.RetryPolicy(initial=-1)),
     ("a delay of years", ValueError, "at most 31,536,000 seconds", lambda: pgflow.RetryPolicy(initial=1e12)),
@@ -95,24 +95,24 @@ WRONG: list[tuple[str, type[Exception], str, Callable[[], Any]]] = [
         "finite number",
         lambda: pgflow.RetryPolicy(multiplier=10**5000),
     ),
-    ("a text as multiplier", ValueError, "finite number", lambda: pgflow.RetryPolicy(multiplier="2")),
+    ("a text as multiplier", ValueError, "finite number", lambda: pgflow.RetryPolicy(multiplier="2")),  # type: ignore[arg-type]  # refused
     (
         "one name for many",
         ValueError,
         "expected a tuple of exception classes",
-        lambda: pgflow.RetryPolicy(non_retryable="ValueError"),
+        lambda: pgflow.RetryPolicy(non_retryable="ValueError"),  # type: ignore[arg-type]  # refused
     ),
     (
         "one class for many",
         ValueError,
         "expected a tuple of exception classes",
-        lambda: pgflow.RetryPolicy(non_retryable=ValueError),
+        lambda: pgflow.RetryPolicy(non_retryable=ValueError),  # type: ignore[arg-type]  # refused
     ),
     (
         "what is no class",
         ValueError,
         "expected a tuple of exception classes",
-        lambda: pgflow.RetryPolicy(non_retryable=(int,)),
+        lambda: pgflow.RetryPolicy(non_retryable=(int,)),  # type: ignore[arg-type]  # refused
     ),
     ("what is no name", ValueError, "such as", lambda: pgflow.RetryPolicy(non_retryable=("not a name",))),
     ("a timeout of ages", ValueError, "36,600 days", lambda: pgflow.activity(timeout=1e12)),
@@ -136,9 +136,9 @@ WRONG: list[tuple[str, type[Exception], str, Callable[[], Any]]] = [
     ),
     ("shrinking delay", ValueError, "multiplier=0.5", lambda: pgflow.RetryPolicy(multiplier=0.5)),
     ("signal of a plain class", TypeError, "expected a dataclass or a pydantic model", lambda: pgflow.signal(Thing)),
-    ("message of a function", TypeError, "expected a dataclass or a pydantic model", lambda: pgflow.message(plain)),
+    ("message of a function", TypeError, "expected a dataclass or a pydantic model", lambda: pgflow.message(plain)),  # type: ignore[call-overload]  # refused
     ("no workflows", ValueError, "expected at least one workflow", lambda: pgflow.Worker(DSN, workflows=[])),
-    ("a function as workflow", TypeError, "expected workflows", lambda: pgflow.Worker(DSN, workflows=[fine])),
+    ("a function as workflow", TypeError, "expected workflows", lambda: pgflow.Worker(DSN, workflows=[fine])),  # type: ignore[list-item]  # refused
     (
         "two of one name",
         ValueError,

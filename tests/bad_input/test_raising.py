@@ -30,7 +30,7 @@ class Exiting(Exception):
 
 
 class Disguised(Exception):
-    @property
+    @property  # type: ignore[misc]  # hostile on purpose
     def __class__(self) -> Any:
         raise RuntimeError("no class")
 
@@ -188,7 +188,7 @@ async def test_the_worker_lives_and_the_neighbours_end(dsn: str, caplog: pytest.
     async with pgflow.Client(dsn) as client:
         worker = pgflow.Worker(dsn, workflows=[calls, raises, innocent])
         running = asyncio.create_task(worker.run())
-        handles = []
+        handles: list[tuple[str, str, pgflow.WorkflowHandle[object]]] = []
         for number, what in enumerate(MADE):
             for where in ACTIVITIES:
                 if not (

@@ -43,7 +43,7 @@ async def steps(ctx: pgflow.WorkflowContext, n: Any = None) -> int:
 
 WORKFLOWS = [steps]
 
-Change = Callable[["Hostile"], None]
+Change = Callable[["Hostile"], object]
 
 
 class Hostile:
@@ -51,15 +51,17 @@ class Hostile:
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
+        self.id: uuid.UUID
         (self.id,) = connection.execute("SELECT pgflow.dispatch('steps', '{}')").fetchone() or (uuid.UUID(int=0),)
 
-    def set(self, table: str, **values: str) -> None:
+    def set(self, table: str, **values: str) -> Hostile:
         """Set columns to SQL expressions."""
         key = "id" if table == "workflows" else "workflow_id"
         each = [f"{name} = {value}" for name, value in values.items()]
-        self.connection.execute(f"UPDATE pgflow.{table} SET {', '.join(each)} WHERE {key} = %s", [self.id])  # type: ignore[arg-type]
+        self.connection.execute(f"UPDATE pgflow.{table} SET {', '.join(each)} WHERE {key} = %s", [self.id])
+        return self
 
-    def event(self, **values: str) -> None:
+    def event(self, **values: str) -> Hostile:
         """Add a row of history as if it had been claimed before."""
         given = {
             "location": "'1'",
@@ -70,12 +72,14 @@ class Hostile:
         } | values
         given["workflow_id"] = "%s"
         text = f"INSERT INTO pgflow.events ({', '.join(given)}) VALUES ({', '.join(given.values())})"
-        self.connection.execute(text, [self.id])  # type: ignore[arg-type]
+        self.connection.execute(text, [self.id])
         self.set("runs", epoch="1")
+        return self
 
-    def poke(self, body: str) -> None:
+    def poke(self, body: str) -> Hostile:
         """Send a signal."""
         self.connection.execute("SELECT pgflow.signal(%s::uuid, 'poke', %s::json)", [self.id, body])
+        return self
 
 
 def text(value: str) -> str:
@@ -96,12 +100,12 @@ HOSTILE: dict[str, Change] = {
     "the long number of tags given": lambda it: (
         it.set("workflows", tags_given=text('{"n":' + DIGITS + "}") + "::jsonb"),
         it.event(),
-    )[0],
+    ),
     "deep state": lambda it: (
         it.set("workflows", state=text('{"n":' + BRACKETS + "}") + "::json"),
         it.set("runs", epoch="1"),
-    )[0],
-    "a state that is no object": lambda it: (it.set("workflows", state="'7'::json"), it.set("runs", epoch="1"))[0],
+    ),
+    "a state that is no object": lambda it: (it.set("workflows", state="'7'::json"), it.set("runs", epoch="1")),
     "an endless dispatch": lambda it: it.set("workflows", created_at="'infinity'"),
     "a dispatch before the calendar": lambda it: it.set("workflows", created_at="'4000-01-01 BC'"),
     "a dispatch after the calendar": lambda it: it.set("workflows", created_at="'294276-12-31'"),
@@ -109,7 +113,7 @@ HOSTILE: dict[str, Change] = {
     "a due moment at its start": lambda it: it.set("runs", wake_at="'0001-01-02 00:00:00+00'"),
     "a due moment that never comes": lambda it: it.set("runs", wake_at="'infinity'", status="'sleeping'"),
     "a moment that never was": lambda it: it.set("runs", wake_at="'-infinity'"),
-    "places that are none": lambda it: (it.set("workflows", cancellations="ARRAY[NULL]::bigint[]"), it.event())[0],
+    "places that are none": lambda it: (it.set("workflows", cancellations="ARRAY[NULL]::bigint[]"), it.event()),
     "a row at no location": lambda it: it.event(location="'zzz'", output="'1'::json", seq="1"),
     "a row at an empty location": lambda it: it.event(location="''", output="'1'::json", seq="1"),
     "a row at a long location": lambda it: it.event(location=text(",".join(["1"] * 400)), output="'1'::json", seq="1"),
@@ -138,7 +142,7 @@ HOSTILE: dict[str, Change] = {
     "a deep signal": lambda it: it.poke('{"n":' + BRACKETS + "}"),
     "a long number in a signal": lambda it: it.poke('{"n":' + DIGITS + "}"),
     "no epoch left": lambda it: it.set("runs", epoch="2147483647"),
-    "no place left in the mailbox": lambda it: (it.set("runs", mailbox="9223372036854775807"), it.poke('{"n":1}'))[0],
+    "no place left in the mailbox": lambda it: (it.set("runs", mailbox="9223372036854775807"), it.poke('{"n":1}')),
     "an unknown status": lambda it: it.set("runs", status="'levitating'"),
 }
 

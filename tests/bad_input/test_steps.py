@@ -23,7 +23,7 @@ class Approved:
     by: str
 
 
-Namesake = pgflow.signal(name="approved")(dataclass(type("Namesake", (), {"__annotations__": {"by": str}})))
+Namesake: type[Any] = pgflow.signal(name="approved")(dataclass(type("Namesake", (), {"__annotations__": {"by": str}})))
 
 
 @dataclass

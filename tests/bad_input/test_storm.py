@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import pgflow
 from tests import databases
 from tests.bad_input import storm
+from tests.bad_input.test_raising import ACTIVITIES, BODIES, MADE, calls
 from tests.bad_input.test_rows import HOSTILE, Hostile
 from tests.worker import flows
 
@@ -88,11 +89,9 @@ def weather(server_dsn: str, template: str, tmp_path_factory: pytest.TempPathFac
 
 acts = st.one_of(
     st.tuples(st.sampled_from(sorted(storm.ACTS)), st.sampled_from(sorted(storm.VALUES)), st.booleans()),
-    st.tuples(
-        st.sampled_from(sorted([*storm.ACTIVITIES, *storm.BODIES])), st.sampled_from(sorted(storm.MADE)), st.booleans()
-    ),
+    st.tuples(st.sampled_from(sorted([*ACTIVITIES, *BODIES])), st.sampled_from(sorted(MADE)), st.booleans()),
 ).filter(lambda act: act[:2] not in storm.ENDLESS)
-plans = st.tuples(st.lists(acts, max_size=4), st.sampled_from(sorted([*storm.MADE, *storm.VALUES])))
+plans = st.tuples(st.lists(acts, max_size=4), st.sampled_from(sorted([*MADE, *storm.VALUES])))
 rows = st.permutations(sorted(HOSTILE)).map(lambda every: every[:8])
 gusts = st.tuples(st.lists(plans, min_size=4, max_size=12), rows).flatmap(
     lambda both: st.permutations([*both[0], *both[1]])
@@ -133,7 +132,7 @@ def test_every_innocent_workflow_comes_to_its_end(weather: Storm, gust: list[Any
 
 def test_what_a_task_raises_to_end_the_process_ends_its_own_work(weather: Storm) -> None:
     """asyncio lets it out of the event loop."""
-    handles = [weather.client.dispatch(storm.calls, "in_a_task", what) for what in ("SystemExit", "KeyboardInterrupt")]
+    handles = [weather.client.dispatch(calls, "in_a_task", what) for what in ("SystemExit", "KeyboardInterrupt")]
     for handle in handles:
         with pytest.raises(pgflow.WorkflowFailed, match="SystemExit|KeyboardInterrupt"):
             handle.output(timeout=LIMIT)

@@ -49,6 +49,7 @@ from tests.codec.values import (
     form,
     kinds,
     lenient,
+    of,
     private,
     values,
 )
@@ -85,10 +86,10 @@ plain_annotations = st.recursive(
         [type(None), bool, int, float, str, Plain, Held, Special, Doubled, Written, Watched, Odd, Renamed, Described]
     ),
     lambda inner: st.one_of(
-        inner.map(lambda a: list[a]),
-        inner.map(lambda a: tuple[a, ...]),
-        st.tuples(inner, inner).map(lambda pair: tuple[pair[0], pair[1]]),
-        inner.map(lambda a: dict[str, a]),
+        inner.map(lambda a: of(list, a)),
+        inner.map(lambda a: of(tuple, a, ...)),
+        st.tuples(inner, inner).map(lambda pair: of(tuple, *pair)),
+        inner.map(lambda a: of(dict, str, a)),
         inner.map(lambda a: Optional[a]),  # noqa: UP045
     ),
     max_leaves=3,
@@ -115,15 +116,16 @@ def test_what_is_not_looked_at_comes_back_as_it_is(data: st.DataObject) -> None:
 
 def test_much_need_not_be_looked_at_and_the_rest_is() -> None:
     held = Held([1.5], Plain(1, "a"))
-    for value, annotation in (
+    alike: list[tuple[Any, Any]] = [
         (held, Held),
         ([held], list[Held]),
         ({"a": None}, dict[str, int | None]),
         ((1, "a"), tuple[int, str]),
         (Special(1), Special),
-    ):
+    ]
+    for value, annotation in alike:
         assert is_exact(value, annotation)
-    for value, annotation in (
+    others: list[tuple[Any, Any]] = [
         (Special(1), Plain),
         (True, int),
         (1, float),
@@ -131,7 +133,8 @@ def test_much_need_not_be_looked_at_and_the_rest_is() -> None:
         ({1: 1}, dict[int, int]),
         (b"a", bytes),
         (NOW, datetime),
-    ):
+    ]
+    for value, annotation in others:
         assert not is_exact(value, annotation)
     for value in (Doubled(1), Written(1), Watched(1), Odd(1), Renamed(1), Described(1)):
         assert not is_exact(value, type(value))
@@ -275,7 +278,9 @@ def test_whatever_a_class_raises_is_a_refusal(error: type[BaseException]) -> Non
         decode('{"n":-1}', Fussy, what="it")
 
 
-@pytest.mark.parametrize("inside", [lambda union: union, lambda union: list[union], lambda union: dict[str, union]])
+@pytest.mark.parametrize(
+    "inside", [lambda union: union, lambda union: of(list, union), lambda union: of(dict, str, union)]
+)
 def test_unions_are_told_apart_by_their_order(inside: Any) -> None:
     """Python finds them equal; whichever a process met first must not decide for both."""
     assert inside(str | bytes) == inside(bytes | str)
@@ -295,7 +300,7 @@ def test_unions_are_told_apart_by_their_order(inside: Any) -> None:
 BARE: list[Any] = [typing.List, typing.Dict, typing.Tuple, Optional[typing.Dict]]  # noqa: UP006, UP045
 
 
-@pytest.mark.parametrize("annotation", [*BARE, list, dict, dict[str, Any], list[Any], list[dict]])
+@pytest.mark.parametrize("annotation", [*BARE, list, dict, dict[str, Any], list[Any], of(list, dict)])
 def test_containers_without_their_types(annotation: Any) -> None:
     """Plain data come back as they are; all else is refused, not an error of its own."""
     plain: Any = (

@@ -7,7 +7,7 @@ import inspect
 import json
 import pickle
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ class LazyCause(Exception):
 
 
 class Disguised(Exception):
-    @property
+    @property  # type: ignore[misc]  # hostile on purpose
     def __class__(self) -> Any:
         raise RuntimeError("no class")
 
@@ -94,7 +94,7 @@ def chained(length: int) -> BaseException:
     first = error = ValueError("0")
     for number in range(1, length):
         error.__cause__ = ValueError(str(number))
-        error = error.__cause__  # type: ignore[assignment]
+        error = error.__cause__
     return first
 
 
@@ -232,7 +232,12 @@ def test_what_a_step_raises_can_be_pickled_and_copied() -> None:
             finally:
                 del waiting
 
-        for step in (lambda: ctx.activity(fails), lambda: ctx.branch(branch), lambda: late(ctx)):
+        steps: list[Callable[[], Awaitable[object]]] = [
+            lambda: ctx.activity(fails),
+            lambda: ctx.branch(branch),
+            lambda: late(ctx),
+        ]
+        for step in steps:
             try:
                 await step()
             except (pgflow.ActivityFailed, TimeoutError) as error:

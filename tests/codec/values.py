@@ -203,6 +203,12 @@ KINDS: list[Any] = [
     Pair, Row, complex,
 ]  # fmt: skip
 
+
+def of(origin: Any, *arguments: Any) -> Any:
+    """An annotation that is made at run time."""
+    return origin[arguments if len(arguments) > 1 else arguments[0]]
+
+
 hashable = st.sampled_from([leaf for leaf in LEAVES if leaf.__hash__ is not None])
 values = st.recursive(
     st.sampled_from(LEAVES)
@@ -227,15 +233,15 @@ values = st.recursive(
 kinds = st.recursive(
     st.sampled_from([*KINDS, Holder]),
     lambda inner: st.one_of(
-        inner.map(lambda a: list[a]),
-        inner.map(lambda a: set[a]),
-        inner.map(lambda a: frozenset[a]),
-        inner.map(lambda a: deque[a]),
-        inner.map(lambda a: Sequence[a]),
-        inner.map(lambda a: tuple[a, ...]),
-        st.tuples(inner, inner).map(lambda pair: tuple[pair[0], pair[1]]),
-        st.tuples(inner, inner).map(lambda pair: dict[pair[0], pair[1]]),
-        st.tuples(inner, inner).map(lambda pair: Mapping[pair[0], pair[1]]),
+        inner.map(lambda a: of(list, a)),
+        inner.map(lambda a: of(set, a)),
+        inner.map(lambda a: of(frozenset, a)),
+        inner.map(lambda a: of(deque, a)),
+        inner.map(lambda a: of(Sequence, a)),
+        inner.map(lambda a: of(tuple, a, ...)),
+        st.tuples(inner, inner).map(lambda pair: of(tuple, *pair)),
+        st.tuples(inner, inner).map(lambda pair: of(dict, *pair)),
+        st.tuples(inner, inner).map(lambda pair: of(Mapping, *pair)),
         st.tuples(inner, inner).map(lambda pair: Union[pair[0], pair[1]]),  # noqa: UP007 — made at run time
         st.tuples(inner, inner, inner).map(lambda three: Union[three[0], three[1], three[2]]),  # noqa: UP007
         inner.map(lambda a: Optional[a]),  # noqa: UP045

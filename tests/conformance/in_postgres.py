@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from pgflow.history.events import Event
@@ -23,7 +23,11 @@ from pgflow.store.leasing.claims import Claims
 from pgflow.store.queries.dispatching import dispatch
 from pgflow.store.queries.signalling import send
 from tests.conformance.subject import Fate, News, Picture, Subject, moment, parsed
-from tests.store.scene import Scene, until
+from tests.store.scene import Scene
+from tests.waiting import until
+
+T = TypeVar("T")
+N = TypeVar("N", int, int | None)
 
 EVENT = (
     "SELECT location, iteration, seq, version, kind, name, status, attempts, coalesce(completed_at, created_at), "
@@ -86,7 +90,7 @@ class InPostgres(Subject):
         self.parts.append(Parts(self.scene, self.scene.worker()))
         return len(self.parts)
 
-    def number(self, worker_id: int | None) -> int | None:
+    def number(self, worker_id: N) -> N:
         """The number by which the tests know a worker."""
         ids = [part.id for part in self.parts]
         return ids.index(worker_id) + 1 if worker_id in ids else worker_id
@@ -195,6 +199,6 @@ class InPostgres(Subject):
         rows = self.scene.all(f"SELECT {', '.join(columns)} FROM {table} WHERE {key} = %s {order}", id)
         return [dict(zip(names, row, strict=True)) for row in rows]
 
-    def _read(self, query: Query[Any]) -> Any:
+    def _read(self, query: Query[T]) -> T:
         cursor = self.scene.sql.execute(query.sql, query.params)
         return query.read(cursor.fetchall())

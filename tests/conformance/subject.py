@@ -264,7 +264,9 @@ class Subject(ABC):
 
 def moment(at: datetime | None) -> str | None:
     """What is said of a moment in a picture: whether it has come, or which one it is."""
-    return at.isoformat() if at is not None and at >= LATER else at and "due"
+    if at is None:
+        return None
+    return at.isoformat() if at >= LATER else "due"
 
 
 def parsed(text: str | None) -> Any:

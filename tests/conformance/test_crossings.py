@@ -213,11 +213,14 @@ async def test_who_has_no_lease_does_nothing_to_others(store: Subject, ids: Ids)
     worker, other = store.worker(), store.worker()
     run = await store.running(worker, next(ids))
     receiver = await store.running(worker, next(ids))
-    commands = lambda: [  # noqa: E731
-        child(store, next(ids)),
-        child(store, next(ids), unique=True),
-        Sending(next(ids), receiver.workflow_id, None, None, "hello", "1"),
-    ]
+
+    def commands() -> list[Dispatch | Sending]:
+        return [
+            child(store, next(ids)),
+            child(store, next(ids), unique=True),
+            Sending(next(ids), receiver.workflow_id, None, None, "hello", "1"),
+        ]
+
     await store.write(worker, released := await store.running(worker, next(ids), name="other"), [], Released())
     for who, key in (
         (other, run),

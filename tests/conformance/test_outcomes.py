@@ -192,9 +192,8 @@ async def test_the_end_is_told_to_the_parent_and_once(store: Subject, ids: Ids) 
     children = [next(ids) for _ in range(3)]
     for id in children:
         await store.cross(worker, run, Dispatch(id, store.name("child"), queue=None))
-    for claimed, outcome in zip(
-        await store.claim_all(worker), (Completed("1"), Failed("{}"), Cancelled()), strict=True
-    ):
+    outcomes: list[Outcome] = [Completed("1"), Failed("{}"), Cancelled()]
+    for claimed, outcome in zip(await store.claim_all(worker), outcomes, strict=True):
         await store.write(worker, claimed.run, [], outcome)
     assert (await store.picture(run.workflow_id)).requests == ["child"] * 3
     news = await store.deliver(worker)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import pytest
@@ -23,6 +23,8 @@ from tests.conformance.in_memory import InMemory
 from tests.conformance.in_postgres import InPostgres
 from tests.conformance.subject import Subject, hours
 from tests.store.scene import Scene, row
+
+T = TypeVar("T")
 
 Ids = Iterator[UUID]
 
@@ -124,7 +126,10 @@ class Conversation:
         status = rng.choice(("pending", "pending", "completed", "completed", "failed", "cancelled", "abandoned"))
         if loop and rng.random() < 0.8:
             status = "pending"
-        some = lambda value: value if rng.random() < 0.4 else None  # noqa: E731
+
+        def some(value: T) -> T | None:
+            return value if rng.random() < 0.4 else None
+
         return row(
             location,
             some('"out"'),
@@ -211,7 +216,7 @@ class Conversation:
         if held is not None:
             worker, run = held
             location, turns = self.rng.choice(("1", "1", "1,2,1", "2")), self.rng.randint(0, 4)
-            values = {"keep": self.rng.choice((0, 1, 100)), "seq": self.rng.choice((None, None, 7))}
+            values: dict[str, Any] = {"keep": self.rng.choice((0, 1, 100)), "seq": self.rng.choice((None, None, 7))}
             advances = [store.new_advance(run, location, turns, **values) for store in self.pair]
             self.asked.append(("advance", held, location, turns, values))
             told = [await store.advance(worker, each) for store, each in zip(self.pair, advances, strict=True)]

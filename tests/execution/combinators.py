@@ -124,7 +124,12 @@ class Combinators:
 
     async def _ended_groups(self, node: Any, ctx: Ctx, path: str) -> list[Any]:
         groups = [asyncio.gather(step) for step in self._numbered(node, ctx, path)]
-        outer = [*groups, asyncio.gather(*groups), asyncio.gather(*groups[:1]), asyncio.gather(*groups[1:])]
+        outer: list[asyncio.Future[Any]] = [
+            *groups,
+            asyncio.gather(*groups),
+            asyncio.gather(*groups[:1]),
+            asyncio.gather(*groups[1:]),
+        ]
         done, _ = await asyncio.wait(outer)
         self._stood(outer, done, ctx, path)
         return await self._as_they_end(done, ctx, path)

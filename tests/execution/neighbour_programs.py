@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -116,8 +116,8 @@ def dropped(seen: Seen) -> pgflow.Workflow[Any, Any]:
         wait = asyncio.ensure_future(child.output())
         await ctx.activity(echo, "meanwhile")
         wait.cancel()
-        (found,) = await asyncio.gather(wait, return_exceptions=True)
-        seen.append(type(found).__name__)
+        found = await asyncio.gather(wait, return_exceptions=True)
+        seen.append(type(found[0]).__name__)
         return "end"
 
     return program
@@ -131,8 +131,8 @@ def called_off(seen: Seen) -> pgflow.Workflow[Any, Any]:
         start = asyncio.ensure_future(ctx.dispatch("child", number=1))
         await ctx.activity(echo, "meanwhile")
         start.cancel()
-        (found,) = await asyncio.gather(start, return_exceptions=True)
-        seen.append(type(found).__name__)
+        found = await asyncio.gather(start, return_exceptions=True)
+        seen.append(type(found[0]).__name__)
         return "end"
 
     return program
@@ -254,7 +254,11 @@ def busy(seen: Seen) -> pgflow.Workflow[Any, Any]:
 
             try:
                 failing = await ctx.dispatch("failing", detached=True)
-                steps = [walk("a"), walk("b"), ctx.activity(echo, "c")]
+                steps: list[Awaitable[Any] | Callable[[Ctx], Awaitable[Any]]] = [
+                    walk("a"),
+                    walk("b"),
+                    ctx.activity(echo, "c"),
+                ]
                 await ctx.join(*steps, *([failing.output()] if number % 2 else []))
             except pgflow.WorkflowFailed as error:
                 seen.append(error.error_message, ctx)

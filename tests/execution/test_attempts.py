@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -48,6 +49,18 @@ class Attempts:
 
     def attempt_progressed(self, details: str) -> None:
         raise AssertionError("none of these tells a heartbeat")
+
+    def was_under_way(self, at: datetime, recorded: bool) -> bool:
+        raise AssertionError("no process has died")
+
+    def attempt_died(self, error: BaseException, at: datetime) -> None:
+        raise AssertionError("no process has died")
+
+    def record_first(self) -> None:
+        raise AssertionError("no process has died")
+
+    def record_beginning(self, begin: Callable[[], None]) -> None:
+        raise AssertionError("no process has died")
 
     def attempt_ready(self, output: str, go: Any) -> None:
         raise AssertionError("none of these is transactional")

@@ -33,7 +33,7 @@ class State:
 
 
 Next = pgflow.Continue[State] | pgflow.Break[Decimal]
-Alias = TypeAliasType("Alias", Next)  # type: ignore[misc]
+Alias = TypeAliasType("Alias", Next)
 
 
 async def plain(ctx: WorkflowContext, state: State) -> pgflow.Continue[State] | pgflow.Break[Decimal]:

@@ -5,6 +5,7 @@ of all.
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -23,7 +24,7 @@ async def parent(ctx: pgflow.WorkflowContext, count: int) -> int:
 def test_the_question_after_the_first_waits_for_more_news(
     count: int, wait: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crossings.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
     monkeypatch.setattr(crossings, "LONGEST_PAUSE", 0.02)
     life = Neighbour(Neighbourhood(parent, count))
     for _ in range(count):
@@ -36,5 +37,5 @@ def test_the_question_after_the_first_waits_for_more_news(
     for choice in ("end 0", "deliver", "arrive", "answer"):
         life.take(choice)
     ((second, _),) = life.inquiries
-    assert (len(second.ids), second.wait) == (count, pytest.approx(wait))
+    assert len(second.ids) == count and second.wait == pytest.approx(wait)
     life.crash()

@@ -107,10 +107,10 @@ def test_bodies_within(caplog: pytest.LogCaptureFixture) -> None:
     """A branch, and a loop's turns: in each the same, told once; and a replay does not tell it again."""
 
     async def forgets(ctx: pgflow.WorkflowContext) -> None:
-        ctx.activity(charge, 1)
+        ctx.activity(charge, 1)  # type: ignore[unused-coroutine]  # what the worker is to tell
 
     async def turn(ctx: pgflow.WorkflowContext, n: int) -> Any:
-        ctx.sleep(1)
+        ctx.sleep(1)  # type: ignore[unused-coroutine]  # what the worker is to tell
         await ctx.activity(charge, n)
         return pgflow.Break(n) if n == 30 else pgflow.Continue(n + 1)
 
@@ -213,7 +213,7 @@ async def test_in_a_worker(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
 
     @pgflow.workflow
     async def forgetful(ctx: pgflow.WorkflowContext) -> str:
-        ctx.activity(charge, 1)
+        ctx.activity(charge, 1)  # type: ignore[unused-coroutine]  # what the worker is to tell
         await ctx.listen(Approved)
         return "done"
 

@@ -107,7 +107,9 @@ def test_any_other_step_diverges_and_consumes_nothing(
             cursor.step(kind, name, version)
         assert caught.value.location == loc.display(found[0].location)
         assert caught.value.location in str(caught.value)
-        assert kind in caught.value.expected and found[0].kind in caught.value.found
+        expected = caught.value.expected
+        assert expected is not None and caught.value.found is not None
+        assert kind in expected and found[0].kind in caught.value.found
         assert cursor.remaining() == found
     row = found[0]
     assert cursor.step(row.kind, row.name, row.version) == Placement(row.location, row)

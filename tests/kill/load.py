@@ -149,10 +149,12 @@ async def together(ctx: pgflow.WorkflowContext, number: int) -> int:
     async def aside(ctx: pgflow.WorkflowContext) -> int:
         return await ctx.activity(triple, await ctx.activity(double, number))
 
-    joined = await ctx.join(ctx.activity(slow_double, number), aside, aside)
+    joined: list[int] = await ctx.join(ctx.activity(slow_double, number), aside, aside)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(ctx.activity(triple, number + i)) for i in range(2)]
-    return sum(gathered[:5]) + sum(joined) + sum(task.result() for task in tasks)
+    doubled: list[int] = [each for each in gathered if each is not None]
+    assert len(doubled) == 5, "all but the sleep's"
+    return sum(doubled) + sum(joined) + sum(task.result() for task in tasks)
 
 
 @pgflow.workflow
@@ -245,9 +247,9 @@ class Ping:
 @pgflow.workflow
 async def listener(ctx: pgflow.WorkflowContext, number: int) -> int:
     """Hears two signals, in order."""
-    first = await ctx.listen(Ping)
+    first: Ping = await ctx.listen(Ping)
     doubled = await ctx.activity(double, first.number)
-    second = await ctx.listen(Ping, timeout=3600)
+    second: Ping = await ctx.listen(Ping, timeout=3600)
     return doubled + second.number
 
 

@@ -44,7 +44,7 @@ def test_what_fits(info: tuple[int, int]) -> None:
 
 async def told(dsn: str, schema: str = "pgflow") -> str | None:
     """What everybody says of a database: both checks, both clients and a worker, all the same."""
-    messages = set()
+    messages: set[str | None] = set()
     with psycopg.connect(dsn) as blocking:
         try:
             check_blocking(blocking, schema)

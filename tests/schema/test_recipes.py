@@ -16,7 +16,7 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "sql.md"
 
 def recipes() -> list[Any]:
     """The page's blocks, by the headings above them."""
-    found = []
+    found: list[Any] = []
     heading = ""
     for part in re.finditer(
         r"^## ([^\n]+)$|^```sql\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from pgflow.client.filters import STATUSES
+from pgflow.history.stored import StoredHistory
 from pgflow.store.database.connections import Database
 from pgflow.store.queries import histories
 from pgflow.store.queries.histories import Histories
@@ -105,7 +106,7 @@ def test_large_payloads_are_not_held_together(dsn: str, monkeypatch: pytest.Monk
         reader = Histories(connection, "pgflow")
         batch = reader._batch
 
-        def counted(ids: list[UUID]) -> list[histories.StoredHistory]:
+        def counted(ids: list[UUID]) -> list[StoredHistory]:
             found = batch(ids)
             sizes.append(len(found))
             return found

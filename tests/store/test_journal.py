@@ -11,7 +11,7 @@ import pytest
 
 from pgflow import faults
 from pgflow.errors import LeaseLost
-from pgflow.model.outcomes import Completed, Failed, Released, Suspended
+from pgflow.model.outcomes import Completed, Failed, Outcome, Released, Suspended
 from pgflow.store.journal.journal import Journal
 from tests.store.scene import Scene, loop_row, row
 from tests.waiting import until
@@ -59,7 +59,7 @@ async def test_every_column_arrives(scene: Scene, worker: int, journal: Journal)
 
 async def test_outcomes(scene: Scene, worker: int, journal: Journal) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
-    outcomes = {
+    outcomes: dict[str, Outcome] = {
         "completed": Completed('{"x": 1}'),
         "failed": Failed('{"type": "E"}'),
         "sleeping": Suspended(later, ("a", "b")),

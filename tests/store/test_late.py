@@ -313,7 +313,12 @@ async def test_a_database_that_is_behind_is_noticed_when_a_connection_is_opened_
         assert await scene.fates(first) == ["committed"]
         between.cut_after = b"cut here"
         second = scene.write(workflow, [row("3", '"cut here"')])
-        with faults.install({"fence.before": lambda: [scene.do(each) for each in behind(what)] and None}):
+
+        def go_behind() -> None:
+            for each in behind(what):
+                scene.do(each)
+
+        with faults.install({"fence.before": go_behind}):
             journal.write(second)
             await until(lambda: registered.lost, "the loss")
     assert await scene.fates(second) == ["refused"]

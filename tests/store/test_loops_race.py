@@ -212,8 +212,10 @@ def int_turn(location: str) -> int:
 async def test_random_interleavings_of_turns_takeovers_and_forgetting(scene: Scene, seed: int) -> None:
     chance = random.Random(seed)
     race = Race(scene, chance)
-    for part in (*race.journals, *race.advancers):
-        part.start()
+    for journal in race.journals:
+        journal.start()
+    for advancer in race.advancers:
+        advancer.start()
     race.loops = [
         Loop(
             scene.run(race.workers[0], epoch=0),
@@ -237,8 +239,10 @@ async def test_random_interleavings_of_turns_takeovers_and_forgetting(scene: Sce
             "completed",
             loop.turns,
         )
-    for part in (*race.journals, *race.advancers):
-        await part.close()
+    for journal in race.journals:
+        await journal.close()
+    for advancer in race.advancers:
+        await advancer.close()
     assert race.advanced > 1_000
     assert race.refused > 10
     assert sum(advancer.retries for advancer in race.advancers) > 0, "nothing ever conflicted"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -138,11 +139,11 @@ async def test_whoever_has_a_connection_again_clears_what_was_suspected(scene: S
         Database(scene.database.dsn, lease=8.0), queues=["default"], on_lost=lambda reason: None
     )
     earlier = die(scene, scene.run())
-    free = dict(status="pending", epoch=1)
-    mine = scene.run(suspicions=[lease.worker_id], crashes=[lease.worker_id], presumed=lease.worker_id, **free)
-    both = scene.run(suspicions=[earlier, lease.worker_id], crashes=[earlier], **free)
-    others = scene.run(suspicions=[earlier], crashes=[earlier], presumed=earlier, **free)
-    locked = scene.run(suspicions=[lease.worker_id], **free)
+    free = partial(scene.run, status="pending", epoch=1)
+    mine = free(suspicions=[lease.worker_id], crashes=[lease.worker_id], presumed=lease.worker_id)
+    both = free(suspicions=[earlier, lease.worker_id], crashes=[earlier])
+    others = free(suspicions=[earlier], crashes=[earlier], presumed=earlier)
+    locked = free(suspicions=[lease.worker_id])
     stranger = scene.other()
     stranger.execute("SELECT FROM runs WHERE workflow_id = %s FOR UPDATE", [locked])
     scene.do(

@@ -14,7 +14,8 @@ import pytest
 
 import pgflow
 from pgflow.testing import replay, run
-from tests.execution.programs import PROGRAMS, Seen
+from tests.execution.lives import Seen
+from tests.execution.programs import PROGRAMS
 from tests.messages import flows
 
 
@@ -107,7 +108,7 @@ def test_fakes_that_replace_nothing() -> None:
 def test_what_else_cannot_be_given() -> None:
     for given, said in (({"limit": 0}, "limit=0"), ({"limit": True}, "limit=True"), ({"tags": {"a": []}}, "not flat")):
         with pytest.raises(ValueError, match=said):
-            run(checkout, 7, **given)  # type: ignore[arg-type]
+            run(checkout, 7, **given)
 
 
 def test_a_fake_that_returns_another_type_is_noticed() -> None:
@@ -201,12 +202,14 @@ def test_state_tags_and_signals_to_others() -> None:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_everything_that_happens_at_once(name: str) -> None:
-    seen: Seen = []
+    seen = Seen()
     ran = run(PROGRAMS[name](seen))
     assert ran.status == "completed", ran.error
-    again: Seen = []
+    again = Seen()
     found = replay(PROGRAMS[name](again), ran.history.to_json())
-    assert found.same_output and again == seen[len(seen) - len(again) :], "the last life saw it all"
+    assert found.same_output and again.entries == seen.entries[len(seen.entries) - len(again.entries) :], (
+        "the last life saw it all"
+    )
 
 
 async def test_from_within_a_task() -> None:
