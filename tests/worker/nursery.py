@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 import pgflow
-from pgflow.store.leasing.lease_thread import Heartbeat
+from pgflow.store.leasing.lease_thread import LeaseThread
 from tests.store.scene import Scene
 from tests.worker import flows
 
@@ -159,7 +159,7 @@ def nursery(scene: Scene, processes: int = 1, **settings: Any) -> Iterator[Nurse
 def keep(processes: int, settings: dict[str, Any], workflows: list[Any] = ALL) -> None:
     """Keep so many worker processes alive, until SIGTERM."""
     if not settings.pop("locks", True):
-        Heartbeat._take_lock = lambda self, connection: None  # type: ignore[method-assign]
+        LeaseThread._take_lock = lambda self, connection: None  # type: ignore[method-assign]
     alive: set[int] = set()
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -1,6 +1,6 @@
 """Who waits for the end of which workflow, and when to look at it: what both clients have in common. No I/O.
 
-    somebody waits -> a look at the workflow, at once or a moment later -- ended --> the answer
+    a call waits   -> a look at the workflow, at once or a moment later -- ended --> the answer
                           ^                       | not yet
                           '- a hint, or the time -'
 

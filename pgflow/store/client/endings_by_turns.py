@@ -65,7 +65,7 @@ class TurnEndings:
         self._work = ThreadWork("pgflow endings")
         self._listening: Connection | None = None
         self._turn = threading.Lock()
-        """Held by whoever uses the connection that listens."""
+        """Held by the thread that uses the listening connection."""
         self._waited_at = 0.0
         self._woken = threading.Event()
 

@@ -35,14 +35,14 @@ MOST_SENDERS = 10_000
 
 
 FORKED = "this subscription was made before a fork, in the parent process: subscribe again in each process"
-"""What is said in a child of a fork to whoever reads on."""
+"""The error of a subscription that is read in a child process."""
 
 
 class Flag(Protocol):
     """What a waiting task or thread waits for: an `Event` of `asyncio` or `threading`."""
 
     def set(self) -> object:
-        """Wake whoever waits."""
+        """Wake the waiters."""
         ...
 
     def clear(self) -> object:

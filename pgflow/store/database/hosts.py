@@ -1,4 +1,4 @@
-"""DSNs of several hosts: whoever answered last is asked first.
+"""DSNs of several hosts: the one that answered last is asked first.
 
 To find out that a host is frozen takes as long as a connection may take. Without this each connection would find it out
 anew.

@@ -27,7 +27,7 @@ from pgflow.store.database.connections import Database, Line, quoted
 _log = logging.getLogger("pgflow.store")
 
 AUDIT_KEEP = 400 * 86_400.0
-"""Seconds that a row of what operators did is kept, unless told otherwise."""
+"""Seconds that a row of the audit log is kept by default."""
 
 ROWS = 1_000
 """Rows of the table of what operators did that one statement removes, at most."""
@@ -94,7 +94,7 @@ class Sweeper:
             await self._line.drop()
 
     async def look(self) -> float:
-        """Do what is due, unless somebody else does it; seconds until the next look.
+        """Do what is due, unless another worker does it; seconds until the next look.
 
         Raises:
             psycopg.Error: The database refused.

@@ -36,7 +36,7 @@ from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.leasing.fencing import Fence, fence_of
 
 OVERLAP = timedelta(seconds=1)
-"""How far a claim looks back behind what is known to be taken: longer than the transactions of the engine last."""
+"""How far a claim looks back behind what is known to be taken: longer than the engine's transactions take."""
 
 SWEEP_EVERY = 1.0
 """Seconds between two looks from the beginning, at least."""
@@ -45,11 +45,11 @@ SWEEP_SHARE = 0.005
 """The share of time that looks from the beginning may take: far from one claim in a hundred is slowed down by them."""
 
 LONGEST_WITHOUT_SWEEP = 5.0
-"""Seconds for which a worker that has no quiet moment puts a look from the beginning off."""
+"""Seconds for which a worker that is always busy puts off a look from the beginning."""
 
 PATIENCE = timedelta(milliseconds=50)
 """How long what has just woken is left to the worker that may still have it in memory. A worker's first claim leaves
-nothing: it may have been started because that one has died, and somebody waits."""
+nothing: it may have been started because that one has died, and its work waits."""
 
 FORGET_LEVEL = 60.0
 """Seconds after which a priority without runs is no longer asked for (a later run makes it known again)."""
@@ -68,8 +68,8 @@ Scope = tuple[str, str]
 
 
 @dataclass(slots=True)
-class Batch:
-    """What one claim brought."""
+class ClaimedRuns:
+    """The result of one claim."""
 
     runs: list[Claimed]
     now: datetime
@@ -81,7 +81,7 @@ class Batch:
     locked.
     """
     suspected: int = 0
-    """If runs are due that deaths of processes are suspected of: of how many the most suspected one is.
+    """The highest number of suspicions among due runs that are suspected of killing processes.
     `claim_suspected` takes them.
     """
 
@@ -105,7 +105,7 @@ class _Round:
 
 
 class Claims:
-    """Takes runs for one worker.
+    """Claims runs for one worker.
 
     Args:
         inputs: whether to read the arguments of steps as well, which a replay compares with today's if it is strict.
@@ -129,7 +129,7 @@ class Claims:
         """Connect and have the server plan, before the first claim needs either: nothing is taken.
 
         Returns:
-            Whether runs are due that deaths of processes are suspected of (`Batch.suspected`).
+            Whether runs are due that deaths of processes are suspected of (`ClaimedRuns.suspected`).
 
         Raises:
             psycopg.Error: The database refused; the first claim will say so again.
@@ -148,7 +148,7 @@ class Claims:
 
     async def claim(
         self, limit: int, queues: Iterable[str], names: Iterable[str], *, sweep: bool | None = None
-    ) -> Batch:
+    ) -> ClaimedRuns:
         """Take up to `limit` due runs of these queues and names, the highest priority and then the oldest first.
 
         A priority that this worker has not met before is found by one claim and served from the next one on.
@@ -184,7 +184,9 @@ class Claims:
             if batch.runs or not found:
                 return batch
 
-    async def claim_hinted(self, ids: Sequence[UUID], queues: Iterable[str], names: Iterable[str]) -> Batch | None:
+    async def claim_hinted(
+        self, ids: Sequence[UUID], queues: Iterable[str], names: Iterable[str]
+    ) -> ClaimedRuns | None:
         """Take those of these runs that are new, due and free, and of these queues and names; None: there is none.
 
         Raises:
@@ -209,12 +211,12 @@ class Claims:
             return None
         now = taken[0][0]
         claimed = [_fresh(line, now) for line in taken]
-        batch = Batch(_with_signals(claimed, signals), now, None)
+        batch = ClaimedRuns(_with_signals(claimed, signals), now, None)
         self._forget_freed(batch)
         return batch
 
-    async def claim_suspected(self, places: Sequence[int], queues: Iterable[str], names: Iterable[str]) -> Batch:
-        """Take due runs that deaths of processes are suspected of.
+    async def claim_suspected(self, places: Sequence[int], queues: Iterable[str], names: Iterable[str]) -> ClaimedRuns:
+        """Take due runs that are suspected of killing processes.
 
         Args:
             places: How many of those suspected once, twice, and more often, at most.
@@ -244,7 +246,7 @@ class Claims:
         except (psycopg.Error, asyncio.CancelledError) as error:
             await self._drop_lost(error, connection)
             raise
-        batch = Batch(reading.runs(answers, now, []), now, None)
+        batch = ClaimedRuns(reading.runs(answers, now, []), now, None)
         self._forget_freed(batch)
         return batch
 
@@ -302,7 +304,7 @@ class Claims:
 
     async def _exchange(
         self, connection: AsyncConnection, around: _Round, limit: int
-    ) -> tuple[Batch, list[tuple[Scope, int]]]:
+    ) -> tuple[ClaimedRuns, list[tuple[Scope, int]]]:
         """Send everything in one flush, then read the answers."""
         text = self._database.statement
         # Those at their first epoch come with the claim itself.
@@ -317,7 +319,7 @@ class Claims:
         (_, now, due, next_wake_at, new, suspected, *_), *taken = lines
         claimed = mine.runs(answers, now, [_fresh(line, now) for line in taken if line[-8] == 1])
         left = self._remember(around, taken, due, now, limit)
-        return Batch(claimed, now, next_wake_at, left, suspected or 0), [
+        return ClaimedRuns(claimed, now, next_wake_at, left, suspected or 0), [
             (around.gaps[gap - 1][0], priority) for gap, priority in new or ()
         ]
 
@@ -336,13 +338,13 @@ class Claims:
         return due > len(taken)
 
     async def _drop_lost(self, error: BaseException, connection: AsyncConnection) -> None:
-        """Stop using a lost connection. What a claim takes that nobody hears of is freed by the move that comes before
+        """Stop using a lost connection. What a claim takes whose answer is lost is freed by the move that comes before
         the next one.
         """
         if isinstance(error, asyncio.CancelledError) or is_lost(error, connection):
             await self._line.drop()
 
-    def _forget_freed(self, batch: Batch) -> None:
+    def _forget_freed(self, batch: ClaimedRuns) -> None:
         """The fence has moved since it was sent, or is moving: whatever was taken is not in memory yet, and is freed
         thereby.
         """

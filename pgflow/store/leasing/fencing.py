@@ -59,14 +59,14 @@ def fresh_number() -> int:
 
 
 class Held(NamedTuple):
-    """A run in this worker's memory, and what it knows the database to have."""
+    """A run in this worker's memory, and what it knows to be committed."""
 
     workflow_id: UUID
     epoch: int
     mailbox: int
     """The last place in its mailbox that it has seen."""
     location: str | None
-    """Where the row stands that was committed last; None: there is none, or it may have been forgotten."""
+    """The location of the row that was committed last; None: there is none, or it may have been forgotten."""
     ended: bool
     """Whether that row had ended."""
 
@@ -80,7 +80,7 @@ class Fence(Fencing):
 
     def __init__(self, worker_id: int) -> None:
         self.id = worker_id
-        """What to write under."""
+        """The number to write under."""
         self.former: set[int] = set()
         """Numbers that it had before."""
         self.incarnation: Incarnation | None = None
@@ -140,11 +140,11 @@ class Fence(Fencing):
         return True
 
     def doubt(self) -> None:
-        """Something is not as it was: see what the database has. Called on the worker's event loop."""
+        """Something has changed: check what the database has. Called on the worker's event loop."""
 
 
 def fence_of(worker: int | Fence) -> Fence:
-    """A fence for a worker that is given by its number alone."""
+    """The fence of a worker; of one given by its number alone, a fence that never moves."""
     return worker if isinstance(worker, Fence) else Fence(worker)
 
 
@@ -165,7 +165,9 @@ class MovingFence(Fence):
         self.held: Callable[[], Sequence[Held]] = list
         """The runs in memory."""
         self.moved: Callable[[Collection[tuple[UUID, int]], int], None] = lambda kept, freed: None
-        """Told after each move which runs, at which epoch, are still this worker's, and how many others were freed."""
+        """Called after each move with the runs, and their epochs, that are still this worker's, and the number of those
+        freed.
+        """
         self._database = database
         self._lost = lost
         self._dead = False
@@ -177,7 +179,7 @@ class MovingFence(Fence):
         self._resolving: asyncio.Task[None] | None = None
 
     def after_fork(self) -> None:
-        """The number is the parent's: a child that goes on in the middle of the parent's code writes nothing."""
+        """The number belongs to the parent process: a child that goes on in the middle of its code writes nothing."""
         self._dead = self.in_doubt = True
         self._settled = asyncio.Event()
         self._settled.set()
@@ -212,7 +214,7 @@ class MovingFence(Fence):
             pooler.pin(connection, found.timeline, found.started)
 
     def doubt(self) -> None:
-        """A connection leads to another server, or to this one begun anew: see what it has. Called on the worker's
+        """A connection leads to another server, or to a restarted one: check what it has. Called on the worker's
         event loop.
         """
         if self._dead or self.in_doubt:
@@ -282,7 +284,7 @@ class MovingFence(Fence):
     async def _transact(
         self, connection: AsyncConnection, numbers: list[int], number: int
     ) -> tuple[set[tuple[UUID, int]], int]:
-        """Move; which runs are still this worker's, and how many it had by a claim that it never heard of."""
+        """Move: which runs are still this worker's, and how many it held by a claim whose answer was lost."""
         text = self._database.statement
         ids: dict[str, Any] = {"numbers": numbers}
         await faults.reach("fence.before")

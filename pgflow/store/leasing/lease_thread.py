@@ -48,7 +48,7 @@ CLEARINGS = 10
 """How often a worker that has come back tries to clear what was suspected of its death, at most."""
 
 
-class Heartbeat(threading.Thread):
+class LeaseThread(threading.Thread):
     """Registers a worker, then extends its lease until it is stopped or the lease is lost.
 
     Args:
@@ -56,7 +56,7 @@ class Heartbeat(threading.Thread):
         row: Host, pid, version, queues and process of the worker.
         lost: Called once, in any thread, with the reason, when the lease can no longer be trusted.
         numbers: Those of which one is the worker's in the database, once it is registered.
-        doubt: Called in this thread when a new connection leads to another server, or to this one begun anew.
+        doubt: Called in this thread when a new connection leads to another server, or to a restarted one.
         formerly: The numbers of its last registration, if that was lost.
     """
 

@@ -1,4 +1,4 @@
-"""Leases: a worker's right to what it claims, and the recovery of what the dead still hold.
+"""Leases: a worker's right to what it claims, and the recovery of what dead workers still hold.
 
     registered --heartbeat--> registered --release--> gone
         |
@@ -26,7 +26,7 @@ from pgflow.model.claimed import CONFIRM
 from pgflow.store.database.connections import Database, Line
 from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.leasing.fencing import Fence, MovingFence, fence_of, fresh_number
-from pgflow.store.leasing.lease_thread import Heartbeat
+from pgflow.store.leasing.lease_thread import LeaseThread
 
 _log = logging.getLogger("pgflow.store")
 
@@ -65,7 +65,7 @@ class Lease:
         await lease.release()
     """
 
-    def __init__(self, heartbeat: Heartbeat, fence: MovingFence) -> None:
+    def __init__(self, heartbeat: LeaseThread, fence: MovingFence) -> None:
         self.fence = fence
         """The registration's number, which may move: it fences every write, and is never used twice."""
         self._heartbeat = heartbeat
@@ -123,7 +123,7 @@ class Lease:
         def doubt() -> None:
             loop.call_soon_threadsafe(fence.doubt)
 
-        heartbeat = Heartbeat(database, row, lost, lambda: fence.numbers, doubt, formerly)
+        heartbeat = LeaseThread(database, row, lost, lambda: fence.numbers, doubt, formerly)
         heartbeat.start()
         try:
             fence.incarnation = await asyncio.shield(asyncio.wrap_future(heartbeat.registered))
@@ -156,7 +156,7 @@ class Lease:
 
     @property
     def lock_key(self) -> int | None:
-        """The session lock that the heartbeat holds at the moment, as far as it knows; None: there are none to be had
+        """The session lock that the heartbeat holds now, as far as it knows; None: there are none to be had
         here.
         """
         return self._heartbeat.lock_key
@@ -183,7 +183,7 @@ class Lease:
 
 
 class Recovery:
-    """Looks for dead workers, and gives what they held to the living.
+    """Looks for dead workers, and frees what they held for others to claim.
 
     Example:
         async with Recovery(database, worker_id) as recovery:
@@ -283,7 +283,7 @@ class Recovery:
         await self._line.drop()
 
     async def __aenter__(self) -> Self:
-        """Nothing is opened before the first look; the line is closed at the end, whosever it was."""
+        """Nothing is opened before the first look; the line is closed at the end, also one that was given."""
         return self
 
     async def __aexit__(

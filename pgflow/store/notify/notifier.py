@@ -209,7 +209,7 @@ class Notifier:
             self._wanted.set()
 
     def right_behind(self, ids: Sequence[UUID | str]) -> list[Statement]:
-        """The hint that workflows have ended, for whoever ends them to send in one flush with that.
+        """The hint that workflows have ended, to be sent in one flush with the statement that ends them.
 
         Nothing as long as it is not known that hints can be sent: then `done` gathers them.
         """

@@ -1,4 +1,4 @@
-"""Reading notifications, past psycopg, so that nothing stands between one and whoever waits for it.
+"""Reading notifications, past psycopg, so that each reaches its waiter without a detour.
 
 On an event loop its own callback reads them. A thread reads until it has what it wants, or its time is over.
 """
@@ -50,7 +50,7 @@ async def receive(connection: AsyncConnection, take: Take, seconds: float) -> No
         try:
             _read(pgconn, take)
         except Exception as error:
-            loop.remove_reader(number)  # at once: its number may be somebody else's in a moment
+            loop.remove_reader(number)  # at once: its number may be reused in a moment
             broken.set_exception(error)
 
     loop.add_reader(number, read)
