@@ -13,6 +13,7 @@ from uuid import UUID
 from pgflow.codec import decode, decode_error, encode
 from pgflow.definitions.decorated import not_a_workflow
 from pgflow.definitions.descriptors import Workflow
+from pgflow.definitions.functions import is_name
 from pgflow.definitions.options import check_priority, check_queue, uuid_of
 from pgflow.definitions.packets import signal_name
 from pgflow.definitions.tags import tags_text
@@ -110,7 +111,7 @@ def workflow_name(workflow: Any) -> str:
         return workflow.name
     if not isinstance(workflow, str):
         raise not_a_workflow(workflow, "workflow")
-    if not workflow or len(workflow) > 200 or not workflow.isprintable():
+    if not is_name(workflow):
         raise ValueError(f"workflow name {workflow!r}: expected 1 to 200 printable characters")
     return workflow
 

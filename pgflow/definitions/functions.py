@@ -13,7 +13,7 @@ import inspect
 import sys
 import typing
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _CONTEXTS = {"WorkflowContext": "workflow", "ActivityContext": "activity"}
@@ -116,13 +116,23 @@ def sort_of(found: Any) -> str:
     return f"a {type(found).__name__}"
 
 
+def is_name(name: Any) -> TypeGuard[str]:
+    """Whether something can be a name in the database: 1 to 200 printable characters.
+
+    Example:
+        >>> is_name("orders"), is_name(""), is_name("a\\nb")
+        (True, False, False)
+    """
+    return isinstance(name, str) and 0 < len(name) <= 200 and name.isprintable()
+
+
 def checked_name(name: Any, sort: str) -> str:
     """A name by which something is known in the database.
 
     Raises:
         ValueError: it cannot be one.
     """
-    if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
+    if not is_name(name):
         raise ValueError(f"the name of a {sort} is {name!r}; expected 1 to 200 printable characters")
     return name
 

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
+from pgflow.definitions.functions import is_name
 from pgflow.definitions.tags import tags_text
 from pgflow.model.moments import in_utc
 
@@ -105,7 +106,7 @@ def check_queue(queue: Any) -> None:
     Raises:
         ValueError: so it is.
     """
-    if not isinstance(queue, str) or not queue or len(queue) > 200 or not queue.isprintable():
+    if not is_name(queue):
         raise ValueError(f"queue={queue!r}: expected a name of 1 to 200 printable characters")
 
 
@@ -115,7 +116,7 @@ def actor_of(actor: Any) -> str | None:
     Raises:
         ValueError: it is no name.
     """
-    if actor is not None and (not isinstance(actor, str) or not actor or len(actor) > 200 or not actor.isprintable()):
+    if actor is not None and not is_name(actor):
         raise ValueError(
             f"actor={actor!r:.300}: expected a name of 1 to 200 printable characters, or None for the database's role"
         )
