@@ -12,18 +12,13 @@ from uuid import UUID
 import psycopg
 
 from pgflow.store.database.silence import NoAnswer
+from pgflow.store.database.sqlstate import DATA, PASSING
 
 PATIENCE = 10.0
 """Seconds after its first failure for which a statement is tried again while the database cannot be reached."""
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
-
-_PASSING = ("08", "57P", "53300", "40001", "40P01")
-"""Lost connections, servers that stop or start, too many connections, and meetings with one's like."""
-
-_REFUSED = ("22", "23", "54")
-"""Data exceptions, integrity violations, exceeded limits."""
 
 
 class Tries:
@@ -89,7 +84,7 @@ def is_passing(error: psycopg.Error) -> bool:
         return True
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError)
-    return error.sqlstate.startswith(_PASSING)
+    return error.sqlstate.startswith(PASSING)
 
 
 def is_meeting(error: BaseException) -> bool:
@@ -103,4 +98,4 @@ def is_refusal(error: BaseException) -> bool:
         return True
     if error.sqlstate is None:
         return isinstance(error, psycopg.DataError)
-    return error.sqlstate.startswith(_REFUSED) and not is_meeting(error)
+    return error.sqlstate.startswith(DATA) and not is_meeting(error)

@@ -32,6 +32,7 @@ from pgflow.errors import LeaseLost, PgflowError
 from pgflow.history.location import display
 from pgflow.model.writes import Advance
 from pgflow.store.database.connections import Database, Line, is_locked_out, is_lost, report_death
+from pgflow.store.database.sqlstate import CONFLICT, DATA, FENCED_OUT
 from pgflow.store.leasing.fencing import Fence, fence_of
 
 _log = logging.getLogger("pgflow.store")
@@ -51,10 +52,6 @@ KNOWN_LOOPS = 50_000
 LOCK_WAIT = 50
 """Milliseconds that a transaction waits for a row that another session has locked: longer than the journal has one, and
 less than it takes the server to look for deadlocks."""
-
-_CONFLICT = ("40001", "40P01")
-_FENCED_OUT = "22012"
-_POISON = ("22", "23", "54")
 
 Verdict = tuple[Advance, datetime | BaseException]
 
@@ -209,11 +206,11 @@ class LoopAdvancer:
                         self._set_aside(group)
                         return []
                     return await self._apart(group)
-                if state in _CONFLICT:
+                if state in CONFLICT:
                     self.retries += 1
-                elif state == _FENCED_OUT and not self._fence.refused(self._line.under):
+                elif state == FENCED_OUT and not self._fence.refused(self._line.under):
                     continue
-                elif state == _FENCED_OUT or state[:2] in _POISON or _is_unsendable(error):
+                elif state == FENCED_OUT or state[:2] in DATA or _is_unsendable(error):
                     if len(group) == 1:
                         return [(group[0], _refusal(group[0], error))]
                     return await self._apart(group)
@@ -294,7 +291,7 @@ def _is_unsendable(error: psycopg.Error) -> bool:
 
 
 def _refusal(advance: Advance, error: psycopg.Error) -> BaseException:
-    if error.sqlstate == _FENCED_OUT:
+    if error.sqlstate == FENCED_OUT:
         return LeaseLost(
             f"workflow {advance.workflow_id}: this worker no longer holds the lease of epoch {advance.epoch}; the "
             f"turns of the loop at {display(advance.location)} were not forgotten, whoever holds the lease now does it"

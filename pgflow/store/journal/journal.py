@@ -38,6 +38,7 @@ from pgflow.model.writes import Write
 from pgflow.store.database.connections import Database, Line, is_locked_out, is_lost, report_death
 from pgflow.store.database.pipeline import Statement, flush, log_lost_hints, rows_of
 from pgflow.store.database.pooler import AsyncConnection
+from pgflow.store.database.sqlstate import DATA
 from pgflow.store.journal.answers import Answer, Verdict, read
 from pgflow.store.journal.batch import SEPARATOR, Part, parts_of, size_of
 from pgflow.store.journal.statement import append
@@ -63,9 +64,6 @@ LONGEST_WAIT = 0.5
 LOCK_WAIT = 50
 """Milliseconds that a batch waits for a row that another session has locked: longer than workers hold their locks, and
 less than the server waits before it looks for deadlocks. Then it is sent again, and passes over all that is locked."""
-
-_POISON = ("22", "23", "54")
-"""SQLSTATE classes that are about the data itself: data exception, integrity violation, limit exceeded."""
 
 
 _ENDS = (Completed, Failed, Cancelled)
@@ -467,4 +465,4 @@ def _is_poison(error: psycopg.Error) -> bool:
     """Whether the error is about a value in the batch, so that the rest could be written without it."""
     if error.sqlstate is None:
         return isinstance(error, psycopg.DataError)
-    return error.sqlstate[:2] in _POISON
+    return error.sqlstate[:2] in DATA
