@@ -220,13 +220,13 @@ async def test_a_large_one_is_read_once_for_all_who_wait(
     reading, go_on = asyncio.Event(), asyncio.Event()
     execute = client._core.connections.execute
 
-    async def counting(query: Any) -> Any:
+    async def counting(query: Any, *within: Any) -> Any:
         nonlocal read_bodies
         if b"SELECT body::text" in query.sql:
             read_bodies += 1
             reading.set()
             await go_on.wait()
-        return await execute(query)
+        return await execute(query, *within)
 
     monkeypatch.setattr(client._core.connections, "execute", counting)
     subscriptions = [client.subscribe(Progress) for _ in range(20)]
