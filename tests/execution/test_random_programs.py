@@ -21,6 +21,7 @@ from tests.execution.program_trees import (
     TREES,
     CancelledTreeLives,
     Node,
+    Ping,
     TreeLives,
     gives_the_same_in_any_order,
     program_of,
@@ -47,6 +48,14 @@ def test_random_programs(tree: Node, seed: int, crash: float) -> None:
 @example(
     ("first", (("sleep", 0.3), ("loop", 2, 1, ("first", (("act",), ("sleep", 0.002)))))), 29, 0.0
 )  # a turn begins as the code ends
+@example(  # what the code has left behind calls a step whose result history has
+    (
+        "first",
+        (("raise",), ("timeout", 0.002, ("hear", Ping)), ("seq", (("first", (("act",), ("raise",))), ("sleep", 0)))),
+    ),
+    0,
+    0.3,
+)
 def test_random_programs_that_somebody_cancels(tree: Node, seed: int, crash: float) -> None:
     cancelled = CancelledTreeLives(program_of(tree))
     cancelled.live(random.Random(seed), crash)

@@ -50,6 +50,7 @@ class StepServices:
     _at_once: int
     _pumping: bool
     _replaying: bool
+    _root: asyncio.Task[Any] | None
     _starting: list[ActivityCall]
     _waits: Waits
     _yielded: asyncio.Future[None] | None
@@ -94,6 +95,8 @@ class StepServices:
             return False
         if not (self.order.is_next(seq) and self.loop.rests_after(current_task(self.loop))):
             return False
+        if self._root is None or self._root.done():
+            return False  # what the code left behind when it ended gets no result any more, as it got none then
         self._at_once += 1
         if self._at_once >= BETWEEN_LOOKS:
             return False
