@@ -32,6 +32,11 @@ PROGRAMS = int(os.environ.get("PGFLOW_PROGRAMS", "500"))
 
 @settings(max_examples=PROGRAMS, deadline=None, suppress_health_check=list(HealthCheck))
 @given(TREES, st.integers(0, 2**32), st.sampled_from([0.05, 0.3, 0.6]))
+@example(  # a step is begun after its cancellation was recorded, and before the code hears of it
+    ("timeout", 0.002, ("lock", (("first", (("act",), ("act",))), ("hear", Ping)))),
+    0,
+    0.05,
+)
 def test_random_programs(tree: Node, seed: int, crash: float) -> None:
     crashing = TreeLives(program_of(tree))
     crashing.live(random.Random(seed), crash)

@@ -128,7 +128,8 @@ class Step:
             return self._recorded_result(event)
         future = self.future = asyncio.Future(loop=run.loop)
         if event is None or event.status == STATUS_PENDING:
-            self.start()
+            if not self.finished:  # else it is recorded as cancelled already, and the code hears of it in its turn
+                self.start()
         elif event.status in _ENDED_WITH_RESULT:
             run.order.replay_event(event, self)
         elif event.status not in _ENDED_WITHOUT:
