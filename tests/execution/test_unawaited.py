@@ -56,6 +56,7 @@ async def body(ctx: pgflow.WorkflowContext, state: Any = None) -> Any:
 def strict() -> Iterator[None]:
     """Python itself has nothing to say, also when everything has been collected."""
     executed.clear()
+    gc.collect()  # what tests before this one left behind
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
         yield
