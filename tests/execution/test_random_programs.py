@@ -22,6 +22,7 @@ from tests.execution.program_trees import (
     CancelledTreeLives,
     Node,
     Ping,
+    Pong,
     TreeLives,
     gives_the_same_in_any_order,
     program_of,
@@ -32,6 +33,17 @@ PROGRAMS = int(os.environ.get("PGFLOW_PROGRAMS", "500"))
 
 @settings(max_examples=PROGRAMS, deadline=None, suppress_health_check=list(HealthCheck))
 @given(TREES, st.integers(0, 2**32), st.sampled_from([0.05, 0.3, 0.6]))
+@example(  # the turns before the one that a loop goes on with are not behind
+    (
+        "seq",
+        (
+            ("timeout", 0.002, ("act",)),
+            ("loop", 3, 3, ("semaphore", (("raise",), ("loop", 3, 1, ("hear", Ping, Pong))))),
+        ),
+    ),
+    0,
+    0.05,
+)
 @example(  # a step is begun after its cancellation was recorded, and before the code hears of it
     ("timeout", 0.002, ("lock", (("first", (("act",), ("act",))), ("hear", Ping)))),
     0,

@@ -112,6 +112,12 @@ class Behind:
         for other in [other for other in self._rows if other == location or other.startswith(below)]:
             del self._rows[other]
 
+    def resumed(self, loop: str, turn: str) -> None:
+        """A loop goes on with a turn: no code will come to those before it, though their rows may still be there."""
+        below, kept = loop + ",", turn + ","
+        for other in [other for other in self._rows if other.startswith(below) and not other.startswith(kept)]:
+            del self._rows[other]
+
     def first(self) -> Event | None:
         """The row whose place in the order comes first."""
         while self._places:

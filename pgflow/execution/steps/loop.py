@@ -124,6 +124,8 @@ class LoopStep(Step):
         plan, outer, run = self._plan, self.scope, self.scope.run
         limit = run.limits.payload
         index, state, now, seq = self._resume()
+        if run.order.behind is not None:
+            run.order.behind.resumed(self.location, turn(self.location, index))
         if seq is not None and seq > run.order.passed:
             await self._unmoved(lambda: run.order.after(seq, asyncio.Future(loop=run.loop)), seq)
             self.check_not_dropped()
