@@ -5,6 +5,7 @@ or waited for in vain.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from datetime import timedelta
 from typing import Any
@@ -21,7 +22,14 @@ from pgflow.execution.event_loop.stage import stage
 from tests.execution.program_trees import TREES, CancelledTreeLives, Node, TreeLives, program_of
 from tests.execution.simulator import Incarnation, World
 
-PROGRAMS = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+GIVEN = os.environ.get("PGFLOW_PROGRAMS")
+PROGRAMS = settings(
+    max_examples=int(GIVEN or "480") // 4,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+    derandomize=GIVEN is None,  # as in test_random_programs.py
+)
 
 
 @pgflow.activity
