@@ -282,8 +282,9 @@ async def test_nothing_stands_before_ready_work(scene: Scene, claims: Claims, wh
     few = await blocks(scene, claims)
     await fill(scene, 30_000, **OBSTACLES[what])
     many = await blocks(scene, claims)
-    # Each level's index may have become one page deeper; whoever reads the obstacles reads hundreds of blocks more.
-    assert many <= few + 80, (few, many)
+    # With ten times as many rows the index may be a page deeper, for each of the levels that a claim looks at.
+    levels = 6 if "priority" in OBSTACLES[what] else 1
+    assert many <= few + max(30, 10 * levels), (few, many)
 
 
 async def test_dead_entries_that_vacuum_cannot_remove_do_not_stand_before_ready_work(
