@@ -174,7 +174,9 @@ async def test_progress_made_where_nobody_lifts_suspicions_lifts_them(
     scene.do("UPDATE events SET seq = 1, attempts = 1, output = '[]', completed_at = now()")
     async with pgflow.Worker(scene.database.dsn, workflows=[flow]):
         await until(lambda: scene.one("SELECT status = 'sleeping' FROM runs"), "the sleep")
-    assert [event.attempts for event in (await client.history(handle.id))[:2]] == [1, 1]
+    left, event = (await client.history(handle.id))[:2]
+    assert (left.attempts, event.attempts) == (1, 1)
+    assert event.output == [1, [[1, 1]]], "the first step's row alone: the next attempt begins without one"
     assert scene.one("SELECT suspicions IS NULL AND crashes IS NULL FROM runs")
 
 
@@ -236,10 +238,41 @@ async def test_what_waits_for_its_turn_has_not_begun(scene: Scene, client: pgflo
         async with pgflow.Worker(scene.database.dsn, workflows=[flow], threads=1, grace=0.1):
             waits = [("hold", False)] * 2
             await until(lambda: scene.all(begun) == [("hold", True), *waits, ("ask", True)], "one of each has begun")
+            scene.do(
+                "CREATE TABLE at_death AS SELECT location FROM events WHERE wake_at IS NULL AND status = 'pending'"
+            )
     finally:
         held.set()
+    scene.do("UPDATE events SET wake_at = NULL WHERE location IN (TABLE at_death)")
     suspect(scene, handle.id, 4)
     scene.do("UPDATE runs SET wake_at = now()")
     async with pgflow.Worker(scene.database.dsn, workflows=[flow], threads=1):
         await handle.output(20)
     assert [event.attempts for event in await client.history(handle.id)] == [2, 1, 1, 2]
+
+
+@pytest.mark.parametrize("last", [False, True])
+async def test_an_attempt_that_was_cut_off_at_a_stop_has_not_begun_again(
+    scene: Scene, client: pgflow.Client, last: bool
+) -> None:
+    """A process that dies after such a stop, before the next attempt begins, has none in flight."""
+    stays = [True]
+
+    @pgflow.activity(retry=TWICE)
+    async def look(ctx: pgflow.ActivityContext) -> int:
+        if stays:
+            await asyncio.Event().wait()
+        return ctx.attempt
+
+    handle = await client.dispatch(flow_of(look))
+    suspect(scene, handle.id, 2)
+    if last:
+        leave_row(scene, handle.id, "now() - interval '1 h'")
+        scene.do("UPDATE events SET attempts = 1")
+    async with pgflow.Worker(scene.database.dsn, workflows=[flow_of(look)], grace=0.1):
+        await until(lambda: scene.all("SELECT wake_at IS NULL FROM events") == [True], "it has begun")
+    stays.clear()
+    suspect(scene, handle.id, 4)
+    scene.do("UPDATE runs SET wake_at = now()")
+    async with pgflow.Worker(scene.database.dsn, workflows=[flow_of(look)]):
+        assert await handle.output(20) == (2 if last else 1)

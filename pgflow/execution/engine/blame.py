@@ -30,8 +30,9 @@ def acquit(run: RunView) -> None:
     claimed = run.claimed
     at = claimed.suspected_at
     if at is not None and any(event.at > at and event.status != STATUS_PENDING for event in claimed.events):
-        claimed.suspicions, claimed.crashes = 0, ()
-        run.outgoing.lift()
+        claimed.suspicions = 0
+        run.outgoing.progress()
+        run.cautious = False
 
 
 def begin(run: RunView, starting: list[ActivityCall]) -> None:

@@ -91,10 +91,15 @@ class ActivityStep(Step):
             self._end_call(call)
 
     def give_up(self) -> None:
-        if self._call is not None:
-            self.stop()
-            if self._details is not None:
-                self.scope.record(self, self.pending_row())
+        call = self._call
+        if call is None:
+            return
+        began = call.record_first and self.wake_at is None
+        self.stop()
+        if began:  # else the next death, before another attempt, would count as one of this
+            self.wake_at = self.scope.run.host.now()
+        if began or self._details is not None:
+            self.scope.record(self, self.pending_row())
 
     def pending_row(self) -> EventRow:
         return self.row(STATUS_PENDING, output=self._details, error=self._failure, wake_at=self.wake_at)
