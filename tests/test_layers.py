@@ -27,7 +27,7 @@ FLOORS = (
     ("errors", "faults", "forking", "version"),
     ("codec",),
     ("history",),
-    ("model", "uuid7"),
+    ("model", "observe", "uuid7"),
     ("definitions", "ports"),
     ("execution", "store"),
     ("decorators", "embedded", "testing", "worker"),

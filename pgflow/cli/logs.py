@@ -25,6 +25,8 @@ class JsonFormatter(logging.Formatter):
         fields.update({key: value for key, value in vars(record).items() if key not in _OWN})
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
+        elif record.exc_text:
+            fields["exception"] = record.exc_text
         return json.dumps(fields, ensure_ascii=False, default=str)
 
 

@@ -26,6 +26,7 @@ from pgflow.execution.checks import (
 )
 from pgflow.execution.engine.failure_origin import together
 from pgflow.execution.engine.interfaces import ScopeView
+from pgflow.execution.engine.repeated import repeats
 from pgflow.execution.engine.unawaited import aside, called
 from pgflow.execution.steps.activity import ActivityStep
 from pgflow.execution.steps.branch import BranchStep
@@ -37,7 +38,9 @@ from pgflow.execution.steps.publish import PublishStep
 from pgflow.execution.steps.signal import SignalStep
 from pgflow.execution.steps.sleep import SleepStep, TimeoutStep
 from pgflow.execution.steps.version_marks import check_version, removed
+from pgflow.history.location import display
 from pgflow.model.moments import LAST, in_utc
+from pgflow.observe.log_records import ContextLogger, fields_of, logger_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -93,6 +96,22 @@ class WorkflowContext(StartsChildren, StepContext):
     def parent_id(self) -> uuid.UUID | None:
         """The workflow that dispatched this one, if one did."""
         return self._scope.run.claimed.parent_id
+
+    @property
+    def logger(self) -> ContextLogger:
+        """A logger whose records say which workflow this is; silent while the code only repeats what it has done.
+
+        It is that of the module that defines the workflow. A line may be written twice when a process dies right after
+        it, and never twice otherwise.
+
+        Example:
+            ctx.logger.info("paid %s", receipt)
+        """
+        scope, run = self._scope, self._scope.run
+        fields = fields_of(run.claimed)
+        if scope.location:
+            fields["location"] = display(scope.location)
+        return ContextLogger(logger_of(run.workflow.fn), fields, lambda: repeats(scope))
 
     def now(self) -> datetime:
         """The time of the last event that this branch has passed: the same on every replay."""

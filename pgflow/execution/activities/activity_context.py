@@ -15,6 +15,8 @@ from pgflow.definitions.tags import tags_text
 from pgflow.errors import ActivityCancelled, PgflowError, SerializationError
 from pgflow.execution.activities.heartbeats import Heartbeats
 from pgflow.execution.activities.state import Changes, changes_between
+from pgflow.history.location import display
+from pgflow.observe.log_records import ContextLogger, Fields, logger_of
 
 _heartbeats_lock = threading.Lock()
 """Held while the heartbeats of an attempt are connected or disconnected: its code may tell them from
@@ -47,6 +49,7 @@ class ActivityContext(AttemptContext):
         "_heartbeats",
         "_limit",
         "_location",
+        "_logs_as",
         "_loop",
         "_over",
         "_state",
@@ -67,8 +70,11 @@ class ActivityContext(AttemptContext):
         state: str | None = None,
         last_details: str | None = None,
         limit: int = PAYLOAD_LIMIT,
+        logs_as: tuple[Callable[..., Any] | None, str] = (None, ""),
     ) -> None:
         self._location = location
+        self._logs_as = logs_as
+        """The activity's function, and the name of the workflow: see `logger`."""
         self.workflow_id = workflow_id
         self.name = name
         self.attempt = attempt
@@ -83,6 +89,23 @@ class ActivityContext(AttemptContext):
         self._deliver: Callable[[str], None] | None = None
         self._heartbeats: Heartbeats | None = None
         self._over: str | None = None
+
+    @property
+    def logger(self) -> ContextLogger:
+        """A logger whose records say which attempt of which step this is: that of the module that defines the activity.
+
+        Example:
+            ctx.logger.info("charging %s", card)
+        """
+        fn, workflow = self._logs_as
+        fields: Fields = {
+            "workflow_id": str(self.workflow_id),
+            "workflow": workflow,
+            "location": display(self._location),
+            "activity": self.name,
+            "attempt": self.attempt,
+        }
+        return ContextLogger(logger_of(fn), fields)
 
     @property
     def id(self) -> uuid.UUID:

@@ -119,6 +119,11 @@ class Order:
         """Whether history holds results that have not been delivered again."""
         return self.passed < self._last_recorded
 
+    @property
+    def has_grown(self) -> bool:
+        """Whether something live has taken a place."""
+        return self._seq > self._last_recorded
+
     def next_seq(self) -> int:
         """The next place in the order of completion."""
         self._seq += 1

@@ -43,6 +43,7 @@ from pgflow.execution.event_loop.stage import offstage
 from pgflow.history.events import HistoryIndex
 from pgflow.model.claimed import Arrived, Claimed
 from pgflow.model.outcomes import Failed, Outcome, Released, Suspended
+from pgflow.observe.log_records import fields_of, log_failed_workflow
 
 log = logging.getLogger("pgflow.execution")
 
@@ -345,10 +346,10 @@ class Run(StepServices):
         if self.closed:
             return
         if isinstance(error, LeaseLost):
-            log.warning("%s left this worker: %s", self.label, error)
+            log.warning("%s left this worker: %s", self.label, error, extra=fields_of(self.claimed))
             self.leave()
             return
-        log.error("%s: the database refused its rows: %s", self.label, error)
+        log.error("%s: the database refused its rows: %s", self.label, error, extra=fields_of(self.claimed))
         self.outgoing.drop()
         self._write_outcome(Failed(encode_error(error)))
 
@@ -359,6 +360,8 @@ class Run(StepServices):
 
     def left(self, outcome: Outcome) -> None:
         """The outcome is committed: leave memory, or stay there asleep."""
+        if isinstance(outcome, Failed):
+            log_failed_workflow(self.claimed, outcome.error)
         if not isinstance(outcome, Suspended) or not self.host.keep(self):
             self.discard()
         self.host.finished(self, outcome)

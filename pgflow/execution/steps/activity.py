@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pgflow.codec import decode_error, encode_error
@@ -30,6 +30,7 @@ from pgflow.history.events import (
 from pgflow.history.location import display
 from pgflow.model.rows import EventRow
 from pgflow.model.writes import Beside, Write
+from pgflow.observe.log_records import fields_of, log_failed_attempt
 
 if TYPE_CHECKING:
     from pgflow.definitions.descriptors import Activity
@@ -118,6 +119,7 @@ class ActivityStep(Step):
             run.outgoing.kept.text,
             self._details,
             limit,
+            (self._activity.fn, run.claimed.name),
         )
         if self.attempts and self._on_last_attempt:
             run.cautious = True
@@ -290,12 +292,23 @@ class ActivityStep(Step):
         ) as refused:  # a policy's class may be the application's, and so may what compares its classes
             error, delay = refused, None
         self._failure = encode_error(error)
-        if delay is None:
+        due = None
+        if delay is not None:
+            due = run.host.later(delay) if died_at is None else died_at + timedelta(seconds=delay)
+        self._log_failure(self._failure, due)
+        if due is None:
             run.finish(self, STATUS_FAILED, error=self._failure)
             return
-        run.park(self, run.host.later(delay) if died_at is None else died_at + timedelta(seconds=delay))
+        run.park(self, due)
         self.scope.record(self, self.pending_row())
         run.flush_soon()
+
+    def _log_failure(self, error: str, due: datetime | None) -> None:
+        fields = fields_of(
+            self.scope.run.claimed, location=display(self.location), activity=self.name, attempt=self.attempts
+        )
+        when = None if due is None else f"at {due.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3] + " UTC"
+        log_failed_attempt(fields, error, self._activity.retry.max_attempts, when)
 
     def _delay(self, error: BaseException) -> float | None:
         """Seconds until the next attempt; None: there is none."""
