@@ -59,7 +59,8 @@ class Advance:
 
     `turns` is the number of ended turns: rows of turns below it leave active history. At the break, `output` is the
     loop's output and `seq` its place in the order of completion; before it both are None. `started` is the place after
-    which the turn that follows has started.
+    which the turn that follows has started; at the end, the last place at which the body has caught a cancellation, or
+    may have.
     """
 
     workflow_id: UUID

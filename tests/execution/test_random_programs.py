@@ -56,6 +56,11 @@ COMMON: dict[str, Any] = {
     0,
     0.05,
 )
+@example(  # the code cancels a task that waits for the end of a loop, at the place where the last turn began
+    ("first and cancel", (("version",), ("seq", (("loop", 1, 1, ("version",)), ("raise",))))),
+    0,
+    0.05,
+)
 def test_random_programs(tree: Node, seed: int, crash: float) -> None:
     crashing = TreeLives(program_of(tree))
     crashing.live(random.Random(seed), crash)

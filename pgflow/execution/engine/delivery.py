@@ -89,6 +89,7 @@ class Order:
 
     def __init__(self, loop: RunLoop, events: Iterable[Event], last: int) -> None:
         self._loop = loop
+        loop.order = self
         self._events = events
         self.root: OpenBody | None = None
         """The workflow's body, once there is one."""

@@ -329,6 +329,7 @@ class Run(StepServices):
         comes late.
         """
         self.scope.forget_steps()
+        self.loop.order = None
         del self.scope, self.loop, self.crossings, self.order, self.bodies, self.outgoing, self._waits, self._root
 
     @property

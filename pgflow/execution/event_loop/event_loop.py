@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from threading import get_ident
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from pgflow.codec import described
 from pgflow.errors import EngineError, NondeterminismError
@@ -50,6 +50,12 @@ class _Ready(asyncio.Handle):
 _new_ready: Callable[[type[_Ready]], _Ready] = object.__new__
 
 
+class HasPassed(Protocol):
+    """What a task asks of the order of results. `Order` says what each of these is."""
+
+    passed: int
+
+
 class RunLoop(asyncio.AbstractEventLoop):
     """The deterministic event loop of one run.
 
@@ -76,6 +82,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         "interrupting",
         "leaving",
         "made",
+        "order",
         "place",
         "tasks",
         "thread",
@@ -106,6 +113,8 @@ class RunLoop(asyncio.AbstractEventLoop):
         self.thread = 0
         """The thread in which code of the run is executing, if any."""
         self.futures = 0
+        self.order: HasPassed | None = None
+        """The order in which results reach the code, while the run is in memory."""
         self.leaving: AsyncGenerator[Any, Any] | None = None
         """The asynchronous generator that is being closed, since the code has left it before its end."""
         self._discarded = False

@@ -37,7 +37,7 @@ _CHILD_DONE = asyncio.TaskGroup._on_task_done.__code__
 class RunTask(asyncio.Task[T]):
     """A task with a number."""
 
-    __slots__ = ("_hash", "eager", "futures", "made", "place")
+    __slots__ = ("_hash", "cancelled_at", "cancelled_by", "cancels", "eager", "futures", "made", "place")
 
     def __init__(
         self,
@@ -53,6 +53,12 @@ class RunTask(asyncio.Task[T]):
         """Tasks that this one has made."""
         self.futures = 0
         """Futures that it has made."""
+        self.cancels = 0
+        """How often it was cancelled, but for the cancellations by which a `TaskGroup` ends its own wait."""
+        self.cancelled_at = -1
+        """The place in the order of results at which it was last."""
+        self.cancelled_by: object = None
+        """The `ctx.timeout` block that did it, if one did."""
         self.eager = bool(options.get("eager_start"))
         """Whether it begins within the code that makes it, which goes on when it first waits."""
         super().__init__(coro, **options)
@@ -68,9 +74,14 @@ class RunTask(asyncio.Task[T]):
         high, and a timeout around the group took its own cancellation for somebody else's.
         """
         asked = super().cancel(msg)
-        if asked and sys.version_info < (3, 13):
+        if asked:
             caller = sys._getframe(1)
-            if caller.f_code is _CHILD_DONE and caller.f_locals["self"]._exiting:
+            if caller.f_code is not _CHILD_DONE:
+                order = self.get_loop().order  # type: ignore[attr-defined]
+                self.cancels += 1
+                self.cancelled_at = -1 if order is None else order.passed
+                self.cancelled_by = None
+            elif sys.version_info < (3, 13) and caller.f_locals["self"]._exiting:
                 self.uncancel()
         return asked
 

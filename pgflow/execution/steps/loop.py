@@ -21,6 +21,7 @@ from pgflow.execution.engine.interfaces import ScopeView
 from pgflow.execution.engine.recorded_arguments import compare
 from pgflow.execution.engine.scope import Scope
 from pgflow.execution.engine.step import Step
+from pgflow.execution.event_loop.tasks import RunTask
 from pgflow.history.events import (
     KIND_LOOP,
     STATUS_CANCELLED,
@@ -123,6 +124,8 @@ class LoopStep(Step):
     async def _turns(self) -> Any:
         plan, outer, run = self._plan, self.scope, self.scope.run
         limit = run.limits.payload
+        task = asyncio.current_task(run.loop)
+        cancels = task.cancels if isinstance(task, RunTask) else 0
         index, state, now, seq = self._resume()
         if run.order.behind is not None:
             run.order.behind.resumed(self.location, turn(self.location, index))
@@ -153,7 +156,7 @@ class LoopStep(Step):
             if isinstance(result, Break):
                 output = encode(result.value, plan.value_type, what=f"output of {self}", limit=limit)
                 run.loop.even_out()
-                return await self._end(ended, state, output)
+                return await self._end(ended, state, output, self._last_caught(task, cancels))
             if not isinstance(result, Continue):
                 raise PgflowError(
                     f"the body of {self} returned {type(result).__name__} in turn {index}. Expected: "
@@ -162,10 +165,26 @@ class LoopStep(Step):
             state = encode(result.state, plan.state_type, what=f"state of {self}", limit=limit)
             if ended % plan.commit_interval == 0 and ended > self._progress:
                 await self.advance_done()
-                self._advance(ended, state, None, None)
+                self._advance(ended, state, None, None, run.order.passed)
             if not scope.has_rows:
                 await run.yield_()
             index = ended
+
+    def _last_caught(self, task: asyncio.Task[Any] | None, cancels: int) -> int:
+        """The last place at which a replay, which does not run the turns again, takes a cancellation for one that their
+        body has caught: what comes later, be it at the place where the loop ended, ends the code's wait for it.
+
+        Args:
+            cancels: how often the task had been cancelled when the loop began, or went on.
+        """
+        passed = self.scope.run.order.passed
+        caught = (
+            isinstance(task, RunTask)
+            and task.cancels > cancels
+            and task.cancelled_at == passed
+            and (task.cancelled_by is None or task.cancelled_by in self.covering)
+        )
+        return passed if caught else passed - 1
 
     async def _unmoved(self, wait: Callable[[], asyncio.Future[Any]], until: int | None) -> Any:
         """Wait, on replay, for what comes after turns that are not run again.
@@ -209,15 +228,15 @@ class LoopStep(Step):
             )
         return last, start.turn_state, start.turn_now, start.turn_seq if last else None
 
-    async def _end(self, ended: int, state: str, output: str) -> Any:
+    async def _end(self, ended: int, state: str, output: str, caught: int) -> Any:
         run = self.scope.run
         await self.advance_done()
         future = self.future = asyncio.Future(loop=run.loop)
         self._break = run.reserve(self, lambda at: self.deliver(STATUS_COMPLETED, output, None, at))
-        self._advance(ended, state, output, self._break.seq)
+        self._advance(ended, state, output, self._break.seq, caught)
         return await future
 
-    def _advance(self, turns: int, state: str, output: str | None, seq: int | None) -> None:
+    def _advance(self, turns: int, state: str, output: str | None, seq: int | None, started: int) -> None:
         self._advancing = True
         self._progress = turns
         self.scope.run.advance_after_writes(
@@ -232,7 +251,7 @@ class LoopStep(Step):
                 seq,
                 self._advanced,
                 self._refused,
-                self.scope.run.order.passed,
+                started,
             )
         )
 

@@ -17,6 +17,7 @@ from pgflow.execution.engine.failure_origin import mark
 from pgflow.execution.engine.held_back import ahead
 from pgflow.execution.engine.interfaces import ScopeView, StepView
 from pgflow.execution.engine.step import Step
+from pgflow.execution.event_loop.tasks import RunTask
 from pgflow.history.events import (
     KIND_SLEEP,
     KIND_TIMEOUT,
@@ -179,6 +180,8 @@ class TimeoutStep(Step):
             self._calls = self.scope.run.calls  # what the block calls from here on is its cleanup
             assert self._task is not None
             self._task.cancel()
+            if isinstance(self._task, RunTask):
+                self._task.cancelled_by = self
         for step in covered:
             step.drop()
 
