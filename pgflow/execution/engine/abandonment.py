@@ -1,4 +1,4 @@
-"""The end of a body that leaves steps unfinished: they are cancelled and recorded, and the end has a place in the
+"""How a body ends that leaves steps unfinished: they are cancelled and recorded, and the end takes a place in the
 order.
 """
 
@@ -11,13 +11,13 @@ from pgflow.execution.engine.interfaces import RunView, ScopeView, StepView
 
 
 async def abandon(scope: ScopeView, steps: list[StepView]) -> None:
-    """Cancel what a body leaves unfinished; returns when all that is recorded and its turn has come.
+    """Cancel what a body leaves unfinished; returns once that is recorded and its turn has come.
 
-    The end has the place of the last result that nobody takes any more, or, if steps have none, one of its own.
+    The end takes the place of the last result that nobody awaits any more, or a place of its own if no step has one.
     """
     run: RunView = scope.run
     await _wait_for_advances(steps)
-    run.order.place_late(run.place)  # a result that nobody takes any more has its place all the same
+    run.order.place_late(run.place)  # even a result that nobody awaits any more keeps its place
     unrecorded = any(not step.has_ended_row and not step.finished for step in steps)
     for step in steps:
         step.drop()

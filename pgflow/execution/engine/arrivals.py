@@ -1,6 +1,4 @@
-"""News for a run in memory: signals that were delivered to it, ends of children, requests to cancel it, to pause it or
-to go on.
-"""
+"""News for a run in memory: signals delivered to it, children that ended, requests to cancel, pause or resume it."""
 
 from __future__ import annotations
 
@@ -9,10 +7,10 @@ from pgflow.model.claimed import Arrived
 
 
 def receive(run: RunView, arrived: Arrived) -> bool:
-    """Take news from outside: signals go to the listens that wait for them, in the order of locations.
+    """Take news from outside; signals go to the listens that wait for them, in the order of their locations.
 
     Returns:
-        False when earlier news were missed: they have to be read first.
+        False when earlier news was missed and has to be read first.
     """
     claimed = run.claimed
     if arrived.epoch != claimed.epoch or arrived.after > claimed.mailbox:
@@ -22,7 +20,7 @@ def receive(run: RunView, arrived: Arrived) -> bool:
     if arrived.cancel and arrived.looked_at > run.cancel_taken_at:
         claimed.cancel_requested = True
     if run.closed or run.outcome is not None:
-        return True  # the write under way, or the next claim, finds them in the database
+        return True  # the write in flight, or the next claim, finds it in the database
     run.pausing = arrived.pause
     apply_requests(run)
     run.mailbox.add(new)
@@ -32,10 +30,10 @@ def receive(run: RunView, arrived: Arrived) -> bool:
 
 
 def apply_requests(run: RunView) -> None:
-    """Apply what is asked of a run now: a pause, the end of one, or a cancellation, which reaches the code before a
-    pause.
+    """Apply the requests made of a run: to pause, to resume, or to cancel. A cancellation reaches the code before a
+    pause does.
 
-    While activities of a run that is to be paused are in flight nothing is delivered to its code; then it is handed
-    back.
+    A run that is to be paused delivers nothing to its code while its activities are in flight; once they have ended
+    it is handed back.
     """
     run.halted = run.leaving or (run.pausing and not run.claimed.cancel_requested)

@@ -1,4 +1,4 @@
-"""What the death of a process that held one workflow alone is blamed on: activities that were in flight, or its code.
+"""What to blame when a process dies while it runs one workflow alone: the activities in flight, or the code.
 
 No attempt's beginning is recorded where nobody has died. It need not be: up to the end of its history the code asks for
 the same steps again, so that the activities that are about to begin when a replay first comes to rest are those that
@@ -8,7 +8,8 @@ its process, or will before it comes to rest.
 From then on, until there is progress, attempts are recorded before they begin, and so is the last one of several
 wherever it begins: someone who kills workers from outside must not use up attempts that never began.
 
-What is counted cannot be taken back. So nothing is before the death is certain: until then the workflow is left alone.
+What is counted cannot be taken back. So nothing is counted before the death is certain;
+until then the workflow is left alone.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ OF_UNKNOWN_CAUSE = 2
 
 
 def acquit(run: RunView) -> None:
-    """Suspect a workflow no more that has made progress since: yesterday's workers do not say so."""
+    """Stop suspecting a workflow that has made progress since; workers of the previous version do not record that."""
     claimed = run.claimed
     at = claimed.suspected_at
     if at is not None and any(event.at > at and event.status != STATUS_PENDING for event in claimed.events):

@@ -34,7 +34,7 @@ class RecordedCancellation:
         self._seq = seq
 
     def deliver_recorded(self) -> None:
-        """Do again what was done then."""
+        """Cancel again what was cancelled in the earlier life."""
         steps = [
             step
             for step in _innermost(self._run)
@@ -67,8 +67,8 @@ def deliver_cancellation(run: RunView) -> None:
         run.unpark(step)
         step.scope.record(step, step.row(STATUS_CANCELLED, seq))
     run.claimed.cancel_requested = False
-    apply_requests(run)  # a pause that was asked for since comes after the cancellation
-    run.cancel_taken_at = math.inf  # until that is committed, every look finds the request
+    apply_requests(run)  # a pause requested since then comes after the cancellation
+    run.cancel_taken_at = math.inf  # until that is committed, every look at the database finds the request
     run.outgoing.cancel(seq)
     run.outgoing.call_after(lambda: _note_taken(run))
 

@@ -1,10 +1,10 @@
-"""What a run does to other workflows, each crossing in a transaction of its own, and what it asks of how they ended.
+"""What a run does to other workflows, each crossing in its own transaction, and how it learns how they ended.
 
     started -> gathered -> at rest: handed over -> in flight -> committed: its answer is recorded like any result
                   |
                   '-> cancelled, timed out, abandoned: never handed over
 
-What is done to another workflow cannot be called back. So nothing is handed over that a cancellation or a timeout is
+What is done to another workflow cannot be undone. So nothing is handed over that a cancellation or a timeout is
 about to end, and these wait for the results of what is in flight. A crash after the commit is harmless: the replay does
 the same under the same id, which changes nothing.
 """
@@ -24,11 +24,11 @@ from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent, Standing
 from pgflow.model.writes import Crossing, Inquiry
 
 PAUSE_EACH = 0.0001
-"""Seconds, for each child asked of, before those that still run are asked of again: else each end of one would cost a
-question of all others."""
+"""Seconds per child asked about before the ones still running are asked about again. Otherwise each child that ends
+would cost a question about all the others."""
 
 LONGEST_PAUSE = 0.25
-"""Seconds before children are asked of again, at most."""
+"""The most seconds that pass before children are asked about again."""
 
 
 class CrossingStep(Step):
@@ -47,7 +47,7 @@ class CrossingStep(Step):
         raise NotImplementedError  # pragma: no cover — every kind has its own
 
     def answered(self, answer: Any) -> None:
-        """It is done: record what came of it."""
+        """The crossing has committed: record its answer."""
         raise NotImplementedError  # pragma: no cover — every kind has its own
 
 
@@ -68,7 +68,7 @@ class AwaitingStep(Step):
         self.scope.run.crossings.forget(self)
 
     def answered(self, standing: Standing | None) -> None:
-        """The other workflow has ended, or (None) there is none: record what it came to."""
+        """Record how the other workflow ended; None: there is no such workflow."""
         raise NotImplementedError  # pragma: no cover — every kind has its own
 
 
@@ -119,15 +119,15 @@ class RunCrossings:
         return any(timeout in step.covering for step in self._in_flight)
 
     def gather(self, step: CrossingView) -> None:
-        """Take a crossing to be handed over at rest."""
+        """Gather a crossing; it is handed over when the run is at rest."""
         self.gathered[step] = None
 
     def withdraw(self, step: CrossingView) -> None:
-        """Do not hand it over, if that has not happened yet."""
+        """Drop a crossing that has not been handed over yet."""
         self.gathered.pop(step, None)
 
     def hand_over(self, held_back: Callable[[StepView], bool]) -> None:
-        """At rest: hand over what is gathered, and ask what is to be asked.
+        """At rest: hand over the gathered crossings, and ask the questions that are due.
 
         Args:
             held_back: whether a step is about to be cancelled.
@@ -163,7 +163,7 @@ class RunCrossings:
     # Questions
 
     def await_end(self, step: AwaitingView) -> None:
-        """Ask how the step's workflow has ended, at rest and whenever news of children come, until it has."""
+        """Ask how the step's workflow has ended: at rest, and at any news of children, until it has ended."""
         self.awaiting[step] = None
         self._unasked.append(step)
 
@@ -172,11 +172,11 @@ class RunCrossings:
         self.awaiting.pop(step, None)
 
     def _ask(self) -> None:
-        """Ask of all when the mailbox has grown, else of those that have not been asked of yet.
+        """Ask about all children when the mailbox has grown, otherwise about those not asked about yet.
 
-        The place in the mailbox is read before the question is put: what ends afterwards takes a later place, on which
-        the run does not go to sleep. Many children are not asked of at every piece of news, but a little later, of all
-        that has come.
+        The place in the mailbox is read before the question is put: a child that ends afterwards takes a later place,
+        and the run does not go to sleep on that. When there are many children, they are not asked about at every piece
+        of news but a little later, all together.
         """
         mailbox = self._run.claimed.mailbox
         if self._asking or not (self.awaiting and (self._unasked or mailbox > self._asked_at)):

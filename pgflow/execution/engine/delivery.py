@@ -149,7 +149,7 @@ class Order:
         return seq
 
     def place_late(self, place: Callable[[Any, str, str | None, str | None], None]) -> None:
-        """Place the results that came in the middle of a replay."""
+        """Give a place to each result that came in the middle of a replay."""
         late, self.late = self.late, []
         for result in late:
             place(*result)

@@ -171,10 +171,10 @@ class Step:
         raise NotImplementedError  # pragma: no cover — every kind that parks with a time has its own
 
     def stop(self) -> None:
-        """End the work in flight, whose result nobody waits for any more."""
+        """End the work in flight: nobody waits for its result any more."""
 
     def give_up(self) -> None:
-        """End the work in flight, so that another worker does it: this one is stopping."""
+        """End the work in flight because this worker is stopping; another worker does it again."""
         self.stop()
 
     @property
@@ -194,7 +194,7 @@ class Step:
             self._join_aftermath(True)
         if self.settled:
             return
-        # As `settle` has it, written out: every live step passes here.
+        # `settle`, inlined: every live step passes here.
         self.settled = True
         scope = self.scope
         scope.unfinished.pop(self, None)
@@ -231,7 +231,7 @@ class Step:
         self.settled = True
         scope = self.scope
         scope.unfinished.pop(self, None)
-        if not self.finished:  # what has finished waits for nothing any more
+        if not self.finished:  # a finished step waits for nothing
             scope.run.unpark(self)
 
     def drop(self) -> None:

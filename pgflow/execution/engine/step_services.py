@@ -1,7 +1,7 @@
 """What bodies of code and steps ask of their run: to be recorded, to wait, to be delivered.
 
-Their other door is a part of the run (`run.order`, `run.outgoing`, `run.crossings`, `run.mailbox`): here stands what
-concerns more than one part.
+What concerns one part of the run alone they ask of that part (`run.order`, `run.outgoing`, `run.crossings`,
+`run.mailbox`); what concerns several parts is here.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from pgflow.model.outcomes import Outcome
 from pgflow.model.writes import Advance
 
 BETWEEN_LOOKS = 64
-"""Steps of replay between two looks at the time."""
+"""Replayed steps between two looks at the clock."""
 
 
 class StepServices:
-    """The part of a run that its steps use; `Run` has the state, and says what it means."""
+    """The part of a run that its steps use; `Run` holds the state and documents it."""
 
     __slots__ = ("_at_once", "_pumping", "_yielded", "advancing", "fatal")
 
@@ -113,7 +113,7 @@ class StepServices:
         if (self._replaying or self.loop.thread) and order.replaying:
             order.late.append((step, status, output, error))
             return
-        # As `place` has it, written out: every live step passes here.
+        # `place`, inlined: every live step passes here.
         row = step.row(status, order.place_result(step, status, output, error), output, error)
         step.scope.record(step, row if step.ahead is None else ahead(row, step.ahead, step.scope))
         self.outgoing.deliveries.append(step)
@@ -140,7 +140,7 @@ class StepServices:
         self.schedule()
 
     def flush_soon(self) -> None:
-        """See to it that gathered rows are written: at the end of the pump, or now when there is none."""
+        """Make sure that gathered rows are written: at the end of the pump, or now if no pump is running."""
         if not self._pumping and not self._replaying and self.outcome is None and not self.closed:
             if self.halted:
                 self.schedule()
@@ -156,7 +156,7 @@ class StepServices:
             self.host.start_activity(call)
 
     def after_commit(self, call: Callable[[], None]) -> None:
-        """LiveCall `call` once all rows gathered so far are committed."""
+        """Call `call` once all rows gathered so far are committed."""
         self.outgoing.call_after(call)
         self.flush_soon()
 
@@ -182,7 +182,7 @@ class StepServices:
         self.schedule()
 
     def yield_(self) -> asyncio.Future[None]:
-        """A hold that ends after the worker's loop has had a turn."""
+        """A hold that ends once the worker's event loop has had a turn."""
         self._yielded = self.loop.freeze()
         return self._yielded
 
@@ -198,7 +198,7 @@ class StepServices:
         return call
 
     def reserve(self, step: StepView, deliver: Callable[[datetime], None]) -> LiveCall:
-        """A place in the order of completion for what another transaction than the journal's commits."""
+        """A place in the order of completion for what is committed by a transaction other than the journal's."""
         step.finished = True
         call = self.order.place(step, deliver)
         step.seq = call.seq
@@ -211,7 +211,7 @@ class StepServices:
         self.outgoing.write_alone(begin)
 
     def written_alone(self, new: bool) -> None:
-        """Such a transaction has ended; whether history has a new row by it."""
+        """Such a transaction has ended; `new` says whether it added a row to history."""
         if new:
             self.outgoing.count_row()
         self.outgoing.written_alone()

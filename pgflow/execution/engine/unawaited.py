@@ -26,12 +26,12 @@ asked to keep them.
 """
 
 _KEPT = 1_000
-"""Coroutines that are kept though others may still await them, at most."""
+"""The most coroutines kept that other code may still await."""
 
 _PACKAGE = str(Path(__file__).resolve().parents[2])
 
 UnawaitedCalls = list[tuple["StepView | str | None", "Coroutine[Any, Any, Any] | None"]]
-"""What was called, and its coroutine; a deadline has none."""
+"""What was called, and its coroutine; None for a deadline, which has no coroutine."""
 
 
 def called(step: StepView) -> Coroutine[Any, Any, Any]:
@@ -67,7 +67,7 @@ def unawaited(scope: ScopeView) -> UnawaitedCalls:
     The first stands at the end of the list, calls that are no steps after them all: a `join` has steps.
     """
     if not (scope.unfinished or scope.children or scope.aside):
-        return []  # every run that ends passes here, twice
+        return []  # every run that ends comes here twice
     found: UnawaitedCalls = []
     apart: UnawaitedCalls = []
     waiting = [scope]
@@ -115,7 +115,7 @@ def keep_unawaited(scope: ScopeView, coroutine: Coroutine[Any, Any, Any]) -> Non
 
 
 def close_unawaited(scope: ScopeView) -> None:
-    """The run leaves memory: close what has not begun."""
+    """The run leaves memory: close the coroutines that have not begun."""
     for _, coroutine in unawaited(scope):
         if coroutine is not None:
             coroutine.close()

@@ -46,15 +46,15 @@ class Waits:
         self._host = host
         self._wake = wake
         self.short = 0
-        """How many of the steps wait so shortly that the lease is kept."""
+        """How many of the steps wait for so short a time that the lease is kept."""
         self.parked: dict[StepView, bool] = {}
-        """The steps that wait, and whether so shortly that the lease is kept."""
+        """The steps that wait, and whether for so short a time that the lease is kept."""
         self._fresh: dict[StepView, None] = {}
-        """Those that wait since the run slept last."""
+        """The steps that began to wait after the run last slept."""
         self._listening: dict[Any, None] = {}
         self._awaiting_children = 0
         self.moments: list[tuple[datetime, int, StepView]] = []
-        """When steps go on, the earliest first; those that no longer wait then are passed over."""
+        """When steps go on, earliest first; a step that no longer waits by then is skipped."""
         self._entries = 0
         self.due_timeouts: list[TimeoutView] = []
         """Open timeouts whose deadline has passed: they fire at rest."""
@@ -116,7 +116,7 @@ class Waits:
         return Suspended(self._first(), tuple(names), mailbox, self._awaiting_children > 0)
 
     def set_timer(self) -> None:
-        """See to it that the run is woken at the earliest moment."""
+        """Set the timer, so that the run is woken at the earliest moment."""
         first = self._first()
         if first == self._timer_at and self.timer is not None:
             return
@@ -126,7 +126,7 @@ class Waits:
             self.timer = self._host.call_at(first, self._timer_fired)
 
     def cancel_timer(self) -> None:
-        """Wake nobody any more."""
+        """Stop the timer."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -137,9 +137,7 @@ class Waits:
         self._wake()
 
     def catch_up(self) -> None:
-        """Let the steps go on whose moment has come, within the pump: what falls due together is written
-        together.
-        """
+        """Within the pump, let the steps go on whose moment has come; what falls due together is written together."""
         self.fired = False
         self.wake_due()
 
@@ -167,7 +165,7 @@ class Waits:
                 or crossings.in_flight_under(timeout)
                 or (order.holds_back() and not timeout.inserted)
             ):
-                self.due_timeouts.append(timeout)  # a result of a step it covers comes first
+                self.due_timeouts.append(timeout)  # the result of a step that it covers comes first
             else:
                 timeout.fire()
                 awaited.update(timeout.covering)

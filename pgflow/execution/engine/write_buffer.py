@@ -4,8 +4,8 @@
                                      '-> refused: the run is lost, or its own rows are to blame
 
 All writes of a run go to the journal in order, so a step never becomes durable before one that it depends on. What
-another transaction than the journal's commits (a transactional activity) takes its place in that order: it begins when
-all before it is durable, and nothing of the run is written until it has ended.
+is committed by a transaction other than the journal's (a transactional activity) takes its place in that order: it
+begins when everything before it is durable, and nothing of the run is written until it has ended.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class WritingRun(Protocol):
 
 
 class WriteBuffer:
-    """What one run has gathered and what of it is in flight.
+    """What one run has gathered, and how much of that is in flight.
 
     Args:
         run: gets commits, refusals, and the news of too many rows.
@@ -93,13 +93,13 @@ class WriteBuffer:
         self._active_rows = len(run.claimed.events)
         limits = run.limits
         self._unremarkable_rows = min(limits.warn_rows - 1, limits.max_rows)
-        """Up to so many active rows nothing is said."""
+        """The number of active rows up to which there is nothing to report."""
         self.rows: list[EventRow] = []
         """The next write's."""
         self.deliveries: list[Delivery] = []
         """What is committed with the next write: its rows are gathered."""
         self.calls: list[Callable[[], None]] = []
-        """Made once it is committed."""
+        """Calls made once it is committed."""
         self._advances = 0
         """How many of the calls hand over the advancement of a loop."""
         self.beside: Beside | None = None
@@ -110,7 +110,7 @@ class WriteBuffer:
         self.suspected = claimed.suspicions > 0
         """Whether the run is suspected of deaths of processes, and has made no progress since."""
         self._in_flight: deque[tuple[list[Delivery], list[Callable[[], None]]]] = deque()
-        self._queue: list[Callable[[], None]] = []  # no deque, which takes memory even while it is empty
+        self._queue: list[Callable[[], None]] = []  # a deque takes memory even while it is empty
         self._next: Callable[[], None] | None = None
         self._writing_alone = False
         self._outcome: Outcome | None = None
@@ -140,7 +140,7 @@ class WriteBuffer:
     def gather(self, row: EventRow, new: bool) -> None:
         """Take a row for the next write, a new one or one that history has already."""
         self.rows.append(row)
-        if new:  # as `count_row` has it, written out: every step passes here
+        if new:  # `count_row`, inlined: every step passes here
             self._active_rows += 1
             if self._active_rows > self._unremarkable_rows:
                 self._tell_of_many_rows()
@@ -184,7 +184,7 @@ class WriteBuffer:
         def hand_over() -> None:
             if run.fatal is None:
                 run.host.loops.advance(advance)
-            else:  # after a divergence nothing is written
+            else:  # nothing is written after a divergence
                 run.advancing -= 1
 
         run.advancing += 1
@@ -192,7 +192,7 @@ class WriteBuffer:
         self.calls.append(hand_over)
 
     def drop(self) -> None:
-        """Forget what is gathered and not yet flushed."""
+        """Drop what is gathered and not yet flushed."""
         self._run.advancing -= self._advances
         self._advances = 0
         self.rows, self.deliveries, self.calls, self.beside = [], [], [], None
@@ -201,7 +201,7 @@ class WriteBuffer:
     def flush(self, outcome: Outcome | None = None) -> None:
         """Hand what is gathered to the journal, now or when a transaction of its own has ended."""
         if self._run.fatal is not None:
-            self.drop()  # the code is not to be trusted: whatever ends from now on is not written
+            self.drop()  # the code is not to be trusted: nothing that ends from now on is written
         rows = self.rows
         if not rows and outcome is None and not self.calls and self.beside is None:
             return
@@ -237,11 +237,11 @@ class WriteBuffer:
         self._to_change().suspicion = "counted"
 
     def lift(self) -> None:
-        """Record with the next write that the run is suspected of nothing, whatever that write says."""
+        """Record with the next write that the run is no longer suspected, whatever else that write holds."""
         self._to_change().suspicion = "lifted"
 
     def _note_progress(self, rows: list[EventRow]) -> None:
-        """A step that has ended is progress; a heartbeat of one that has not is none."""
+        """Note progress if a step has ended; the heartbeat of a step that has not ended is no progress."""
         if any(row.status != STATUS_PENDING for row in rows):
             self.progress()
 
@@ -301,7 +301,7 @@ class WriteBuffer:
         for call in calls:
             if not run.closed:
                 call()
-        run.host.schedule(run)  # as `run.schedule` has it, written out: every write passes here
+        run.host.schedule(run)  # `run.schedule`, inlined: every write passes here
 
     def _refused(self, write: Write, error: BaseException) -> None:
         run = self._run
@@ -316,11 +316,11 @@ class WriteBuffer:
             run.lost(error)
 
     def forget_rows(self, moved: int) -> None:
-        """So many rows have left active history."""
+        """Count rows that have left active history."""
         self._active_rows -= moved
 
     def count_row(self) -> None:
-        """Active history has one row more."""
+        """Count one more row of active history."""
         self._active_rows += 1
         if self._active_rows > self._unremarkable_rows:
             self._tell_of_many_rows()
