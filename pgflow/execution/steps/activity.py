@@ -1,4 +1,4 @@
-"""The step that asks for an activity, over all its attempts.
+"""The step that runs an activity, over all its attempts.
 
 An attempt that fails and will be repeated is recorded (attempts, error, when the next is due) before the next begins.
 """
@@ -97,7 +97,7 @@ class ActivityStep(Step):
             return
         began = call.record_first and self.wake_at is None
         self.stop()
-        if began:  # else the next death, before another attempt, would count as one of this
+        if began:  # otherwise the next death, before another attempt, would be counted as a failed attempt of this step
             self.wake_at = self.scope.run.host.now()
         if began or self._details is not None:
             self.scope.record(self, self.pending_row())
@@ -139,7 +139,7 @@ class ActivityStep(Step):
         self.scope.run.attempts_running -= 1
 
     def attempt_progressed(self, details: str) -> None:
-        """An attempt has reported how far it is: the step's pending row says so."""
+        """An attempt has reported its progress: record it in the step's pending row."""
         run = self.scope.run
         if self._call is None or run.closed or run.outcome is not None:
             return
@@ -151,7 +151,7 @@ class ActivityStep(Step):
         """An attempt has ended: it is recorded, or another one follows."""
         call, run = self._call, self.scope.run
         assert call is not None
-        # As `_end_call` has it, written out: every live step passes here.
+        # `_end_call`, inlined: every live step passes here.
         self._call = None
         self._details = call.context.last_details
         run.attempts_running -= 1
@@ -180,7 +180,7 @@ class ActivityStep(Step):
     def was_under_way(self, at: datetime, recorded: bool) -> bool:
         """Whether an attempt was under way when a process died.
 
-        A row that says when the next one is due says also that it had not begun by then.
+        A row that says when the next attempt is due also says that it had not begun by then.
         """
         event = self.event
         if recorded or self._on_last_attempt:
@@ -188,7 +188,7 @@ class ActivityStep(Step):
         return event is None or event.wake_at is None or event.wake_at <= at
 
     def attempt_died(self, error: BaseException, at: datetime) -> None:
-        """An attempt has ended with its process: it is recorded, and another one follows, or none."""
+        """An attempt has ended with its process: record that; another one follows, or none."""
         call = self._call
         assert call is not None
         self._end_call(call)
@@ -247,7 +247,7 @@ class ActivityStep(Step):
 
         def committed(write: Write, at: datetime) -> None:
             run.host.observe_time(at)
-            if run.closed:  # whoever has the workflow now finds the row
+            if run.closed:  # the worker that has the workflow now finds the row
                 return
             delivery.committed, delivery.at = True, at
             run.outgoing.witness = (row.location, row.status)

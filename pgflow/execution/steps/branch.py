@@ -18,7 +18,7 @@ class BranchStep(Step):
     """`ctx.branch(closure)` and `ctx.inline(workflow, ...)`.
 
     Args:
-        body: gives the coroutine to run over the branch's scope.
+        body: returns the coroutine to run over the branch's scope.
     """
 
     kind = KIND_BRANCH

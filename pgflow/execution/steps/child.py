@@ -1,6 +1,6 @@
-"""Children: the steps that start one (`ctx.dispatch`) and that wait for what it comes to (`await handle.output()`).
+"""Children: the step that starts one (`ctx.dispatch`) and the step that awaits its outcome (`await handle.output()`).
 
-Both are steps of whoever awaits them, so that a child may be started in one branch and awaited in another. A child's
+Each is a step of the body that awaits it, so a child may be started in one branch and awaited in another. A child's
 failure and its cancellation reach the code that awaits its output, which may catch them; they are recorded like any
 result.
 """
@@ -55,11 +55,11 @@ class ChildHandle(Generic[R]):
         self._workflow = workflow
 
     def output(self, ctx: StartsChildren | None = None) -> Coroutine[Any, Any, R]:
-        """What the child returns, converted by its annotation; the workflow sleeps until the child has ended.
+        """Wait for the child's output, converted by its annotation; the workflow sleeps until the child has ended.
 
         Args:
-            ctx: the context whose step this is. If not given, that of the body (workflow, branch or turn) which calls,
-                at the version at which the child was dispatched.
+            ctx: the context whose step this is. If not given, that of the calling body (workflow, branch or turn), at
+                the version at which the child was dispatched.
 
         Raises:
             WorkflowFailed: the child failed.
@@ -76,7 +76,7 @@ class ChildHandle(Generic[R]):
         return called(OutputStep(scope, version, self.id, self._name, self._workflow))
 
     def _body(self) -> ScopeView:
-        """The innermost body that the current task runs; if it runs none, the one that a refusal will name."""
+        """The innermost body that the current task runs; if it runs none, the body that the error names."""
         run = self._scope.run
         if run.loop.thread != get_ident():
             return self._scope
@@ -268,7 +268,7 @@ class StartsChildren:
             priority, queue: those of this workflow if not given.
 
         Returns:
-            The child's handle; `await handle.output()` waits for what it comes to.
+            The child's handle; `await handle.output()` waits for its outcome.
 
         Raises:
             TypeError: the arguments do not fit the workflow's signature, or an option may be meant for its parameter of

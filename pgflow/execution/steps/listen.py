@@ -5,9 +5,9 @@
                     '--> parked: the workflow sleeps on its types; a signal that arrives is offered to the lowest
                     location
 
-What a listen takes is consumed in the transaction that records it, so that it is taken once whatever crashes. What does
-not fit is marked in the next transaction of the run: the code sees nothing of it, so a replay that meets it again first
-does the same again.
+A signal is consumed in the transaction that records it, so it is taken exactly once whatever crashes. A signal that
+does not fit is marked in the next transaction of the run: the code never sees it, so a replay that meets it before that
+transaction sets it aside again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pgflow.model.rows import Signal
 log = logging.getLogger("pgflow.execution")
 
 _PROBLEM_LIMIT = 2_000
-"""Characters of what is said about a body that does not fit."""
+"""The most characters kept of the reason why a body does not fit."""
 
 
 class ListenStep(Step):
@@ -42,8 +42,8 @@ class ListenStep(Step):
 
     Args:
         types: the classes of the signals, by name.
-        limit: how many signals it takes at most; None: one, which is its result itself.
-        timeout: after which it ends without one; None: never.
+        limit: the most signals it takes; None: one, and the result is that signal rather than a list.
+        timeout: how long it waits before it ends without a signal; None: forever.
     """
 
     kind = KIND_LISTEN
@@ -110,7 +110,7 @@ class ListenStep(Step):
         return True
 
     def _set_aside(self, signal: Signal, error: BaseException) -> None:
-        """Leave a signal that does not fit to people: the code never sees it."""
+        """Set aside a signal that does not fit, for an operator to deal with: the code never sees it."""
         run = self.scope.run
         problem = message_of(error) if isinstance(error, SerializationError) else described(error)
         problem = problem[:_PROBLEM_LIMIT].rstrip(".")

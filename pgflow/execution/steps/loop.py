@@ -39,7 +39,7 @@ V = TypeVar("V", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Continue(Generic[S]):
-    """What a loop's body returns to go on with the next turn.
+    """Returned by a loop's body to go on with the next turn.
 
     Args:
         state: what the next turn receives, as a decoded copy.
@@ -50,10 +50,10 @@ class Continue(Generic[S]):
 
 @dataclass(frozen=True, slots=True)
 class Break(Generic[V]):
-    """What a loop's body returns to end the loop.
+    """Returned by a loop's body to end the loop.
 
     Args:
-        value: what `await ctx.loop(...)` gives.
+        value: the result of `await ctx.loop(...)`.
     """
 
     value: V = None  # type: ignore[assignment]  # a loop without output needs no argument
@@ -64,7 +64,7 @@ class LoopPlan:
     """What a loop runs and how it forgets.
 
     Args:
-        body: gives the coroutine of one turn, over the turn's scope with the decoded state.
+        body: returns the coroutine of one turn, given the turn's scope and the decoded state.
         state_type: the annotation by which states are converted.
         value_type: the annotation by which the output is converted.
         commit_interval: ended turns between two advancements.

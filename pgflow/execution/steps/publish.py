@@ -1,7 +1,7 @@
 """The step that sends a message: `ctx.publish`.
 
-The message leaves once the step's row is committed, so that nobody hears of what a crash undoes. A crash right after
-the commit loses it; a replay finds the row and does not send it again.
+The message is sent once the step's row is committed, so subscribers never see what a crash has undone. A crash right
+after the commit loses it; a replay finds the row and does not send it again.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pgflow.history.events import KIND_MESSAGE_SEND, STATUS_COMPLETED
 from pgflow.model.rows import Message
 
 TAGS_LIMIT = 4_096
-"""Bytes of JSON that a message's tags may have: they have to fit into a notification."""
+"""The most bytes of JSON in a message's tags, which have to fit into a notification."""
 
 
 class PublishStep(Step):
     """One message.
 
     Args:
-        name: the message's, by which history knows the step.
+        name: the message's name, which history records as the step's name.
         message: its body.
         tags: what subscribers choose by.
     """

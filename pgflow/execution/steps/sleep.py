@@ -1,7 +1,7 @@
 """Steps that wait for a moment: `ctx.sleep`, `ctx.sleep_until` and `async with ctx.timeout`.
 
 Deadlines are the database's time. One that is more than a second away has a pending row from its start, and a workflow
-that waits for nothing else gives its lease up; a nearer one is waited for in memory.
+that waits for nothing else gives up its lease; a nearer one is waited for in memory.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Marks in history for code that changes: version checks, and steps that were removed.
 
-A mark is a row that nobody waits for: it is in the same transaction as whatever follows it, or in an earlier one.
+Nothing waits for a mark's row: it is committed in the same transaction as whatever follows it, or earlier.
 """
 
 from __future__ import annotations
