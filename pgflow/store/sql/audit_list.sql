@@ -1,5 +1,4 @@
--- What operators did, the last first. {conditions}: one for each thing that is asked for; {limit} is a number of its own right: as in the list
--- of workflows.
+-- What operators did, newest first. {conditions} and {limit} are filled in as in inspect_list.sql.
 SELECT a.id, a.at, a.actor, a.role, a.operation, a.workflow_id, a.subject, a.reason, a.details
 FROM {schema}.audit AS a
 WHERE {conditions}

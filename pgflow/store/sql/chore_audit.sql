@@ -1,5 +1,5 @@
--- Removes some rows of what operators did that are old enough, the oldest first, and keeps the lease of whoever does it: no row comes back when that
--- is lost.
+-- Removes some of the audit rows that are old enough, oldest first, and extends the lease of the worker doing it. No row comes
+-- back if that lease is lost.
 WITH held AS (
     UPDATE {schema}.chores AS c SET held_until = now() + make_interval(secs => %(lease)s::float8)
     WHERE c.name = 'audit' AND c.holder = %(holder)s::uuid AND c.held_until > now()

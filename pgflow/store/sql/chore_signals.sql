@@ -1,6 +1,6 @@
--- Removes the signals of some pages that were taken, or dropped, long enough ago, and keeps the lease of whoever does it: no row comes back
--- when that is lost. What somebody else has locked is left for the next time.
--- A moment after it was sent a signal stays in any case: whoever did not get the answer may be about to send it again.
+-- Removes, from some pages, the signals that were taken or dropped long enough ago, and extends the lease of the worker doing it.
+-- No row comes back if that lease is lost. What another transaction has locked is left for the next time.
+-- A signal always stays for a moment after it was sent: a sender that did not get the answer may be about to send it again.
 -- So does what a workflow sent that may not have recorded it yet, and would send it again: one that somebody runs, or that waits to be run; a failed one
 -- may be retried. One that has slept since has recorded it. Of those that run and never sleep, a worker that has had its time to replay them is
 -- trusted after a day.

@@ -1,5 +1,5 @@
--- Takes a chore that is due and that nobody does at the moment; else tells when to look again. One row: how far it has got (null: not
--- taken), the seconds until it is due, the pages of the table of signals.
+-- Takes a chore that is due and that no worker is doing; otherwise answers when to look again. One row: how far the chore has got
+-- (null: not taken), the seconds until it is due, and the pages of the table of signals.
 WITH taken AS (
     UPDATE {schema}.chores AS c SET holder = %(holder)s::uuid, held_until = now() + make_interval(secs => %(lease)s::float8)
     WHERE c.name = (

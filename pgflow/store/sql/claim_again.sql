@@ -1,4 +1,4 @@
--- Input and history of runs that this worker has claimed as ones that it had in memory, and had not.
+-- Input and history of runs that this worker claimed in the belief that they were in its memory, and that were not.
 SELECT
     e.workflow_id::text, e.location, e.iteration, e.seq, e.version, e.kind, e.name, e.status, e.attempts,
     coalesce(e.completed_at, e.created_at), CASE WHEN %(inputs)s::boolean OR e.kind = 'removed' THEN e.input::text END,

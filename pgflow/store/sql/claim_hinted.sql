@@ -1,4 +1,4 @@
--- Takes runs that a hint named: those that are new and due, and nobody else's at the moment. At their first epoch they have had no
+-- Takes the runs that a hint named, if they are new, due and not held by another worker. At their first epoch they have had no
 -- owner, so that all but their mailboxes comes with the claim, however old its snapshot is.
 -- The worker's own row is locked against removal, as in claim.sql.
 WITH alive AS MATERIALIZED (

@@ -1,6 +1,6 @@
 -- The runs that a claim took, those at a higher epoch than `beyond`: those at their first come with the claim. A statement of its
 -- own, for a snapshot of its own: younger than the claim's locks.
--- What this worker gave up by itself it may still have in memory: then neither input nor history are read again.
+-- A run that this worker gave up itself may still be in its memory: then neither its input nor its history is read again.
 SELECT
     r.workflow_id, r.workflow_id::text, r.name, r.queue, r.epoch,
     CASE WHEN r.last_worker = r.worker_id THEN '{}' ELSE w.input::text END,

@@ -1,5 +1,5 @@
 -- The mailboxes of the runs just claimed: what has been delivered and not consumed, under a snapshot younger than the
--- claim's locks. A run that nothing was ever delivered to is not looked for.
+-- claim's locks. Runs that nothing was ever delivered to are skipped.
 SELECT r.workflow_id::text, waiting.id, waiting.number, waiting.name, waiting.body::text
 FROM {schema}.runs AS r
 CROSS JOIN LATERAL (

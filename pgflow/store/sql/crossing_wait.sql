@@ -1,5 +1,5 @@
--- Workflows that have found another one in the place of a unique child want to be told of its end. Answers which of those
--- have their row locked by somebody else at the moment: try again. One whose row is gone has ended, as whoever waits will ask.
+-- Workflows that found another workflow in the place of a unique child ask to be notified of its end. Answers which of those
+-- others are locked by another transaction: try again. One whose row is gone has ended; the workflow that waits will ask how.
 WITH wanted AS MATERIALIZED (
     SELECT given.workflow_id, array_agg(DISTINCT given.waiter) AS waiters
     FROM unnest(%(workflow_ids)s::uuid[], %(waiters)s::uuid[]) AS given (workflow_id, waiter)

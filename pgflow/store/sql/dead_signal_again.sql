@@ -1,4 +1,4 @@
--- Delivers a signal that was set aside anew; the limit is the client's, and so is whether anybody is notified.
+-- Delivers again a signal that was set aside; the client decides about the limit and about notifying.
 SELECT {schema}.redeliver(%(id)s::uuid, %(body)s::json, %(reason)s::text, %(actor)s::text)
 FROM (
     SELECT set_config('pgflow.payload_limit', %(payload_limit)s::text, true),

@@ -1,6 +1,6 @@
 -- Whether the database lacks anything of what it had acknowledged to a worker, and what: of each run in its memory the claim, the
--- row that was committed last, the news that were delivered; and the last things that it did to others. What is committed
--- later is lost first, so that where the last is there all is. Runs that are not its own any more are not looked at.
+-- row that was committed last, the news that was delivered; and the last things that it did to others. What was committed
+-- last is lost first, so if the last is there, everything is. Runs that the worker no longer holds are not looked at.
 SELECT CASE
     WHEN w.id IS NULL THEN format('workflow %%s', given.workflow_id)
     WHEN r.epoch < given.epoch THEN format('the claim of workflow %%s at epoch %%s', given.workflow_id, given.epoch)

@@ -1,4 +1,4 @@
--- Of these workflows those that have ended, with what they came to, and those that there are not; the others have no line.
+-- Which of these workflows have ended, with their outcome, and which do not exist; the others have no line.
 -- So many bytes of payloads at once: of what is beyond, only the status is answered, and it is asked for again.
 SELECT ended.number::int - 1, ended.name, ended.status, ended.fits,
        CASE WHEN ended.fits THEN ended.output::text END, CASE WHEN ended.fits THEN ended.error::text END

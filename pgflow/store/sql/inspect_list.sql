@@ -1,4 +1,4 @@
--- Workflows by what they are called and how they stand, the youngest first, whatever their ids are.
+-- Workflows by name, status and the like, youngest first, whatever their ids are.
 -- {conditions}: one for each thing that is asked for, so that the plan can take that one's index; {runs} joins those that may go on,
 -- where one of the conditions is theirs. {limit} is a number of its own right: plans for a limit that they do not know expect it to be large.
 SELECT

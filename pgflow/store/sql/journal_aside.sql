@@ -1,4 +1,4 @@
--- Signals whose bodies do not fit what is listened for: out of the mailbox, not consumed, left to people (dead letters).
+-- Signals whose bodies do not fit the type that is listened for: out of the mailbox, not consumed, left to operators (dead letters).
 , set_aside AS (
     UPDATE {schema}.signals AS s SET dropped_at = now(), problem = v.problem
     FROM unnest(%(aside_run)s::int[], %(aside)s::uuid[], %(problems)s::text[]) AS v (run, id, problem)

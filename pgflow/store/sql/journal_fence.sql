@@ -1,5 +1,5 @@
 -- The head of every batch: which of its runs this worker may still write for, each locked until the commit.
--- Rows that somebody else has locked are skipped, never waited for; they come again with the next batch.
+-- Rows locked by another transaction are skipped, never waited for; they are tried again with the next batch.
 -- Each run is looked up by its id (LATERAL, and ANY (ARRAY ...) further down), whatever the planner believes: after a vacuum that
 -- finds `runs` empty it takes the whole index for one page, and would read it through for every batch of what comes then.
 WITH asked AS MATERIALIZED (

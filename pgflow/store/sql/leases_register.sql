@@ -1,5 +1,5 @@
 -- A process begins to work: from here on, and until the lease expires, others leave alone what it claims. Its number is
--- drawn by lot: the next ones in order would be given out again by a database that was restored.
+-- random: numbers in sequence would be given out again by a database that was restored.
 INSERT INTO {schema}.workers (id, host, pid, lock_key, version, queues, process, expires_at)
 OVERRIDING SYSTEM VALUE
 VALUES (

@@ -1,5 +1,5 @@
--- A worker that was taken for dead has come back: what was suspected for its death is not any more. Rows that somebody has locked are
--- skipped, and counted in the answer.
+-- A worker that was taken for dead has come back: its runs are no longer suspected because of that death. Rows locked by another
+-- transaction are skipped, and counted in the answer.
 WITH wronged AS MATERIALIZED (
     SELECT r.workflow_id
     FROM {schema}.runs AS r

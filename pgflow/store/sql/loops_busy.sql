@@ -1,5 +1,5 @@
--- Which of these loops cannot be advanced at the moment: somebody else has locked their run, or their own row. Waits for nobody, and keeps
--- no lock. One whose run or row is not there is not among them: to advance it will tell.
+-- Which of these loops cannot be advanced now, because another transaction has locked their run or their own row. Never waits, and
+-- keeps no lock. A loop whose run or row is missing is not among them: advancing it will report that.
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest(%(workflow_ids)s::uuid[], %(locations)s::text[]) WITH ORDINALITY AS g (workflow_id, location, number)
 ),

@@ -1,4 +1,4 @@
--- Messages that no notification has told of: those of some names, after a number each, but for those that are known.
+-- Messages that no notification announced: those of some names, after a number each, except those that are known.
 SELECT top.id, found.id, found.name, found.tags::text, found.body::text, found.workflow_id, found.place
 FROM (SELECT coalesce(max(id), 0) FROM {schema}.messages) AS top (id)
 LEFT JOIN LATERAL (

@@ -1,4 +1,4 @@
--- Remove the oldest messages whose time is over, a bounded number; others may be at it as well.
+-- Remove a bounded number of the oldest expired messages; other workers may be doing the same.
 WITH oldest AS MATERIALIZED (
     SELECT id, sent_at FROM {schema}.messages ORDER BY id LIMIT %(limit)s
 ), gone AS (

@@ -1,4 +1,4 @@
--- How workflows stand, and what those that have ended came to. Unknown ids have no line.
+-- The status of workflows, and the outcome of those that have ended. Unknown ids have no line.
 SELECT w.id, w.name, coalesce(w.status, r.status), w.output::text, w.error::text
 FROM unnest(%(ids)s::uuid[]) AS given (id)
 JOIN {schema}.workflows AS w ON w.id = given.id

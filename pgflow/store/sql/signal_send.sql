@@ -1,6 +1,6 @@
 -- Sends the signals `given` before it, under ids that their senders made: sent twice is sent once, to the same receiver. Those
 -- that name no workflow go to the oldest live one of a name whose tags contain the given ones, else to a failed one.
--- No lock is taken on a receiver. Answers who receives each (null: nobody), how the receiver has ended if it has, and
+-- No lock is taken on a receiver. Answers which workflow receives each (null: none), how the receiver has ended if it has, and
 -- which worker has it or had it last; and, for an id that is that of another signal, the other's name.
 , addressed AS MATERIALIZED (
     SELECT given.*, earlier.id IS NOT NULL AS sent,

@@ -1,4 +1,4 @@
--- Marks the transaction of an activity, so that its end can tell whether it is the same one, and tells what it began with.
+-- Marks the transaction of an activity, so that its end can check that it is the same one, and answers what it began with.
 -- A transaction whose activity must have ended long ago does not keep its locks, unless somebody has set a limit already.
 SELECT
     current_setting('search_path'),
