@@ -1,7 +1,7 @@
 """The attempts of activities: where they run, what they are given, what they leave.
 
-An attempt knows nothing of history. The step that asked for it (`pgflow/execution/steps/activity.py`) is told of its
-end and decides: record the result, or park until the next attempt.
+An attempt knows nothing of history. The step that asked for it (`pgflow/execution/steps/activity.py`) is called
+when it ends and decides: record the result, or park until the next attempt.
 
     asked for --> waits for a place --> begun --> ended: output or error --> the step records it
                        |                  |-- its timeout passes: an error like any other
@@ -12,6 +12,6 @@ end and decides: record the result, or park until the next attempt.
                                                        '-- refused: rolled back, a failed attempt
 
 Async functions run as tasks of the worker's loop, plain ones in threads, transactional ones with a connection each;
-each sort has so many places, and the others wait their turn (`runner.py`). What an attempt leaves with the workflow,
-state and tags, is merged when its result is recorded (`state.py`).
+each sort has a fixed number of places, and further attempts wait their turn (`runner.py`). What an attempt leaves with
+the workflow, state and tags, is merged when its result is recorded (`state.py`).
 """

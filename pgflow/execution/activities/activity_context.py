@@ -1,4 +1,4 @@
-"""`ActivityContext`: what an activity's code knows of the attempt that it is, and what it leaves with its workflow."""
+"""`ActivityContext`: what an activity's code can learn about its attempt, and what it leaves with its workflow."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from pgflow.model.writes import Write
 
 
 class Caller(Protocol):
-    """Who hears of an attempt, on the worker's loop; as text, whose attempt it is."""
+    """Receives the news of an attempt, on the worker's loop; its text says whose attempt it is."""
 
     def attempt_ended(self, output: str | None, error: BaseException | None) -> None:
         """It has ended, with the encoded output or the error. Called once, unless the call was cancelled."""
@@ -38,7 +38,7 @@ class Caller(Protocol):
         ...
 
     def record_first(self) -> None:
-        """See to it that the attempt is recorded before it begins."""
+        """Make sure that the attempt is recorded before it begins."""
         ...
 
     def record_beginning(self, begin: Callable[[], None]) -> None:
@@ -87,10 +87,10 @@ class ActivityCall:
         """Whether its beginning is recorded once it is its turn, and before it begins."""
         self.cancelled = False
         self.committing = False
-        """Its transaction is being committed: it is too late to cancel it."""
+        """Whether its transaction is being committed, so that it is too late to cancel it."""
         self.task: asyncio.Task[None] | None = None
         self.work: Future[Any] | None = None
-        """What runs in a thread for it."""
+        """The work that runs in a thread for it."""
 
     @property
     def label(self) -> str:

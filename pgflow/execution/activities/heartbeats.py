@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 INTERVAL = 1.0
-"""Seconds between two heartbeats of an attempt that are passed on, at least."""
+"""The fewest seconds between two heartbeats of an attempt that are passed on."""
 
 
 class Heartbeats:
@@ -37,7 +37,7 @@ class Heartbeats:
         self._loop.call_soon_threadsafe(self._pass_on)
 
     def close(self) -> None:
-        """Pass nothing on any more. On the loop."""
+        """Stop passing heartbeats on. To be called on the loop."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()

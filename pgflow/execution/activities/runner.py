@@ -44,7 +44,7 @@ SLICE = 0.005
 
 
 class _Lane:
-    """A bounded number of places, and who waits for one.
+    """A bounded number of places, and the calls that wait for one.
 
     Args:
         brief: whether what runs here may end without ever waiting.
@@ -91,7 +91,7 @@ class ActivityRunner:
         trusted_until: Callable[[], float] = lambda: math.inf,
         on_death: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
-        self._loop = asyncio.get_running_loop()  # not the run's own, on which `start` is often called
+        self._loop = asyncio.get_running_loop()  # the worker's loop, not the run's, on which `start` is often called
         self._context = contextvars.copy_context()  # nor that of the workflow whose code asks
         self._variables = tuple(self._context.items())
         self._executor = executor
@@ -132,19 +132,19 @@ class ActivityRunner:
         """Cancel what runs and begin nothing more."""
         self._closed = True
         for call in self._calls.values():
-            if not call.cancelled:  # else it may be cleaning up
+            if not call.cancelled:  # a cancelled one may be cleaning up
                 call.cancel()
 
     async def ended(self, seconds: float) -> list[str]:
-        """After `close`: wait until the attempts have ended, so long at most. Those that have not, as text; threads are
-        not waited for.
+        """After `close`: wait until the attempts have ended, `seconds` at most. Returns those that have not, as text;
+        threads are not waited for.
         """
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         return [call.label for call in self._calls.values()]
 
     def _next(self, lane: _Lane) -> None:
-        """See to it that a task is about to take the next call, if there is one and a place for it."""
+        """Make sure that a task is about to take the next call, if there is one and a place for it."""
         if lane.free and lane.waiting and not (lane.standby or self._paused or self._closed):
             lane.standby = True
             with offstage():  # a task factory may let it begin at once
@@ -237,7 +237,7 @@ class ActivityRunner:
         return None
 
     async def _attempt(self, call: ActivityCall, lane: _Lane, going_on: _GoingOn | None) -> None:
-        """One that waits, or may have to."""
+        """Run an attempt that waits, or may have to."""
         output: str | None = None
         failure: BaseException | None = None
         try:

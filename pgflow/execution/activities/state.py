@@ -92,7 +92,7 @@ class Kept:
         )
 
     def hand_over(self, changes: Changes | None = None) -> None:
-        """What is gathered, or one attempt's part of it, is on its way or durable: later attempts see it."""
+        """What is gathered, or one attempt's part of it, has been handed over or is durable: later attempts see it."""
         chosen = self.gathered if changes is None else [changes]
         if chosen:
             self._members, self._tags = self._after(chosen)

@@ -22,17 +22,16 @@ async def perform(
     transactions: TransactionsPort,
     execute: Callable[[ActivityCall], Awaitable[str]],
 ) -> None:
-    """Run an attempt in a transaction of its own and commit its result; tells the write that it was given what became
-    of it.
+    """Run an attempt in a transaction of its own and commit its result; calls the write back with the outcome.
 
     Args:
-        execute: runs the activity's code and gives the encoded output.
+        execute: runs the activity's code and returns the encoded output.
 
     Raises:
         BaseException: whatever the code raised, or what kept it from its turn; everything is rolled back.
     """
     activity = call.activity
-    # As often as it takes: a database that is away costs the activity no attempt.
+    # As often as it takes: an unreachable database costs the activity no attempt.
     transaction = await transactions.begin(blocking=not activity.is_async, timeout=activity.timeout)
     try:
         call.context.connect(transaction.connection)

@@ -8,6 +8,6 @@ on it depends on the order in which results are delivered, and on nothing more.
                           |                    '-- frozen: the engine waits for something that the code must not see
                           '-- it does not end: found by `spinning.py`, and ended by an exception
 
-What would bring in another order is replaced (`tasks.py`: tasks and futures hash by their numbers), or refused with the
+What would change the order is replaced (`tasks.py`: tasks and futures hash by their numbers), or refused with the
 name of what to write instead (`completing.py`, `generators.py`).
 """

@@ -60,7 +60,7 @@ class RunLoop(asyncio.AbstractEventLoop):
     """The deterministic event loop of one run.
 
     Args:
-        name: gives the workflow and its id, for messages.
+        name: returns the workflow and its id, for messages.
         seed: the same in every life of the run, and another in other runs.
         now: the run's `now()` in seconds since the epoch; what `loop.time()` answers.
         fatal: called with a refusal, which ends the run whatever the code does with the exception.
@@ -225,12 +225,11 @@ class RunLoop(asyncio.AbstractEventLoop):
         self._ready.clear()
 
     def _close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """An asynchronous generator is freed that has not come to its end: the code has left it, by `break` for
-        example.
+        """An asynchronous generator is freed before its end, because the code has left it, by `break` for example.
 
         What its `finally` does at once is done here, as it is of a plain generator. It cannot wait for anything, since
-        nobody waits for it. One that only the collector of circles has found is closed with the run: its moment is none
-        that a replay repeats.
+        nobody waits for it. One that only the cyclic garbage collector finds is closed with the run, because a replay
+        would not collect it at the same moment.
         """
         leaving = self.leaving
         if self._discarded:
@@ -265,7 +264,7 @@ class RunLoop(asyncio.AbstractEventLoop):
             if not task.done():
                 self.tasks.append(task)
             elif not task.cancelled() and issubclass(type(task.exception()), EngineError):
-                task._log_traceback = False  # the run has ended with it: told once
+                task._log_traceback = False  # the run has ended with it: reported once is enough
 
     def _close(self, tasks: list[asyncio.Task[Any]]) -> None:
         for task in tasks:
