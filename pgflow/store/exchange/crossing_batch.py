@@ -40,13 +40,13 @@ from pgflow.store.queries import dispatching, signalling
 _log = logging.getLogger("pgflow.store")
 
 AT_ONCE = 500
-"""Crossings of one statement, at most."""
+"""The most crossings in one statement."""
 
 UNIQUE_AT_ONCE = 50
-"""Unique children of one statement, at most."""
+"""The most unique children in one statement."""
 
 BYTES = 8 << 20
-"""Characters of inputs and bodies in one statement, at most, unless one has more."""
+"""The most characters of inputs and bodies in one statement, unless a single one has more."""
 
 KEY_WAIT = "50ms"
 """How long a statement waits for the transaction of a stranger who starts the same: long enough for a dispatch under
@@ -59,25 +59,25 @@ TRIES = 10
 """How often a crossing that meets its like is tried at once."""
 
 FIRST_PAUSE = 0.002
-"""Seconds before a batch of which nothing could be done is tried again, at first; doubled from there on."""
+"""Seconds before a batch of which nothing could be done is tried again; doubled after each try."""
 
 LONGEST_PAUSE = 0.5
-"""Seconds between two attempts, at most."""
+"""The most seconds between two attempts."""
 
 _FENCE = "crossing_fence"
 
 Answers = list[tuple[int, Any, Any]]
-"""What a statement came to: numbers in the batch, answers (None: ask again), and whom to hint at."""
+"""The result of a statement: numbers in the batch, answers (None: ask again), and which workers to hint."""
 
 
 class Lane:
     """Sends the crossings of one kind, one batch after the other, on its own connection.
 
     Args:
-        purpose: what it is for: a word that `pg_stat_activity` shows.
+        purpose: a word that `pg_stat_activity` shows for the connection.
         send: executes a batch on the line.
-        most: how many crossings a batch has, at most.
-        hint: called after each commit with those whom it concerns.
+        most: the most crossings in a batch.
+        hint: called after each commit with those that it concerns.
         on_death: called when it stops, since its own code raised an error.
     """
 

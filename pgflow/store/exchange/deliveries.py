@@ -24,10 +24,10 @@ from pgflow.store.database.pipeline import flush, rows_of
 from pgflow.store.leasing.fencing import Fence, fence_of
 
 AT_ONCE = 1_000
-"""Signals, and requests, that one statement delivers, at most."""
+"""The most signals, and the most requests, that one statement delivers."""
 
 SIGNALS = 10_000
-"""Signals of one mailbox that are read at once, at most."""
+"""The most signals of one mailbox that are read at once."""
 
 
 @dataclass(slots=True)

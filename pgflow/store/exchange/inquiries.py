@@ -19,16 +19,16 @@ from pgflow.store.database.connections import Database, Line, is_lost, report_de
 _log = logging.getLogger("pgflow.store")
 
 AT_ONCE = 5_000
-"""Workflows that one statement asks of, at most."""
+"""The most workflows that one statement asks about."""
 
 FIRST_PAUSE = 0.01
-"""Seconds before a statement is repeated, at first; doubled from there on."""
+"""Seconds before a statement is repeated; doubled after each try."""
 
 LONGEST_PAUSE = 1.0
-"""Seconds before a statement is repeated, at most."""
+"""The most seconds before a statement is repeated."""
 
 BYTES = 16 << 20
-"""Bytes of outputs that one statement brings, at most, unless one workflow has more."""
+"""The most bytes of outputs that one statement returns, unless a single workflow has more."""
 
 
 class Inquiries:
@@ -50,7 +50,7 @@ class Inquiries:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to ask; call it on the event loop that the callbacks belong to."""
+        """Begin to ask; to be called on the event loop that the callbacks belong to."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow inquiries")
         self._task.add_done_callback(partial(report_death, then=self._on_death))
 

@@ -6,7 +6,7 @@
 
 There is no index on when a signal was taken: it would cost every signal more than it costs to look at each once in a
 while. The table is walked through by the numbers of its pages, a few at a time and with long pauses in between, so that
-nobody notices.
+other work is not slowed down.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ AUDIT_KEEP = 400 * 86_400.0
 """Seconds that a row of the audit log is kept by default."""
 
 ROWS = 1_000
-"""Rows of the table of what operators did that one statement removes, at most."""
+"""The most rows of the audit table that one statement removes."""
 
 PAGES = 64
 """Pages of the table that one statement goes through."""
@@ -56,7 +56,7 @@ class Sweeper:
     Args:
         database: Where the signals are.
         keep: Seconds that a signal is kept after it was taken or dropped.
-        audit_keep: Seconds that a row of what operators did is kept.
+        audit_keep: Seconds that a row of the audit table is kept.
 
     Example:
         await Sweeper(database, keep=86_400).run()
@@ -118,7 +118,7 @@ class Sweeper:
                 moment=MOMENT,
             )
             if not rows:
-                return self.pause  # it took too long, and another has it now
+                return self.pause  # it took too long, and another worker has the chore now
             ((place, removed),) = rows
             self.removed += removed
             worked = time.monotonic() - began
@@ -127,7 +127,7 @@ class Sweeper:
         return await self._done("signals", self.pause)
 
     async def _look_at_audit(self) -> float:
-        """Remove old rows of the table of what operators did: there is an index on when that was."""
+        """Remove old rows of the audit table, which has an index on their time."""
         place, due, _ = await self._take("audit")
         if place is None:
             return _soon(due, self._audit_pause)

@@ -1,6 +1,6 @@
 """One connection for transactional activities, asynchronous or synchronous as the activity is, behind the same methods.
 
-What the engine does with it is written once, asynchronously: the synchronous connection is used in threads.
+The engine's part is written once, asynchronously; it uses the synchronous connection in threads.
 """
 
 from __future__ import annotations

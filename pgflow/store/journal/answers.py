@@ -16,7 +16,7 @@ Verdict = tuple[Sequence[Write], datetime | BaseException]
 
 
 class Answer(NamedTuple):
-    """What one batch came to: verdicts on its writes, those of one run in order, the parts whose runs were busy, and
+    """The result of one batch: verdicts on its writes, those of one run in order, the parts whose runs were busy, and
     poisoned runs.
     """
 

@@ -131,7 +131,7 @@ def size_of(write: Write) -> int:
     size = 64
     for row in write.rows:
         size += 128
-        # Written out: every step passes here.
+        # Inlined: every step passes here.
         if row.input is not None:
             size += len(row.input)
         if row.output is not None:

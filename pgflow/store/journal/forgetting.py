@@ -38,13 +38,13 @@ from pgflow.store.leasing.fencing import Fence, fence_of
 _log = logging.getLogger("pgflow.store")
 
 GROUP = 20
-"""Loops that one transaction advances, at most: larger groups lock whole index pages and abort each other."""
+"""The most loops that one transaction advances: larger groups lock whole index pages and abort each other."""
 
 FIRST_PAUSE = 0.005
-"""Seconds before a transaction is repeated, at first; doubled from there on, and jittered."""
+"""Seconds before a transaction is repeated; doubled after each try, and jittered."""
 
 LONGEST_PAUSE = 0.5
-"""Seconds before a transaction is repeated, at most."""
+"""The most seconds before a transaction is repeated."""
 
 KNOWN_LOOPS = 50_000
 """Loops of which this process remembers that it has swept their archive."""
@@ -146,7 +146,7 @@ class LoopAdvancer:
                     await self._arrived.wait()
 
     def _set_aside(self, group: Sequence[Advance]) -> None:
-        """Try these again later."""
+        """Try these advancements again later."""
         if not self._aside:
             self._aside_until = max(self._aside_until, time.monotonic() + FIRST_PAUSE)
         self._aside.extend(group)

@@ -47,7 +47,7 @@ from pgflow.store.leasing.fencing import Fence, fence_of
 _log = logging.getLogger("pgflow.store")
 
 MAX_ROWS = 2_000
-"""Rows and outcomes of one batch, at most: a transaction stays short (some ten milliseconds)."""
+"""The most rows and outcomes in one batch, so that a transaction stays short (some ten milliseconds)."""
 
 MAX_BYTES = 8 * 1024 * 1024
 """Bytes of one batch, about, unless a single write is larger."""
@@ -56,10 +56,10 @@ BOUND = 20_000
 """Rows and outcomes that may wait before callers are held up."""
 
 BUSY_WAIT = 0.005
-"""Seconds before a batch that found all its runs busy is tried again, at first; doubled from there on."""
+"""Seconds before a batch that found all its runs busy is tried again; doubled after each try."""
 
 LONGEST_WAIT = 0.5
-"""Seconds between two attempts of the same batch, at most."""
+"""The most seconds between two attempts of the same batch."""
 
 LOCK_WAIT = 50
 """Milliseconds that a batch waits for a row that another session has locked: longer than workers hold their locks, and
@@ -107,7 +107,7 @@ class Journal:
         Args:
             database: Where to write.
             worker: The worker whose leases fence the writes.
-            max_rows: Rows and outcomes of one batch, at most.
+            max_rows: The most rows and outcomes in one batch.
             max_bytes: Bytes of one batch, about.
             bound: Rows and outcomes that may wait before `room` holds callers up.
             hints: Announces that workflows have ended; None: nobody waits for that.
