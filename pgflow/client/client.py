@@ -33,13 +33,13 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 AT_ONCE = 2_000
-"""Workflows that one statement of `dispatch_many` starts, at most."""
+"""The most workflows that one statement of `dispatch_many` starts."""
 
 BYTES_AT_ONCE = 8 << 20
 """Characters of input in one statement of `dispatch_many`, at most, unless one workflow has more."""
 
 HISTORY_LIMIT = 1_000_000
-"""Rows of history that are read at once, at most."""
+"""The most rows of history that are read at once."""
 
 
 class Client(Operations, DeadLetters):

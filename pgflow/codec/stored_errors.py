@@ -17,7 +17,7 @@ _MESSAGE_LIMIT = _TRACEBACK_LIMIT = 8_000
 """Characters."""
 
 _TOGETHER = 64
-"""Exceptions, with causes and members of groups, in one traceback, at most."""
+"""The most exceptions, with causes and members of groups, in one traceback."""
 
 _ALONE = 1_000
 """Characters of the message of an exception that is stored alone, so that its frames can be seen before it."""

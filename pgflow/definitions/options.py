@@ -27,7 +27,7 @@ CHILD = ("tags", "unique", "detached", "run_at", "priority", "queue")
 """What `ctx.dispatch` and `ctx.start` take."""
 
 LONGEST_REASON = 2_000
-"""Characters of a reason, at most."""
+"""The most characters of a reason."""
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 """What no text of a database can have: a NUL, half of a surrogate pair."""

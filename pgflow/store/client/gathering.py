@@ -16,7 +16,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 MOST = 500
-"""Callers that one statement serves, at most."""
+"""The most callers that one statement serves."""
 
 
 class Gathering(Generic[A, B]):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from uuid import UUID
 
 REMEMBERED = 10_000
-"""Ended workflows that a client remembers, at most."""
+"""The most ended workflows that a client remembers."""
 
 
 class Recent:

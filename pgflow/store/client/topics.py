@@ -28,7 +28,7 @@ OVERLAP = 2.0
 """Seconds for which the number of a message is remembered, and by which a look goes back."""
 
 MOST_KNOWN = 10_000
-"""Numbers that are remembered, at most."""
+"""The most numbers that are remembered."""
 
 MOST_SENDERS = 10_000
 """Workflows, by kind of message, of which is remembered what was passed last; at most."""

@@ -34,7 +34,7 @@ FIRST_BACKOFF = 0.05
 """Seconds before the second attempt to connect; doubled from there on."""
 
 LONGEST_BACKOFF = 2.0
-"""Seconds between attempts to connect, at most."""
+"""The most seconds between attempts to connect."""
 
 _KEEPALIVE = {
     "connect_timeout": "10",

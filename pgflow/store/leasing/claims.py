@@ -55,7 +55,7 @@ FORGET_LEVEL = 60.0
 """Seconds after which a priority without runs is no longer asked for (a later run makes it known again)."""
 
 SIGNALS = 10_000
-"""Signals of one mailbox that are read at once, at most."""
+"""The most signals of one mailbox that are read at once."""
 
 HORIZON = 60.0
 """How many seconds ahead a claim looks for the next run that will be due."""

@@ -42,10 +42,10 @@ NO_LOCK = 0
 """Stands for the lock of a session that has none."""
 
 LOCKS_KNOWN = 1_000
-"""Locks that a worker remembers to have had, at most."""
+"""The most of its past locks that a worker remembers."""
 
 CLEARINGS = 10
-"""How often a worker that has come back tries to clear what was suspected of its death, at most."""
+"""The most times that a worker that has come back tries to clear the suspicions of its death."""
 
 
 class LeaseThread(threading.Thread):

@@ -37,7 +37,7 @@ STRAYS_EVERY = 5.0
 """Seconds between two checks for runs whose owner is no worker (its row was deleted by hand)."""
 
 FREED_AT_ONCE = 5_000
-"""Runs that one transaction of the recovery frees, at most."""
+"""The most runs that one transaction of the recovery frees."""
 
 SIGN_OFF = 5.0
 """Seconds that signing off may take."""

@@ -24,10 +24,10 @@ LATE = 1_000
 """Messages before the last of a kind among which a later one of the same workflow is looked for."""
 
 TRIM_AT_ONCE = 1_000
-"""Messages that one statement removes, at most."""
+"""The most messages that one statement removes."""
 
 POLL_AT_ONCE = 1_000
-"""Messages that one statement finds, at most."""
+"""The most messages that one statement finds."""
 
 
 def store(schema: str, messages: Sequence[Message]) -> Query[list[int]]:

@@ -27,13 +27,13 @@ T = TypeVar("T")
 _log = logging.getLogger("pgflow.store")
 
 MOST = 10_000
-"""Messages that wait, at most."""
+"""The most messages that wait."""
 
 MOST_CHARACTERS = 32 << 20
-"""Characters of the bodies that wait, at most."""
+"""The most characters of the bodies that wait."""
 
 AT_ONCE = 500
-"""Messages that one statement sends, at most."""
+"""The most messages that one statement sends."""
 
 CHARACTERS_AT_ONCE = 1 << 20
 """Characters of bodies in one statement, at most, unless one message has more."""

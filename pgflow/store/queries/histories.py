@@ -21,7 +21,7 @@ ENDED = ("completed", "cancelled")
 """The statuses of workflows that never go on."""
 
 BATCH = 200
-"""Histories that are read at once, at most."""
+"""The most histories that are read at once."""
 
 BATCH_BYTES = 32 << 20
 """Characters of payload that are read at once; one history may have more."""
