@@ -577,6 +577,31 @@ def test_who_might_operate_before_still_may(database_dsn: str) -> None:
             ask(dsn, f"DROP ROLE {name}")
 
 
+def test_rights_on_single_columns_are_not_passed_on(database_dsn: str) -> None:
+    """The columns of `requests` are none of `audit`: such a role is given a right of its own (docs/operations.md)."""
+    dsn = database_dsn
+    migrations.upgrade(dsn, revision="0013")
+    first, second = new(dsn), new(dsn)
+    name = f"operator_{uuid4().hex[:8]}"
+    ask(dsn, f"CREATE ROLE {name} LOGIN PASSWORD 'secret'")
+    ask(dsn, f"GRANT USAGE ON SCHEMA pgflow TO {name}")
+    ask(dsn, f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pgflow TO {name}")
+    ask(dsn, f"REVOKE ALL ON pgflow.requests FROM {name}")
+    ask(dsn, f"GRANT INSERT (workflow_id, kind) ON pgflow.requests TO {name}")
+    try:
+        with psycopg.connect(make_conninfo(dsn, user=name, password="secret"), autocommit=True) as connection:
+            connection.execute("SELECT pgflow.cancel(%s)", [first])
+            pgflow.migrate(dsn)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied for table audit"):
+                connection.execute("SELECT pgflow.cancel(%s)", [second])
+            ask(dsn, f"GRANT INSERT ON pgflow.audit TO {name}")
+            connection.execute("SELECT pgflow.cancel(%s)", [second])
+        assert [row[:3] for row in rows(dsn)] == [("cancel", second, name)]
+    finally:
+        ask(dsn, f"DROP OWNED BY {name}")
+        ask(dsn, f"DROP ROLE {name}")
+
+
 def test_comments_of_functions(dsn: str) -> None:
     """They say what becomes of a reason."""
     found = ask(

@@ -120,7 +120,22 @@ async def crashing_code(ctx: pgflow.WorkflowContext) -> str:
     return "mended"
 
 
-ALL: list[pgflow.Workflow[Any, Any]] = [poison, family, gathers, innocent, crashing_code]
+@pgflow.workflow
+async def killed_while_it_replays(ctx: pgflow.WorkflowContext) -> str:
+    """Its activity ends the first process; the second is killed before the replay has come to that activity."""
+    lives = Path(os.environ["PGFLOW_TEST_LOGS"], "lives")
+    with lives.open("a") as file:
+        file.write(".")
+    if lives.stat().st_size == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        await ctx.activity(crash_once)
+    except pgflow.ActivityFailed as error:
+        return f"{error.attempts} attempts, {error.error_type}"
+    return "nothing"
+
+
+ALL: list[pgflow.Workflow[Any, Any]] = [poison, family, gathers, innocent, crashing_code, killed_while_it_replays]
 
 
 class Nursery:

@@ -71,6 +71,13 @@ async def test_an_activity_of_one_attempt_is_not_begun_again(scene: Scene, clien
     assert len(marks(scene)) == 1
 
 
+async def test_a_death_counts_though_another_follows_before_it_is_counted(scene: Scene, client: pgflow.Client) -> None:
+    handle = await client.dispatch(flows.killed_while_it_replays)
+    with nursery(scene) as workers:
+        assert await handle.output(PATIENT) == "1 attempts, WorkerCrashed"
+    assert (workers.deaths, len(marks(scene))) == (2, 1)
+
+
 async def test_an_attempt_that_survives_completes(scene: Scene, client: pgflow.Client) -> None:
     handle = await client.dispatch(flows.poison, "crash", {"survives": 2})
     with nursery(scene) as workers:

@@ -60,7 +60,9 @@ def _blame(run: RunView, starting: list[ActivityCall]) -> list[ActivityCall]:
     """Count a death; what comes back may begin now."""
     claimed = run.claimed
     died_at = claimed.suspected_at or claimed.now
-    recorded = claimed.suspicions > 1  # the process that died knew of the deaths before
+    # Whoever knew of a death before its own recorded what it began, once it had counted that death. Where not one of
+    # them has been counted, no replay since the first came that far: what is asked for now was in flight then.
+    recorded = claimed.suspicions > len(claimed.crashes)
     blamed = [call for call in starting if call.caller.was_under_way(died_at, recorded)]
     fatal = None if blamed or len(claimed.crashes) < run.limits.crashes else _crashed(claimed)
     if (blamed or fatal) and claimed.now < died_at + CONFIRM:
