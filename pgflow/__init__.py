@@ -33,12 +33,13 @@ from pgflow.errors import (
     WorkflowCancelled,
     WorkflowFailed,
     WorkflowNotFound,
+    WorkflowTerminated,
 )
 from pgflow.execution.activities.activity_context import ActivityContext
 from pgflow.execution.context import WorkflowContext
 from pgflow.execution.steps.child import ChildHandle
 from pgflow.execution.steps.loop import Break, Continue
-from pgflow.model.info import AuditEntry, DeadSignal, HistoryEvent, Page, WorkflowInfo
+from pgflow.model.info import AuditEntry, BulkResult, DeadSignal, HistoryEvent, Page, WorkflowInfo
 from pgflow.store.schema.migrations import migrate
 from pgflow.worker.worker import Worker
 
@@ -49,6 +50,7 @@ __all__ = [
     "ActivityFailed",
     "AuditEntry",
     "Break",
+    "BulkResult",
     "ChildHandle",
     "Client",
     "Continue",
@@ -82,6 +84,7 @@ __all__ = [
     "WorkflowHandle",
     "WorkflowInfo",
     "WorkflowNotFound",
+    "WorkflowTerminated",
     "activity",
     "message",
     "migrate",

@@ -4,6 +4,7 @@
       +- ActivityFailed          an activity failed after its last attempt
       +- WorkflowFailed          a workflow whose output was asked for has failed
       +- WorkflowCancelled       ... has been cancelled
+      |    +- WorkflowTerminated     ... has been ended by an operator
       +- WorkflowNotFound        no workflow of that id, or none that matches
       +- SerializationError      a value that cannot be stored, or a stored one that does not fit its type
       +- SchemaOutdated          the database's schema and this code do not go together
@@ -89,6 +90,10 @@ class WorkflowCancelled(PgflowError):
     def __init__(self, message: str, *, workflow_id: UUID) -> None:
         super().__init__(message)
         self.workflow_id = workflow_id
+
+
+class WorkflowTerminated(WorkflowCancelled):
+    """A workflow whose output was asked for has been ended by an operator, without its code."""
 
 
 class WorkflowNotFound(PgflowError):

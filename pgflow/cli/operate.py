@@ -1,5 +1,5 @@
-"""`pgflow workflow dispatch | signal | cancel | pause | resume | retry | fork`: changes one workflow,
-as a client does.
+"""`pgflow workflow dispatch | signal | cancel | pause | resume | retry | terminate | fork`: changes workflows, as a
+client does.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from uuid import UUID
 import click
 
 from pgflow.cli.database_options import audit_options, database_options, readable_errors
+from pgflow.cli.operate_many import bulk_options, is_one, operate_many
 from pgflow.client.sync.client import SyncClient
 from pgflow.decorators import signal as declare_signal
 
 _id = click.argument("id", type=click.UUID)
+_one_or_many = click.argument("id", type=click.UUID, required=False)
 
 
 @contextmanager
@@ -74,48 +76,102 @@ def signal(id: UUID, name: str, body: str, dsn: str, schema: str) -> None:
 
 
 @click.command()
-@_id
+@_one_or_many
+@bulk_options
 @database_options
 @audit_options
-def cancel(id: UUID, dsn: str, schema: str, actor: str | None, reason: str | None) -> None:
-    """Cancel the workflow ID; its code may still compensate."""
+def cancel(id: UUID | None, dsn: str, schema: str, actor: str | None, reason: str | None, **asked: Any) -> None:
+    """Cancel the workflow ID, or all that match the filters; their code may still compensate.
+
+    Example: pgflow workflow cancel --name newsletter --tag campaign=7 --reason "wrong price"
+    """
+    single = is_one(id, asked)
     with _client(dsn, schema, actor) as client:
+        if not single:
+            operate_many(client.cancel_many, "cancel", reason, **asked)
+            return
+        assert id is not None
         _say(client.cancel(id, reason=reason), "it will be cancelled", "it has ended already")
 
 
 @click.command()
-@_id
+@_one_or_many
+@bulk_options
 @database_options
 @audit_options
-def pause(id: UUID, dsn: str, schema: str, actor: str | None, reason: str | None) -> None:
-    """Pause the workflow ID: no worker goes on with it until it is resumed."""
+def pause(id: UUID | None, dsn: str, schema: str, actor: str | None, reason: str | None, **asked: Any) -> None:
+    """Pause the workflow ID, or all that match the filters: no worker goes on with them until they are resumed.
+
+    Example: pgflow workflow pause --queue mail --reason "the mail server is down"
+    """
+    single = is_one(id, asked)
     with _client(dsn, schema, actor) as client:
-        _say(
-            client.pause(id, reason=reason),
-            "it is paused, or will be once its running activities have ended",
-            "it has ended already",
-        )
+        if not single:
+            operate_many(client.pause_many, "pause", reason, **asked)
+            return
+        assert id is not None
+        done = client.pause(id, reason=reason)
+        _say(done, "it is paused, or will be once its running activities have ended", "it has ended already")
 
 
 @click.command()
-@_id
+@_one_or_many
+@bulk_options
 @database_options
 @audit_options
-def resume(id: UUID, dsn: str, schema: str, actor: str | None, reason: str | None) -> None:
-    """Resume the paused workflow ID."""
+def resume(id: UUID | None, dsn: str, schema: str, actor: str | None, reason: str | None, **asked: Any) -> None:
+    """Resume the paused workflow ID, or all paused ones that match the filters.
+
+    Example: pgflow workflow resume --queue mail
+    """
+    single = is_one(id, asked)
     with _client(dsn, schema, actor) as client:
+        if not single:
+            operate_many(client.resume_many, "resume", reason, **asked)
+            return
+        assert id is not None
         _say(client.resume(id, reason=reason), "it goes on", "it is not paused")
 
 
 @click.command()
-@_id
+@_one_or_many
+@bulk_options
 @database_options
 @audit_options
-def retry(id: UUID, dsn: str, schema: str, actor: str | None, reason: str | None) -> None:
-    """Run the failed workflow ID again from its history."""
+def retry(id: UUID | None, dsn: str, schema: str, actor: str | None, reason: str | None, **asked: Any) -> None:
+    """Run the failed workflow ID again from its history, or all failed ones that match the filters.
+
+    Example: pgflow workflow retry --name checkout --limit 1000 --reason "the bank is back"
+    """
+    single = is_one(id, asked)
     with _client(dsn, schema, actor) as client:
+        if not single:
+            operate_many(client.retry_many, "retry", reason, **asked)
+            return
+        assert id is not None
         client.retry(id, reason=reason)
-    click.echo("it goes on")
+        click.echo("it goes on")
+
+
+@click.command()
+@_one_or_many
+@bulk_options
+@database_options
+@audit_options
+def terminate(id: UUID | None, dsn: str, schema: str, actor: str | None, reason: str | None, **asked: Any) -> None:
+    """End the workflow ID at once, or all that match the filters, without a worker and without their code.
+
+    Nothing is compensated: cancel lets the code do that. For code that is gone, or that swallows cancels.
+
+    Example: pgflow workflow terminate 0198c0de-0000-7000-8000-000000000000 --reason "its code was removed"
+    """
+    single = is_one(id, asked)
+    with _client(dsn, schema, actor) as client:
+        if not single:
+            operate_many(client.terminate_many, "terminate", reason, **asked)
+            return
+        assert id is not None
+        _say(client.terminate(id, reason=reason), "it has been ended", "it has ended already")
 
 
 @click.command()
@@ -132,7 +188,7 @@ def fork(
         click.echo(client.fork(id, before, queue=queue, reason=reason).id)
 
 
-COMMANDS = (dispatch, signal, cancel, pause, resume, retry, fork)
+COMMANDS = (dispatch, signal, cancel, pause, resume, retry, terminate, fork)
 
 
 def _object(text: str, what: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ import click
 from pgflow.cli import render
 from pgflow.cli.database_options import database_options, readable_errors
 from pgflow.cli.operate import COMMANDS
+from pgflow.cli.operate_many import tag
 from pgflow.client.filters import STATUSES, Filter
 from pgflow.model.info import HistoryEvent, WorkflowInfo
 from pgflow.store.database.connections import Database
@@ -73,7 +73,7 @@ def list_(
     as_json: bool,
 ) -> None:
     """List workflows, newest first."""
-    wanted = dict(map(_tag, tags)) or None
+    wanted = dict(map(tag, tags)) or None
     with readable_errors():
         asked = Filter(name, status, wanted, limit, queue, parent_id, after)
         with _asking(dsn, schema) as ask:
@@ -159,14 +159,3 @@ def _known(ask: Callable[[Query[Any]], Any], schema: str, id: UUID) -> WorkflowI
 
 def _unknown(schema: str, id: UUID) -> click.ClickException:
     return click.ClickException(f'there is no workflow {id} in schema "{schema}"')
-
-
-def _tag(given: str) -> tuple[str, Any]:
-    name, sign, text = given.partition("=")
-    if not name or not sign:
-        raise click.BadParameter(f"{given!r}: expected NAME=VALUE", param_hint="--tag")
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return name, text
-    return name, text if isinstance(value, dict | list) else value

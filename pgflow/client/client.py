@@ -11,6 +11,7 @@ from uuid import UUID
 
 import psycopg
 
+from pgflow.client.bulk import BulkOperations
 from pgflow.client.core import Core
 from pgflow.client.dead_letters import DeadLetters
 from pgflow.client.filters import Filter, inputs_of, parts_of
@@ -42,7 +43,7 @@ HISTORY_LIMIT = 1_000_000
 """The most rows of history that are read at once."""
 
 
-class Client(Operations, DeadLetters):
+class Client(Operations, BulkOperations, DeadLetters):
     """Talks to the database that the workers work on.
 
     Args:

@@ -25,7 +25,7 @@ from pgflow.store.queries import dead_signals, inspection
 STATUSES = ("pending", "running", "sleeping", "paused", "completed", "failed", "cancelled")
 
 
-OPERATIONS = ("cancel", "pause", "resume", "retry", "fork", "redeliver", "drop")
+OPERATIONS = ("cancel", "pause", "resume", "retry", "terminate", "fork", "redeliver", "drop")
 """What an operator may have done."""
 
 
@@ -80,6 +80,64 @@ def _place(after: UUID | str) -> tuple[datetime | None, UUID]:
         return None, uuid_of(after)
     except ValueError:
         raise ValueError(f"after={after!r}: expected the cursor of a page, or a workflow's UUID") from None
+
+
+BULK = 10_000
+"""Workflows that one call operates, at most, unless it says otherwise."""
+
+_LIVE = ("pending", "running", "sleeping", "paused")
+_MEANT = {"cancel": _LIVE, "pause": _LIVE[:3], "resume": ("paused",), "retry": ("failed",), "terminate": _LIVE}
+"""The statuses of the workflows that are meant where none is named."""
+
+
+class BulkFilter:
+    """Which workflows are to be operated together, checked.
+
+    Args:
+        operation: what is to be done.
+        ids: which; None: those that the filter names.
+        limit: how many, at most.
+
+    Raises:
+        ValueError: neither ids nor a filter is given, or both; what `Filter` refuses; a limit below 1.
+    """
+
+    def __init__(
+        self,
+        operation: str,
+        ids: Iterable[UUID | str] | None,
+        name: str | None,
+        status: str | None,
+        tags: Mapping[str, Any] | None,
+        queue: str | None,
+        parent_id: UUID | str | None,
+        limit: int,
+    ) -> None:
+        given = {"name": name, "status": status, "tags": tags or None, "queue": queue, "parent_id": parent_id}
+        filtered = [key for key, value in given.items() if value is not None]
+        if ids is None and not filtered:
+            raise ValueError(
+                f"{operation}_many: expected ids, or a filter (name, status, tags, queue, parent_id); found neither, "
+                "and all workflows can hardly be meant"
+            )
+        if ids is not None and filtered:
+            raise ValueError(f"{operation}_many: expected ids or a filter, found ids and {', '.join(filtered)}")
+        if isinstance(ids, str | bytes):
+            raise ValueError(f"{operation}_many: ids={ids!r}: expected several ids, such as [{ids!r}]")
+        if type(limit) is not int or limit < 1:
+            raise ValueError(f"{operation}_many: limit={limit!r}: expected a whole number, at least 1")
+        self.operation = operation
+        self.limit = limit
+        self.ids = [] if ids is None else list(dict.fromkeys([uuid_of(id) for id in ids]))
+        self._given = (name, tags, queue, parent_id)
+        Filter(name, status, tags, limit, queue, parent_id, None)  # refuses what is wrong of it
+        self.statuses = () if ids is not None else _MEANT[operation] if status is None else (status,)
+        """The statuses to look for, one after the other; none where ids are given."""
+
+    def page(self, schema: str, status: str, limit: int, after: str | None) -> Query[Page]:
+        """The statement that lists some of them: those of a status, after a page's cursor."""
+        name, tags, queue, parent_id = self._given
+        return Filter(name, status, tags, limit, queue, parent_id, after).query(schema)
 
 
 class DeadFilter:

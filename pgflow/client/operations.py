@@ -1,4 +1,4 @@
-"""What an operator does with one workflow: the part of the client that cancels, pauses, resumes, retries and forks.
+"""What an operator does with one workflow: cancel, pause, resume, retry, terminate, fork.
 
 And what says who did so.
 """
@@ -90,6 +90,27 @@ class Operations(HasCore):
         """
         await self._operate(operating.retry(self._core.schema, uuid_of(id), self._core.said(reason)))
 
+    async def terminate(self, id: UUID | str, *, reason: str | None = None) -> bool:
+        """End a workflow at once, without a worker and without its code: for code that is gone, or swallows cancels.
+
+        It is cancelled, with the error `WorkflowTerminated`. Nothing is compensated: `cancel` lets the code do that.
+        Activities in flight are cancelled where notifications get through, and else when they next tell something; no
+        result of them is taken. Its children are asked to cancel.
+
+        Args:
+            reason: why, for the table `audit` and the error: at most 2,000 characters.
+
+        Returns:
+            False when it has ended already.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+
+        Example:
+            await client.terminate(handle.id, reason="its code was removed")
+        """
+        return await self._operate(operating.terminate(self._core.schema, uuid_of(id), self._core.said(reason)))
+
     async def fork(
         self, id: UUID | str, before: str, *, queue: str | None = None, reason: str | None = None
     ) -> WorkflowHandle[Any]:
@@ -130,7 +151,8 @@ class Operations(HasCore):
         Args:
             workflow_id: only what was done to this workflow, and to signals that were sent to it.
             actor: only what this one did: the `actor` of a client, or else a role of the database.
-            operation: only this: "cancel", "pause", "resume", "retry", "fork", "redeliver" or "drop".
+            operation: only this: "cancel", "pause", "resume", "retry", "terminate", "fork", "redeliver" or
+                "drop".
             since: only what was done at this moment or later (with a time zone).
             limit: how many, at most.
             after: go on with a list: the id of its last entry.

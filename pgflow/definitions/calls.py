@@ -17,7 +17,7 @@ from pgflow.definitions.functions import is_name
 from pgflow.definitions.options import check_priority, check_queue, uuid_of
 from pgflow.definitions.packets import signal_name
 from pgflow.definitions.tags import tags_text
-from pgflow.errors import PgflowError, WorkflowCancelled, WorkflowFailed, WorkflowNotFound
+from pgflow.errors import PgflowError, WorkflowCancelled, WorkflowFailed, WorkflowNotFound, WorkflowTerminated
 from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent, Standing
 from pgflow.model.moments import in_utc
 
@@ -122,6 +122,7 @@ def output_of(outcome: Standing, workflow: Workflow[Any, Any] | None) -> tuple[A
     Raises:
         WorkflowFailed: it failed.
         WorkflowCancelled: it was cancelled.
+        WorkflowTerminated: an operator has ended it.
     """
     if outcome.status == "completed":
         text = outcome.output or "null"
@@ -140,6 +141,10 @@ def output_of(outcome: Standing, workflow: Workflow[Any, Any] | None) -> tuple[A
             error_message=message,
         )
     if outcome.status == "cancelled":
+        recorded = decode_error(outcome.error or "{}")
+        if recorded.get("type") == "WorkflowTerminated":
+            message = f'workflow "{outcome.name}" {outcome.id} was {recorded.get("message")}'
+            raise WorkflowTerminated(message, workflow_id=outcome.id)
         raise WorkflowCancelled(f'workflow "{outcome.name}" {outcome.id} was cancelled', workflow_id=outcome.id)
     return None
 

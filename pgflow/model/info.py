@@ -39,6 +39,21 @@ class WorkflowInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class BulkResult:
+    """What became of an operation on many workflows.
+
+    Attributes:
+        done: the ids of those for which it was done (with `dry_run`: would be).
+        refused: of each of the others, why it was refused.
+        more: whether there are more than the limit allowed: call it again.
+    """
+
+    done: list[UUID]
+    refused: dict[UUID, str]
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class HistoryEvent:
     """One step of a workflow.
 

@@ -43,6 +43,7 @@ class Deliverer:
         seen: the last place in the mailbox that each run in memory has seen.
         pausing: the runs in memory that have been asked to pause.
         arrive: hands news to a run in memory.
+        gone: called with a workflow in memory that somebody has ended.
         woken: called when runs were woken that this worker may claim.
         on_death: called when it fails with an error of its own.
     """
@@ -55,6 +56,7 @@ class Deliverer:
         seen: Callable[[], Mapping[UUID, int]],
         pausing: Callable[[], Collection[UUID]],
         arrive: Callable[[Arrived], None],
+        gone: Callable[[UUID], None],
         woken: Callable[[], None],
         on_death: Callable[[BaseException], None],
     ) -> None:
@@ -64,6 +66,7 @@ class Deliverer:
         self._seen = seen
         self._pausing = pausing
         self._arrive = arrive
+        self._gone = gone
         self._woken = woken
         self._on_death = on_death
         self._due = time.monotonic()
@@ -156,8 +159,13 @@ class Deliverer:
         for owner in delivery.owners:
             self._notifier.mail(owner)
         if (attend or delivery.moved) and (seen := self._seen()):
-            for arrived in await self._queue.attend(seen, self._pausing()):
+            news = await self._queue.attend(seen, self._pausing())
+            for arrived in news:
                 self._arrive(arrived)
+            if hinted and not news and not delivery.arrived:
+                # A hint without news: somebody may have ended a workflow that this worker runs.
+                for id in await self._queue.gone(seen):
+                    self._gone(id)
         if hinted:
             # A run that was in memory when the hint was sent may have suspended since: its own write made it pending.
             self._woken()

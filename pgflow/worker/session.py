@@ -121,6 +121,7 @@ class WorkerSession:
             self._seen,
             self._pausing,
             self._arrive,
+            self._terminated,
             self.look,
             on_death,
         )
@@ -301,6 +302,11 @@ class WorkerSession:
             self._missed_news = True  # it is being claimed, or has just been given up
         elif self._scheduler.guarded(run, lambda: run.receive(arrived)) is False:
             self._deliverer.look()
+
+    def _terminated(self, id: UUID) -> None:
+        run = self.runs.get(id)
+        if run is not None and run.outcome is None:  # else its own write has ended it
+            run.lost(LeaseLost("somebody has terminated it"))
 
     # The fence
 

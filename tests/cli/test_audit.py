@@ -50,6 +50,7 @@ def pgflow(dsn: str) -> Command:
 
 def test_each_command_says_who_and_why(pgflow: Command) -> None:
     id = pgflow("workflow", "dispatch", "flow")
+    pgflow.ask("UPDATE pgflow.runs SET epoch = 1")  # a worker has had it
     for number, operation in enumerate(("pause", "resume", "cancel")):
         pgflow("workflow", operation, id, "--actor", "kim", "--reason", f"why {number}")
     pgflow.ask("UPDATE pgflow.runs SET status = 'failed', wake_at = NULL, reset = '{1}'")

@@ -67,6 +67,7 @@ def test_cancel_pause_and_resume(dsn: str) -> None:
     assert one(dsn, "SELECT status FROM pgflow.runs") == ("paused",)
     assert flow("resume", id) == "it goes on"
     assert flow("resume", id, code=1) == "it is not paused"
+    one(dsn, "UPDATE pgflow.runs SET epoch = 1")  # a worker has had it
     assert flow("cancel", id) == "it will be cancelled"
     assert one(dsn, "SELECT kind FROM pgflow.requests") == ("cancel",)
     assert "cancel: there is no workflow" in flow("cancel", uuid4(), code=1)

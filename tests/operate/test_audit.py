@@ -63,6 +63,7 @@ def new(dsn: str, how: str = "pending") -> UUID:
     """A workflow that stands somehow: pending, paused, failed with a step behind it, ended."""
     id: UUID
     ((id,),) = ask(dsn, "SELECT pgflow.dispatch('flow')")
+    ask(dsn, "UPDATE pgflow.runs SET epoch = 1 WHERE workflow_id = %s", id)  # a worker has had it
     if how == "paused":
         ask(dsn, "UPDATE pgflow.runs SET status = 'paused' WHERE workflow_id = %s", id)
     elif how == "failed":
@@ -178,6 +179,7 @@ CALLS = {
     "pause": ("pending", "SELECT pgflow.pause(%(id)s{more})"),
     "resume": ("paused", "SELECT pgflow.resume(%(id)s{more})"),
     "retry": ("failed", "SELECT pgflow.retry(%(id)s{more})"),
+    "terminate": ("pending", "SELECT pgflow.terminate(%(id)s{more})"),
     "fork": ("failed", "SELECT pgflow.fork(%(id)s, '1'{more})"),
     "redeliver": ("pending", "SELECT pgflow.redeliver(%(signal)s{more})"),
     "drop": ("pending", "SELECT pgflow.drop_signal(%(signal)s{more})"),
@@ -607,7 +609,7 @@ def test_comments_of_functions(dsn: str) -> None:
     found = ask(
         dsn,
         "SELECT proname FROM pg_proc AS p WHERE pronamespace = 'pgflow'::regnamespace "
-        "AND proargnames @> '{reason,actor}' AND proname <> 'write_audit' "
+        "AND proargnames @> '{reason,actor}' AND proname NOT IN ('write_audit', 'operate_many') "
         "AND obj_description(p.oid, 'pg_proc') LIKE '%go into the table audit%' ORDER BY 1",
     )
     assert [name for (name,) in found] == sorted({"drop_signal" if name == "drop" else name for name in CALLS})

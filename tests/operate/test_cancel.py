@@ -118,10 +118,14 @@ async def test_a_running_activity_is_cancelled(dsn: str) -> None:
 
 
 async def test_before_the_first_worker(dsn: str) -> None:
-    """The request waits with the workflow; its first step is cancelled, and nothing of it runs."""
+    """The request waits with the workflow while it cannot be ended at once; its first step is cancelled, and nothing of
+    it runs.
+    """
     async with pgflow.Client(dsn) as client:
         handle = await client.dispatch(careful)
-        assert await client.cancel(handle.id) is True
+        with psycopg.connect(dsn) as sql:
+            sql.execute("SELECT FROM pgflow.runs FOR NO KEY UPDATE")
+            assert await client.cancel(handle.id) is True
         async with pgflow.Worker(dsn, workflows=WORKFLOWS):
             with pytest.raises(pgflow.WorkflowCancelled):
                 await handle.output(timeout=20)

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from pgflow.store.database.channels import mail_channel, wake_channel
+from pgflow.store.database.channels import done_channel, mail_channel, wake_channel
 from pgflow.store.database.connections import quoted
 
 _TABLES = {
@@ -60,6 +60,7 @@ def contents(dsn: str, schema: str = "pgflow", *, tables_only: bool = False) -> 
             value = (
                 value.replace(wake_channel(schema), "<wake>")
                 .replace(mail_channel(schema), "<mail>")
+                .replace(done_channel(schema), "<done>")
                 .replace(name, "<s>")
             )
             for before in ("FUNCTION ", " ON "):

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import psycopg
 
+from pgflow.client.sync.bulk import SyncBulkOperations
 from pgflow.client.sync.core import SyncCore
 from pgflow.client.sync.dead_letters import SyncDeadLetters
 from pgflow.client.filters import Filter, inputs_of, parts_of
@@ -45,7 +46,7 @@ HISTORY_LIMIT = 1_000_000
 """The most rows of history that are read at once."""
 
 
-class SyncClient(SyncOperations, SyncDeadLetters):
+class SyncClient(SyncOperations, SyncBulkOperations, SyncDeadLetters):
     """Talks to the database that the workers work on.
 
     Args:

@@ -149,3 +149,15 @@ class DeliveryQueue:
                 news[id].signals.append(signal)
                 news[id].mailbox = max(news[id].mailbox, signal.number)  # delivered between the two statements
         return list(news.values())
+
+    async def gone(self, ids: Collection[UUID]) -> list[UUID]:
+        """Which of these workflows somebody has ended.
+
+        Raises:
+            psycopg.Error: The database refused.
+        """
+        connection = await self._line.get()
+        cursor = await connection.execute(
+            self._database.statement("mail_gone"), {"workflow_ids": list(ids)}, prepare=True
+        )
+        return [id for (id,) in await cursor.fetchall()]

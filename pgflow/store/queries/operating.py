@@ -1,4 +1,4 @@
-"""Operating one workflow: statements that cancel, pause, resume, retry and fork it.
+"""Operating workflows: statements that cancel, pause, resume, retry, terminate and fork them.
 
 Each is one of the schema's functions, so that a person with psql has the same as a client.
 """
@@ -53,6 +53,23 @@ def retry(schema: str, workflow_id: UUID, said: Said) -> Query[Any]:
     return call(schema, "retry(%(id)s::uuid", {"id": workflow_id}, said)
 
 
+def terminate(schema: str, workflow_id: UUID, said: Said) -> Query[bool]:
+    """The statement that ends a workflow without its code."""
+    return call(schema, "terminate(%(id)s::uuid", {"id": workflow_id}, said)
+
+
+def many(
+    schema: str, operation: str, ids: Sequence[UUID], dry_run: bool, said: Said
+) -> Query[Sequence[tuple[UUID, str | None]]]:
+    """The statement that does an operation to many workflows; with why it was refused, if it was."""
+    text = (
+        f"SELECT o.id, o.refused FROM {quoted(schema)}.operate_many(%(operation)s::text, %(ids)s::uuid[], "
+        "reason => %(reason)s::text, actor => %(actor)s::text, dry_run => %(dry_run)s::boolean) AS o"
+    )
+    asked = {"operation": operation, "ids": list(ids), "dry_run": dry_run}
+    return Query(text.encode(), {**asked, "reason": said.reason, "actor": said.actor}, _rows)
+
+
 def fork(schema: str, workflow_id: UUID, before: str, new_id: UUID, queue: str | None, said: Said) -> Query[UUID]:
     """The statement that starts a workflow from a copy of history before a location, in stored form."""
     asked = {"id": workflow_id, "before": before, "new_id": new_id, "queue": queue}
@@ -61,7 +78,9 @@ def fork(schema: str, workflow_id: UUID, before: str, new_id: UUID, queue: str |
 
 def quietly(query: Query[T]) -> Query[T]:
     """The same, but that nobody is notified of it; in a caller's transaction of nothing that comes after it either."""
-    return query._replace(sql=query.sql + b" FROM (SELECT set_config('pgflow.hints', 'off', true) OFFSET 0) AS quietly")
+    silence = b"(SELECT set_config('pgflow.hints', 'off', true) OFFSET 0) AS quietly"
+    called, source, rows = query.sql.partition(b" FROM ")
+    return query._replace(sql=called + b" FROM " + silence + (b" CROSS JOIN LATERAL " + rows if source else b""))
 
 
 def refusal(error: psycopg.Error) -> PgflowError | None:
@@ -92,6 +111,10 @@ def call(schema: str, begun: str, params: dict[str, Any], said: Said) -> Query[A
     """
     text = f"SELECT {quoted(schema)}.{begun}, reason => %(reason)s::text, actor => %(actor)s::text)"
     return Query(text.encode(), {**params, "reason": said.reason, "actor": said.actor}, _first)
+
+
+def _rows(rows: Sequence[tuple[Any, ...]]) -> Any:
+    return rows
 
 
 def _first(rows: Sequence[tuple[Any, ...]]) -> Any:

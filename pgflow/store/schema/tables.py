@@ -408,7 +408,10 @@ def make_metadata(schema: str | None = None) -> MetaData:
         _column("actor", Text(), "Who, as was said; the database's role if nothing was.", null=False),
         _column("role", Text(), "The database's role that did it, whatever was said.", null=False),
         _column(
-            "operation", Text(), "What: cancel, pause, resume, retry, fork, redeliver or drop (a signal).", null=False
+            "operation",
+            Text(),
+            "What: cancel, pause, resume, retry, terminate, fork, redeliver or drop (a signal).",
+            null=False,
         ),
         _column("workflow_id", UUID(), "On which workflow; of a signal: the one that it was sent to."),
         _column("subject", Text(), "On what, where that is no workflow: the id of a signal."),
