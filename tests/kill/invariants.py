@@ -150,15 +150,17 @@ def _holes(sql: psycopg.Connection[Any]) -> list[str]:
 def _attempts(sql: psycopg.Connection[Any], unsure: tuple[str, ...]) -> list[str]:
     """No attempt began after its activity's end was recorded, and what is recorded was attempted.
 
-    What a killed worker sent may reach its table late; it began before its death at the latest. Activities of turns
-    that are no longer kept cannot be looked up: those of the loops that keep all turns can.
+    What a killed worker sent may reach its table late; it began before its death at the latest. A last attempt is
+    recorded before it begins: a process that dies between the two has spent it. Activities of turns that are no longer
+    kept cannot be looked up: those of the loops that keep all turns can.
     """
     wrong = []
     recorded = {
         uuid.uuid5(row[0], row[1]): row
         for row in _all(
             sql,
-            "SELECT workflow_id, location, status, attempts, completed_at FROM pgflow.history WHERE kind = 'activity'",
+            "SELECT workflow_id, location, status, attempts, completed_at, error->>'type' = 'WorkerCrashed' "
+            "FROM pgflow.history WHERE kind = 'activity'",
         )
     }
     attempted: dict[Any, int] = defaultdict(int)
@@ -179,14 +181,15 @@ def _attempts(sql: psycopg.Connection[Any], unsure: tuple[str, ...]) -> list[str
             if id not in trimmed:
                 wrong.append(f"{id}: attempt {attempt} of {name} has no row in history")
             continue
-        _, location, status, attempts, completed_at = recorded[key]
+        _, location, status, attempts, completed_at, _ = recorded[key]
         attempted[key] = max(attempted[key], attempt)
         if name not in unsure and status in ("completed", "failed") and begun_at > completed_at:
             wrong.append(
                 f"{id} {location}: attempt {attempt} of {name} began at {begun_at}, it was {status} at {completed_at}"
             )
-    for key, (id, location, status, attempts, _) in recorded.items():
-        if status in ("completed", "failed") and attempted[key] != attempts:
+    for key, (id, location, status, attempts, _, died) in recorded.items():
+        spent = status == "failed" and died and attempted[key] == attempts - 1
+        if status in ("completed", "failed") and attempted[key] != attempts and not spent:
             wrong.append(
                 f"{id} {location}: {status} after {attempts} attempts, the last one that began is {attempted[key]}"
             )
