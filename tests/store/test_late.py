@@ -325,6 +325,17 @@ async def test_a_database_that_is_behind_is_noticed_when_a_connection_is_opened_
     assert not registered.moves
 
 
+async def test_a_database_that_has_gone_back_gives_no_worker_the_number_of_another(scene: Scene) -> None:
+    """Whoever had a number before still lives, and believes that it is its own."""
+    numbers = set()
+    for _ in range(3):
+        lease = await Lease.register(scene.database, queues=["default"], on_lost=pytest.fail)
+        numbers.add(lease.worker_id)
+        await lease.release()
+        scene.do("TRUNCATE workers RESTART IDENTITY CASCADE")
+    assert len(numbers) == 3
+
+
 async def test_nothing_is_lost_when_nothing_is_behind(scene: Scene, registered: Registered) -> None:
     workflow = registered.run(mailbox=3)
     async with proxy(scene.database.dsn) as between, journal_of(registered, between) as journal:

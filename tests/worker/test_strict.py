@@ -92,6 +92,8 @@ async def test_clocks_and_chance_in_a_workflow_are_told_once(
 
 
 def test_what_is_found_in_code() -> None:
+    import socket
+    import urllib.request
     from datetime import UTC, date, datetime
     from uuid import uuid4
 
@@ -104,10 +106,16 @@ def test_what_is_found_in_code() -> None:
     async def body(ctx: pgflow.WorkflowContext) -> object:
         def within() -> float:
             time.sleep(1)
+            socket.create_connection(("localhost", 80))
+            urllib.request.urlopen("http://localhost")
             return time.monotonic()
 
         return datetime.now(UTC), date.today(), within(), called(), innocent()
 
     found = unrepeatable.unrepeatable(body)
-    assert {one.name for one in found} == {"datetime.now", "date.today", "time.sleep", "time.monotonic", "uuid4"}
+    clocks, blocks = (
+        {"datetime.now", "date.today", "time.monotonic"},
+        {"socket.create_connection", "urllib.request.urlopen"},
+    )
+    assert {one.name for one in found} == clocks | blocks | {"time.sleep", "uuid4"}
     assert unrepeatable.unrepeatable(innocent) == []
