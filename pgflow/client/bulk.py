@@ -160,8 +160,7 @@ class BulkOperations(HasCore):
         result = BulkResult([], {}, more)
         for begin in range(0, len(ids), _AT_ONCE):
             query = operating.many(self._core.schema, asked.operation, ids[begin : begin + _AT_ONCE], dry_run, said)
-            query = query if self._core.connections.hints else operating.quietly(query)
-            for id, refused in await self._core.execute(query):
+            for id, refused in await self._core.operate(query):
                 if refused is None:
                     result.done.append(id)
                 else:

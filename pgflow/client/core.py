@@ -9,21 +9,24 @@ from uuid import UUID
 import psycopg
 
 from pgflow.client.filters import limit_of, seconds_of
-from pgflow.definitions.calls import output_of
+from pgflow.definitions.calls import output_of, sent_of
 from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.options import actor_of, reason_of, uuid_of
 from pgflow.errors import WorkflowNotFound
-from pgflow.model.commands import Dispatched
-from pgflow.model.info import WorkflowInfo
-from pgflow.store.client.caller import execute_on, wake_on
+from pgflow.model.commands import Dispatched, Sending
+from pgflow.model.info import HistoryEvent, WorkflowInfo
+from pgflow.store.client.caller import execute_on, mail_on, wake_on
 from pgflow.store.client.endings_by_task import TaskEndings
 from pgflow.store.client.pool import Connections
 from pgflow.store.client.subscriptions import Subscriptions
 from pgflow.store.database.connections import Database
 from pgflow.store.database.query import Query
-from pgflow.store.queries import inspection, operating
+from pgflow.store.queries import inspection, operating, signalling
 
 T = TypeVar("T")
+
+HISTORY_LIMIT = 1_000_000
+"""Rows of history that are read at once, at most."""
 
 
 class Core:
@@ -92,6 +95,15 @@ class Core:
                 raise
             raise refused from None
 
+    async def operate(self, query: Query[T], connection: Any = None) -> T:
+        """Send a statement that operates workflows; nobody is notified where the client sends no hints.
+
+        Raises:
+            PgflowError: The schema's functions refuse.
+            psycopg.Error: It failed.
+        """
+        return await self.execute(query if self.connections.hints else operating.quietly(query), connection)
+
     async def dispatch(
         self, query: Query[list[Dispatched]], connection: Any, wakes: str | None, id: UUID | None = None
     ) -> list[Dispatched]:
@@ -125,6 +137,34 @@ class Core:
         if not found:
             raise self.not_found(id)
         return found[0]
+
+    async def history(self, id: UUID | str, forgotten: bool) -> list[HistoryEvent]:
+        """A workflow's history in order.
+
+        Raises:
+            WorkflowNotFound: There is none.
+        """
+        query = inspection.history(self.schema, uuid_of(id), forgotten, HISTORY_LIMIT)
+        found = await self.connections.execute(query)
+        if not found:
+            await self.get(id)
+        return found
+
+    async def signal(self, sending: Sending, missing_ok: bool, connection: Any = None) -> UUID | None:
+        """Send a signal; its id, or None if nobody receives it and nobody has to.
+
+        Raises:
+            WorkflowNotFound: Nobody receives it.
+            ValueError: The id belongs to another signal.
+        """
+        if connection is None:
+            sent = await self.connections.send(sending)
+        else:
+            (sent,) = await execute_on(connection, signalling.send(self.schema, [sending]))
+        accepted = sent_of(sending, sent, missing_ok)
+        if accepted is not None and connection is not None and self.connections.hints:
+            await mail_on(connection, self.schema, sent.worker)
+        return accepted
 
     async def output(self, id: UUID, timeout: timedelta | float | None, workflow: Workflow[Any, Any] | None) -> Any:
         """What a workflow returns, converted if its definition is given; waits until it has ended.

@@ -1,4 +1,4 @@
-"""What a dispatch gives back: a workflow to wait for and to look at."""
+"""What a dispatch gives back: a workflow to wait for, to look at and to operate."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from pgflow.client.core import HasCore, core_of
+from pgflow.definitions.calls import sending_of
 from pgflow.definitions.descriptors import Workflow
-from pgflow.model.info import WorkflowInfo
+from pgflow.definitions.options import uuid_of
+from pgflow.model.info import HistoryEvent, WorkflowInfo
+from pgflow.store.queries import operating
+from pgflow.uuid7 import uuid7
 
 R = TypeVar("R", covariant=True)
 
@@ -48,6 +52,85 @@ class WorkflowHandle(Generic[R]):
             WorkflowNotFound: it is no longer retained.
         """
         return await self._core.get(self.id)
+
+    async def history(self, forgotten: bool = False) -> list[HistoryEvent]:
+        """The workflow's history in order.
+
+        Args:
+            forgotten: with the kept turns of loops that have left active history.
+
+        Raises:
+            WorkflowNotFound: it is no longer retained.
+
+        Example:
+            for event in await handle.history():
+                print(event.location, event.kind, event.status)
+        """
+        return await self._core.history(self.id, forgotten)
+
+    async def signal(self, body: Any, *, id: UUID | str | None = None) -> UUID:
+        """Send the workflow a signal; its `listen` takes it once.
+
+        Args:
+            body: an instance of a class declared by `@pgflow.signal`.
+            id: the signal's id: sent again with the same one, it is sent once.
+
+        Raises:
+            WorkflowNotFound: the workflow has ended, or is no longer retained.
+            SerializationError: the body cannot be stored, or is too large.
+
+        Example:
+            await handle.signal(Approved(by="eva"))
+        """
+        core, own = self._core, uuid7() if id is None else uuid_of(id)
+        sent = await core.signal(sending_of(own, body, self.id, None, None, core.payload_limit), missing_ok=False)
+        assert sent is not None, "it must have a receiver"
+        return sent
+
+    async def cancel(self, *, reason: str | None = None) -> bool:
+        """Ask for the workflow to be cancelled, as the client's method of that name does; False when it has ended.
+
+        Example:
+            await handle.cancel(reason="ordered twice")
+        """
+        return await self._core.operate(operating.cancel(self._core.schema, self.id, self._core.said(reason)))
+
+    async def pause(self, *, reason: str | None = None) -> bool:
+        """Let nobody go on with the workflow until it is resumed, as the client's method of that name does; False when
+        it has ended.
+
+        Example:
+            await handle.pause(reason="an incident")
+        """
+        return await self._core.operate(operating.pause(self._core.schema, self.id, self._core.said(reason)))
+
+    async def resume(self, *, reason: str | None = None) -> bool:
+        """Let the paused workflow go on, as the client's method of that name does; False when it is not paused.
+
+        Example:
+            await handle.resume()
+        """
+        return await self._core.operate(operating.resume(self._core.schema, self.id, self._core.said(reason)))
+
+    async def retry(self, *, reason: str | None = None) -> None:
+        """Run the failed workflow again from its history, as the client's method of that name does.
+
+        Raises:
+            PgflowError: it cannot be retried.
+
+        Example:
+            await handle.retry(reason="the bank is back")
+        """
+        await self._core.operate(operating.retry(self._core.schema, self.id, self._core.said(reason)))
+
+    async def terminate(self, *, reason: str | None = None) -> bool:
+        """End the workflow at once, without its code, as the client's method of that name does; False when it has
+        ended.
+
+        Example:
+            await handle.terminate(reason="its code was removed")
+        """
+        return await self._core.operate(operating.terminate(self._core.schema, self.id, self._core.said(reason)))
 
     def __repr__(self) -> str:
         return f"WorkflowHandle({str(self.id)!r})"

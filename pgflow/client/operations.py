@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import builtins
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from pgflow.client.core import HasCore
@@ -15,11 +15,8 @@ from pgflow.client.filters import AuditFilter, location_of
 from pgflow.client.handle import WorkflowHandle
 from pgflow.definitions.options import check_queue, uuid_of
 from pgflow.model.info import AuditEntry
-from pgflow.store.database.query import Query
 from pgflow.store.queries import operating
 from pgflow.uuid7 import uuid7
-
-T = TypeVar("T")
 
 
 class Operations(HasCore):
@@ -41,7 +38,7 @@ class Operations(HasCore):
         Example:
             await client.cancel(handle.id, reason="ordered twice")
         """
-        return await self._operate(
+        return await self._core.operate(
             operating.cancel(self._core.schema, uuid_of(id), self._core.said(reason)), connection
         )
 
@@ -58,7 +55,7 @@ class Operations(HasCore):
         Raises:
             WorkflowNotFound: there is no such workflow.
         """
-        return await self._operate(operating.pause(self._core.schema, uuid_of(id), self._core.said(reason)))
+        return await self._core.operate(operating.pause(self._core.schema, uuid_of(id), self._core.said(reason)))
 
     async def resume(self, id: UUID | str, *, reason: str | None = None) -> bool:
         """Let a paused workflow go on.
@@ -72,7 +69,7 @@ class Operations(HasCore):
         Raises:
             WorkflowNotFound: there is no such workflow.
         """
-        return await self._operate(operating.resume(self._core.schema, uuid_of(id), self._core.said(reason)))
+        return await self._core.operate(operating.resume(self._core.schema, uuid_of(id), self._core.said(reason)))
 
     async def retry(self, id: UUID | str, *, reason: str | None = None) -> None:
         """Run a failed workflow again from its history: the steps whose failures left it get a new set of attempts.
@@ -88,7 +85,7 @@ class Operations(HasCore):
         Example:
             await client.retry(handle.id)
         """
-        await self._operate(operating.retry(self._core.schema, uuid_of(id), self._core.said(reason)))
+        await self._core.operate(operating.retry(self._core.schema, uuid_of(id), self._core.said(reason)))
 
     async def terminate(self, id: UUID | str, *, reason: str | None = None) -> bool:
         """End a workflow at once, without a worker and without its code: for code that is gone, or swallows cancels.
@@ -109,7 +106,7 @@ class Operations(HasCore):
         Example:
             await client.terminate(handle.id, reason="its code was removed")
         """
-        return await self._operate(operating.terminate(self._core.schema, uuid_of(id), self._core.said(reason)))
+        return await self._core.operate(operating.terminate(self._core.schema, uuid_of(id), self._core.said(reason)))
 
     async def fork(
         self, id: UUID | str, before: str, *, queue: str | None = None, reason: str | None = None
@@ -134,7 +131,7 @@ class Operations(HasCore):
             check_queue(queue)
         said = self._core.said(reason)
         query = operating.fork(self._core.schema, uuid_of(id), location_of(before), uuid7(), queue, said)
-        return WorkflowHandle(self, await self._operate(query), None)
+        return WorkflowHandle(self, await self._core.operate(query), None)
 
     async def audit(
         self,
@@ -167,6 +164,3 @@ class Operations(HasCore):
         """
         asked = AuditFilter(workflow_id, actor, operation, since, limit, after)
         return await self._core.execute(asked.query(self._core.schema))
-
-    async def _operate(self, query: Query[T], connection: Any = None) -> T:
-        return await self._core.execute(query if self._core.connections.hints else operating.quietly(query), connection)

@@ -22,14 +22,13 @@ from pgflow.client.sync.handle import SyncWorkflowHandle
 from pgflow.client.sync.operations import SyncOperations
 from pgflow.client.sync.subscription import SyncSubscription
 from pgflow.codec import PAYLOAD_LIMIT
-from pgflow.definitions.calls import Options, input_of, sending_of, sent_of
+from pgflow.definitions.calls import Options, input_of, sending_of, workflow_name
 from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.options import MANY, ONE, UNSET, given_options, merged_options, uuid_of
 from pgflow.definitions.packets import message_name
 from pgflow.definitions.tags import tags_text
 from pgflow.model.info import HistoryEvent, Page, WorkflowInfo
-from pgflow.store.client.sync.caller import execute_on, mail_on
-from pgflow.store.queries import dispatching, histories, inspection, signalling
+from pgflow.store.queries import dispatching, histories
 from pgflow.uuid7 import uuid7, uuid7s
 
 P = ParamSpec("P")
@@ -341,14 +340,7 @@ class SyncClient(SyncOperations, SyncBulkOperations, SyncDeadLetters):
             client.signal(Approved(by="eva"), to=handle.id)
         """
         sending = sending_of(uuid7() if id is None else uuid_of(id), body, to, workflow, tags, self._core.payload_limit)
-        if connection is None:
-            sent = self._core.connections.send(sending)
-        else:
-            (sent,) = execute_on(connection, signalling.send(self._core.schema, [sending]))
-        accepted = sent_of(sending, sent, missing_ok)
-        if accepted is not None and connection is not None and self._core.connections.hints:
-            mail_on(connection, self._core.schema, sent.worker)
-        return accepted
+        return self._core.signal(sending, missing_ok, connection)
 
     def subscribe(
         self,
@@ -436,6 +428,22 @@ class SyncClient(SyncOperations, SyncBulkOperations, SyncDeadLetters):
             self.get(asked.last)
         return found
 
+    def handle(self, workflow: Workflow[P, R] | str, id: UUID | str) -> SyncWorkflowHandle[R]:
+        """A handle of a workflow that was dispatched elsewhere. The database is not asked whether there is one.
+
+        Args:
+            workflow: its definition, by which its output is converted; its name alone, and it is not converted.
+
+        Raises:
+            ValueError: the id is none.
+            TypeError: it is no workflow.
+
+        Example:
+            receipt = client.handle(checkout, order.workflow_id).output()
+        """
+        workflow_name(workflow)
+        return SyncWorkflowHandle(self, uuid_of(id), workflow if isinstance(workflow, Workflow) else None)
+
     def history(self, id: UUID | str, forgotten: bool = False) -> builtins.list[HistoryEvent]:
         """A workflow's history in order.
 
@@ -445,11 +453,7 @@ class SyncClient(SyncOperations, SyncBulkOperations, SyncDeadLetters):
         Raises:
             WorkflowNotFound: there is no such workflow.
         """
-        query = inspection.history(self._core.schema, uuid_of(id), forgotten, HISTORY_LIMIT)
-        found = self._core.connections.execute(query)
-        if not found:
-            self.get(id)
-        return found
+        return self._core.history(id, forgotten)
 
     def export(self, id: UUID | str) -> str:
         """One JSON document of a workflow and its active history: what `pgflow.testing.replay` takes.

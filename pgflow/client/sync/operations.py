@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import builtins
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from pgflow.client.sync.core import HasCore
@@ -15,11 +15,8 @@ from pgflow.client.filters import AuditFilter, location_of
 from pgflow.client.sync.handle import SyncWorkflowHandle
 from pgflow.definitions.options import check_queue, uuid_of
 from pgflow.model.info import AuditEntry
-from pgflow.store.database.query import Query
 from pgflow.store.queries import operating
 from pgflow.uuid7 import uuid7
-
-T = TypeVar("T")
 
 
 class SyncOperations(HasCore):
@@ -41,7 +38,7 @@ class SyncOperations(HasCore):
         Example:
             client.cancel(handle.id, reason="ordered twice")
         """
-        return self._operate(operating.cancel(self._core.schema, uuid_of(id), self._core.said(reason)), connection)
+        return self._core.operate(operating.cancel(self._core.schema, uuid_of(id), self._core.said(reason)), connection)
 
     def pause(self, id: UUID | str, *, reason: str | None = None) -> bool:
         """Let nobody go on with a workflow until `resume`. One that runs is paused when its activities in flight have
@@ -56,7 +53,7 @@ class SyncOperations(HasCore):
         Raises:
             WorkflowNotFound: there is no such workflow.
         """
-        return self._operate(operating.pause(self._core.schema, uuid_of(id), self._core.said(reason)))
+        return self._core.operate(operating.pause(self._core.schema, uuid_of(id), self._core.said(reason)))
 
     def resume(self, id: UUID | str, *, reason: str | None = None) -> bool:
         """Let a paused workflow go on.
@@ -70,7 +67,7 @@ class SyncOperations(HasCore):
         Raises:
             WorkflowNotFound: there is no such workflow.
         """
-        return self._operate(operating.resume(self._core.schema, uuid_of(id), self._core.said(reason)))
+        return self._core.operate(operating.resume(self._core.schema, uuid_of(id), self._core.said(reason)))
 
     def retry(self, id: UUID | str, *, reason: str | None = None) -> None:
         """Run a failed workflow again from its history: the steps whose failures left it get a new set of attempts.
@@ -86,7 +83,7 @@ class SyncOperations(HasCore):
         Example:
             client.retry(handle.id)
         """
-        self._operate(operating.retry(self._core.schema, uuid_of(id), self._core.said(reason)))
+        self._core.operate(operating.retry(self._core.schema, uuid_of(id), self._core.said(reason)))
 
     def terminate(self, id: UUID | str, *, reason: str | None = None) -> bool:
         """End a workflow at once, without a worker and without its code: for code that is gone, or swallows cancels.
@@ -107,7 +104,7 @@ class SyncOperations(HasCore):
         Example:
             client.terminate(handle.id, reason="its code was removed")
         """
-        return self._operate(operating.terminate(self._core.schema, uuid_of(id), self._core.said(reason)))
+        return self._core.operate(operating.terminate(self._core.schema, uuid_of(id), self._core.said(reason)))
 
     def fork(
         self, id: UUID | str, before: str, *, queue: str | None = None, reason: str | None = None
@@ -132,7 +129,7 @@ class SyncOperations(HasCore):
             check_queue(queue)
         said = self._core.said(reason)
         query = operating.fork(self._core.schema, uuid_of(id), location_of(before), uuid7(), queue, said)
-        return SyncWorkflowHandle(self, self._operate(query), None)
+        return SyncWorkflowHandle(self, self._core.operate(query), None)
 
     def audit(
         self,
@@ -165,6 +162,3 @@ class SyncOperations(HasCore):
         """
         asked = AuditFilter(workflow_id, actor, operation, since, limit, after)
         return self._core.execute(asked.query(self._core.schema))
-
-    def _operate(self, query: Query[T], connection: Any = None) -> T:
-        return self._core.execute(query if self._core.connections.hints else operating.quietly(query), connection)
