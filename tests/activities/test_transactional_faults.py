@@ -99,6 +99,25 @@ async def test_a_slow_one_holds_up_nobody(scene: Scene, client: pgflow.Client) -
     assert statuses(scene) == [("1", "completed"), ("2", "cancelled")]
 
 
+@pytest.mark.parametrize("hints", [True, False])
+async def test_one_whose_workflow_is_terminated_leaves_no_effect(
+    scene: Scene, client: pgflow.Client, hints: bool
+) -> None:
+    """Whether its worker hears of it meanwhile or finds out as it commits."""
+    scene.do("SELECT pg_advisory_lock(7)")
+    async with worker(scene, poll=60), pgflow.Client(scene.database.dsn, hints=hints) as operator:
+        handle = await client.dispatch(flows.waiting)
+        await until(lambda: scene.one(HELD), "the transaction")
+        assert await operator.terminate(handle.id)
+        if not hints:
+            scene.do("SELECT pg_advisory_unlock(7)")
+        await until(lambda: scene.one(f"SELECT count(*) {BACKENDS} AND state <> 'idle'") == 0, "the rollback")
+        with pytest.raises(pgflow.WorkflowTerminated):
+            await handle.output(20)
+    assert effects(scene) == []
+    assert scene.all("SELECT status FROM workflows") == ["cancelled"]
+
+
 # The run leaves memory while the commit is on its way
 
 

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 import pgflow
+from pgflow import faults
 from pgflow.client.handle import WorkflowHandle
 from tests.waiting import status, until
 
@@ -204,6 +205,42 @@ async def test_nothing_of_the_old_owner_takes_effect(dsn: str) -> None:
         await until(lambda: rows(dsn, "SELECT count(*) FROM pgflow.workflows WHERE name = 'asleep'") == [(1,)])
     assert BEGUN.count("after") == 1
     assert rows(dsn, "SELECT count(*) FROM pgflow.events WHERE workflow_id = %s", handle.id) == [(0,)]
+
+
+@pytest.mark.parametrize("point", ["loops.before", "loops.after_progress", "loops.after_move", "loops.before_commit"])
+async def test_beside_the_advancement_of_a_loop(dsn: str, point: str) -> None:
+    """Whichever comes first, the worker lives and no row is half moved."""
+    gate, reached = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        reached.set()
+        await gate.wait()
+
+    async def turn(ctx: pgflow.WorkflowContext, n: int) -> pgflow.Continue[int]:
+        await ctx.activity(note, f"turn {n}")
+        return pgflow.Continue(n + 1)
+
+    @pgflow.workflow
+    async def looping(ctx: pgflow.WorkflowContext) -> None:
+        await ctx.loop(turn, 0, commit_interval=1)
+
+    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[looping, asleep]) as worker:
+        with faults.install({point: hold}):
+            handle = await client.dispatch(looping)
+            await reached.wait()
+            ending = asyncio.create_task(client.terminate(handle.id))
+            if point != "loops.before_commit":  # there the advancement has the run's row, and it waits for that
+                assert await ending
+            gate.set()
+            assert await ending
+            with pytest.raises(pgflow.WorkflowTerminated):
+                await handle.output(20)
+        other = await client.dispatch(asleep)
+        await status(client, other, "sleeping")
+        await client.terminate(other.id)
+        assert worker.id is not None
+        both = "SELECT location FROM pgflow.events INTERSECT SELECT location FROM pgflow.forgotten_events"
+        assert rows(dsn, both) == []
 
 
 @pytest.mark.parametrize("paused", [False, True])
