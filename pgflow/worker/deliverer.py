@@ -33,6 +33,10 @@ LONGEST_PAUSE = 5.0
 """Seconds between two attempts when the database refuses, at most."""
 
 
+GONE_PAUSE = 0.5
+"""Seconds between two looks for workflows that were ended elsewhere, at least."""
+
+
 class Deliverer:
     """The delivery loop of one worker.
 
@@ -67,6 +71,9 @@ class Deliverer:
         self._pausing = pausing
         self._arrive = arrive
         self._gone = gone
+        self._misses_some = False
+        """Whether some of the workflows in memory may have been ended elsewhere."""
+        self._looked_for_gone = 0.0
         self._woken = woken
         self._on_death = on_death
         self._due = time.monotonic()
@@ -162,10 +169,24 @@ class Deliverer:
             news = await self._queue.attend(seen, self._pausing())
             for arrived in news:
                 self._arrive(arrived)
-            if hinted and not news and not delivery.arrived:
-                # A hint without news: somebody may have ended a workflow that this worker runs.
-                for id in await self._queue.gone(seen):
-                    self._gone(id)
+            if hinted and not (news or delivery.arrived or delivery.woken or delivery.owners):
+                self._misses_some = True
+            if self._misses_some:
+                await self._look_for_gone(seen)
         if hinted:
             # A run that was in memory when the hint was sent may have suspended since: its own write made it pending.
             self._woken()
+
+    async def _look_for_gone(self, held: Collection[UUID]) -> None:
+        """A hint brought no news: somebody may have ended a workflow that this worker runs. Or another worker has
+        delivered it, which is common under load: so this looks once in a while, a little later if it is not time yet.
+        """
+        again = self._looked_for_gone + GONE_PAUSE
+        if time.monotonic() < again:
+            self._attend = True
+            self._due = min(self._due, again)
+            return
+        self._misses_some = False
+        self._looked_for_gone = time.monotonic()
+        for id in await self._queue.gone(held):
+            self._gone(id)
