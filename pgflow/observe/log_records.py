@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, MutableMapping
+from traceback import print_exc
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -97,7 +98,11 @@ def _emit(logger: logging.Logger, level: int, message: str, traceback: Any, fiel
     record = logger.makeRecord(logger.name, level, __file__, 0, message, (), None, extra=fields)
     if isinstance(traceback, str) and traceback:
         record.exc_text = traceback.rstrip()
-    logger.handle(record)
+    try:
+        logger.handle(record)
+    except Exception:  # of a filter of the application's: it must not become a failure of the engine
+        if logging.raiseExceptions:
+            print_exc()
 
 
 class ContextLogger(logging.LoggerAdapter[logging.Logger]):

@@ -159,3 +159,27 @@ async def test_a_workflows_own_lines_are_written_once(dsn: str, caplog: pytest.L
     assert by_text["aside after"]["location"] == "{2}" and by_text["aside after"]["more"] == 7
     assert [by_text["acting"][key] for key in ("location", "activity", "attempt")] == ["{1}", "act", 1]
     assert "location" not in by_text["ends"]
+
+
+async def test_a_filter_that_fails_harms_no_workflow(dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    @pgflow.activity(retry=TWICE)
+    async def charge(ctx: pgflow.ActivityContext) -> int:
+        if ctx.attempt == 1:
+            raise ValueError("no")
+        return ctx.attempt
+
+    @pgflow.workflow
+    async def checkout(ctx: pgflow.WorkflowContext) -> int:
+        return await ctx.activity(charge)
+
+    def refuse(record: logging.LogRecord) -> bool:
+        raise KeyError("tenant")
+
+    logger = logging.getLogger("pgflow.activity")
+    logger.addFilter(refuse)
+    try:
+        async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[checkout]):
+            assert await (await client.dispatch(checkout)).output(20) == 2
+    finally:
+        logger.removeFilter(refuse)
+    assert "KeyError: 'tenant'" in capsys.readouterr().err, "as the standard library does with a handler's error"
