@@ -46,7 +46,7 @@ AS $function$
 #variable_conflict use_variable
 BEGIN
     PERFORM {schema}.must_exist(workflow_id, 'terminate');
-    PERFORM FROM {schema}.runs AS r WHERE r.workflow_id = workflow_id AND r.status <> 'failed' FOR UPDATE;
+    PERFORM FROM {schema}.runs AS r WHERE r.workflow_id = workflow_id AND r.status <> 'failed' FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN false;
     END IF;

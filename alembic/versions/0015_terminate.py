@@ -33,7 +33,7 @@ NEVER_CLAIMED = """    -- No worker has ever had it, and a fork has the history 
     PERFORM FROM {schema}.runs AS r
     WHERE r.workflow_id = workflow_id AND r.epoch = 0 AND r.status IN ('pending', 'paused')
       AND NOT EXISTS (SELECT FROM {schema}.workflows AS w WHERE w.id = workflow_id AND w.forked_from IS NOT NULL)
-    FOR UPDATE OF r SKIP LOCKED;
+    FOR NO KEY UPDATE OF r SKIP LOCKED;
     IF FOUND THEN
         PERFORM {schema}.end_cancelled(workflow_id, NULL);
         PERFORM {schema}.write_audit('cancel', workflow_id, NULL, reason, actor);

@@ -164,6 +164,18 @@ class Memory(Exchange):
             if signal is not None and untouched and signal.workflow_id == workflow_id:
                 self.signals[id] = signal._replace(dropped_at=self.now, problem=problem)
 
+    def cancel(self, workflow_id: UUID) -> bool:
+        """Ask for a workflow to be cancelled; False: it has ended."""
+        if self.workflows[workflow_id].status is not None:
+            return False
+        run = self.runs[workflow_id]
+        if run.epoch == 0 and run.status in ("pending", "paused"):  # nobody has ever had it
+            self.now += _TICK
+            self._change(run, Cancelled(), Beside())
+            return True
+        self.requests.append(Request(workflow_id, "cancel"))
+        return True
+
     def _change(self, run: RunRow, outcome: Outcome | None, beside: Beside) -> None:
         """What becomes of the run, and of what is kept with its workflow."""
         workflow = self.workflows[run.workflow_id]

@@ -12,7 +12,6 @@ from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent, Standing
 from pgflow.model.rows import Signal
 from pgflow.testing.memory_rows import (
     RefusedValue,
-    Request,
     RunRow,
     SignalRow,
     Tables,
@@ -110,13 +109,6 @@ class Exchange(Tables):
         if workflow.status in (None, "failed"):
             self.signals[sending.id] = SignalRow(sending.id, workflow.id, sending.name, sending.body, sender_id)
         return Sent(workflow.id, workflow.status, self._worker_of(workflow.id))
-
-    def cancel(self, workflow_id: UUID) -> bool:
-        """Ask for a workflow to be cancelled; False: it has ended."""
-        if self.workflows[workflow_id].status is not None:
-            return False
-        self.requests.append(Request(workflow_id, "cancel"))
-        return True
 
     def pause(self, workflow_id: UUID) -> bool:
         """Ask for a workflow to be paused; False: it has ended."""

@@ -208,10 +208,10 @@ async def test_who_does_not_wait_for_children_is_not_woken_by_them(store: Subjec
     assert found is not None and (found["status"], found["mailbox"]) == ("sleeping", 1)
 
 
-async def test_a_request_to_cancel_starts_what_was_to_start_later(store: Subject, ids: Ids) -> None:
+async def test_a_request_to_cancel_ends_what_was_to_start_later(store: Subject, ids: Ids) -> None:
+    """At once: nobody has ever had it, and nobody is needed."""
     worker, id = store.worker(), next(ids)
     await store.start(id, run_at=LATER)
     assert await store.operate("cancel", id) is True
-    assert (await store.deliver(worker)).woken is True
-    (claimed,) = await store.claim_all(worker)
-    assert claimed.cancel_requested is True and claimed.mailbox == 0
+    assert await store.claim_all(worker) == []
+    assert await store.operate("cancel", id) is False

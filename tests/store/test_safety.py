@@ -110,6 +110,7 @@ ALEMBIC = Path(__file__).parents[2] / "alembic"
 ALONE = {
     "transaction_fence.sql": "a transactional activity's own, last",
     "fork": "the workflow that is copied",
+    "terminate": "the workflow that is ended",
 }
 """What locks one row, by its id, and no other: there is no order to keep."""
 
@@ -117,8 +118,11 @@ UNLOCKED = {
     "pause": "UPDATE {schema}.runs AS r SET",
     "resume": "UPDATE {schema}.runs AS r SET",
     "dispatch": "DELETE FROM {schema}.runs AS r WHERE key IS NOT NULL AND r.workflow_id = given_id",
+    "end_cancelled": "DELETE FROM {schema}.runs AS r WHERE r.workflow_id = workflow_id",
 }
-"""What changes one row, by its id, and no other: it locks it by that (the last removes what it has just inserted)."""
+"""What changes one row, by its id, and no other: it locks it by that (`dispatch` removes what it has just inserted; who
+calls `end_cancelled` has locked the row).
+"""
 
 
 BEHIND = {"fence_move.sql": "fence_runs.sql"}

@@ -20,7 +20,7 @@ BEGIN
     PERFORM FROM "pgflow".runs AS r
     WHERE r.workflow_id = workflow_id AND r.epoch = 0 AND r.status IN ('pending', 'paused')
       AND NOT EXISTS (SELECT FROM "pgflow".workflows AS w WHERE w.id = workflow_id AND w.forked_from IS NOT NULL)
-    FOR UPDATE OF r SKIP LOCKED;
+    FOR NO KEY UPDATE OF r SKIP LOCKED;
     IF FOUND THEN
         PERFORM "pgflow".end_cancelled(workflow_id, NULL);
         PERFORM "pgflow".write_audit('cancel', workflow_id, NULL, reason, actor);
@@ -722,7 +722,7 @@ END
 #variable_conflict use_variable
 BEGIN
     PERFORM "pgflow".must_exist(workflow_id, 'terminate');
-    PERFORM FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id AND r.status <> 'failed' FOR UPDATE;
+    PERFORM FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id AND r.status <> 'failed' FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
