@@ -169,8 +169,7 @@ class Deliverer:
             news = await self._queue.attend(seen, self._pausing())
             for arrived in news:
                 self._arrive(arrived)
-            if hinted and not (news or delivery.arrived or delivery.woken or delivery.owners):
-                self._misses_some = True
+            self._misses_some = self._misses_some or hinted  # with news too: hints come together, and are not counted
             if self._misses_some:
                 await self._look_for_gone(seen)
         if hinted:
@@ -178,15 +177,16 @@ class Deliverer:
             self._woken()
 
     async def _look_for_gone(self, held: Collection[UUID]) -> None:
-        """A hint brought no news: somebody may have ended a workflow that this worker runs. Or another worker has
-        delivered it, which is common under load: so this looks once in a while, a little later if it is not time yet.
+        """A hint may have been of a workflow that this worker runs and somebody has ended. Most hints are of something
+        else: so this looks once in a while, a little later if it is not time yet, and again if it could not look.
         """
         again = self._looked_for_gone + GONE_PAUSE
         if time.monotonic() < again:
             self._attend = True
             self._due = min(self._due, again)
             return
-        self._misses_some = False
         self._looked_for_gone = time.monotonic()
-        for id in await self._queue.gone(held):
+        gone = await self._queue.gone(held)
+        self._misses_some = False
+        for id in gone:
             self._gone(id)

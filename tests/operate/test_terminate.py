@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -12,6 +15,7 @@ import pytest
 import pgflow
 from pgflow import faults
 from pgflow.client.handle import WorkflowHandle
+from pgflow.store.exchange.deliveries import DeliveryQueue
 from tests.waiting import status, until
 
 BEGUN: list[str] = []
@@ -136,6 +140,46 @@ async def test_who_waits_for_it_is_told(dsn: str) -> None:
         await status(client, WorkflowHandle(client, child.id, None), "sleeping")
         await client.terminate(child.id, reason="why not")
         assert await handle.output(20) == "terminated: True"
+
+
+async def test_a_worker_that_holds_its_parent_as_well(dsn: str) -> None:
+    """The parent has news by the same hint; the child's worker hears of its end nevertheless."""
+
+    @pgflow.workflow
+    async def busy(ctx: pgflow.WorkflowContext) -> None:
+        child = await ctx.dispatch(stubborn)
+        await asyncio.gather(child.output(), ctx.activity(note, "beside"), ctx.activity(stay), return_exceptions=True)
+
+    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[busy, stubborn], poll=60):
+        handle = await client.dispatch(busy)
+        await until(lambda: sorted(BEGUN) == ["beside", "stay", "stay"], "both are in memory")
+        (child,) = await client.list(parent_id=handle.id)
+        await client.terminate(child.id)
+        await until(lambda: BEGUN.count("left") == 1, "the child's activity has been cancelled")
+        await client.terminate(handle.id)
+
+
+def left(times: int) -> bool:
+    return BEGUN.count("left") == times
+
+
+async def test_a_look_that_fails_is_made_again(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    look, looks = DeliveryQueue.gone, 0
+
+    async def fails_at_times(queue: DeliveryQueue, ids: Collection[UUID]) -> list[UUID]:
+        nonlocal looks
+        looks += 1
+        if looks % 2 == 0:
+            raise psycopg.OperationalError("the connection is lost")
+        return await look(queue, ids)
+
+    monkeypatch.setattr(DeliveryQueue, "gone", fails_at_times)
+    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=ALL, poll=60):
+        handles = [await client.dispatch(stubborn) for _ in range(3)]
+        await until(lambda: BEGUN == ["stay"] * 3, "the activities")
+        for ended in range(3):
+            await client.terminate(handles[ended].id)
+            await until(partial(left, ended + 1), "its activity has been cancelled")
 
 
 async def test_its_children_are_asked_to_cancel(dsn: str) -> None:
