@@ -101,8 +101,8 @@ class WorkflowContext(StartsChildren, StepContext):
     def logger(self) -> ContextLogger:
         """A logger whose records say which workflow this is; silent while the code only repeats what it has done.
 
-        It is that of the module that defines the workflow. A line may be written twice when a process dies right after
-        it, and never twice otherwise.
+        It is that of the module that defines the workflow. A line may be written again when the workflow goes on in
+        another process and the line follows the last result that was recorded: nothing tells whether it was written.
 
         Example:
             ctx.logger.info("paid %s", receipt)

@@ -183,3 +183,28 @@ async def test_a_filter_that_fails_harms_no_workflow(dsn: str, capsys: pytest.Ca
     finally:
         logger.removeFilter(refuse)
     assert "KeyError: 'tenant'" in capsys.readouterr().err, "as the standard library does with a handler's error"
+
+
+async def test_what_only_leaves_memory_says_nothing(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A worker that stops closes the code: `finally` runs, but the workflow has not come to it."""
+    loggers = []
+
+    @pgflow.workflow
+    async def flow(ctx: pgflow.WorkflowContext) -> None:
+        loggers.append(ctx.logger)
+        try:
+            await ctx.sleep(3600)
+        finally:
+            ctx.logger.warning("left")
+
+    async with pgflow.Client(dsn) as client:
+        async with pgflow.Worker(dsn, workflows=[flow]):
+            handle = await client.dispatch(flow)
+            await status(client, handle, "sleeping")
+        loggers[0].warning("kept from a run that is gone")
+        assert [r.getMessage() for r in caplog.records if r.name == __name__] == []
+        async with pgflow.Worker(dsn, workflows=[flow]):
+            await client.cancel(handle.id)
+            with pytest.raises(pgflow.WorkflowCancelled):
+                await handle.output(20)
+        assert [r.getMessage() for r in caplog.records if r.name == __name__] == ["left"]

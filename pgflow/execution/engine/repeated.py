@@ -15,6 +15,8 @@ from pgflow.history.events import STATUS_PENDING
 def repeats(scope: ScopeView) -> bool:
     """Whether the code of a body repeats what it has done before."""
     run = scope.run
+    if run.closed:  # it leaves memory: what its `finally` blocks do now has not happened
+        return True
     if run.order.replaying or not scope.cursor.exhausted:
         return True
     return not run.order.has_grown and _came_to_rest(scope)
