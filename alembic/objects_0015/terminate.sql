@@ -106,6 +106,10 @@ BEGIN
                 NULL;
             WHEN object_not_in_prerequisite_state OR unique_violation OR no_data_found OR lock_not_available OR deadlock_detected THEN
                 GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
+                IF SQLSTATE = '55P03' THEN
+                    -- All that was done so far is locked until the commit: the others together wait hardly longer than this one did.
+                    PERFORM set_config('lock_timeout', '5ms', true);
+                END IF;
                 refused := SQLERRM || CASE WHEN hint <> '' THEN '. ' || hint ELSE '' END;
         END;
         RETURN NEXT;

@@ -109,6 +109,22 @@ async def test_one_that_somebody_has_locked_holds_up_no_other(dsn: str) -> None:
         assert (await client.terminate_many(name="job")).done == [handles[1].id]
 
 
+async def test_many_that_are_locked_are_waited_for_once(dsn: str) -> None:
+    """What was done before them is locked meanwhile."""
+    async with pgflow.Client(dsn) as client, await psycopg.AsyncConnection.connect(dsn) as stranger:
+        handles = [await client.dispatch("unknown") for _ in range(40)]
+        await stranger.execute("SELECT FROM pgflow.runs WHERE workflow_id <> %s FOR UPDATE", (handles[0].id,))
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as own:
+            # Waiting a second for each would take longer than this by far.
+            await own.execute("SET statement_timeout = '30s'")
+            cursor = await own.execute(
+                "SELECT id, refused FROM pgflow.operate_many('terminate', %s)", ([handle.id for handle in handles],)
+            )
+            answers: dict[UUID, str | None] = dict(await cursor.fetchall())
+    assert [id for id, refused in answers.items() if refused is None] == [handles[0].id]
+    assert len(answers) == 40
+
+
 async def test_without_hints(dsn: str) -> None:
     async with pgflow.Client(dsn, hints=False) as client:
         handle = await client.dispatch(job)
