@@ -16,6 +16,7 @@ from pgflow.codec import traceback_of
 from pgflow.execution.engine.run import Run
 from pgflow.execution.event_loop.spinning import blocking, interrupt, line_of
 from pgflow.execution.event_loop.stage import offstage, stage
+from pgflow.observe.log_records import fields_of
 
 T = TypeVar("T")
 
@@ -99,6 +100,7 @@ class Scheduler:
                                 "activity.",
                                 run.label,
                                 now - started,
+                                extra=fields_of(run.claimed),
                             )
                     if now > until:
                         break
@@ -118,7 +120,7 @@ class Scheduler:
             return None
 
     def _fail(self, run: Run, error: BaseException) -> None:
-        log.critical("%s: pgflow's own code failed\n%s", run.label, traceback_of(error))
+        log.critical("%s: pgflow's own code failed\n%s", run.label, traceback_of(error), extra=fields_of(run.claimed))
         try:
             run.fail_by_engine(error)
         except Exception as further:

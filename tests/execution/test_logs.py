@@ -7,10 +7,11 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 import pytest
 
 import pgflow
-from tests.waiting import status
+from tests.waiting import status, until
 
 ONCE = pgflow.RetryPolicy(max_attempts=1)
 TWICE = pgflow.RetryPolicy(max_attempts=2, initial=0.01)
@@ -208,3 +209,38 @@ async def test_what_only_leaves_memory_says_nothing(dsn: str, caplog: pytest.Log
             with pytest.raises(pgflow.WorkflowCancelled):
                 await handle.output(20)
         assert [r.getMessage() for r in caplog.records if r.name == __name__] == ["left"]
+
+
+async def test_what_else_is_said_of_a_workflow_has_its_fields(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A signal that does not fit, a workflow that was ended elsewhere."""
+
+    @pgflow.activity
+    async def stay(ctx: pgflow.ActivityContext) -> None:
+        await asyncio.Event().wait()
+
+    @pgflow.workflow
+    async def flow(ctx: pgflow.WorkflowContext) -> None:
+        await ctx.listen(Word)
+        await ctx.activity(stay)
+
+    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[flow]):
+        handle = await client.dispatch(flow)
+        await status(client, handle, "sleeping")
+        with psycopg.connect(dsn, autocommit=True) as sql:
+            sql.execute("SELECT pgflow.signal(%s::uuid, 'word', '{}')", [handle.id])
+        await until(lambda: any("was set aside" in record.message for record in caplog.records), "the bad signal")
+        await handle.signal(Word("go"))
+        await until(lambda: _running(dsn), "the activity")
+        await handle.terminate()
+        await until(lambda: any("left this worker" in record.message for record in caplog.records), "the end")
+    told = [record for record in caplog.records if record.name == "pgflow.execution"]
+    assert len(told) >= 2
+    for record in told:
+        assert (record.workflow, record.workflow_id) == ("flow", str(handle.id))  # type: ignore[attr-defined]
+    (aside,) = (record for record in told if "was set aside" in record.message)
+    assert vars(aside)["location"] == "{1}"
+
+
+def _running(dsn: str) -> bool:
+    with psycopg.connect(dsn) as sql:
+        return sql.execute("SELECT status = 'running' FROM pgflow.runs").fetchall() == [(True,)]

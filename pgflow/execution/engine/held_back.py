@@ -24,6 +24,7 @@ from pgflow.history.cursor import Cursor, named
 from pgflow.history.events import Event
 from pgflow.history.location import display
 from pgflow.model.rows import EventRow
+from pgflow.observe.log_records import Fields
 
 log = logging.getLogger("pgflow.execution")
 
@@ -189,7 +190,7 @@ def _is_within(scope: OpenBody | None, body: OpenBody) -> bool:
     return scope is body
 
 
-def tell_what_holds_back(label: str, behind: Behind | None, late: Collection[LiveStep]) -> None:
+def tell_what_holds_back(label: str, fields: Fields, behind: Behind | None, late: Collection[LiveStep]) -> None:
     """Say of a run that goes to sleep which insertion keeps it from what history holds, unless a deadline ends that.
 
     Somebody may be about to send what it waits for. If it is the workflow's own code that would, later on, it waits for
@@ -213,6 +214,7 @@ def tell_what_holds_back(label: str, behind: Behind | None, late: Collection[Liv
         display(row.location),
         step.version,
         removed,
+        extra=fields,
     )
 
 

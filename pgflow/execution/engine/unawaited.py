@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from pgflow.execution.engine.interfaces import ScopeView, StepView
 from pgflow.execution.event_loop.stage import offstage
+from pgflow.observe.log_records import fields_of
 
 T = TypeVar("T")
 
@@ -144,6 +145,7 @@ def _log_once(scope: ScopeView, what: StepView | str, coroutine: Coroutine[Any, 
         log.warning(
             "%s: %s was called and never %s (%s): nothing was done. %s, or leave the call out.",
             scope.run.label, what, entered, _place(scope, coroutine), instead,
+            extra=fields_of(scope.run.claimed),
         )  # fmt: skip
 
 

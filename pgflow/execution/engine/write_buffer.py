@@ -28,6 +28,7 @@ from pgflow.model.claimed import Claimed
 from pgflow.model.outcomes import Failed, Outcome
 from pgflow.model.rows import EventRow, Message
 from pgflow.model.writes import Advance, Beside, Write
+from pgflow.observe.log_records import fields_of
 
 log = logging.getLogger("pgflow.execution")
 
@@ -310,7 +311,7 @@ class WriteBuffer:
         self._queue.clear()
         if isinstance(write.outcome, Failed) and not isinstance(error, LeaseLost):
             # Not even the failure can be stored. The lease ends with the worker, and the log holds this by then.
-            log.error("%s: the database refused its failure: %s", run.label, error)
+            log.error("%s: the database refused its failure: %s", run.label, error, extra=fields_of(run.claimed))
             run.leave()
         else:
             run.lost(error)
@@ -334,6 +335,7 @@ class WriteBuffer:
                     "`ctx.loop(...)`, whose finished turns are forgotten.",
                     self._run.label,
                     self._active_rows,
+                    extra=fields_of(self._run.claimed),
                 )
         elif self._active_rows > limits.max_rows:
             self._run.note_fatal(

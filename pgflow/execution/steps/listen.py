@@ -30,6 +30,7 @@ from pgflow.history.events import KIND_LISTEN, STATUS_COMPLETED
 from pgflow.history.location import display
 from pgflow.model.moments import after
 from pgflow.model.rows import Signal
+from pgflow.observe.log_records import fields_of
 
 log = logging.getLogger("pgflow.execution")
 
@@ -125,6 +126,7 @@ class ListenStep(Step):
                 signal.id,
                 display(self.location),
                 problem,
+                extra=fields_of(run.claimed, location=display(self.location)),
             )
 
     def due(self) -> None:

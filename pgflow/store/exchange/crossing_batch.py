@@ -256,7 +256,11 @@ class Lane:
                 crossing.on_done(crossing, answer)
         except Exception:
             # One run's callback must not keep the others from hearing of theirs.
-            _log.exception("a crossing's callback of workflow %s failed", crossing.workflow_id)
+            _log.exception(
+                "a crossing's callback of workflow %s failed",
+                crossing.workflow_id,
+                extra={"workflow_id": str(crossing.workflow_id)},
+            )
 
 
 class Crossings:

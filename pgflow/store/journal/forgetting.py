@@ -178,7 +178,11 @@ class LoopAdvancer:
                 advance.on_refused(advance, verdict)
         except Exception:
             # One run's callback must not keep the others from hearing of theirs.
-            _log.exception("a loop's callback of workflow %s failed", advance.workflow_id)
+            _log.exception(
+                "a loop's callback of workflow %s failed",
+                advance.workflow_id,
+                extra={"workflow_id": str(advance.workflow_id)},
+            )
 
     async def _advance(self, group: Sequence[Advance], *, look: bool = False) -> list[Verdict]:
         """Advance a group, as often as it takes; apart when one of them keeps the others from it.

@@ -314,7 +314,11 @@ class Journal:
                     callback(write, verdict)
                 except Exception:
                     # An error in one run's callback must not keep the others from being called.
-                    _log.exception("a journal callback of workflow %s failed", write.run.workflow)
+                    _log.exception(
+                        "a journal callback of workflow %s failed",
+                        write.run.workflow,
+                        extra={"workflow_id": str(write.run.workflow)},
+                    )
 
     async def _write(self, parts: list[Part], skip_locked: bool) -> Answer:
         """Write a batch, as often as it takes for a verdict on each of its runs."""
