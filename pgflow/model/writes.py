@@ -14,8 +14,8 @@ from pgflow.model.rows import EventRow, Message, RunKey
 
 
 @dataclass(slots=True)
-class Beside:
-    """What a write changes beside history and the end of its run; most change nothing."""
+class RunChanges:
+    """What a write changes besides history and the end of its run; most change nothing."""
 
     consumed: list[tuple[UUID, str]] = field(default_factory=list)
     """Signals that listens have taken: their ids, and where the listens stand."""
@@ -50,7 +50,7 @@ class Write:
     """Called after the commit with the transaction's time."""
     on_refused: Callable[[Write, BaseException], None]
     """Called with `LeaseLost`, or with what the database said of this run's rows."""
-    beside: Beside | None = None
+    run_changes: RunChanges | None = None
 
 
 @dataclass(slots=True)

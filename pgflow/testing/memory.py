@@ -23,12 +23,12 @@ from pgflow.history.location import display, turn, turns
 from pgflow.model.claimed import Claimed
 from pgflow.model.commands import Dispatch, Dispatched, Sent
 from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome, Suspended
-from pgflow.model.writes import Advance, Beside, Crossing, Write
+from pgflow.model.writes import Advance, Crossing, RunChanges, Write
 from pgflow.testing.memory_exchange import Exchange
 from pgflow.testing.memory_rows import Request, RunRow, WorkflowRow, check_json, check_row, written
 
 _TICK = timedelta(milliseconds=1)
-_NOTHING = Beside()
+_NOTHING = RunChanges()
 
 
 class Memory(Exchange):
@@ -136,10 +136,12 @@ class Memory(Exchange):
         """
         workflow_id = write.run.workflow_id
         run = self.held(worker, workflow_id, write.run.epoch)
-        beside, outcome = write.beside or _NOTHING, write.outcome
+        run_changes, outcome = write.run_changes or _NOTHING, write.outcome
         for row in write.rows:
             check_row(row)
-        check_json(beside.state, beside.tags, getattr(outcome, "output", None), getattr(outcome, "error", None))
+        check_json(
+            run_changes.state, run_changes.tags, getattr(outcome, "output", None), getattr(outcome, "error", None)
+        )
         self.now += _TICK
         if write.rows:
             events = self.events.setdefault(workflow_id, {})
@@ -147,18 +149,23 @@ class Memory(Exchange):
                 event = written(events.get(row.location), row, self.now)
                 if event is not None:
                     events[row.location] = event
-        if write.beside is not None:
-            self._take_signals(workflow_id, beside)
-        if outcome is not None or beside.cancels is not None or beside.state is not None or beside.tags is not None:
-            self._change(run, outcome, beside)
+        if write.run_changes is not None:
+            self._take_signals(workflow_id, run_changes)
+        if (
+            outcome is not None
+            or run_changes.cancels is not None
+            or run_changes.state is not None
+            or run_changes.tags is not None
+        ):
+            self._change(run, outcome, run_changes)
         return self.now
 
-    def _take_signals(self, workflow_id: UUID, beside: Beside) -> None:
-        for id, location in beside.consumed:
+    def _take_signals(self, workflow_id: UUID, run_changes: RunChanges) -> None:
+        for id, location in run_changes.consumed:
             signal = self.signals.get(id)
             if signal is not None and signal.workflow_id == workflow_id:
                 self.signals[id] = signal._replace(consumed_at=self.now, location=location)
-        for id, problem in beside.aside:
+        for id, problem in run_changes.aside:
             signal = self.signals.get(id)
             untouched = signal is not None and signal.consumed_at is None and signal.dropped_at is None
             if signal is not None and untouched and signal.workflow_id == workflow_id:
@@ -171,22 +178,22 @@ class Memory(Exchange):
         run = self.runs[workflow_id]
         if run.epoch == 0 and run.status in ("pending", "paused"):  # nobody has ever had it
             self.now += _TICK
-            self._change(run, Cancelled(), Beside())
+            self._change(run, Cancelled(), RunChanges())
             return True
         self.requests.append(Request(workflow_id, "cancel"))
         return True
 
-    def _change(self, run: RunRow, outcome: Outcome | None, beside: Beside) -> None:
+    def _change(self, run: RunRow, outcome: Outcome | None, run_changes: RunChanges) -> None:
         """What becomes of the run, and of what is kept with its workflow."""
         workflow = self.workflows[run.workflow_id]
         changes: dict[str, Any] = {}
-        if beside.state is not None:
-            changes["state"] = beside.state
-        if beside.tags is not None:
-            changes["tags"] = beside.tags
+        if run_changes.state is not None:
+            changes["state"] = run_changes.state
+        if run_changes.tags is not None:
+            changes["tags"] = run_changes.tags
             changes["tags_given"] = workflow.tags_given or workflow.tags
-        if beside.cancels is not None:
-            changes["cancellations"] = (*workflow.cancellations, beside.cancels)
+        if run_changes.cancels is not None:
+            changes["cancellations"] = (*workflow.cancellations, run_changes.cancels)
         if isinstance(outcome, Completed):
             changes |= {"status": "completed", "output": outcome.output, "error": None, "completed_at": self.now}
         elif isinstance(outcome, Failed):
@@ -198,15 +205,15 @@ class Memory(Exchange):
         if isinstance(outcome, Completed | Failed | Cancelled):
             waiters = dict.fromkeys([*([] if workflow.parent_id is None else [workflow.parent_id]), *run.waiters])
             self.requests.extend(Request(id, "child") for id in waiters)
-        if beside.cancels is not None:
+        if run_changes.cancels is not None:
             self.requests.extend(Request(child.id, "cancel") for child in self._children(workflow.id))
         if isinstance(outcome, Completed | Cancelled):
             del self.runs[workflow.id]
             for signal in self.signals.values():
                 if signal.workflow_id == workflow.id and signal.waiting:
                     self.signals[signal.id] = signal._replace(dropped_at=self.now)
-        elif outcome is not None or beside.cancels is not None:
-            self.runs[workflow.id] = self._stopped(run, outcome, cancelled=beside.cancels is not None)
+        elif outcome is not None or run_changes.cancels is not None:
+            self.runs[workflow.id] = self._stopped(run, outcome, cancelled=run_changes.cancels is not None)
 
     def _children(self, workflow_id: UUID) -> list[WorkflowRow]:
         """Children that go on and are not detached."""

@@ -20,7 +20,7 @@ from pgflow.model.claimed import Arrived, Claimed
 from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent, Standing
 from pgflow.model.outcomes import Outcome
 from pgflow.model.rows import EventRow, RunKey
-from pgflow.model.writes import Advance, Beside, Crossing, Write
+from pgflow.model.writes import Advance, Crossing, RunChanges, Write
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 """A moment that does not come during a test."""
@@ -106,10 +106,14 @@ class Subject(ABC):
     # Made by the tests, told here.
 
     def new_write(
-        self, run: RunKey, rows: Sequence[EventRow] = (), outcome: Outcome | None = None, beside: Beside | None = None
+        self,
+        run: RunKey,
+        rows: Sequence[EventRow] = (),
+        outcome: Outcome | None = None,
+        run_changes: RunChanges | None = None,
     ) -> Write:
         """A write whose fate is noted."""
-        return Write(run, list(rows), outcome, self.committed, self.refused, beside)
+        return Write(run, list(rows), outcome, self.committed, self.refused, run_changes)
 
     def new_advance(
         self, run: RunKey, location: str, turns: int, *, keep: int = 100, seq: int | None = None, **values: Any
@@ -160,10 +164,10 @@ class Subject(ABC):
         run: RunKey,
         rows: Sequence[EventRow] = (),
         outcome: Outcome | None = None,
-        beside: Beside | None = None,
+        run_changes: RunChanges | None = None,
     ) -> str:
         """Hand one write over and wait for its fate."""
-        return (await self.hand_over(worker, self.new_write(run, rows, outcome, beside)))[0].what
+        return (await self.hand_over(worker, self.new_write(run, rows, outcome, run_changes)))[0].what
 
     async def transact(
         self,
@@ -171,10 +175,10 @@ class Subject(ABC):
         run: RunKey,
         rows: Sequence[EventRow] = (),
         outcome: Outcome | None = None,
-        beside: Beside | None = None,
+        run_changes: RunChanges | None = None,
     ) -> str:
         """Make one write durable by a transaction of its own, as a transactional activity does."""
-        write = self.new_write(run, rows, outcome, beside)
+        write = self.new_write(run, rows, outcome, run_changes)
         try:
             at = await self.commit_apart(worker, write)
         except Exception as error:

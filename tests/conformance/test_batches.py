@@ -9,7 +9,7 @@ import pytest
 
 from pgflow.model.outcomes import Completed, Released, Suspended
 from pgflow.model.rows import RunKey
-from pgflow.model.writes import Beside
+from pgflow.model.writes import RunChanges
 from tests.conformance.subject import LATER, Subject
 from tests.store.scene import loop_row, row
 
@@ -146,7 +146,7 @@ async def test_who_has_no_lease_changes_nothing(store: Subject, ids: Ids) -> Non
         (worker, RunKey(str(next(ids)), 1)),
     ]
     for who, key in strangers:
-        assert await store.write(who, key, [row("1")], Completed("2"), Beside(state="{}", tags="{}")) == "lost"
+        assert await store.write(who, key, [row("1")], Completed("2"), RunChanges(state="{}", tags="{}")) == "lost"
     assert [await store.picture(key.workflow_id) for key in (run, sleeping, ended, freed)] == before
 
 
@@ -211,9 +211,14 @@ async def test_payloads_come_back_letter_by_letter(store: Subject, ids: Ids, whi
 async def test_state_and_tags(store: Subject, ids: Ids) -> None:
     id, worker = next(ids), store.worker()
     run = await store.running(worker, id, tags='{"a":1}')
-    changes = [Beside(state='{"n":1}'), Beside(tags='{"a":2}'), Beside(state='{"n":2}', tags='{"a":3}'), Beside()]
-    for beside in changes:
-        assert await store.write(worker, run, [], None, beside) == "done"
+    changes = [
+        RunChanges(state='{"n":1}'),
+        RunChanges(tags='{"a":2}'),
+        RunChanges(state='{"n":2}', tags='{"a":3}'),
+        RunChanges(),
+    ]
+    for run_changes in changes:
+        assert await store.write(worker, run, [], None, run_changes) == "done"
     found = (await store.picture(id)).workflow
     assert (found["state"], found["tags"], found["tags_given"]) == ('{"n":2}', {"a": 3}, {"a": 1})
     await store.free(worker)
@@ -224,7 +229,7 @@ async def test_state_and_tags(store: Subject, ids: Ids) -> None:
 async def test_of_several_changes_in_a_batch_the_last_stays(store: Subject, ids: Ids) -> None:
     id, worker = next(ids), store.worker()
     run = await store.running(worker, id)
-    changes = [Beside(state='{"n":1}', tags='{"a":1}'), Beside(state='{"n":2}'), Beside(tags='{"a":2}')]
-    await store.hand_over(worker, *[store.new_write(run, [], None, beside) for beside in changes])
+    changes = [RunChanges(state='{"n":1}', tags='{"a":1}'), RunChanges(state='{"n":2}'), RunChanges(tags='{"a":2}')]
+    await store.hand_over(worker, *[store.new_write(run, [], None, run_changes) for run_changes in changes])
     found = (await store.picture(id)).workflow
     assert (found["state"], found["tags"], found["tags_given"]) == ('{"n":2}', {"a": 2}, {})

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pgflow.model.commands import Sending
 from pgflow.model.outcomes import Completed, Failed, Released, Suspended
-from pgflow.model.writes import Beside
+from pgflow.model.writes import RunChanges
 from tests.conformance.subject import LATER, Subject, hours
 from tests.store.scene import loop_row, row
 
@@ -46,13 +46,13 @@ async def test_what_another_one_has_left(store: Subject, ids: Ids) -> None:
     run = await store.running(first, id, tags='{"k": 1}')
     rows = [row(location, input="[1]", seq=1) for location in ("a10", "2", "1,1", "1.1")]
     rows += [loop_row("3"), row("4", kind="removed", input='{"kind":"activity"}')]
-    await store.write(first, run, rows, None, Beside(state='{"n":1}', tags='{"k":2}', cancels=4))
+    await store.write(first, run, rows, None, RunChanges(state='{"n":1}', tags='{"k":2}', cancels=4))
     letters = [Sending(next(ids), id, None, None, name, "1") for name in ("a", "b", "c")]
     for letter in letters:
         await store.send(letter)
     await store.operate("cancel", id)
     await store.deliver(second)
-    await store.write(first, run, [], Suspended(None, mailbox=3), Beside([(letters[1].id, "2")]))
+    await store.write(first, run, [], Suspended(None, mailbox=3), RunChanges([(letters[1].id, "2")]))
     (claimed,) = await store.claim_all(second)
     assert (claimed.epoch, claimed.warm, claimed.mailbox, claimed.cancel_requested) == (2, False, 3, True)
     assert [event.location for event in claimed.events] == ["1,1", "1.1", "2", "3", "4", "a10"]

@@ -10,7 +10,7 @@ import pytest
 from pgflow.model.commands import Dispatch, Sending, Sent
 from pgflow.model.outcomes import Cancelled, Completed, Failed, Suspended
 from pgflow.model.rows import Signal
-from pgflow.model.writes import Beside
+from pgflow.model.writes import RunChanges
 from tests.conformance.subject import LATER, Subject
 from tests.store.scene import row
 
@@ -80,7 +80,7 @@ async def test_attention_finds_what_others_have_delivered(store: Subject, ids: I
     sent = await post(store, ids, run.workflow_id, "a", "b", "c")
     await post(store, ids, gone.workflow_id, "a")
     await store.deliver(other)
-    await store.write(worker, run, [], None, Beside([(sent[1].id, "1")]))
+    await store.write(worker, run, [], None, RunChanges([(sent[1].id, "1")]))
     seen = {run.workflow_id: 0, quiet.workflow_id: 0, gone.workflow_id: 0}
     (news,) = await store.attend(worker, seen)
     assert store.arrived(news) == {
@@ -116,7 +116,7 @@ async def test_attention_finds_what_is_asked(store: Subject, ids: Ids) -> None:
     (news,) = (await store.deliver(worker)).arrived
     assert (news["cancel"], news["after"], news["mailbox"]) == (True, 0, 0)
     assert await asked([]) == [(True, False)]
-    await store.write(worker, run, [], None, Beside(cancels=1))
+    await store.write(worker, run, [], None, RunChanges(cancels=1))
     assert await asked([]) == []
 
 
@@ -126,7 +126,7 @@ async def test_a_signal_is_taken_with_the_row_of_its_listen(store: Subject, ids:
     sent = await post(store, ids, run.workflow_id, "a", "b")
     (foreign,) = await post(store, ids, other.workflow_id, "a")
     await store.deliver(worker)
-    taken = Beside([(sent[0].id, "1"), (foreign.id, "1"), (next(ids), "1")])
+    taken = RunChanges([(sent[0].id, "1"), (foreign.id, "1"), (next(ids), "1")])
     assert await store.write(worker, run._replace(epoch=9), [row("1")], None, taken) == "lost"
     assert await store.write(worker, run, [row("1")], None, taken) == "done"
     signals = (await store.picture(run.workflow_id)).signals
@@ -140,9 +140,9 @@ async def test_a_signal_that_does_not_fit_is_set_aside_once(store: Subject, ids:
     run = await store.running(worker, next(ids))
     sent = await post(store, ids, run.workflow_id, "a", "a")
     await store.deliver(worker)
-    await store.write(worker, run, [], None, Beside([(sent[0].id, "1")]))
-    await store.write(worker, run, [], None, Beside(aside=[(sending.id, "no number") for sending in sent]))
-    await store.write(worker, run, [], None, Beside(aside=[(sent[1].id, "something else")]))
+    await store.write(worker, run, [], None, RunChanges([(sent[0].id, "1")]))
+    await store.write(worker, run, [], None, RunChanges(aside=[(sending.id, "no number") for sending in sent]))
+    await store.write(worker, run, [], None, RunChanges(aside=[(sent[1].id, "something else")]))
     signals = (await store.picture(run.workflow_id)).signals
     assert [(one["dropped_at"], one["problem"]) for one in signals] == [(False, None), (True, "no number")]
     await store.free(worker)
@@ -159,7 +159,7 @@ async def test_what_nobody_takes_any_more(store: Subject, ids: Ids, outcome: Com
     await store.deliver(worker)
     late = await post(store, ids, run.workflow_id, "a")
     await store.operate("cancel", run.workflow_id)
-    await store.write(worker, run, [row("1")], outcome, Beside([(sent[0].id, "1")]))
+    await store.write(worker, run, [row("1")], outcome, RunChanges([(sent[0].id, "1")]))
     await store.deliver(worker)
     ends = not isinstance(outcome, Failed)
     found = await store.picture(run.workflow_id)

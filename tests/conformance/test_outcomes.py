@@ -11,7 +11,7 @@ import pytest
 
 from pgflow.model.commands import Dispatch, Sending
 from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome, Released, Suspended
-from pgflow.model.writes import Beside
+from pgflow.model.writes import RunChanges
 from tests.conformance.subject import LATER, Subject
 from tests.store.scene import row
 
@@ -119,14 +119,14 @@ async def test_what_is_asked_meanwhile(store: Subject, ids: Ids, which: str) -> 
         (Suspended(LATER), None),
         (Suspended(LATER, mailbox=1), None),
         (Released(), None),
-        (Suspended(LATER), Beside(cancels=5)),
+        (Suspended(LATER), RunChanges(cancels=5)),
     )
     found = []
     flags = []
-    for outcome, beside in outcomes:
+    for outcome, run_changes in outcomes:
         run = await store.running(worker, next(ids), queue=str(next(ids)))
         await ask(store, worker, run.workflow_id, ids, ASKED[which])
-        assert await store.write(worker, run, [], outcome, beside) == "done"
+        assert await store.write(worker, run, [], outcome, run_changes) == "done"
         after = (await store.picture(run.workflow_id)).run
         assert after is not None
         found.append(after["status"])
@@ -177,7 +177,8 @@ async def test_a_request_is_taken_with_the_write_that_says_so(store: Subject, id
     await store.write(worker, failed, [], Failed("{}"))
     await ask(store, worker, run.workflow_id, ids, ("cancel", "deliver"))
     assert (
-        await store.write(worker, run, [row("1", None, status="cancelled", seq=3)], None, Beside(cancels=3)) == "done"
+        await store.write(worker, run, [row("1", None, status="cancelled", seq=3)], None, RunChanges(cancels=3))
+        == "done"
     )
     found = await store.picture(run.workflow_id)
     assert found.run is not None and found.run["cancel_requested"] is False and found.run["status"] == "running"

@@ -17,7 +17,7 @@ import pytest_asyncio
 from pgflow.model.commands import Dispatch, Sending
 from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome, Released, Suspended
 from pgflow.model.rows import EventRow, RunKey
-from pgflow.model.writes import Beside
+from pgflow.model.writes import RunChanges
 from pgflow.uuid7 import uuid7
 from tests.conformance.in_memory import InMemory
 from tests.conformance.in_postgres import InPostgres
@@ -162,13 +162,13 @@ class Conversation:
             (asleep, asleep, asleep, Released(), Completed('"done"'), Failed('{"type":"E"}', ("1",), "2"), Cancelled())
         )
 
-    def beside(self) -> Beside | None:
+    def run_changes(self) -> RunChanges | None:
         rng = self.rng
         if rng.random() < 0.5:
             return None
         taken = [(rng.choice(self.signals), rng.choice(LOCATIONS))] if self.signals and rng.random() < 0.4 else []
         aside = [(rng.choice(self.signals), "no")] if self.signals and not taken and rng.random() < 0.3 else []
-        return Beside(
+        return RunChanges(
             taken,
             aside,
             rng.choice((None, '{"n":1}', '{"n":2}')),
@@ -206,10 +206,10 @@ class Conversation:
         if held is not None:
             rows = {event.location: event for event in (self.event() for _ in range(self.rng.randint(0, 3)))}
             if self.rng.random() < 0.8:
-                await self.both("write", *held, list(rows.values()), self.outcome(), self.beside())
+                await self.both("write", *held, list(rows.values()), self.outcome(), self.run_changes())
             else:  # a row that is pending would be as old as the activity's transaction
                 ended = [event for event in rows.values() if event.status != "pending"]
-                await self.both("transact", *held, ended, None, self.beside())
+                await self.both("transact", *held, ended, None, self.run_changes())
 
     async def advance(self) -> None:
         held = self.holder()

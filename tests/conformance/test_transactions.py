@@ -10,7 +10,7 @@ import pytest
 from pgflow.model.commands import Sending
 from pgflow.model.outcomes import Completed, Released
 from pgflow.model.rows import EventRow
-from pgflow.model.writes import Beside
+from pgflow.model.writes import RunChanges
 from tests.conformance.subject import LATER, Subject
 from tests.store.scene import row
 
@@ -27,9 +27,9 @@ async def test_it_comes_to_the_same(store: Subject, ids: Ids) -> None:
     pending = row("1", None, status="pending", attempts=1, input="[1]", turn_state="2", wake_at=LATER)
     found = []
     for commit, run, letter in zip((store.write, store.transact), runs, letters, strict=True):
-        beside = Beside([(letter.id, "1")], state='{"n":1}', tags='{"k":2}')
+        run_changes = RunChanges([(letter.id, "1")], state='{"n":1}', tags='{"k":2}')
         assert await store.write(worker, run, [pending]) == "done"
-        assert await commit(worker, run, [row("1", '"out"', attempts=2, seq=1), row("2")], None, beside) == "done"
+        assert await commit(worker, run, [row("1", '"out"', attempts=2, seq=1), row("2")], None, run_changes) == "done"
         picture = await store.picture(run.workflow_id)
         (signal,) = picture.signals
         assert (signal["location"], signal["consumed_at"]) == ("1", picture.events[0][8])
@@ -42,7 +42,7 @@ async def test_whoever_has_no_lease_commits_nothing(store: Subject, ids: Ids) ->
     run = await store.running(worker, next(ids))
     before = await store.picture(run.workflow_id)
     for who, key in ((other, run), (worker, run._replace(epoch=2))):
-        assert await store.transact(who, key, [row("1")], None, Beside(state="{}")) == "lost"
+        assert await store.transact(who, key, [row("1")], None, RunChanges(state="{}")) == "lost"
     assert await store.picture(run.workflow_id) == before
     await store.write(worker, run, [], Released())
     assert await store.transact(worker, run, [row("1")]) == "lost"

@@ -117,7 +117,7 @@ class Neighbourhood(World):
     def commit(self, worker: int, write: Write) -> datetime:
         self.store.held(worker, self.id, write.run.epoch)
         self.check_consumed(write)
-        cancels = write.beside is not None and write.beside.cancels is not None
+        cancels = write.run_changes is not None and write.run_changes.cancels is not None
         assert self.cancel_requested or not cancels, "a request is consumed once"
         at = super().commit(worker, write)
         if cancels:
@@ -131,7 +131,7 @@ class Neighbourhood(World):
         """Each signal is taken once, the first of its name, and nothing but that stands in the listen's row."""
         listens = [row for row in write.rows if row.kind == "listen" and row.status == "completed"]
         rows = {row.location: row.output or "" for row in listens}
-        consumed = [] if write.beside is None else write.beside.consumed
+        consumed = [] if write.run_changes is None else write.run_changes.consumed
         mail = self.mail if consumed else []
         for id, location in consumed:
             (place,) = [place for place, signal in enumerate(mail) if signal.id == id]

@@ -32,7 +32,7 @@ from hypothesis.stateful import (
 from pgflow.model.claimed import Arrived, Claimed
 from pgflow.model.outcomes import Suspended
 from pgflow.model.rows import Signal
-from pgflow.model.writes import Beside, Write
+from pgflow.model.writes import RunChanges, Write
 from pgflow.store.exchange.deliveries import DeliveryQueue
 from pgflow.store.journal.journal import Journal
 from pgflow.store.leasing.claims import Claims
@@ -105,7 +105,7 @@ class Owner:
 
     async def write(self, held: Held, **what: Any) -> None:
         write = self.scene.write(held.id, what.pop("rows", ()), what.pop("outcome", None), held.epoch)
-        write.beside = Beside(**what)
+        write.run_changes = RunChanges(**what)
         self.journal.write(write)
         (fate,) = await self.scene.fates(write)
         if fate != "committed":

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from pgflow.model.outcomes import Suspended
-from pgflow.model.writes import Beside, Write
+from pgflow.model.writes import RunChanges, Write
 from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.exchange.deliveries import DeliveryQueue, DeliveryRound
 from pgflow.store.journal.journal import Journal
@@ -79,7 +79,7 @@ async def test_a_cancel_is_delivered_once(
         await quick.deliver()
         assert scene.one("SELECT cancel_requested FROM runs WHERE workflow_id = %s", run)
         taken = scene.write(run, [row("1", status="cancelled", seq=1)])
-        taken.beside = Beside(cancels=1)
+        taken.run_changes = RunChanges(cancels=1)
         journal.write(taken)
         assert await scene.fates(taken) == ["committed"]
 
@@ -97,7 +97,9 @@ async def test_a_pause_is_not_undone_by_a_cancel_that_was_taken_before(
 
     async def deliver_and_pause() -> None:
         await quick.deliver()
-        taken = Write(scene.write(run).run, [], Suspended(None), lambda *_: None, lambda *_: None, Beside(cancels=1))
+        taken = Write(
+            scene.write(run).run, [], Suspended(None), lambda *_: None, lambda *_: None, RunChanges(cancels=1)
+        )
         journal.write(taken)
         await until(lambda: scene.one("SELECT status = 'sleeping' FROM runs"), "sleep")
         scene.do("SELECT pgflow.pause(%s)", run)

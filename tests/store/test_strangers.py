@@ -20,7 +20,7 @@ import pytest_asyncio
 import pgflow
 from pgflow import faults
 from pgflow.model.outcomes import Completed, Failed, Outcome, Suspended
-from pgflow.model.writes import Beside, Write
+from pgflow.model.writes import RunChanges, Write
 from pgflow.store.journal.forgetting import LoopAdvancer
 from pgflow.store.journal.journal import Journal
 from tests.store.scene import Scene, loop_row, row
@@ -59,7 +59,7 @@ async def advancer(scene: Scene, worker: int) -> AsyncIterator[LoopAdvancer]:
 
 def consuming(scene: Scene, run: UUID, signal: UUID) -> Write:
     write = scene.write(run, [row("2", kind="listen")])
-    write.beside = Beside(consumed=[(signal, "2")])
+    write.run_changes = RunChanges(consumed=[(signal, "2")])
     return write
 
 
@@ -91,7 +91,7 @@ async def test_the_journal(scene: Scene, worker: int, journal: Journal, what: st
             late.outcome = outcome
         elif what == "workflow" and not isinstance(outcome, Completed | Failed):
             late = scene.write(busy, [row("1")], outcome)
-            late.beside = Beside(state='{"kept": 1}')
+            late.run_changes = RunChanges(state='{"kept": 1}')
         else:
             late = scene.write(busy, [row("1")], outcome)
         journal.write(late)

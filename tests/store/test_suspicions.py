@@ -11,7 +11,7 @@ import pytest
 
 from pgflow.history.events import STATUS_PENDING
 from pgflow.model.outcomes import Failed, Released, Suspended
-from pgflow.model.writes import Beside
+from pgflow.model.writes import RunChanges
 from pgflow.store.database.connections import Database
 from pgflow.store.journal.journal import Journal
 from pgflow.store.leasing import leases
@@ -225,25 +225,31 @@ KEPT = ([1, 2], [1], 2)
 
 
 @pytest.mark.parametrize(
-    ("rows", "outcome", "beside", "left"),
+    ("rows", "outcome", "run_changes", "left"),
     [
-        ([row("1")], None, Beside(suspicion="lifted"), LIFTED),
-        ([row("1")], Suspended(None), Beside(suspicion="lifted"), LIFTED),
+        ([row("1")], None, RunChanges(suspicion="lifted"), LIFTED),
+        ([row("1")], Suspended(None), RunChanges(suspicion="lifted"), LIFTED),
         ([row("1", None, status=STATUS_PENDING)], None, None, KEPT),
         ([row("1", None, status=STATUS_PENDING)], Suspended(None), None, KEPT),
-        ([row("1", None, status=STATUS_PENDING)], None, Beside(suspicion="counted"), COUNTED),
-        ([row("1", None, status=STATUS_PENDING)], Suspended(None), Beside(suspicion="counted"), COUNTED),
+        ([row("1", None, status=STATUS_PENDING)], None, RunChanges(suspicion="counted"), COUNTED),
+        ([row("1", None, status=STATUS_PENDING)], Suspended(None), RunChanges(suspicion="counted"), COUNTED),
         ([], Released(), None, KEPT),
         ([], Failed("{}"), None, LIFTED),
     ],
 )
 async def test_what_becomes_of_a_suspicion(
-    scene: Scene, worker: int, journal: Journal, rows: list[Any], outcome: Any, beside: Beside | None, left: Any
+    scene: Scene,
+    worker: int,
+    journal: Journal,
+    rows: list[Any],
+    outcome: Any,
+    run_changes: RunChanges | None,
+    left: Any,
 ) -> None:
     run = scene.run(worker, suspicions=[1, 2], crashes=[1], presumed=2)
     other = scene.run(worker, suspicions=[1, 2], crashes=[1], presumed=2)
     write = scene.write(run, rows, outcome)
-    write.beside = beside
+    write.run_changes = run_changes
     beside_it = scene.write(other, [row("1", None, status=STATUS_PENDING)])
     journal.write(write)
     journal.write(beside_it)
@@ -258,7 +264,7 @@ async def test_writes_that_leave_together_keep_what_each_says(scene: Scene, work
         run = scene.run(worker, suspicions=[1, 2], crashes=[1], presumed=2)
         writes = [scene.write(run, [row(str(number))]) for number in (1, 2)]
         for write, mark in zip(writes, marks, strict=True):
-            write.beside = Beside(suspicion=mark)
+            write.run_changes = RunChanges(suspicion=mark)
             journal.write(write)
         assert await scene.fates(*writes) == ["committed"] * 2
         assert suspicion(scene, run) == LIFTED

@@ -240,7 +240,7 @@ class Run(StepServices):
                 for call in starting:
                     self.host.start_activity(call)
             outgoing = self.outgoing
-            if outgoing.rows or outgoing.calls or outgoing.beside is not None:
+            if outgoing.rows or outgoing.calls or outgoing.run_changes is not None:
                 outgoing.flush()
         else:
             with offstage():

@@ -27,7 +27,7 @@ from pgflow.history.events import STATUS_PENDING
 from pgflow.model.claimed import Claimed
 from pgflow.model.outcomes import Failed, Outcome
 from pgflow.model.rows import EventRow, Message
-from pgflow.model.writes import Advance, Beside, Write
+from pgflow.model.writes import Advance, RunChanges, Write
 from pgflow.observe.log_records import fields_of
 
 log = logging.getLogger("pgflow.execution")
@@ -73,18 +73,18 @@ class WriteBuffer:
     __slots__ = (
         "_active_rows",
         "_advances",
-        "beside",
-        "calls",
         "_in_flight",
         "_next",
         "_outcome",
         "_queue",
-        "rows",
         "_run",
         "_unremarkable_rows",
         "_writing_alone",
+        "calls",
         "deliveries",
         "kept",
+        "rows",
+        "run_changes",
         "suspected",
         "witness",
     )
@@ -103,8 +103,8 @@ class WriteBuffer:
         """Calls made once it is committed."""
         self._advances = 0
         """How many of the calls hand over the advancement of a loop."""
-        self.beside: Beside | None = None
-        """What it changes beside history."""
+        self.run_changes: RunChanges | None = None
+        """What it changes besides history."""
         claimed = run.claimed
         self.kept = Kept(claimed.state, claimed.tags if claimed.tags_now is None else claimed.tags_now)
         """What activities keep with the workflow."""
@@ -168,11 +168,11 @@ class WriteBuffer:
         place = self._run.claimed.epoch << 32 | next(_numbers) & 0xFFFFFFFF
         self._to_change().messages.append(message._replace(place=place))
 
-    def _to_change(self) -> Beside:
-        """What the next write changes beside history."""
-        if self.beside is None:
-            self.beside = Beside()
-        return self.beside
+    def _to_change(self) -> RunChanges:
+        """What the next write changes besides history."""
+        if self.run_changes is None:
+            self.run_changes = RunChanges()
+        return self.run_changes
 
     def call_after(self, call: Callable[[], None]) -> None:
         """Call `call` once all rows gathered so far are committed."""
@@ -196,7 +196,7 @@ class WriteBuffer:
         """Drop what is gathered and not yet flushed."""
         self._run.advancing -= self._advances
         self._advances = 0
-        self.rows, self.deliveries, self.calls, self.beside = [], [], [], None
+        self.rows, self.deliveries, self.calls, self.run_changes = [], [], [], None
         self.kept.drop()
 
     def flush(self, outcome: Outcome | None = None) -> None:
@@ -204,12 +204,12 @@ class WriteBuffer:
         if self._run.fatal is not None:
             self.drop()  # the code is not to be trusted: nothing that ends from now on is written
         rows = self.rows
-        if not rows and outcome is None and not self.calls and self.beside is None:
+        if not rows and outcome is None and not self.calls and self.run_changes is None:
             return
         if self._writing_alone or self._next is not None:
             self._outcome = outcome or self._outcome
             return
-        if not rows and outcome is None and self.beside is None:
+        if not rows and outcome is None and self.run_changes is None:
             calls, self.calls, self._advances = self.calls, [], 0
             if self._in_flight:
                 # Everything gathered is in flight already: wait for the last write.
@@ -220,13 +220,13 @@ class WriteBuffer:
             return
         run = self._run
         if self.kept.gathered:
-            beside = self._to_change()
-            beside.state, beside.tags = self.kept.texts()
+            run_changes = self._to_change()
+            run_changes.state, run_changes.tags = self.kept.texts()
             self.kept.hand_over()
         if self.suspected:
             self._note_progress(rows)
-        write = Write(run.claimed.run, rows, outcome, self._committed, self._refused, self.beside)
-        self.beside = None
+        write = Write(run.claimed.run, rows, outcome, self._committed, self._refused, self.run_changes)
+        self.run_changes = None
         self._in_flight.append((self.deliveries, self.calls))
         self.rows, self.deliveries, self.calls, self._advances = [], [], [], 0
         run.host.journal.write(write)
@@ -282,11 +282,11 @@ class WriteBuffer:
     def _committed(self, write: Write, at: datetime) -> None:
         run = self._run
         run.host.observe_time(at)
-        beside = write.beside
-        if beside is not None:
-            if beside.messages:
-                run.host.publish(beside.messages)
-            if beside.cancels:
+        run_changes = write.run_changes
+        if run_changes is not None:
+            if run_changes.messages:
+                run.host.publish(run_changes.messages)
+            if run_changes.cancels:
                 run.host.asked()
         deliveries, calls = self._in_flight.popleft()
         if run.closed:

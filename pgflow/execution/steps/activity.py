@@ -29,7 +29,7 @@ from pgflow.history.events import (
 )
 from pgflow.history.location import display
 from pgflow.model.rows import EventRow
-from pgflow.model.writes import Beside, Write
+from pgflow.model.writes import RunChanges, Write
 from pgflow.observe.log_records import fields_of, log_failed_attempt
 
 if TYPE_CHECKING:
@@ -274,11 +274,11 @@ class ActivityStep(Step):
             run.written_alone(new=False)
 
         claimed = run.claimed
-        beside = None if changes is None else Beside(state=state, tags=tags)
+        run_changes = None if changes is None else RunChanges(state=state, tags=tags)
         if run.outgoing.suspected:
-            beside = beside or Beside()
-            beside.suspicion = "lifted"
-        go(Write(claimed.run, [row], None, committed, refused, beside))
+            run_changes = run_changes or RunChanges()
+            run_changes.suspicion = "lifted"
+        go(Write(claimed.run, [row], None, committed, refused, run_changes))
 
     def _failed(self, error: BaseException, died_at: datetime | None = None) -> None:
         """An attempt has failed, or its process had died then: another is due later, or this was the last."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome, Released, Suspended
 from pgflow.model.rows import EventRow
-from pgflow.model.writes import Beside, Write
+from pgflow.model.writes import RunChanges, Write
 from pgflow.store.database.arrays import literal
 
 SEPARATOR = "\x1f"
@@ -33,14 +33,14 @@ class Unwritable(ValueError):
 class Part:
     """What one run, at one epoch, has in a batch: its writes in order and the rows that they come to."""
 
-    __slots__ = ("beside", "key", "outcome", "rows", "writes")
+    __slots__ = ("key", "outcome", "rows", "run_changes", "writes")
 
     def __init__(self, write: Write) -> None:
         self.key = write.run
         self.writes = [write]
         self.rows: Sequence[EventRow] = write.rows
         self.outcome: Outcome | None = write.outcome
-        self.beside: Beside | None = write.beside
+        self.run_changes: RunChanges | None = write.run_changes
 
     def add(self, write: Write) -> None:
         """Fold one more write of the run into this part."""
@@ -49,20 +49,22 @@ class Part:
             self.rows = [*self.rows, *write.rows]
         if write.outcome is not None:
             self.outcome = write.outcome
-        if write.beside is not None:
-            self.beside = write.beside if self.beside is None else _together(self.beside, write.beside)
+        if write.run_changes is not None:
+            self.run_changes = (
+                write.run_changes if self.run_changes is None else _together(self.run_changes, write.run_changes)
+            )
 
     @property
     def changes(self) -> bool:
         """Whether it changes more than history: what becomes of the run, what is kept with the workflow."""
-        beside = self.beside
+        run_changes = self.run_changes
         return self.outcome is not None or (
-            beside is not None
+            run_changes is not None
             and (
-                beside.cancels is not None
-                or beside.state is not None
-                or beside.tags is not None
-                or beside.suspicion != ""
+                run_changes.cancels is not None
+                or run_changes.state is not None
+                or run_changes.tags is not None
+                or run_changes.suspicion != ""
             )
         )
 
@@ -77,9 +79,9 @@ class Part:
             self.rows = list(by_location.values())
 
 
-def _together(earlier: Beside, later: Beside) -> Beside:
-    """The changes beside history of two writes of one run, made one after the other."""
-    return Beside(
+def _together(earlier: RunChanges, later: RunChanges) -> RunChanges:
+    """The changes besides history of two writes of one run, made one after the other."""
+    return RunChanges(
         [*earlier.consumed, *later.consumed],
         [*earlier.aside, *later.aside],
         earlier.state if later.state is None else later.state,
@@ -148,10 +150,10 @@ def size_of(write: Write) -> int:
             size += len(outcome.output)
         elif isinstance(outcome, Failed):
             size += len(outcome.error)
-    beside = write.beside
-    if beside is not None:
-        size += len(beside.state or "") + len(beside.tags or "") + 64 * len(beside.consumed)
-        size += sum([64 + len(problem) for _, problem in beside.aside])
+    run_changes = write.run_changes
+    if run_changes is not None:
+        size += len(run_changes.state or "") + len(run_changes.tags or "") + 64 * len(run_changes.consumed)
+        size += sum([64 + len(problem) for _, problem in run_changes.aside])
     return size
 
 
@@ -211,8 +213,8 @@ def signal_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
     taken = [
         (number, id.hex, location)
         for number, part in enumerate(parts, 1)
-        if part.beside is not None
-        for id, location in part.beside.consumed
+        if part.run_changes is not None
+        for id, location in part.run_changes.consumed
     ]
     if not taken:
         return None
@@ -229,8 +231,8 @@ def aside_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
     aside = [
         (number, id, problem)
         for number, part in enumerate(parts, 1)
-        if part.beside is not None
-        for id, problem in part.beside.aside
+        if part.run_changes is not None
+        for id, problem in part.run_changes.aside
     ]
     if not aside:
         return None
@@ -247,7 +249,7 @@ def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
     changing = [
         (number, part)
         for number, part in enumerate(parts, 1)
-        if (part.outcome is not None or part.beside is not None) and part.changes
+        if (part.outcome is not None or part.run_changes is not None) and part.changes
     ]
     if not changing:
         return None
@@ -262,7 +264,7 @@ def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
     states: list[str | None] = []
     tags: list[str | None] = []
     for _, part in changing:
-        outcome, beside = part.outcome, part.beside or _NOTHING
+        outcome, run_changes = part.outcome, part.run_changes or _NOTHING
         wake_at = names = payload = reset = fork = None
         mailbox = 0
         awaits = False
@@ -285,11 +287,11 @@ def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
         forks.append(fork)
         flags.append(
             ("a" if awaits else "")
-            + ("" if beside.cancels is None else f"c{beside.cancels}")
-            + _FLAGS[beside.suspicion]
+            + ("" if run_changes.cancels is None else f"c{run_changes.cancels}")
+            + _FLAGS[run_changes.suspicion]
         )
-        states.append(beside.state)
-        tags.append(beside.tags)
+        states.append(run_changes.state)
+        tags.append(run_changes.tags)
     return {
         "outcome_run": "{" + ",".join([str(number) for number, _ in changing]) + "}",
         "outcome": _texts(words),
@@ -315,8 +317,8 @@ def skip_locked_parameters(parts: Sequence[Part]) -> dict[str, Any]:
     taken = [
         (number, id.hex)
         for number, part in enumerate(parts, 1)
-        if part.beside is not None
-        for id, _ in (*part.beside.consumed, *part.beside.aside)
+        if part.run_changes is not None
+        for id, _ in (*part.run_changes.consumed, *part.run_changes.aside)
     ]
     return {
         "known_runs": _numbers([number for number, _ in known]) or "{}",
@@ -327,7 +329,7 @@ def skip_locked_parameters(parts: Sequence[Part]) -> dict[str, Any]:
     }
 
 
-_NOTHING = Beside()
+_NOTHING = RunChanges()
 
 _FLAGS = {"": "", "counted": "k", "lifted": "l"}
 

@@ -58,7 +58,7 @@ def append(
     """
     rows, outcomes = row_parameters(parts), outcome_parameters(parts)
     signals = aside = None
-    if any([part.beside is not None for part in parts]):
+    if any([part.run_changes is not None for part in parts]):
         signals, aside = signal_parameters(parts), aside_parameters(parts)
     skip_locked = skip_locked or (
         rows is not None and KIND_LOOP in rows["kind"] and any(map(_ends_a_loop, parts)) and not begun_before
@@ -76,7 +76,7 @@ def append(
         [
             part.changes and not isinstance(part.outcome, _ENDED)
             for part in parts
-            if part.outcome is not None or part.beside is not None
+            if part.outcome is not None or part.run_changes is not None
         ]
     )
     text = _text(
