@@ -25,7 +25,7 @@ from pgflow.errors import LeaseLost
 from pgflow.store.database import encodings, hosts, pooler, session_settings
 from pgflow.store.database.adapters import CAREFUL, OwnAsyncCursor, OwnCursor
 from pgflow.store.database.pooler import AsyncConnection, Connection
-from pgflow.store.database.replication import believe
+from pgflow.store.database.replication import check_replicated
 from pgflow.store.database.silence import SLACK, EngineAsyncConnection, EngineConnection
 
 _log = logging.getLogger("pgflow.store")
@@ -210,7 +210,7 @@ class Database:
         self, connection: EngineAsyncConnection | EngineConnection, plain: bool, silence: float | None = None
     ) -> None:
         """Note what holds for a connection from its first statement on."""
-        connection.steadfast = not plain
+        connection.never_cancelled = not plain
         forking.watch_socket(connection)
         hosts.note(self._given, connection)
         connection.silence, connection.conninfo = self.silence if silence is None else silence, self._conninfo("look")
@@ -394,7 +394,7 @@ class Line:
                 await connection.execute(*pooler.opening(connection, self.database.statement_timeout), prepare=True)
                 yield connection
                 await connection.execute(b"COMMIT")
-            believe(connection)
+            check_replicated(connection)
         except psycopg.Error:
             if not connection.closed:
                 await connection.rollback()

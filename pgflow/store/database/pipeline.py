@@ -34,7 +34,7 @@ from pgflow.store.database import encodings, pooler
 from pgflow.store.database.adapters import Reader
 from pgflow.store.database.arrays import text_of
 from pgflow.store.database.pooler import AsyncConnection, Connection
-from pgflow.store.database.replication import believe
+from pgflow.store.database.replication import check_replicated
 from pgflow.store.database.silence import GIVE_UP, EngineAsyncConnection, in_time, too_late
 
 _log = logging.getLogger("pgflow.store")
@@ -115,7 +115,7 @@ async def flush(connection: AsyncConnection, *statements: Statement, until: floa
         try:
             for transactions in flushes:
                 results += await _wait(connection, _exchange(connection.pgconn, prepared, transactions), until)
-            believe(connection)
+            check_replicated(connection)
         except BaseException:
             await connection.close()  # answers may be on their way that nobody waits for any more
             raise
@@ -131,7 +131,7 @@ def flush_blocking(connection: Connection, *statements: Statement, until: float 
             for transactions in flushes:
                 exchange = _exchange(connection.pgconn, prepared, transactions)
                 results += connection.wait(exchange if until is None else in_time(exchange, until))
-            believe(connection)
+            check_replicated(connection)
         except BaseException:
             connection.close()
             raise
@@ -178,7 +178,7 @@ async def transact(connection: AsyncConnection, timeout: int, *statements: State
                     connection, _exchange(connection.pgconn, prepared, [bound[number]], begins=first, ends=last)
                 )
                 results += answers[0]
-            believe(connection)
+            check_replicated(connection)
         except BaseException:
             await connection.close()
             raise

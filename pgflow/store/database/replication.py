@@ -26,55 +26,55 @@ def is_cancelled_wait(warning: Diagnostic) -> bool:
     return warning.source_function == _SOURCE
 
 
-class Heedful(psycopg.BaseConnection[TupleRow]):
+class ReplicationAware(psycopg.BaseConnection[TupleRow]):
     """What the engine's connections, synchronous and asynchronous ones, know of their commits."""
 
     unreplicated = False
     """Whether a commit on it has been reported as done that might not have been replicated."""
-    steadfast = False
+    never_cancelled = False
     """Whether what it executes is the engine's own, which is never cancelled."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.add_notice_handler(self._heed)
+        self.add_notice_handler(self._note_warning)
 
-    def _heed(self, warning: Diagnostic) -> None:
+    def _note_warning(self, warning: Diagnostic) -> None:
         if is_cancelled_wait(warning):
             self.unreplicated = True
 
 
-class OwnConnection(Heedful, psycopg.Connection[TupleRow]):
+class ReplicationAwareConnection(ReplicationAware, psycopg.Connection[TupleRow]):
     """A synchronous connection of the engine's."""
 
     def cancel_safe(self, *, timeout: float = 30.0) -> None:
         """Cancel what is executed, unless it is the engine's: it may be a commit, and psycopg waits a moment for it."""
-        if not self.steadfast:
+        if not self.never_cancelled:
             super().cancel_safe(timeout=timeout)
 
 
-class OwnAsyncConnection(Heedful, psycopg.AsyncConnection[TupleRow]):
+class ReplicationAwareAsyncConnection(ReplicationAware, psycopg.AsyncConnection[TupleRow]):
     """An asynchronous connection of the engine's."""
 
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:
-        """As `OwnConnection` does."""
-        if not self.steadfast:
+        """As `ReplicationAwareConnection` does."""
+        if not self.never_cancelled:
             await super().cancel_safe(timeout=timeout)
 
 
 @contextmanager
 def uncancelled(connection: object) -> Iterator[None]:
     """What is executed in this block is not cancelled, though the connection is for others' statements as well."""
-    if not isinstance(connection, Heedful):
+    if not isinstance(connection, ReplicationAware):
         yield
         return
-    before, connection.steadfast = connection.steadfast, True
+    before, connection.never_cancelled = connection.never_cancelled, True
     try:
         yield
     finally:
-        connection.steadfast = before
+        connection.never_cancelled = before
 
 
-def believe(connection: object) -> None:
+def check_replicated(connection: object) -> None:
     """See whether the last answer of a connection can be trusted.
 
     Raises:

@@ -23,7 +23,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.waiting import Ready
 
 from pgflow.store.database import pooler
-from pgflow.store.database.replication import OwnAsyncConnection, OwnConnection
+from pgflow.store.database.replication import ReplicationAwareAsyncConnection, ReplicationAwareConnection
 
 T = TypeVar("T")
 
@@ -209,7 +209,7 @@ def in_time(exchange: PQGen[T], until: float) -> Generator[Any, Any, T]:
     return found
 
 
-class EngineConnection(OwnConnection):
+class EngineConnection(ReplicationAwareConnection):
     """A connection of the engine's, which a silent server does not hold."""
 
     silence: float | None = None
@@ -241,7 +241,7 @@ class EngineConnection(OwnConnection):
             return _is_full(error)
 
 
-class EngineAsyncConnection(OwnAsyncConnection):
+class EngineAsyncConnection(ReplicationAwareAsyncConnection):
     """As `EngineConnection`, asynchronous. Whoever waits and is cancelled waits on a silent server for
     a moment only.
     """

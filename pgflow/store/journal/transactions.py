@@ -28,7 +28,7 @@ from pgflow.model.writes import Write
 from pgflow.store.database.connections import FIRST_BACKOFF, LONGEST_BACKOFF, Database, Line, is_lost
 from pgflow.store.database.incarnation import LOOK, Incarnation
 from pgflow.store.database.pooler import elsewhere, is_shared
-from pgflow.store.database.replication import believe
+from pgflow.store.database.replication import check_replicated
 from pgflow.store.database.session_settings import HELD, setting
 from pgflow.store.journal.activity_session import AsyncSession, Session, ThreadSession, status_of
 from pgflow.store.journal.batch import SEPARATOR, parts_of
@@ -247,7 +247,7 @@ class Transaction:
         self._active = False
         try:
             await session.end(commit=True)
-            believe(session.connection)
+            check_replicated(session.connection)
         except OutOfOrderTransactionNesting as error:
             raise _misused("left a block `connection.transaction()` open") from error
         except psycopg.Error as error:

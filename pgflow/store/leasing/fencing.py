@@ -36,7 +36,7 @@ from pgflow.store.database import pooler
 from pgflow.store.database.connections import Database, Fencing, Line
 from pgflow.store.database.incarnation import Incarnation, read_incarnation
 from pgflow.store.database.pooler import AsyncConnection
-from pgflow.store.database.replication import believe
+from pgflow.store.database.replication import check_replicated
 
 _log = logging.getLogger("pgflow.store")
 
@@ -319,7 +319,7 @@ class MovingFence(Fence):
                 text("fence_move"), {**ids, "number": number, "kept": list(kept_ids), "unknown": unknown}
             )
             await faults.reach("fence.before_commit")
-        believe(connection)
+        check_replicated(connection)
         return kept, len(unknown)
 
     async def _owned(self, connection: AsyncConnection, ids: dict[str, Any]) -> list[tuple[UUID, int]]:
