@@ -155,11 +155,11 @@ class BulkOperations(HasCore):
         return await self._operate_many(asked, dry_run, reason)
 
     async def _operate_many(self, asked: BulkFilter, dry_run: bool, reason: str | None) -> BulkResult:
-        said = self._core.said(reason)
+        note = self._core.audit_note(reason)
         ids, more = await self._ids(asked)
         result = BulkResult([], {}, more)
         for begin in range(0, len(ids), _AT_ONCE):
-            query = operating.many(self._core.schema, asked.operation, ids[begin : begin + _AT_ONCE], dry_run, said)
+            query = operating.many(self._core.schema, asked.operation, ids[begin : begin + _AT_ONCE], dry_run, note)
             for id, refused in await self._core.operate(query):
                 if refused is None:
                     result.done.append(id)

@@ -70,13 +70,13 @@ class Core:
         await self.subscriptions.close()
         await self.connections.close()
 
-    def said(self, reason: str | None) -> operating.Said:
+    def audit_note(self, reason: str | None) -> operating.AuditNote:
         """What the table `audit` records of an operation.
 
         Raises:
             ValueError: The reason is no text, or a long one.
         """
-        return operating.Said(self.actor, reason_of(reason))
+        return operating.AuditNote(self.actor, reason_of(reason))
 
     async def execute(self, query: Query[T], connection: Any = None) -> T:
         """Send a statement, over a connection of the client's or within a caller's transaction.

@@ -63,9 +63,9 @@ class DeadLetters(HasCore):
             await client.redeliver(signal.id, Deposit(cents=700))
         """
         text = None if body is None else fields_of(body, self._core.payload_limit)
-        hints, said = self._core.connections.hints, self._core.said(reason)
+        hints, note = self._core.connections.hints, self._core.audit_note(reason)
         return await self._core.execute(
-            dead_signals.redeliver(self._core.schema, uuid_of(signal_id), text, self._core.payload_limit, hints, said)
+            dead_signals.redeliver(self._core.schema, uuid_of(signal_id), text, self._core.payload_limit, hints, note)
         )
 
     async def drop(self, signal_id: UUID | str, *, reason: str | None = None) -> UUID:
@@ -83,5 +83,5 @@ class DeadLetters(HasCore):
             await client.drop(signal.id)
         """
         return await self._core.execute(
-            dead_signals.drop(self._core.schema, uuid_of(signal_id), self._core.said(reason))
+            dead_signals.drop(self._core.schema, uuid_of(signal_id), self._core.audit_note(reason))
         )

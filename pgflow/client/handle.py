@@ -93,7 +93,7 @@ class WorkflowHandle(Generic[R]):
         Example:
             await handle.cancel(reason="ordered twice")
         """
-        return await self._core.operate(operating.cancel(self._core.schema, self.id, self._core.said(reason)))
+        return await self._core.operate(operating.cancel(self._core.schema, self.id, self._core.audit_note(reason)))
 
     async def pause(self, *, reason: str | None = None) -> bool:
         """Let nobody go on with the workflow until it is resumed, as the client's method of that name does; False when
@@ -102,7 +102,7 @@ class WorkflowHandle(Generic[R]):
         Example:
             await handle.pause(reason="an incident")
         """
-        return await self._core.operate(operating.pause(self._core.schema, self.id, self._core.said(reason)))
+        return await self._core.operate(operating.pause(self._core.schema, self.id, self._core.audit_note(reason)))
 
     async def resume(self, *, reason: str | None = None) -> bool:
         """Let the paused workflow go on, as the client's method of that name does; False when it is not paused.
@@ -110,7 +110,7 @@ class WorkflowHandle(Generic[R]):
         Example:
             await handle.resume()
         """
-        return await self._core.operate(operating.resume(self._core.schema, self.id, self._core.said(reason)))
+        return await self._core.operate(operating.resume(self._core.schema, self.id, self._core.audit_note(reason)))
 
     async def retry(self, *, reason: str | None = None) -> None:
         """Run the failed workflow again from its history, as the client's method of that name does.
@@ -121,7 +121,7 @@ class WorkflowHandle(Generic[R]):
         Example:
             await handle.retry(reason="the bank is back")
         """
-        await self._core.operate(operating.retry(self._core.schema, self.id, self._core.said(reason)))
+        await self._core.operate(operating.retry(self._core.schema, self.id, self._core.audit_note(reason)))
 
     async def terminate(self, *, reason: str | None = None) -> bool:
         """End the workflow at once, without its code, as the client's method of that name does; False when it has
@@ -130,7 +130,7 @@ class WorkflowHandle(Generic[R]):
         Example:
             await handle.terminate(reason="its code was removed")
         """
-        return await self._core.operate(operating.terminate(self._core.schema, self.id, self._core.said(reason)))
+        return await self._core.operate(operating.terminate(self._core.schema, self.id, self._core.audit_note(reason)))
 
     def __repr__(self) -> str:
         return f"WorkflowHandle({str(self.id)!r})"

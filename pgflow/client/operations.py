@@ -39,7 +39,7 @@ class Operations(HasCore):
             await client.cancel(handle.id, reason="ordered twice")
         """
         return await self._core.operate(
-            operating.cancel(self._core.schema, uuid_of(id), self._core.said(reason)), connection
+            operating.cancel(self._core.schema, uuid_of(id), self._core.audit_note(reason)), connection
         )
 
     async def pause(self, id: UUID | str, *, reason: str | None = None) -> bool:
@@ -55,7 +55,7 @@ class Operations(HasCore):
         Raises:
             WorkflowNotFound: there is no such workflow.
         """
-        return await self._core.operate(operating.pause(self._core.schema, uuid_of(id), self._core.said(reason)))
+        return await self._core.operate(operating.pause(self._core.schema, uuid_of(id), self._core.audit_note(reason)))
 
     async def resume(self, id: UUID | str, *, reason: str | None = None) -> bool:
         """Let a paused workflow go on.
@@ -69,7 +69,7 @@ class Operations(HasCore):
         Raises:
             WorkflowNotFound: there is no such workflow.
         """
-        return await self._core.operate(operating.resume(self._core.schema, uuid_of(id), self._core.said(reason)))
+        return await self._core.operate(operating.resume(self._core.schema, uuid_of(id), self._core.audit_note(reason)))
 
     async def retry(self, id: UUID | str, *, reason: str | None = None) -> None:
         """Run a failed workflow again from its history: the steps whose failures left it get a new set of attempts.
@@ -85,7 +85,7 @@ class Operations(HasCore):
         Example:
             await client.retry(handle.id)
         """
-        await self._core.operate(operating.retry(self._core.schema, uuid_of(id), self._core.said(reason)))
+        await self._core.operate(operating.retry(self._core.schema, uuid_of(id), self._core.audit_note(reason)))
 
     async def terminate(self, id: UUID | str, *, reason: str | None = None) -> bool:
         """End a workflow at once, without a worker and without its code: for code that is gone, or swallows cancels.
@@ -106,7 +106,9 @@ class Operations(HasCore):
         Example:
             await client.terminate(handle.id, reason="its code was removed")
         """
-        return await self._core.operate(operating.terminate(self._core.schema, uuid_of(id), self._core.said(reason)))
+        return await self._core.operate(
+            operating.terminate(self._core.schema, uuid_of(id), self._core.audit_note(reason))
+        )
 
     async def fork(
         self, id: UUID | str, before: str, *, queue: str | None = None, reason: str | None = None
@@ -129,8 +131,8 @@ class Operations(HasCore):
         """
         if queue is not None:
             check_queue(queue)
-        said = self._core.said(reason)
-        query = operating.fork(self._core.schema, uuid_of(id), location_of(before), uuid7(), queue, said)
+        note = self._core.audit_note(reason)
+        query = operating.fork(self._core.schema, uuid_of(id), location_of(before), uuid7(), queue, note)
         return WorkflowHandle(self, await self._core.operate(query), None)
 
     async def audit(

@@ -153,11 +153,11 @@ class SyncBulkOperations(HasCore):
         return self._operate_many(asked, dry_run, reason)
 
     def _operate_many(self, asked: BulkFilter, dry_run: bool, reason: str | None) -> BulkResult:
-        said = self._core.said(reason)
+        note = self._core.audit_note(reason)
         ids, more = self._ids(asked)
         result = BulkResult([], {}, more)
         for begin in range(0, len(ids), _AT_ONCE):
-            query = operating.many(self._core.schema, asked.operation, ids[begin : begin + _AT_ONCE], dry_run, said)
+            query = operating.many(self._core.schema, asked.operation, ids[begin : begin + _AT_ONCE], dry_run, note)
             for id, refused in self._core.operate(query):
                 if refused is None:
                     result.done.append(id)

@@ -66,9 +66,9 @@ class SyncDeadLetters(HasCore):
             client.redeliver(signal.id, Deposit(cents=700))
         """
         text = None if body is None else fields_of(body, self._core.payload_limit)
-        hints, said = self._core.connections.hints, self._core.said(reason)
+        hints, note = self._core.connections.hints, self._core.audit_note(reason)
         return self._core.execute(
-            dead_signals.redeliver(self._core.schema, uuid_of(signal_id), text, self._core.payload_limit, hints, said)
+            dead_signals.redeliver(self._core.schema, uuid_of(signal_id), text, self._core.payload_limit, hints, note)
         )
 
     def drop(self, signal_id: UUID | str, *, reason: str | None = None) -> UUID:
@@ -85,4 +85,6 @@ class SyncDeadLetters(HasCore):
         Example:
             client.drop(signal.id)
         """
-        return self._core.execute(dead_signals.drop(self._core.schema, uuid_of(signal_id), self._core.said(reason)))
+        return self._core.execute(
+            dead_signals.drop(self._core.schema, uuid_of(signal_id), self._core.audit_note(reason))
+        )

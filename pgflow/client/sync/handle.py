@@ -96,7 +96,7 @@ class SyncWorkflowHandle(Generic[R]):
         Example:
             handle.cancel(reason="ordered twice")
         """
-        return self._core.operate(operating.cancel(self._core.schema, self.id, self._core.said(reason)))
+        return self._core.operate(operating.cancel(self._core.schema, self.id, self._core.audit_note(reason)))
 
     def pause(self, *, reason: str | None = None) -> bool:
         """Let nobody go on with the workflow until it is resumed, as the client's method of that name does; False when
@@ -105,7 +105,7 @@ class SyncWorkflowHandle(Generic[R]):
         Example:
             handle.pause(reason="an incident")
         """
-        return self._core.operate(operating.pause(self._core.schema, self.id, self._core.said(reason)))
+        return self._core.operate(operating.pause(self._core.schema, self.id, self._core.audit_note(reason)))
 
     def resume(self, *, reason: str | None = None) -> bool:
         """Let the paused workflow go on, as the client's method of that name does; False when it is not paused.
@@ -113,7 +113,7 @@ class SyncWorkflowHandle(Generic[R]):
         Example:
             handle.resume()
         """
-        return self._core.operate(operating.resume(self._core.schema, self.id, self._core.said(reason)))
+        return self._core.operate(operating.resume(self._core.schema, self.id, self._core.audit_note(reason)))
 
     def retry(self, *, reason: str | None = None) -> None:
         """Run the failed workflow again from its history, as the client's method of that name does.
@@ -124,7 +124,7 @@ class SyncWorkflowHandle(Generic[R]):
         Example:
             handle.retry(reason="the bank is back")
         """
-        self._core.operate(operating.retry(self._core.schema, self.id, self._core.said(reason)))
+        self._core.operate(operating.retry(self._core.schema, self.id, self._core.audit_note(reason)))
 
     def terminate(self, *, reason: str | None = None) -> bool:
         """End the workflow at once, without its code, as the client's method of that name does; False when it has
@@ -133,7 +133,7 @@ class SyncWorkflowHandle(Generic[R]):
         Example:
             handle.terminate(reason="its code was removed")
         """
-        return self._core.operate(operating.terminate(self._core.schema, self.id, self._core.said(reason)))
+        return self._core.operate(operating.terminate(self._core.schema, self.id, self._core.audit_note(reason)))
 
     def __repr__(self) -> str:
         return f"SyncWorkflowHandle({str(self.id)!r})"

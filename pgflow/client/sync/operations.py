@@ -38,7 +38,9 @@ class SyncOperations(HasCore):
         Example:
             client.cancel(handle.id, reason="ordered twice")
         """
-        return self._core.operate(operating.cancel(self._core.schema, uuid_of(id), self._core.said(reason)), connection)
+        return self._core.operate(
+            operating.cancel(self._core.schema, uuid_of(id), self._core.audit_note(reason)), connection
+        )
 
     def pause(self, id: UUID | str, *, reason: str | None = None) -> bool:
         """Let nobody go on with a workflow until `resume`. One that runs is paused when its activities in flight have
@@ -53,7 +55,7 @@ class SyncOperations(HasCore):
         Raises:
             WorkflowNotFound: there is no such workflow.
         """
-        return self._core.operate(operating.pause(self._core.schema, uuid_of(id), self._core.said(reason)))
+        return self._core.operate(operating.pause(self._core.schema, uuid_of(id), self._core.audit_note(reason)))
 
     def resume(self, id: UUID | str, *, reason: str | None = None) -> bool:
         """Let a paused workflow go on.
@@ -67,7 +69,7 @@ class SyncOperations(HasCore):
         Raises:
             WorkflowNotFound: there is no such workflow.
         """
-        return self._core.operate(operating.resume(self._core.schema, uuid_of(id), self._core.said(reason)))
+        return self._core.operate(operating.resume(self._core.schema, uuid_of(id), self._core.audit_note(reason)))
 
     def retry(self, id: UUID | str, *, reason: str | None = None) -> None:
         """Run a failed workflow again from its history: the steps whose failures left it get a new set of attempts.
@@ -83,7 +85,7 @@ class SyncOperations(HasCore):
         Example:
             client.retry(handle.id)
         """
-        self._core.operate(operating.retry(self._core.schema, uuid_of(id), self._core.said(reason)))
+        self._core.operate(operating.retry(self._core.schema, uuid_of(id), self._core.audit_note(reason)))
 
     def terminate(self, id: UUID | str, *, reason: str | None = None) -> bool:
         """End a workflow at once, without a worker and without its code: for code that is gone, or swallows cancels.
@@ -104,7 +106,7 @@ class SyncOperations(HasCore):
         Example:
             client.terminate(handle.id, reason="its code was removed")
         """
-        return self._core.operate(operating.terminate(self._core.schema, uuid_of(id), self._core.said(reason)))
+        return self._core.operate(operating.terminate(self._core.schema, uuid_of(id), self._core.audit_note(reason)))
 
     def fork(
         self, id: UUID | str, before: str, *, queue: str | None = None, reason: str | None = None
@@ -127,8 +129,8 @@ class SyncOperations(HasCore):
         """
         if queue is not None:
             check_queue(queue)
-        said = self._core.said(reason)
-        query = operating.fork(self._core.schema, uuid_of(id), location_of(before), uuid7(), queue, said)
+        note = self._core.audit_note(reason)
+        query = operating.fork(self._core.schema, uuid_of(id), location_of(before), uuid7(), queue, note)
         return SyncWorkflowHandle(self, self._core.operate(query), None)
 
     def audit(

@@ -10,7 +10,7 @@ from pgflow.model.info import DeadSignal
 from pgflow.store.database.connections import statement
 from pgflow.store.database.query import Query
 from pgflow.store.queries.inspection import json_of
-from pgflow.store.queries.operating import Said, call
+from pgflow.store.queries.operating import AuditNote, call
 
 
 def find(
@@ -22,16 +22,16 @@ def find(
 
 
 def redeliver(
-    schema: str, signal_id: UUID, body: str | None, payload_limit: int, hints: bool, said: Said
+    schema: str, signal_id: UUID, body: str | None, payload_limit: int, hints: bool, note: AuditNote
 ) -> Query[UUID]:
     """The statement that delivers one again, with the JSON text of another body if there is one."""
-    asked = {"id": signal_id, "body": body, "payload_limit": str(payload_limit), "quiet": not hints, **said._asdict()}
+    asked = {"id": signal_id, "body": body, "payload_limit": str(payload_limit), "quiet": not hints, **note._asdict()}
     return Query(statement("dead_signal_again", schema), asked, _first)
 
 
-def drop(schema: str, signal_id: UUID, said: Said) -> Query[UUID]:
+def drop(schema: str, signal_id: UUID, note: AuditNote) -> Query[UUID]:
     """The statement that gives one up."""
-    return call(schema, "drop_signal(%(id)s::uuid", {"id": signal_id}, said)
+    return call(schema, "drop_signal(%(id)s::uuid", {"id": signal_id}, note)
 
 
 def _signals(rows: Sequence[tuple[Any, ...]]) -> list[DeadSignal]:

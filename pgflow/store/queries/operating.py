@@ -21,7 +21,7 @@ _NOT_FOUND = "P0002"
 _REFUSED = ("55000", "23505", "22023")
 
 
-class Said(NamedTuple):
+class AuditNote(NamedTuple):
     """What the table `audit` records of an operation.
 
     Attributes:
@@ -33,33 +33,33 @@ class Said(NamedTuple):
     reason: str | None
 
 
-def cancel(schema: str, workflow_id: UUID, said: Said) -> Query[bool]:
+def cancel(schema: str, workflow_id: UUID, note: AuditNote) -> Query[bool]:
     """The statement that asks for a cancellation."""
-    return call(schema, "cancel(%(id)s::uuid", {"id": workflow_id}, said)
+    return call(schema, "cancel(%(id)s::uuid", {"id": workflow_id}, note)
 
 
-def pause(schema: str, workflow_id: UUID, said: Said) -> Query[bool]:
+def pause(schema: str, workflow_id: UUID, note: AuditNote) -> Query[bool]:
     """The statement that pauses."""
-    return call(schema, "pause(%(id)s::uuid", {"id": workflow_id}, said)
+    return call(schema, "pause(%(id)s::uuid", {"id": workflow_id}, note)
 
 
-def resume(schema: str, workflow_id: UUID, said: Said) -> Query[bool]:
+def resume(schema: str, workflow_id: UUID, note: AuditNote) -> Query[bool]:
     """The statement that lets a paused workflow go on."""
-    return call(schema, "resume(%(id)s::uuid", {"id": workflow_id}, said)
+    return call(schema, "resume(%(id)s::uuid", {"id": workflow_id}, note)
 
 
-def retry(schema: str, workflow_id: UUID, said: Said) -> Query[Any]:
+def retry(schema: str, workflow_id: UUID, note: AuditNote) -> Query[Any]:
     """The statement that runs a failed workflow again."""
-    return call(schema, "retry(%(id)s::uuid", {"id": workflow_id}, said)
+    return call(schema, "retry(%(id)s::uuid", {"id": workflow_id}, note)
 
 
-def terminate(schema: str, workflow_id: UUID, said: Said) -> Query[bool]:
+def terminate(schema: str, workflow_id: UUID, note: AuditNote) -> Query[bool]:
     """The statement that ends a workflow without its code."""
-    return call(schema, "terminate(%(id)s::uuid", {"id": workflow_id}, said)
+    return call(schema, "terminate(%(id)s::uuid", {"id": workflow_id}, note)
 
 
 def many(
-    schema: str, operation: str, ids: Sequence[UUID], dry_run: bool, said: Said
+    schema: str, operation: str, ids: Sequence[UUID], dry_run: bool, note: AuditNote
 ) -> Query[Sequence[tuple[UUID, str | None]]]:
     """The statement that does an operation to many workflows; with why it was refused, if it was."""
     text = (
@@ -67,13 +67,13 @@ def many(
         "reason => %(reason)s::text, actor => %(actor)s::text, dry_run => %(dry_run)s::boolean) AS o"
     )
     asked = {"operation": operation, "ids": list(ids), "dry_run": dry_run}
-    return Query(text.encode(), {**asked, "reason": said.reason, "actor": said.actor}, _rows)
+    return Query(text.encode(), {**asked, "reason": note.reason, "actor": note.actor}, _rows)
 
 
-def fork(schema: str, workflow_id: UUID, before: str, new_id: UUID, queue: str | None, said: Said) -> Query[UUID]:
+def fork(schema: str, workflow_id: UUID, before: str, new_id: UUID, queue: str | None, note: AuditNote) -> Query[UUID]:
     """The statement that starts a workflow from a copy of history before a location, in stored form."""
     asked = {"id": workflow_id, "before": before, "new_id": new_id, "queue": queue}
-    return call(schema, "fork(%(id)s::uuid, %(before)s::text, %(new_id)s::uuid, %(queue)s::text", asked, said)
+    return call(schema, "fork(%(id)s::uuid, %(before)s::text, %(new_id)s::uuid, %(queue)s::text", asked, note)
 
 
 def quietly(query: Query[T]) -> Query[T]:
@@ -103,14 +103,14 @@ def refusal(error: psycopg.Error) -> PgflowError | None:
     return PgflowError(text) if error.sqlstate in _REFUSED else None
 
 
-def call(schema: str, begun: str, params: dict[str, Any], said: Said) -> Query[Any]:
+def call(schema: str, begun: str, params: dict[str, Any], note: AuditNote) -> Query[Any]:
     """The statement that calls an operating function.
 
     Args:
         begun: The call, up to the arguments that all of them have.
     """
     text = f"SELECT {quoted(schema)}.{begun}, reason => %(reason)s::text, actor => %(actor)s::text)"
-    return Query(text.encode(), {**params, "reason": said.reason, "actor": said.actor}, _first)
+    return Query(text.encode(), {**params, "reason": note.reason, "actor": note.actor}, _first)
 
 
 def _rows(rows: Sequence[tuple[Any, ...]]) -> Any:
