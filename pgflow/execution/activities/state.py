@@ -30,7 +30,7 @@ class Changes(NamedTuple):
     tags: Mapping[str, Any]
 
 
-class Kept:
+class ActivityState:
     """State and tags of one workflow: as they were handed over last, and the changes gathered since.
 
     Args:

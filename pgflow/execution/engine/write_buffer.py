@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from pgflow.errors import EngineError, LeaseLost
-from pgflow.execution.activities.state import Kept
+from pgflow.execution.activities.state import ActivityState
 from pgflow.execution.engine.delivery import Delivery
 from pgflow.execution.engine.host import Limits, Services
 from pgflow.execution.event_loop.stage import offstage
@@ -80,9 +80,9 @@ class WriteBuffer:
         "_run",
         "_unremarkable_rows",
         "_writing_alone",
+        "activity_state",
         "calls",
         "deliveries",
-        "kept",
         "rows",
         "run_changes",
         "suspected",
@@ -106,7 +106,9 @@ class WriteBuffer:
         self.run_changes: RunChanges | None = None
         """What it changes besides history."""
         claimed = run.claimed
-        self.kept = Kept(claimed.state, claimed.tags if claimed.tags_now is None else claimed.tags_now)
+        self.activity_state = ActivityState(
+            claimed.state, claimed.tags if claimed.tags_now is None else claimed.tags_now
+        )
         """What activities keep with the workflow."""
         self.suspected = claimed.suspicions > 0
         """Whether the run is suspected of deaths of processes, and has made no progress since."""
@@ -197,7 +199,7 @@ class WriteBuffer:
         self._run.advancing -= self._advances
         self._advances = 0
         self.rows, self.deliveries, self.calls, self.run_changes = [], [], [], None
-        self.kept.drop()
+        self.activity_state.drop()
 
     def flush(self, outcome: Outcome | None = None) -> None:
         """Hand what is gathered to the journal, now or when a transaction of its own has ended."""
@@ -219,10 +221,10 @@ class WriteBuffer:
                     call()
             return
         run = self._run
-        if self.kept.gathered:
+        if self.activity_state.gathered:
             run_changes = self._to_change()
-            run_changes.state, run_changes.tags = self.kept.texts()
-            self.kept.hand_over()
+            run_changes.state, run_changes.tags = self.activity_state.texts()
+            self.activity_state.hand_over()
         if self.suspected:
             self._note_progress(rows)
         write = Write(run.claimed.run, rows, outcome, self._committed, self._refused, self.run_changes)

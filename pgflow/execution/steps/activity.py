@@ -116,7 +116,7 @@ class ActivityStep(Step):
             run.claimed.workflow_id,
             self.name,
             self.attempts + 1,
-            run.outgoing.kept.text,
+            run.outgoing.activity_state.text,
             self._details,
             limit,
             (self._activity.fn, run.claimed.name),
@@ -162,12 +162,12 @@ class ActivityStep(Step):
             try:
                 changes = call.context.changes()
                 if changes is not None:
-                    run.outgoing.kept.check(changes, call.limit)
+                    run.outgoing.activity_state.check(changes, call.limit)
             except BaseException as refused:  # keys and values are the application's: whatever they raise
                 error = refused
             else:
                 if changes is not None:
-                    run.outgoing.kept.gather(changes)
+                    run.outgoing.activity_state.gather(changes)
                 run.finish(self, STATUS_COMPLETED, output=output)
                 return
         self._failed(error)
@@ -220,7 +220,7 @@ class ActivityStep(Step):
         assert call is not None
         changes = call.context.changes()
         if changes is not None:
-            run.outgoing.kept.check(changes, call.limit)
+            run.outgoing.activity_state.check(changes, call.limit)
         self.scope.record_before(self)
         run.write_alone(lambda: self._commit(call, output, changes, go))
 
@@ -242,8 +242,8 @@ class ActivityStep(Step):
         row = self.scope.row_alone(ahead(self.row(STATUS_COMPLETED, delivery.seq, output), delivery.ahead, self.scope))
         state = tags = None
         if changes is not None:
-            state, tags = run.outgoing.kept.texts(changes)
-            run.outgoing.kept.gather(changes)
+            state, tags = run.outgoing.activity_state.texts(changes)
+            run.outgoing.activity_state.gather(changes)
 
         def committed(write: Write, at: datetime) -> None:
             run.host.observe_time(at)
@@ -255,7 +255,7 @@ class ActivityStep(Step):
             new = not self.recorded
             self.scope.recorded_alone(self)
             if changes is not None:
-                run.outgoing.kept.hand_over(changes)
+                run.outgoing.activity_state.hand_over(changes)
             run.written_alone(new)
 
         def refused(write: Write, error: BaseException) -> None:
@@ -266,7 +266,7 @@ class ActivityStep(Step):
             run.order.withdraw(delivery)
             self.finished = False
             if changes is not None:
-                run.outgoing.kept.drop(changes)
+                run.outgoing.activity_state.drop(changes)
             if self.settled:  # the code has gone on without it
                 self.scope.record(self, self.row(STATUS_CANCELLED))
             else:
