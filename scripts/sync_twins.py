@@ -33,7 +33,7 @@ WORDS = (
     (r"\b[aA]sync(contextmanager|Connection|Iterator)\b", r"\1"),
     (r"\bon_loop\b", "on_threads"),
     (r"\bLoop([A-Z])", r"Thread\1"),
-    (r"\bGathering\b", "Alone"),
+    (r"\bGroupCommit\b", "SingleCommit"),
     (r"\bendings_by_task\b", "endings_by_turns"),
     (r"\bTaskEndings\b", "TurnEndings"),
     (r"\bimport asyncio\b", "import threading"),

@@ -9,7 +9,7 @@ All else is written once, for an event loop, in terms of these. `scripts/sync_tw
     LoopWork       a task                                       a thread
     LoopHints      those that follow at once are gathered       each leaves with what it tells of
     LoopReads      who wants the same waits for one reading     each reads for itself
-    Gathering      signals of many leave together               each sends its own
+    GroupCommit    signals of many leave together               each sends its own
     within         a task is interrupted                        a thread is not: it only waits no longer
 """
 
@@ -22,7 +22,7 @@ from asyncio import sleep
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from pgflow.store.client.gathering import Gathering
+from pgflow.store.client.group_commit import GroupCommit
 from pgflow.store.client.joined import execute_async as execute_on
 from pgflow.store.database.connections import Database, report_death
 from pgflow.store.database.pipeline import flush
@@ -33,7 +33,7 @@ from pgflow.store.notify.receiving import receive
 from pgflow.store.schema.compatibility import check_async as check
 
 __all__ = [
-    "Gathering",
+    "GroupCommit",
     "LoopGuard",
     "LoopHints",
     "LoopOwner",

@@ -18,7 +18,7 @@ from pgflow.store.notify.receiving import receive_blocking as receive
 from pgflow.store.schema.compatibility import check_blocking as check
 
 __all__ = [
-    "Alone",
+    "SingleCommit",
     "ThreadGuard",
     "ThreadHints",
     "ThreadOwner",
@@ -95,8 +95,8 @@ class ThreadHints:
         """Nothing is left."""
 
 
-class Alone(Generic[A, B]):
-    """Sends each thread's statement alone, on its own connection. The arguments are those of `Gathering`."""
+class SingleCommit(Generic[A, B]):
+    """Sends each thread's statement alone, on its own connection. The arguments are those of `GroupCommit`."""
 
     def __init__(self, send: Callable[[Sequence[A]], Sequence[B]], size: Callable[[A], int], limit: int) -> None:
         self._send = send

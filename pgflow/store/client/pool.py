@@ -12,7 +12,7 @@ import psycopg
 from pgflow import forking
 from pgflow.model.commands import Sending, Sent
 from pgflow.store.client.on_loop import (
-    Gathering,
+    GroupCommit,
     LoopHints,
     LoopOwner,
     LoopPlaces,
@@ -63,7 +63,7 @@ class Connections:
         self._free: list[AsyncConnection] = []
         self._places = LoopPlaces(self._limit)
         self._hinting = LoopHints(self._database)
-        self._signals = Gathering(self._send_signals, lambda sending: len(sending.body), SIGNAL_BYTES)
+        self._signals = GroupCommit(self._send_signals, lambda sending: len(sending.body), SIGNAL_BYTES)
 
     def after_fork(self) -> None:
         """What is open, or under way, is the parent's."""

@@ -15,7 +15,7 @@ import psycopg
 from pgflow import forking
 from pgflow.model.commands import Sending, Sent
 from pgflow.store.client.on_threads import (
-    Alone,
+    SingleCommit,
     ThreadHints,
     ThreadOwner,
     ThreadPlaces,
@@ -66,7 +66,7 @@ class Connections:
         self._free: list[Connection] = []
         self._places = ThreadPlaces(self._limit)
         self._hinting = ThreadHints(self._database)
-        self._signals = Alone(self._send_signals, lambda sending: len(sending.body), SIGNAL_BYTES)
+        self._signals = SingleCommit(self._send_signals, lambda sending: len(sending.body), SIGNAL_BYTES)
 
     def after_fork(self) -> None:
         """What is open, or under way, is the parent's."""

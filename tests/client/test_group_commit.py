@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 import pgflow
-from pgflow.store.client.gathering import MOST, Gathering
+from pgflow.store.client.group_commit import MOST, GroupCommit
 from pgflow.store.client.pool import Connections
 from tests.client.fake import count
 from tests.waiting import until
@@ -47,13 +47,13 @@ class Wire:
         return [item * 10 for item in items]
 
 
-def gathering(wire: Wire, limit: int = 1_000) -> Gathering[int, int]:
-    return Gathering(wire.send, lambda item: 1, limit)
+def group_commit(wire: Wire, limit: int = 1_000) -> GroupCommit[int, int]:
+    return GroupCommit(wire.send, lambda item: 1, limit)
 
 
 async def test_the_first_leaves_at_once_and_the_others_together() -> None:
     wire = Wire()
-    found = gathering(wire)
+    found = group_commit(wire)
     asked = [asyncio.create_task(found.ask(item)) for item in range(0, 20, 2)]
     await until(lambda: wire.sent, "the first to leave")
     asked += [asyncio.create_task(found.ask(item)) for item in range(20, 30, 2)]
@@ -66,7 +66,7 @@ async def test_the_first_leaves_at_once_and_the_others_together() -> None:
 async def test_one_that_is_refused_is_refused_alone() -> None:
     wire = Wire()
     wire.open.set()
-    found = gathering(wire)
+    found = group_commit(wire)
     answers = await asyncio.gather(*[found.ask(item) for item in (0, 2, 3, 4, 6)], return_exceptions=True)
     assert [answer if isinstance(answer, int) else type(answer) for answer in answers] == [
         0, 20, psycopg.errors.DataError, 40, 60,
@@ -77,7 +77,7 @@ async def test_an_error_that_is_nobodys_fault_is_everybodys_and_ends_nothing() -
     wire = Wire()
     wire.open.set()
     wire.error = psycopg.OperationalError("gone")
-    found = gathering(wire)
+    found = group_commit(wire)
     answers = await asyncio.gather(*[found.ask(item) for item in (0, 2, 4)], return_exceptions=True)
     assert answers == [wire.error] * 3 and len(wire.sent) == 1
     wire.error = None
@@ -86,7 +86,7 @@ async def test_an_error_that_is_nobodys_fault_is_everybodys_and_ends_nothing() -
 
 async def test_whoever_gives_up_is_not_sent_and_holds_up_nobody() -> None:
     wire = Wire()
-    found = gathering(wire)
+    found = group_commit(wire)
     first = asyncio.create_task(found.ask(0))
     await until(lambda: wire.sent, "the first to leave")
     second, third = [asyncio.create_task(found.ask(item)) for item in (2, 4)]
@@ -101,10 +101,10 @@ async def test_whoever_gives_up_is_not_sent_and_holds_up_nobody() -> None:
 async def test_statements_have_bounds() -> None:
     wire = Wire()
     wire.open.set()
-    found = gathering(wire, limit=100)
+    found = group_commit(wire, limit=100)
     await asyncio.gather(*[found.ask(item) for item in range(0, 500, 2)])
     assert [len(items) for items in wire.sent] == [100, 100, 50]
-    wide = gathering(wire, limit=10_000)
+    wide = group_commit(wire, limit=10_000)
     wire.sent.clear()
     await asyncio.gather(*[wide.ask(2) for _ in range(MOST + 1)])
     assert [len(items) for items in wire.sent] == [MOST, 1]

@@ -19,11 +19,11 @@ MOST = 500
 """The most callers that one statement serves."""
 
 
-class Gathering(Generic[A, B]):
+class GroupCommit(Generic[A, B]):
     """Sends what callers give, together; each gets its own answer or its own error.
 
     Example:
-        signals = Gathering(send, size=lambda sending: len(sending.body), limit=8 << 20)
+        signals = GroupCommit(send, size=lambda sending: len(sending.body), limit=8 << 20)
         sent = await signals.ask(sending)
     """
 
@@ -51,7 +51,7 @@ class Gathering(Generic[A, B]):
         answer: asyncio.Future[B] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
         if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="pgflow gathering")
+            self._task = asyncio.create_task(self._run(), name="pgflow group commit")
         return await answer
 
     async def _run(self) -> None:
