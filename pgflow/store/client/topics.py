@@ -38,7 +38,7 @@ FORKED = "this subscription was made before a fork, in the parent process: subsc
 """The error of a subscription that is read in a child process."""
 
 
-class Flag(Protocol):
+class EventLike(Protocol):
     """What a waiting task or thread waits for: an `Event` of `asyncio` or `threading`."""
 
     def set(self) -> object:
@@ -50,7 +50,7 @@ class Flag(Protocol):
         ...
 
 
-F = TypeVar("F", bound=Flag)
+F = TypeVar("F", bound=EventLike)
 
 
 class Inbox(Generic[F]):
@@ -199,7 +199,7 @@ class Topics:
             if inbox.wanted <= tags:
                 inbox.offer(notice)
 
-    def ask(self) -> Look | None:
+    def ask(self) -> Poll | None:
         """What to look for in the table; None: nothing."""
         self._forget()
         after = {
@@ -207,9 +207,9 @@ class Topics:
             for name, topic in self._topics.items()
             if topic.start is not None and topic.inboxes
         }
-        return Look(after, list(self._known), self._highest) if after else None
+        return Poll(after, list(self._known), self._highest) if after else None
 
-    def find(self, look: Look, top: int, notices: Iterable[Notice]) -> bool:
+    def find(self, look: Poll, top: int, notices: Iterable[Notice]) -> bool:
         """A look at the table brought these; `top` is the highest number in it.
 
         Returns:
@@ -255,7 +255,7 @@ class Topics:
             self._floor = max(self._floor, id)
 
 
-class Look:
+class Poll:
     """One look at the table: after which number to look for each name, what is known, the highest number known of."""
 
     def __init__(self, after: dict[str, int], known: list[int], highest: int) -> None:

@@ -16,20 +16,20 @@ from psycopg.pq.abc import PGconn
 from pgflow.store.database.pooler import AsyncConnection, Connection
 
 
-class Take(Protocol):
+class OnNotification(Protocol):
     """Takes one notification."""
 
     def __call__(self, channel: str, payload: str) -> None: ...
 
 
-def _read(pgconn: PGconn, take: Take) -> None:
+def _read(pgconn: PGconn, take: OnNotification) -> None:
     """Hand on what has come."""
     pgconn.consume_input()
     while (notify := pgconn.notifies()) is not None:
         take(notify.relname.decode(), notify.extra.decode())
 
 
-async def receive(connection: AsyncConnection, take: Take, seconds: float) -> None:
+async def receive(connection: AsyncConnection, take: OnNotification, seconds: float) -> None:
     """Hand on notifications as they come, for so long.
 
     Args:
@@ -67,7 +67,9 @@ def _never() -> bool:
     return False
 
 
-def receive_blocking(connection: Connection, take: Take, seconds: float, enough: Callable[[], bool] = _never) -> None:
+def receive_blocking(
+    connection: Connection, take: OnNotification, seconds: float, enough: Callable[[], bool] = _never
+) -> None:
     """As `receive`, in this thread; also until it is enough, which is asked whenever something has come."""
     pgconn, until = connection.pgconn, time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
