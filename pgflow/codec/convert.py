@@ -24,7 +24,7 @@ _seen: dict[int, tuple[Any, TypeAdapter[Any]]] = {}
 """Converters by the annotation's identity, which is kept alive by standing here."""
 
 
-class Unfit(Exception):
+class ConversionError(Exception):
     """A text that cannot be converted, or gives another value than was given; the cause is what conversion raised."""
 
 
@@ -54,7 +54,7 @@ def decode(text: str, annotation: Any = Any, *, what: str) -> Any:
         raise SerializationError(f"{what} cannot be read: {error}. Stored: {text[:200]}") from error
     try:
         return converted(text, annotation, what)
-    except Unfit as error:
+    except ConversionError as error:
         raise SerializationError(
             f"{what} does not fit {type_name(annotation)}: {error}. Stored: {text[:200]}. Has the annotation "
             "changed since the value was stored? Accept the old form too."
@@ -77,16 +77,16 @@ def converted(text: str, annotation: Any, what: str) -> Any:
     """The value that a text gives.
 
     Raises:
-        Unfit: it does not fit.
+        ConversionError: it does not fit.
         SerializationError: nothing can be converted to this annotation.
     """
     found = adapter(annotation, what)
     try:
         return found.validate_json(text, by_alias=True, by_name=True)
     except PydanticValidationError as error:
-        raise Unfit(_first_problem(error)) from error
+        raise ConversionError(_first_problem(error)) from error
     except BaseException as error:  # a validator's or a __post_init__'s own: whatever it raises
-        raise Unfit(described(error)) from error
+        raise ConversionError(described(error)) from error
 
 
 def adapter(annotation: Any, what: str) -> TypeAdapter[Any]:

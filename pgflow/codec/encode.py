@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any
 
-from pgflow.codec.convert import Unfit, adapter, converted, loads, type_name
+from pgflow.codec.convert import ConversionError, adapter, converted, loads, type_name
 from pgflow.codec.exact import DEEPEST, LEAVES, is_exact, is_plain
 from pgflow.codec.same import difference
 from pgflow.codec.stored_errors import described
@@ -317,7 +317,7 @@ def _check_returns(value: Any, text: str, annotation: Any, what: str) -> None:
         else:
             found = difference(value, converted(text, annotation, what))
             advice = "It could not be converted back. Change the value or the annotation."
-    except Unfit as error:
+    except ConversionError as error:
         raise SerializationError(
             f"{what} does not fit its annotation {type_name(annotation)}: {error}. It could not be converted "
             "back. Change the value or the annotation."

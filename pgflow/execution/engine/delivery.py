@@ -16,7 +16,7 @@ from datetime import datetime
 from heapq import heapify, heappop, heappush
 from typing import Any, Protocol, TypeAlias
 
-from pgflow.execution.engine.held_back import Behind, LiveStep, OpenBody, place_of
+from pgflow.execution.engine.held_back import LiveStep, OpenBody, UncalledRows, place_of
 from pgflow.execution.event_loop.event_loop import RunLoop
 from pgflow.history.events import Event
 
@@ -78,7 +78,7 @@ class Order:
         "_last_recorded",
         "_loop",
         "_seq",
-        "behind",
+        "uncalled",
         "ends",
         "late",
         "outbox",
@@ -93,7 +93,7 @@ class Order:
         self._events = events
         self.root: OpenBody | None = None
         """The workflow's body, once there is one."""
-        self.behind: Behind | None = None
+        self.uncalled: UncalledRows | None = None
         """The places that the code has not come to, once that has mattered."""
         self.passed = 0
         """The highest place whose result has been delivered."""
@@ -195,10 +195,10 @@ class Order:
         return self.passed if at_rest and self._first_behind() is not None else None
 
     def _first_behind(self) -> Event | None:
-        if self.behind is None:
+        if self.uncalled is None:
             assert self.root is not None
-            self.behind = Behind(self.root, self._events)
-        return self.behind.first()
+            self.uncalled = UncalledRows(self.root, self._events)
+        return self.uncalled.first()
 
     def holds_back(self) -> bool:
         """Whether what comes after history has to wait, since a live step is under way that recorded
@@ -209,8 +209,8 @@ class Order:
         first = self._first_behind()
         return (
             first is not None
-            and self.behind is not None
-            and self.behind.awaits_live_step(first, [result[0] for result in self.late])
+            and self.uncalled is not None
+            and self.uncalled.awaits_live_step(first, [result[0] for result in self.late])
         )
 
     def _wait_for_insertion(self, seq: int) -> bool:
@@ -220,14 +220,14 @@ class Order:
         first = self._first_behind()
         if first is None or first.seq is None or first.seq > seq:
             return False
-        assert self.behind is not None
-        if self.behind.awaits_live_step(first, [result[0] for result in self.late]):
+        assert self.uncalled is not None
+        if self.uncalled.awaits_live_step(first, [result[0] for result in self.late]):
             return True
-        if self.outbox and self.behind.ends_insertion(first, [d.step for d in self.outbox if d.step is not None]):
+        if self.outbox and self.uncalled.ends_insertion(first, [d.step for d in self.outbox if d.step is not None]):
             for delivery in self.outbox:
                 delivery.ahead = self.passed
             return True
-        entry = self.behind.insertion(first, self.recorded)
+        entry = self.uncalled.insertion(first, self.recorded)
         if entry is not None:
             self.recorded.remove(entry)
             heapify(self.recorded)

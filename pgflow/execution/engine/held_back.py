@@ -84,7 +84,7 @@ def with_ancestors(location: str) -> Iterable[str]:
         location = location.rpartition(",")[0]
 
 
-class Behind:
+class UncalledRows:
     """The rows with a place in the order of completion whose steps have not been called.
 
     Args:
@@ -190,16 +190,16 @@ def _is_within(scope: OpenBody | None, body: OpenBody) -> bool:
     return scope is body
 
 
-def tell_what_holds_back(label: str, fields: Fields, behind: Behind | None, late: Collection[LiveStep]) -> None:
+def tell_what_holds_back(label: str, fields: Fields, uncalled: UncalledRows | None, late: Collection[LiveStep]) -> None:
     """Say of a run that goes to sleep which insertion keeps it from what history holds, unless a deadline ends that.
 
     Somebody may be about to send what it waits for. If it is the workflow's own code that would, later on, it waits for
     ever, and nobody can tell: nor does a cancellation reach it.
     """
-    row = behind.first() if behind is not None else None
-    if behind is None or row is None:
+    row = uncalled.first() if uncalled is not None else None
+    if uncalled is None or row is None:
         return
-    steps = list(behind.live_steps(row, late))
+    steps = list(uncalled.live_steps(row, late))
     if not steps or any(step.wake_at is not None for step in steps):
         return
     step = steps[0]

@@ -411,7 +411,7 @@ class Run(StepServices):
         if not waiting:
             if self.order.replaying and self.order.holds_back():
                 tell_what_holds_back(
-                    self.label, fields_of(self.claimed), self.order.behind, [late[0] for late in self.order.late]
+                    self.label, fields_of(self.claimed), self.order.uncalled, [late[0] for late in self.order.late]
                 )
             outcome = self._waits.suspension(self.claimed.mailbox) if self._waits.parked else stuck(self)
             if self.fatal is None:  # else one of the rows that it sleeps on was one too many

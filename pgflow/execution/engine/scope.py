@@ -221,9 +221,9 @@ class Scope:
             step.recorded = True
             step.seq = event.seq
             step.attempts = event.attempts
-            behind = run.order.behind
-            if behind is not None:
-                behind.called(step.location)
+            uncalled = run.order.uncalled
+            if uncalled is not None:
+                uncalled.called(step.location)
         self.unfinished[step] = None
         run.calls += 1
         run.aftermath = None

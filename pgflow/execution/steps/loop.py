@@ -127,8 +127,8 @@ class LoopStep(Step):
         task = asyncio.current_task(run.loop)
         cancels = task.cancels if isinstance(task, RunTask) else 0
         index, state, now, seq = self._resume()
-        if run.order.behind is not None:
-            run.order.behind.resumed(self.location, turn(self.location, index))
+        if run.order.uncalled is not None:
+            run.order.uncalled.resumed(self.location, turn(self.location, index))
         if seq is not None and seq > run.order.passed:
             await self._unmoved(lambda: run.order.after(seq, asyncio.Future(loop=run.loop)), seq)
             self.check_not_dropped()

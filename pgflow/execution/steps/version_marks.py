@@ -42,8 +42,8 @@ def removed(scope: ScopeView, version: int, kind: str, name: str) -> None:
     if step is None:
         return
     event = step.event
-    if event is not None and scope.run.order.behind is not None:
-        scope.run.order.behind.passed_over(event.location)
+    if event is not None and scope.run.order.uncalled is not None:
+        scope.run.order.uncalled.passed_over(event.location)
     if event is None:
         what = json.dumps({"kind": kind}, separators=(",", ":"))
         scope.record_mark(_mark(scope, step.location, version, KIND_REMOVED, name, what))
