@@ -116,7 +116,7 @@ def workflow_name(workflow: Any) -> str:
     return workflow
 
 
-def output_of(outcome: Standing, workflow: Workflow[Any, Any] | None) -> tuple[Any] | None:
+def output_of(standing: Standing, workflow: Workflow[Any, Any] | None) -> tuple[Any] | None:
     """The output in a tuple of one; None while the workflow goes on.
 
     Raises:
@@ -124,28 +124,28 @@ def output_of(outcome: Standing, workflow: Workflow[Any, Any] | None) -> tuple[A
         WorkflowCancelled: it was cancelled.
         WorkflowTerminated: an operator has ended it.
     """
-    if outcome.status == "completed":
-        text = outcome.output or "null"
+    if standing.status == "completed":
+        text = standing.output or "null"
         return (
-            decode(text, what=f'output of workflow "{outcome.name}"')
+            decode(text, what=f'output of workflow "{standing.name}"')
             if workflow is None
             else workflow.decode_result(text),
         )
-    if outcome.status == "failed":
-        recorded = decode_error(outcome.error or "{}")
+    if standing.status == "failed":
+        recorded = decode_error(standing.error or "{}")
         kind, message = str(recorded.get("type")), str(recorded.get("message"))
         raise WorkflowFailed(
-            f'workflow "{outcome.name}" {outcome.id} failed: {kind}: {message}',
-            workflow_id=outcome.id,
+            f'workflow "{standing.name}" {standing.id} failed: {kind}: {message}',
+            workflow_id=standing.id,
             error_type=kind,
             error_message=message,
         )
-    if outcome.status == "cancelled":
-        recorded = decode_error(outcome.error or "{}")
+    if standing.status == "cancelled":
+        recorded = decode_error(standing.error or "{}")
         if recorded.get("type") == "WorkflowTerminated":
-            message = f'workflow "{outcome.name}" {outcome.id} was {recorded.get("message")}'
-            raise WorkflowTerminated(message, workflow_id=outcome.id)
-        raise WorkflowCancelled(f'workflow "{outcome.name}" {outcome.id} was cancelled', workflow_id=outcome.id)
+            message = f'workflow "{standing.name}" {standing.id} was {recorded.get("message")}'
+            raise WorkflowTerminated(message, workflow_id=standing.id)
+        raise WorkflowCancelled(f'workflow "{standing.name}" {standing.id} was cancelled', workflow_id=standing.id)
     return None
 
 

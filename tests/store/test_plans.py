@@ -35,7 +35,7 @@ STATEMENTS = {
     "runs claimed": ["claim_runs"],
     "history claimed": ["claim_history"],
     "delivery": ["mail_deliver"],
-    "outputs": ["outcomes_read"],
+    "outputs": ["standings_read"],
     "loops": ["loops_fence"],
     "transactional activity": ["transaction_fence"],
 }

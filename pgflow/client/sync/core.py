@@ -179,12 +179,12 @@ class SyncCore:
             TimeoutError: It has not ended in time.
         """
         seconds = None if timeout is None else seconds_of(timeout)
-        outcome = self.endings.outcome(id, seconds)
-        if outcome is None:
+        standing = self.endings.standing(id, seconds)
+        if standing is None:
             raise self.not_found(id)
-        result = output_of(outcome, workflow)
+        result = output_of(standing, workflow)
         if result is None:
-            raise TimeoutError(f'workflow "{outcome.name}" {id} has not ended in time; it is {outcome.status}')
+            raise TimeoutError(f'workflow "{standing.name}" {id} has not ended in time; it is {standing.status}')
         return result[0]
 
     def not_found(self, id: UUID | str) -> WorkflowNotFound:

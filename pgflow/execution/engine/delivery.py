@@ -29,7 +29,7 @@ class FinishedStep(LiveStep, Protocol):
     at: datetime
     committed: bool
     ends: tuple[asyncio.Future[None], ...]
-    outcome: tuple[str, str | None, str | None]
+    encoded_result: tuple[str, str | None, str | None]
     covering: tuple[Any, ...]
 
     @property
@@ -144,7 +144,7 @@ class Order:
         step.ahead = None if self.passed >= self._last_recorded else self._place_ahead()
         step.committed = False
         step.ends = ()
-        step.outcome = (status, output, error)
+        step.encoded_result = (status, output, error)
         self.outbox.append(step)
         return seq
 
@@ -269,7 +269,7 @@ class Order:
             if isinstance(delivery, LiveCall):
                 delivery.call(delivery.at)
             else:
-                status, output, error = delivery.outcome
+                status, output, error = delivery.encoded_result
                 delivery.deliver(status, output, error, delivery.at)
             if delivery.ends:
                 self.ends.extend(delivery.ends)

@@ -51,7 +51,7 @@ class StepView(Protocol):
     at: datetime
     committed: bool
     ends: tuple[asyncio.Future[None], ...]
-    outcome: tuple[str, str | None, str | None]
+    encoded_result: tuple[str, str | None, str | None]
 
     @property
     def scope(self) -> ScopeView: ...

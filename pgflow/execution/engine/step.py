@@ -58,6 +58,7 @@ class Step:
         "committed",
         "covering",
         "dropped",
+        "encoded_result",
         "ends",
         "event",
         "finished",
@@ -65,7 +66,6 @@ class Step:
         "input",
         "location",
         "name",
-        "outcome",
         "recorded",
         "scope",
         "seq",
@@ -102,7 +102,7 @@ class Step:
     at: datetime
     committed: bool
     ends: tuple[asyncio.Future[None], ...]
-    outcome: tuple[str, str | None, str | None]
+    encoded_result: tuple[str, str | None, str | None]
     """Its status, output and error."""
 
     def __str__(self) -> str:

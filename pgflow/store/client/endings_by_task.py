@@ -14,7 +14,7 @@ from pgflow.store.client.endings import FIRST_LOOK, Waiting, between_looks
 from pgflow.store.client.pool import Connections
 from pgflow.store.database.connections import Database
 from pgflow.store.notify.notifier import Listener
-from pgflow.store.queries.dispatching import outcomes
+from pgflow.store.queries.dispatching import standings
 
 LOOK_TOGETHER = 1_000
 """Workflows that one statement looks at."""
@@ -33,11 +33,11 @@ class _Waiter:
         """Done when it has ended, or is not there."""
         self.last: Standing | None = None
 
-    def see(self, outcome: Standing | None) -> None:
-        self.last = outcome
+    def see(self, standing: Standing | None) -> None:
+        self.last = standing
         if not self.seen.done():
             self.seen.set_result(None)
-        if (outcome is None or outcome.ended) and not self.ended.done():
+        if (standing is None or standing.ended) and not self.ended.done():
             self.ended.set_result(None)
 
     def fail(self, error: BaseException) -> None:
@@ -72,7 +72,7 @@ class TaskEndings:
         forking.leave(self._listener, self._waiting, self._looking)
         self._begin()
 
-    async def outcome(self, workflow_id: UUID, seconds: float | None) -> Standing | None:
+    async def standing(self, workflow_id: UUID, seconds: float | None) -> Standing | None:
         """How a workflow stands once it has ended, or after the given seconds; None: there is no such workflow.
 
         Raises:
@@ -130,7 +130,7 @@ class TaskEndings:
 
     async def _look_at(self, ids: Sequence[UUID]) -> None:
         try:
-            found = await self._connections.execute(outcomes(self._schema, ids))
+            found = await self._connections.execute(standings(self._schema, ids))
         except Exception as error:  # theirs to handle
             for waiter in self._waiting.of(ids):
                 waiter.fail(error)

@@ -22,7 +22,7 @@ from pgflow.store.database.pipeline import flush_blocking
 from pgflow.store.database.pooler import Connection, is_shared
 from pgflow.store.database.silence import ALIVE, ANSWER, ASK_EVERY
 from pgflow.store.notify.receiving import receive_blocking
-from pgflow.store.queries.dispatching import outcomes
+from pgflow.store.queries.dispatching import standings
 
 _log = logging.getLogger("pgflow.store")
 
@@ -75,7 +75,7 @@ class TurnEndings:
         self._closed = _same(self._closed)
         self._begin()
 
-    def outcome(self, workflow_id: UUID, seconds: float | None) -> Standing | None:
+    def standing(self, workflow_id: UUID, seconds: float | None) -> Standing | None:
         """How a workflow stands once it has ended, or after the given seconds; None: there is no such workflow."""
         until = None if seconds is None else time.monotonic() + seconds
         waiter = _Waiter()
@@ -86,12 +86,12 @@ class TurnEndings:
             self._wait(waiter, pause)
             while True:
                 waiter.hinted = False
-                outcome = self._look(workflow_id, until)
+                standing = self._look(workflow_id, until)
                 left = between_looks(self._listening is not None)
                 if until is not None:
                     left = min(left, until - time.monotonic())
-                if outcome is None or outcome.ended or left <= 0:
-                    return outcome
+                if standing is None or standing.ended or left <= 0:
+                    return standing
                 self._start()
                 self._wait(waiter, left)
         finally:
@@ -104,7 +104,7 @@ class TurnEndings:
             raise RuntimeError("this client is closed")
         if until is not None:
             until = max(until, time.monotonic() + FIRST_LOOK)
-        query = outcomes(self._database.schema, [workflow_id])
+        query = standings(self._database.schema, [workflow_id])
         connection = self._listening
         if connection is not None and self._turn.acquire(blocking=False):
             try:

@@ -102,19 +102,19 @@ def held_up(error: psycopg.Error, workflow: Dispatch) -> PgflowError | None:
     )
 
 
-def outcomes(schema: str, ids: Iterable[UUID]) -> Query[dict[UUID, Standing]]:
+def standings(schema: str, ids: Iterable[UUID]) -> Query[dict[UUID, Standing]]:
     """The statement that reads how workflows stand.
 
     Returns:
-        A query whose `read` gives the outcomes by id; an unknown id is missing there.
+        A query whose `read` gives them by id; an unknown id is missing there.
 
     Example:
-        query = outcomes("pgflow", [workflow_id])
+        query = standings("pgflow", [workflow_id])
     """
-    return Query(statement("outcomes_read", schema), {"ids": list(ids)}, _outcomes)
+    return Query(statement("standings_read", schema), {"ids": list(ids)}, _standings)
 
 
-def _outcomes(rows: Sequence[tuple[Any, ...]]) -> dict[UUID, Standing]:
+def _standings(rows: Sequence[tuple[Any, ...]]) -> dict[UUID, Standing]:
     return {row[0]: Standing(*row) for row in rows}
 
 
