@@ -38,7 +38,7 @@ def test_columns_are_those_of_a_claim() -> None:
         assert found is not None
         return found[1].rstrip(", ")
 
-    claimed = columns("claim_history", "LATERAL ( SELECT ", " FROM {schema}.events")
+    claimed = columns("claimed_history", "LATERAL ( SELECT ", " FROM {schema}.events")
     claimed = claimed.replace(
         "CASE WHEN %(inputs)s::boolean OR e.kind = 'removed' THEN e.input::text END", "e.input::text"
     )

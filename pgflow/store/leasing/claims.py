@@ -202,7 +202,7 @@ class Claims:
                 connection,
                 self._database.statement_timeout,
                 (text("claim_hinted"), {**mine, "ids": ids, "queues": list(queues), "names": list(names)}),
-                (text("claim_signals"), {**mine, "signals": SIGNALS}),
+                (text("claimed_signals"), {**mine, "signals": SIGNALS}),
             )
         except (psycopg.Error, asyncio.CancelledError) as error:
             await self._drop_lost(error, connection)
@@ -263,8 +263,8 @@ class Claims:
         inputs, _ = await transact(
             await self._line.get(),
             self._database.statement_timeout,
-            (text("claim_inputs"), {"ids": asked["ids"]}),
-            Bulk(text("claim_again"), asked, history.take),
+            (text("claimed_inputs"), {"ids": asked["ids"]}),
+            Bulk(text("claimed_evicted"), asked, history.take),
         )
         for key, input_ in inputs:
             by_key[key].input = input_
@@ -361,9 +361,9 @@ class _Reading:
         taken = {"worker": worker, "claim": claim}
         self._history = _History()
         self.statements: tuple[Statement, Bulk, Statement] = (
-            (text("claim_runs"), {**taken, "beyond": beyond}),
-            Bulk(text("claim_history"), {**taken, "inputs": inputs}, self._history.take),
-            (text("claim_signals"), {**taken, "signals": SIGNALS}),
+            (text("claimed_runs"), {**taken, "beyond": beyond}),
+            Bulk(text("claimed_history"), {**taken, "inputs": inputs}, self._history.take),
+            (text("claimed_signals"), {**taken, "signals": SIGNALS}),
         )
 
     def runs(self, answers: Sequence[Rows], now: datetime, known: list[Claimed]) -> list[Claimed]:

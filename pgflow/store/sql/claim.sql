@@ -1,4 +1,5 @@
--- Takes due runs, the most urgent first, and gives each a new epoch: whoever held it before is fenced out from here on.
+-- The usual claim: takes due runs of all levels, the most urgent first, and gives each a new epoch, which fences out whoever held it before.
+-- (claim_hinted.sql takes those that a hint named, claim_suspected.sql those that may kill processes; claimed_*.sql only read.)
 -- A level is a queue, a name and a priority. Its due runs are one range of the index, from `since` to now, so that
 -- neither sleepers nor names that this worker does not know stand before them; below `since` there are only entries
 -- that this worker has seen taken already, dead ones perhaps that vacuum cannot remove yet.

@@ -1,4 +1,5 @@
--- Takes due runs that are suspected of killing processes: given numbers of those suspected once, twice, and more often.
+-- The claim of due runs that are suspected of killing processes, which claim.sql passes over: given numbers of those suspected
+-- once, twice, and more often.
 -- They come by an index of their own, which is empty as long as nobody dies.
 -- The worker's own row is locked against removal, as in claim.sql.
 WITH alive AS MATERIALIZED (

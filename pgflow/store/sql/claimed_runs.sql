@@ -1,4 +1,4 @@
--- The runs that a claim took, those at a higher epoch than `beyond`: those at their first come with the claim. A statement of its
+-- The rows of the runs that a claim took, those at a higher epoch than `beyond`: those at their first come with the claim. A statement of its
 -- own, for a snapshot of its own: younger than the claim's locks.
 -- A run that this worker gave up itself may still be in its memory: then neither its input nor its history is read again.
 SELECT

@@ -1,4 +1,4 @@
--- The mailboxes of the runs just claimed: what has been delivered and not consumed, under a snapshot younger than the
+-- The mailboxes of the runs that a claim took: what has been delivered and not consumed, under a snapshot younger than the
 -- claim's locks. Runs that nothing was ever delivered to are skipped.
 SELECT r.workflow_id::text, waiting.id, waiting.number, waiting.name, waiting.body::text
 FROM {schema}.runs AS r

@@ -1,4 +1,5 @@
--- Input and history of runs that this worker claimed in the belief that they were in its memory, and that were not.
+-- The active history of runs, by id: of those that a claim believed to be in this worker's memory still, and that had left it. (Their
+-- inputs: claimed_inputs.sql. claimed_history.sql reads that of all other runs of a claim.)
 SELECT
     e.workflow_id::text, e.location, e.iteration, e.seq, e.version, e.kind, e.name, e.status, e.attempts,
     coalesce(e.completed_at, e.created_at), CASE WHEN %(inputs)s::boolean OR e.kind = 'removed' THEN e.input::text END,
