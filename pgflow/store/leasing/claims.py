@@ -63,8 +63,8 @@ HORIZON = 60.0
 _BEGINNING = datetime(1, 1, 2, tzinfo=UTC)
 _LOWEST, _HIGHEST = -(2**31) - 1, 2**31
 
-Scope = tuple[str, str]
-"""A queue and a workflow's name."""
+QueueAndName = tuple[str, str]
+"""A pair that a worker serves: a queue, and the name of a workflow."""
 
 
 @dataclass(slots=True)
@@ -96,9 +96,9 @@ class _Level:
 class _Round:
     """The parameters of one claim."""
 
-    levels: list[tuple[Scope, int, _Level]]
-    gaps: list[tuple[Scope, int, int]]
-    """Between which priorities, of which scope, to look for others."""
+    levels: list[tuple[QueueAndName, int, _Level]]
+    gaps: list[tuple[QueueAndName, int, int]]
+    """Between which priorities, of which queue and name, to look for others."""
     sweeping: bool
     claim: int
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -122,7 +122,7 @@ class Claims:
         self._line = Line(database, "claims", self._fence)
         self._claims = 0
         self._patient = False
-        self._levels: dict[Scope, dict[int, _Level]] = {}
+        self._levels: dict[QueueAndName, dict[int, _Level]] = {}
         self._next_sweep = 0.0
 
     async def warm_up(self, queues: Iterable[str], names: Iterable[str]) -> int:
@@ -163,9 +163,9 @@ class Claims:
             psycopg.Error: The database refused. After a lost connection what this one took is free again before the
                 next one.
         """
-        scopes = [(queue, name) for queue in queues for name in names]
+        pairs = [(queue, name) for queue in queues for name in names]
         while True:
-            around = self._round(limit, scopes, self.sweep_is_due(busy=False) if sweep is None else sweep)
+            around = self._round(limit, pairs, self.sweep_is_due(busy=False) if sweep is None else sweep)
             sent = time.monotonic()
             connection = await self._line.get()
             around.parameters["worker"] = self._line.under
@@ -178,9 +178,9 @@ class Claims:
             self._patient = self._patient or limit > 0
             if around.sweeping:
                 self._next_sweep = time.monotonic() + max(SWEEP_EVERY, (time.monotonic() - sent) / SWEEP_SHARE)
-            for scope, priority in found:
+            for pair, priority in found:
                 # As good as used just now: a look from the beginning must not forget what it has found a moment ago.
-                self._levels[scope].setdefault(priority, _Level(used=time.monotonic()))
+                self._levels[pair].setdefault(priority, _Level(used=time.monotonic()))
             if batch.runs or not found:
                 return batch
 
@@ -272,31 +272,31 @@ class Claims:
             claimed.warm = False
         history.give(by_key)
 
-    def _round(self, limit: int, scopes: list[Scope], sweeping: bool) -> _Round:
+    def _round(self, limit: int, pairs: list[QueueAndName], sweeping: bool) -> _Round:
         """Decide what to ask for and from which moments on."""
         clock = time.monotonic()
         self._claims += 1
         around = _Round([], [], sweeping, self._claims)
-        for scope in scopes:
-            known = self._levels.setdefault(scope, {0: _Level(used=clock)})
+        for pair in pairs:
+            known = self._levels.setdefault(pair, {0: _Level(used=clock)})
             if sweeping:
                 for priority in [p for p, level in known.items() if p and level.used < clock - FORGET_LEVEL]:
                     del known[priority]
-            around.levels.extend((scope, priority, level) for priority, level in known.items())
+            around.levels.extend((pair, priority, level) for priority, level in known.items())
             edges = sorted([_LOWEST, *known, _HIGHEST])
-            around.gaps.extend((scope, above, below) for above, below in zip(edges, edges[1:], strict=False))
+            around.gaps.extend((pair, above, below) for above, below in zip(edges, edges[1:], strict=False))
         around.parameters = {
             "worker": self._fence.id,
             "claim": around.claim,
             "limit": limit,
             "horizon": HORIZON,
             "patience": PATIENCE if self._patient else timedelta(0),
-            "queues": literal([scope[0] for scope, _, _ in around.levels]),
-            "names": literal([scope[1] for scope, _, _ in around.levels]),
+            "queues": literal([pair[0] for pair, _, _ in around.levels]),
+            "names": literal([pair[1] for pair, _, _ in around.levels]),
             "priorities": literal([priority for _, priority, _ in around.levels]),
             "since": literal([_BEGINNING if sweeping else level.since for _, _, level in around.levels]),
-            "gap_queues": literal([scope[0] for scope, _, _ in around.gaps]),
-            "gap_names": literal([scope[1] for scope, _, _ in around.gaps]),
+            "gap_queues": literal([pair[0] for pair, _, _ in around.gaps]),
+            "gap_names": literal([pair[1] for pair, _, _ in around.gaps]),
             "above": literal([above for _, above, _ in around.gaps]),
             "below": literal([below for _, _, below in around.gaps]),
         }
@@ -304,7 +304,7 @@ class Claims:
 
     async def _exchange(
         self, connection: AsyncConnection, around: _Round, limit: int
-    ) -> tuple[ClaimedRuns, list[tuple[Scope, int]]]:
+    ) -> tuple[ClaimedRuns, list[tuple[QueueAndName, int]]]:
         """Send everything in one flush, then read the answers."""
         text = self._database.statement
         # Those at their first epoch come with the claim itself.
