@@ -70,7 +70,7 @@ Answers = list[tuple[int, Any, Any]]
 """The result of a statement: numbers in the batch, answers (None: ask again), and which workers to hint."""
 
 
-class Lane:
+class CrossingSender:
     """Sends the crossings of one kind, one batch after the other, on its own connection.
 
     Args:
@@ -293,21 +293,23 @@ class Crossings:
         """
         self._database = database
         self._fence = fence = fence_of(worker)
-        self._signals = Lane(database, fence, "signals", self._send_signals, AT_ONCE, sent, on_death)
-        self._children = Lane(database, fence, "children", self._send_children, AT_ONCE, started, on_death)
-        self._unique = Lane(database, fence, "unique children", self._send_unique, UNIQUE_AT_ONCE, started, on_death)
+        self._signals = CrossingSender(database, fence, "signals", self._send_signals, AT_ONCE, sent, on_death)
+        self._children = CrossingSender(database, fence, "children", self._send_children, AT_ONCE, started, on_death)
+        self._unique = CrossingSender(
+            database, fence, "unique children", self._send_unique, UNIQUE_AT_ONCE, started, on_death
+        )
         self._inquiries = Inquiries(database, on_death=on_death)
 
     def start(self) -> None:
         """Begin; call it on the event loop that the callbacks belong to."""
-        for lane in (self._signals, self._children, self._unique):
-            lane.start()
+        for sender in (self._signals, self._children, self._unique):
+            sender.start()
         self._inquiries.start()
 
     async def close(self) -> None:
         """Stop. Crossings that still wait are refused with `LeaseLost`, questions are not answered."""
-        for lane in (self._signals, self._children, self._unique):
-            await lane.close()
+        for sender in (self._signals, self._children, self._unique):
+            await sender.close()
         await self._inquiries.close()
 
     def cross(self, crossing: Crossing) -> None:
