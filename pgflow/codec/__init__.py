@@ -5,13 +5,13 @@ the same type. Whatever would come back as another one, and whatever JSON or Pos
 datetimes, NUL characters, lone surrogates), is refused with the place where it stands.
 
     encode.py    values to JSON text
-    convert.py   JSON text to values, by pydantic
+    decoding.py  JSON text to values, by pydantic
     exact.py     what comes back as it is by construction
     same.py      whether what came back is what was given
     stored_errors.py  exceptions to JSON text
 """
 
-from pgflow.codec.convert import decode, loads
+from pgflow.codec.decoding import decode, loads
 from pgflow.codec.encode import OWN_TYPE, PAYLOAD_LIMIT, check_size, encode
 from pgflow.codec.stored_errors import (
     class_name,

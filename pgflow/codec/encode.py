@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any
 
-from pgflow.codec.convert import ConversionError, adapter, converted, loads, type_name
+from pgflow.codec.decoding import ConversionError, adapter, converted, loads, type_name
 from pgflow.codec.exact import DEEPEST, LEAVES, is_exact, is_plain
 from pgflow.codec.same import difference
 from pgflow.codec.stored_errors import described

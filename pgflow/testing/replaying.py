@@ -18,7 +18,7 @@ from uuid import UUID
 from pgflow.definitions.decorated import not_a_workflow
 from pgflow.definitions.descriptors import Workflow
 from pgflow.errors import LatentHistory
-from pgflow.execution.activities.call import ActivityCall
+from pgflow.execution.activities.activity_call import ActivityCall
 from pgflow.execution.engine.held_back import not_reached
 from pgflow.execution.engine.host import Limits
 from pgflow.execution.engine.run import Run

@@ -25,7 +25,7 @@ from pgflow.definitions.options import UNSET, given_options
 from pgflow.definitions.packets import signal_name
 from pgflow.definitions.tags import tags_text
 from pgflow.errors import PgflowError
-from pgflow.execution.activities.call import ActivityCall
+from pgflow.execution.activities.activity_call import ActivityCall
 from pgflow.execution.activities.runner import awaited
 from pgflow.execution.checks import check_number
 from pgflow.execution.engine.host import Limits

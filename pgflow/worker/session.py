@@ -18,7 +18,7 @@ import psycopg
 
 from pgflow.definitions.descriptors import Registry
 from pgflow.errors import LeaseLost
-from pgflow.execution.activities.call import ActivityCall
+from pgflow.execution.activities.activity_call import ActivityCall
 from pgflow.execution.activities.runner import ActivityRunner
 from pgflow.execution.engine.run import Run
 from pgflow.execution.execute import execute

@@ -30,11 +30,11 @@ from pgflow.store.leasing.leases import BETWEEN_LOOKS, Lease, Recovery
 from pgflow.store.notify.notifier import Listener, Notifier
 from pgflow.store.schema.compatibility import check_async
 from pgflow.version import VERSION
+from pgflow.worker.loop_watchdog import Watchdog
 from pgflow.worker.session import WorkerSession
 from pgflow.worker.settings import Settings
 from pgflow.worker.unrepeatable import warn_of_unrepeatable
 from pgflow.worker.warming import warm_up
-from pgflow.worker.watchdog import Watchdog
 
 T = TypeVar("T")
 

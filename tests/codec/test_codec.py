@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_valid
 from typing_extensions import TypedDict
 
 from pgflow import codec
-from pgflow.codec import convert, decode, encode, same
+from pgflow.codec import decode, decoding, encode, same
 from pgflow.codec.encode import _dumps, _plain
 from pgflow.errors import SerializationError
 
@@ -451,10 +451,10 @@ def test_postgresql_takes_every_text(server_dsn: str) -> None:
 
 
 def test_forgetting_converters_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert, "_ADAPTERS", 1)
+    monkeypatch.setattr(decoding, "_ADAPTERS", 1)
     make: Callable[[str], Any] = lambda name: dataclasses.make_dataclass(name, [("a", int)])  # noqa: E731
     for number in range(5):
         made = make(f"Made{number}")
         assert decode(encode(made(1), made, what="it"), made, what="it") == made(1)
-    assert len(convert._adapters) <= 1
+    assert len(decoding._adapters) <= 1
     assert typing.get_type_hints(Inner)["data"] is bytes

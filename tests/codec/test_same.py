@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic_core import core_schema
 
-from pgflow.codec import convert, decode, encode
+from pgflow.codec import decode, decoding, encode
 from pgflow.codec.exact import is_exact
 from pgflow.errors import SerializationError
 from tests.codec.values import (
@@ -289,9 +289,9 @@ def test_unions_are_told_apart_by_their_order(inside: Any) -> None:
         getattr(typing.get_origin(texts_first), "__name__", ""), "abcd"
     )
     for first_met in (texts_first, bytes_first):
-        convert._adapters.clear()
-        convert._seen.clear()
-        convert.adapter(first_met, what="it")
+        decoding._adapters.clear()
+        decoding._seen.clear()
+        decoding.adapter(first_met, what="it")
         assert decode(encode(value, texts_first, what="it"), texts_first, what="it") == value
         with pytest.raises(SerializationError):
             encode(value, bytes_first, what="it")

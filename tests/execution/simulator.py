@@ -15,7 +15,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from pgflow.definitions.descriptors import Workflow
-from pgflow.execution.activities.call import ActivityCall
+from pgflow.execution.activities.activity_call import ActivityCall
 from pgflow.execution.engine.host import Limits
 from pgflow.execution.engine.run import Run
 from pgflow.execution.event_loop.stage import stage

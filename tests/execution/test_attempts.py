@@ -13,8 +13,8 @@ from uuid import UUID
 import pytest
 
 import pgflow
+from pgflow.execution.activities.activity_call import ActivityCall
 from pgflow.execution.activities.activity_context import ActivityContext
-from pgflow.execution.activities.call import ActivityCall
 from pgflow.execution.activities.runner import ActivityRunner
 
 incomparable: contextvars.ContextVar[object] = contextvars.ContextVar("incomparable")

@@ -9,7 +9,7 @@ import pytest
 
 import pgflow
 from pgflow.execution.engine import run as run_module
-from pgflow.execution.engine.delivery import Order
+from pgflow.execution.engine.result_order import Order
 from pgflow.execution.engine.run import Run
 from pgflow.model.outcomes import Failed, Released
 from tests.execution.lives import Lives, Seen

@@ -17,10 +17,10 @@ from typing import Any
 import psycopg
 
 import pgflow
-from pgflow.worker import watchdog
+from pgflow.worker import loop_watchdog
 
 if "PGFLOW_TEST_LIMIT" in os.environ:
-    watchdog.LIMIT = float(os.environ["PGFLOW_TEST_LIMIT"])
+    loop_watchdog.LIMIT = float(os.environ["PGFLOW_TEST_LIMIT"])
 
 VARIABLE = "PGFLOW_DATABASE_URL"
 MARKS = (

@@ -10,7 +10,7 @@ import pytest
 
 import pgflow
 from pgflow.cli.process_end import BLOCKED
-from pgflow.worker import watchdog
+from pgflow.worker import loop_watchdog
 from tests.store.scene import Scene
 from tests.waiting import until
 from tests.worker import flows
@@ -38,7 +38,7 @@ async def test_one_that_turns_its_event_loop_fails_and_others_go_on(scene: Scene
 async def test_one_that_does_not_give_its_thread_back_is_ended(
     scene: Scene, client: pgflow.Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(watchdog, "LIMIT", 0.2)
+    monkeypatch.setattr(loop_watchdog, "LIMIT", 0.2)
     async with pgflow.Worker(scene.database.dsn, workflows=flows.ALL):
         for number in range(2):
             told = await failure(await client.dispatch(flows.endless, number))
@@ -62,7 +62,7 @@ async def test_an_exception_that_comes_too_late_hits_nobody(
     scene: Scene, client: pgflow.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("TICK", 0.005), ("THRESHOLD", 0.005), ("LIMIT", 0.02)):
-        monkeypatch.setattr(watchdog, name, value)
+        monkeypatch.setattr(loop_watchdog, name, value)
     handles = [await client.dispatch(long, 0.014 + 0.0005 * n) for n in range(25)]
     innocent = [await client.dispatch(flows.sums, n) for n in range(10)]
     async with pgflow.Worker(scene.database.dsn, workflows=[long, *flows.ALL]) as worker:

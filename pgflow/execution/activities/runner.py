@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgflow.codec import traceback_of
 from pgflow.errors import SerializationError
-from pgflow.execution.activities.call import ActivityCall
+from pgflow.execution.activities.activity_call import ActivityCall
 from pgflow.execution.activities.transactional import perform
 from pgflow.execution.event_loop.stage import offstage
 from pgflow.ports import TransactionsPort

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from pgflow.execution.activities.call import ActivityCall
+from pgflow.execution.activities.activity_call import ActivityCall
 from pgflow.model.writes import Write
 from pgflow.ports import TransactionPort, TransactionsPort
 

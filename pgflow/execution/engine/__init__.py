@@ -20,7 +20,7 @@ then are rows handed over and attempts begun, so that code which diverges later 
     interfaces.py    what steps, bodies and runs may ask of one another; host.py: what a run asks of its worker
     scope.py         a body of code over its stretch of history: it fixes locations and leaves no holes
     step.py          what all kinds of steps have in common
-    delivery.py      which result is next
+    result_order.py  which result is next
     held_back.py     recorded results that wait while the code executes an insertion before them
     write_buffer.py  what is gathered, in flight and committed; what commits apart from the journal takes its turn there
     waits.py         parked steps: moments, signals, children; whether the run can sleep

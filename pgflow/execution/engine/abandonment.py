@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import asyncio
 
-from pgflow.execution.engine.delivery import resolve
 from pgflow.execution.engine.interfaces import RunView, ScopeView, StepView
+from pgflow.execution.engine.result_order import resolve
 
 
 async def abandon(scope: ScopeView, steps: list[StepView]) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from functools import partial
 
 from pgflow.errors import WorkerCrashed
-from pgflow.execution.activities.call import ActivityCall
+from pgflow.execution.activities.activity_call import ActivityCall
 from pgflow.execution.engine.interfaces import RunView
 from pgflow.history.events import STATUS_PENDING
 from pgflow.model.claimed import CONFIRM, Claimed

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from pgflow.execution.activities.call import ActivityCall
+from pgflow.execution.activities.activity_call import ActivityCall
 from pgflow.model.other_arguments import OtherArguments
 from pgflow.model.rows import Message
 from pgflow.ports import CrossingsPort, JournalPort, LoopsPort

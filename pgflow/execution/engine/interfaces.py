@@ -14,10 +14,10 @@ from typing import Any, ClassVar, NoReturn, Protocol
 
 from pgflow.definitions.descriptors import Workflow
 from pgflow.errors import EngineError
-from pgflow.execution.activities.call import ActivityCall
-from pgflow.execution.engine.delivery import LiveCall, Order
+from pgflow.execution.activities.activity_call import ActivityCall
 from pgflow.execution.engine.host import Limits, Services
 from pgflow.execution.engine.mailbox import Mailbox
+from pgflow.execution.engine.result_order import LiveCall, Order
 from pgflow.execution.engine.write_buffer import WriteBuffer
 from pgflow.execution.event_loop.event_loop import RunLoop
 from pgflow.history.cursor import Cursor

@@ -5,8 +5,8 @@ The worker schedules a run whenever something happened to it; `pump` then brings
     drain the loop -> deliver the next result -> drain -> ... -> nothing to deliver -> write what was gathered, and
     wait (something is in flight), suspend (only deadlines or events are awaited), or end (the body has returned)
 
-`delivery.py` says which result is next, `waits.py` keeps what is waited for, `write_buffer.py` gathers what is to be
-written.
+`result_order.py` says which result is next, `waits.py` keeps what is waited for, `write_buffer.py` gathers what is
+to be written.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from typing import Any, Protocol
 from pgflow.codec import encode_error
 from pgflow.definitions.descriptors import Workflow
 from pgflow.errors import EngineError, LeaseLost
-from pgflow.execution.activities.call import ActivityCall
+from pgflow.execution.activities.activity_call import ActivityCall
 from pgflow.execution.engine.arrivals import receive
 from pgflow.execution.engine.blame import begin
 from pgflow.execution.engine.cancellation import deliver_cancellation, replay_cancellations
 from pgflow.execution.engine.crossings import RunCrossings
-from pgflow.execution.engine.delivery import Order
 from pgflow.execution.engine.ending import engine_failure, outcome_of, stuck
 from pgflow.execution.engine.held_back import tell_what_holds_back
 from pgflow.execution.engine.host import Services
 from pgflow.execution.engine.interfaces import ScopeView, StepView
 from pgflow.execution.engine.mailbox import Mailbox
+from pgflow.execution.engine.result_order import Order
 from pgflow.execution.engine.scope import Scope
 from pgflow.execution.engine.step_services import BETWEEN_LOOKS, StepServices
 from pgflow.execution.engine.waits import Waits

@@ -13,10 +13,10 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from pgflow.errors import EngineError, LeaseLost
-from pgflow.execution.activities.call import ActivityCall
-from pgflow.execution.engine.delivery import LiveCall, Order
+from pgflow.execution.activities.activity_call import ActivityCall
 from pgflow.execution.engine.held_back import ahead
 from pgflow.execution.engine.interfaces import StepView, TimeoutView
+from pgflow.execution.engine.result_order import LiveCall, Order
 from pgflow.execution.engine.scope import Scope
 from pgflow.execution.engine.waits import Waits
 from pgflow.execution.engine.write_buffer import WriteBuffer

@@ -12,9 +12,9 @@ from heapq import heapify, heappop, heappush
 from typing import Any
 
 from pgflow.execution.engine.crossings import RunCrossings
-from pgflow.execution.engine.delivery import Order
 from pgflow.execution.engine.host import Services, Timer
 from pgflow.execution.engine.interfaces import ListenView, StepView, TimeoutView
+from pgflow.execution.engine.result_order import Order
 from pgflow.model.outcomes import Suspended
 
 

@@ -20,8 +20,8 @@ from uuid import UUID
 
 from pgflow.errors import EngineError, LeaseLost
 from pgflow.execution.activities.state import ActivityState
-from pgflow.execution.engine.delivery import Delivery
 from pgflow.execution.engine.host import Limits, Services
+from pgflow.execution.engine.result_order import Delivery
 from pgflow.execution.event_loop.stage import offstage
 from pgflow.history.events import STATUS_PENDING
 from pgflow.model.claimed import Claimed

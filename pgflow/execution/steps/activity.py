@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pgflow.codec import decode_error, encode_error
 from pgflow.definitions.retry import LONGEST_DELAY, seconds
 from pgflow.errors import ActivityFailed, LeaseLost
+from pgflow.execution.activities.activity_call import ActivityCall
 from pgflow.execution.activities.activity_context import ActivityContext
-from pgflow.execution.activities.call import ActivityCall
 from pgflow.execution.activities.state import Changes
 from pgflow.execution.engine.held_back import ahead
 from pgflow.execution.engine.interfaces import ScopeView

@@ -16,9 +16,9 @@ from typing import Any, Generic, TypeVar
 
 from pgflow.codec import decode, encode, encode_error
 from pgflow.errors import HistoryDiverged, PgflowError
-from pgflow.execution.engine.delivery import LiveCall
 from pgflow.execution.engine.interfaces import ScopeView
 from pgflow.execution.engine.recorded_arguments import compare
+from pgflow.execution.engine.result_order import LiveCall
 from pgflow.execution.engine.scope import Scope
 from pgflow.execution.engine.step import Step
 from pgflow.execution.event_loop.tasks import RunTask
