@@ -7,14 +7,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime, timedelta
-from functools import partial
 from uuid import UUID
 
 import psycopg
 
 from pgflow.execution.engine.run import Run
 from pgflow.model.claimed import Claimed
-from pgflow.store.database.connections import report_death
+from pgflow.store.database.background import BackgroundTask
 from pgflow.store.leasing.claims import Claims
 from pgflow.worker.database_clock import DatabaseClock
 from pgflow.worker.settings import Settings
@@ -70,7 +69,6 @@ class Claimer:
         self._backlog = backlog
         self._prepare = prepare
         self._begin = begin
-        self._on_death = on_death
         self._suspects = Suspects(runs)
         self._suspected = 0
         """The highest number of suspicions among due runs that are suspected of killing processes; 0: there are none.
@@ -83,25 +81,24 @@ class Claimer:
         """Whether the last claim left due work behind, or there was no room to claim at all."""
         self._due: datetime | None = None
         self._stopping = False
-        self._task: asyncio.Task[None] | None = None
+        self._background = BackgroundTask(self._claim, "pgflow claims", on_death)
 
     def start(self) -> None:
         """Begin to claim."""
-        self._task = asyncio.get_running_loop().create_task(self._claim(), name="pgflow claims")
-        self._task.add_done_callback(partial(report_death, then=self._on_death))
+        self._background.start()
 
     async def stop(self, seconds: float) -> None:
         """Claim no more. Wait so many seconds for a claim that is under way; what it takes after that is freed with the
         lease.
         """
         self._stopping = True
-        task = self._task
+        task = self._background.task
         if task is not None:
             self._wanted.set()
             await asyncio.wait([task], timeout=seconds)
             task.cancel()
             await asyncio.wait([task])
-            self._task = None
+            self._background.task = None
 
     def look(self) -> None:
         """There may be work: claim now."""

@@ -11,13 +11,12 @@ import logging
 import random
 import time
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
 from uuid import UUID
 
 import psycopg
 
 from pgflow.model.claimed import Arrived
-from pgflow.store.database.connections import report_death
+from pgflow.store.database.background import BackgroundTask
 from pgflow.store.exchange.deliveries import DeliveryQueue
 from pgflow.store.notify.notifier import Notifier
 
@@ -75,31 +74,23 @@ class Deliverer:
         """Whether some of the workflows in memory may have been ended elsewhere."""
         self._looked_for_gone = 0.0
         self._woken = woken
-        self._on_death = on_death
         self._due = time.monotonic()
         self._attend = True
         self._hinted = False
         self._again = AGAIN
         self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._background = BackgroundTask(self._run, "pgflow mail", on_death)
         self.looked = asyncio.Event()
         """Set once it has looked for the first time: workflows that are claimed after that know what was sent before.
         """
 
     def start(self) -> None:
         """Begin to deliver."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow mail")
-        self._task.add_done_callback(partial(report_death, then=self._on_death))
+        self._background.start()
 
     async def close(self) -> None:
         """Stop delivering; other workers go on."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            try:
-                await task
-            except asyncio.CancelledError:
-                pass
+        await self._background.stop()
         await self._queue.close()
 
     def look(self, *, mine: bool = True, hinted: bool = False) -> None:

@@ -23,7 +23,8 @@ from pgflow.definitions.retry import seconds
 from pgflow.errors import WorkerMisused
 from pgflow.execution.engine.host import Limits
 from pgflow.execution.engine.recorded_arguments import refuse
-from pgflow.store.database.connections import Database, Line, report_death
+from pgflow.store.database.background import report_death
+from pgflow.store.database.connections import Database, Line
 from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.exchange.sweeping import AUDIT_KEEP, Sweeper
 from pgflow.store.leasing.leases import BETWEEN_LOOKS, Lease, Recovery

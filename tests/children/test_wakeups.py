@@ -61,14 +61,14 @@ async def test_a_parent_that_went_to_sleep_before_it_heard(dsn: str) -> None:
 
         async def write() -> None:
             nonlocal writes
-            if asyncio.current_task() is session.journal._task:
+            if asyncio.current_task() is session.journal._background.task:
                 writes += 1
                 if writes == 2:  # the first one has recorded the child
                     suspending.set()
                     await delivered.wait()
 
         async def deliver() -> None:
-            if asyncio.current_task() is session._deliverer._task and suspending.is_set():
+            if asyncio.current_task() is session._deliverer._background.task and suspending.is_set():
                 await asleep.wait()
 
         async def run() -> Any:

@@ -24,7 +24,8 @@ from typing import Any, TypeVar
 
 from pgflow.store.client.group_commit import GroupCommit
 from pgflow.store.client.joined import execute_async as execute_on
-from pgflow.store.database.connections import Database, report_death
+from pgflow.store.database.background import report_death
+from pgflow.store.database.connections import Database
 from pgflow.store.database.pipeline import flush
 from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.database.retrying import Tries

@@ -434,11 +434,3 @@ def is_lost(error: BaseException, connection: AsyncConnection | Connection) -> b
         or pooler.is_elsewhere(error)
         or (isinstance(error, psycopg.OperationalError) and error.sqlstate is None)
     )
-
-
-def report_death(task: asyncio.Task[None], then: Callable[[BaseException], None] | None = None) -> None:
-    """Log the error by which a task that should never end did end, and hand it on."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _log.critical("%s stopped, since its own code raised an error", task.get_name(), exc_info=error)
-        if then is not None:
-            then(error)

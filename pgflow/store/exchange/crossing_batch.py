@@ -21,7 +21,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import psycopg
@@ -30,7 +29,8 @@ from pgflow import faults
 from pgflow.errors import LeaseLost
 from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent
 from pgflow.model.writes import Crossing, Inquiry
-from pgflow.store.database.connections import Database, Line, is_lost, report_death
+from pgflow.store.database.background import BackgroundTask
+from pgflow.store.database.connections import Database, Line, is_lost
 from pgflow.store.database.pipeline import flush, rows_of
 from pgflow.store.database.retrying import is_meeting, is_refusal
 from pgflow.store.exchange.inquiries import Inquiries
@@ -93,7 +93,6 @@ class CrossingSender:
     ) -> None:
         self._database = database
         self._fence = fence
-        self._on_death = on_death
         self._purpose = purpose
         self._execute = send
         self._most = most
@@ -104,12 +103,11 @@ class CrossingSender:
         self._stuck_until = 0.0
         self._unsettled: dict[int, Crossing] = {}
         self._arrived = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._background = BackgroundTask(self._run, f"pgflow {purpose}", on_death)
 
     def start(self) -> None:
         """Begin; call it on the event loop that the callbacks belong to."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"pgflow {self._purpose}")
-        self._task.add_done_callback(partial(report_death, then=self._on_death))
+        self._background.start()
 
     def add(self, crossing: Crossing) -> None:
         """Take one crossing."""
@@ -119,11 +117,7 @@ class CrossingSender:
 
     async def close(self) -> None:
         """Stop. What still waits is refused with `LeaseLost`."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await self._background.stop()
         await self._line.drop()
         for crossing in list(self._unsettled.values()):
             self._settle(crossing, LeaseLost("the worker's crossings were closed before this one was made"))

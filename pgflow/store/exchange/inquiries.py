@@ -6,15 +6,14 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import partial
 from uuid import UUID
 
 import psycopg
 
 from pgflow.model.commands import Standing
 from pgflow.model.writes import Inquiry
-from pgflow.store.database.connections import Database, Line, is_lost, report_death
+from pgflow.store.database.background import BackgroundTask
+from pgflow.store.database.connections import Database, Line, is_lost
 
 _log = logging.getLogger("pgflow.store")
 
@@ -42,17 +41,15 @@ class Inquiries:
     """
 
     def __init__(self, database: Database, *, on_death: Callable[[BaseException], None] | None = None) -> None:
-        self._on_death = on_death
         self._database = database
         self._line = Line(database, "inquiries")
         self._waiting: list[Inquiry] = []
         self._arrived = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._background = BackgroundTask(self._run, "pgflow inquiries", on_death)
 
     def start(self) -> None:
         """Begin to ask; to be called on the event loop that the callbacks belong to."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow inquiries")
-        self._task.add_done_callback(partial(report_death, then=self._on_death))
+        self._background.start()
 
     def ask(self, inquiry: Inquiry) -> None:
         """Take one question, and put it when its time has come."""
@@ -67,11 +64,7 @@ class Inquiries:
 
     async def close(self) -> None:
         """Stop: what still waits is not answered."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await self._background.stop()
         await self._line.drop()
 
     async def _run(self) -> None:

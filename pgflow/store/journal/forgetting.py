@@ -21,7 +21,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +30,8 @@ from pgflow import faults
 from pgflow.errors import LeaseLost, PgflowError
 from pgflow.history.location import display
 from pgflow.model.writes import Advance
-from pgflow.store.database.connections import Database, Line, is_locked_out, is_lost, report_death
+from pgflow.store.database.background import BackgroundTask
+from pgflow.store.database.connections import Database, Line, is_locked_out, is_lost
 from pgflow.store.database.sqlstate import CONFLICT, DATA, FENCED_OUT
 from pgflow.store.leasing.fencing import Fence, fence_of
 
@@ -77,7 +77,6 @@ class LoopAdvancer:
         """
         self._database = database
         self._fence = fence_of(worker)
-        self._on_death = on_death
         self._line = Line(database, "loops", self._fence, lock_timeout=LOCK_WAIT)
         self._waiting: deque[Advance] = deque()
         self._sent: list[Advance] = []
@@ -87,7 +86,7 @@ class LoopAdvancer:
         self._aside_until = 0.0
         self._arrived = asyncio.Event()
         self._swept: OrderedDict[tuple[UUID, str], int] = OrderedDict()
-        self._task: asyncio.Task[None] | None = None
+        self._background = BackgroundTask(self._run, "pgflow loops", on_death)
         self.retries = 0
         """Transactions that were repeated after a serialization failure or a deadlock."""
         self.held_up = 0
@@ -95,9 +94,7 @@ class LoopAdvancer:
 
     def start(self) -> None:
         """Begin to advance; call it on the event loop that the callbacks belong to."""
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow loops")
-            self._task.add_done_callback(partial(report_death, then=self._on_death))
+        self._background.start()
 
     def advance(self, advance: Advance) -> None:
         """Take one advancement; it is in the next transaction. At most one of a loop may be under way."""
@@ -106,11 +103,7 @@ class LoopAdvancer:
 
     async def close(self) -> None:
         """Stop. What still waits is refused with `LeaseLost`."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await self._background.stop()
         await self._line.drop()
         left = [*{id(advance): advance for advance in (*self._sent, *self._aside, *self._waiting)}.values()]
         self._sent = []

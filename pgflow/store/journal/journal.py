@@ -35,7 +35,8 @@ from pgflow.errors import LeaseLost
 from pgflow.model.outcomes import Cancelled, Completed, Failed, Suspended
 from pgflow.model.rows import EventRow, RunKey
 from pgflow.model.writes import Write
-from pgflow.store.database.connections import Database, Line, is_locked_out, is_lost, report_death
+from pgflow.store.database.background import BackgroundTask
+from pgflow.store.database.connections import Database, Line, is_locked_out, is_lost
 from pgflow.store.database.pipeline import Statement, flush, log_lost_hints, rows_of
 from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.database.sqlstate import DATA
@@ -123,7 +124,6 @@ class Journal:
         self._hints = hints
         self._on_batch = on_batch
         self._on_ends_told = on_ends_told
-        self._on_death = on_death
         self._line = Line(database, "journal", self._fence, lock_timeout=LOCK_WAIT)
         self._waiting: deque[Write] = deque()
         self._weight = self._size = 0
@@ -139,7 +139,7 @@ class Journal:
         self._empty = asyncio.Event()
         self._empty.set()
         self._has_space = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._background = BackgroundTask(self._run, "pgflow journal", on_death)
         self.bound = bound
         """Rows and outcomes that wait, at most, if callers await `room`."""
         self.batches = 0
@@ -154,9 +154,7 @@ class Journal:
 
     def start(self) -> None:
         """Begin to write; call it on the event loop that the callbacks belong to."""
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="pgflow journal")
-            self._task.add_done_callback(partial(report_death, then=self._on_death))
+        self._background.start()
 
     def write(self, write: Write) -> None:
         """Take one write; it is in the next batch, or in a later one when its run's row is busy."""
@@ -184,11 +182,7 @@ class Journal:
 
     async def close(self) -> None:
         """Stop writing. What still waits is refused with `LeaseLost`: `drain` first to have it written."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._background.stop()
         await self._line.drop()
         parked = [write for writes in self._busy.values() for write in writes]
         left = [*self._sent, *parked, *self._waiting]
