@@ -12,6 +12,8 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
+from pgflow.store.database.backoff import Backoff
+
 log = logging.getLogger("pgflow.worker")
 
 QUICK = 5.0
@@ -33,7 +35,7 @@ class _Child:
         self.number = number
         self.process: subprocess.Popen[bytes] | None = None
         self.started = 0.0
-        self.pause = 0.0
+        self.backoff = Backoff(0.5, LONGEST_PAUSE)
         self.start_at = 0.0
         self.ready: int | None = None
         """The pipe on which it reports that it is ready; None: it has reported, or its process has ended."""
@@ -126,9 +128,13 @@ def _note_end(child: _Child, now: float, proven: bool) -> int:
         child.ready, child.failed = None, True
     # A process that was killed has not failed by itself: it is started again.
     child.failed = child.failed and process.returncode > 0
-    child.pause = 0.0 if lasted > QUICK and not child.failed else min(max(0.5, child.pause * 2), LONGEST_PAUSE)
-    child.start_at = now + child.pause
-    then = f"another is started in {child.pause:.1f} s" if proven or not child.failed else "it was not ready yet"
+    pause = 0.0
+    if lasted > QUICK and not child.failed:
+        child.backoff.reset()
+    else:
+        pause = child.backoff.pause()
+    child.start_at = now + pause
+    then = f"another is started in {pause:.1f} s" if proven or not child.failed else "it was not ready yet"
     log.error("worker process %d ended with %d after %.1f s; %s", process.pid, process.returncode, lasted, then)
     return process.returncode
 

@@ -14,6 +14,7 @@ import psycopg
 from pgflow.execution.engine.run import Run
 from pgflow.model.claimed import Claimed
 from pgflow.store.database.background import BackgroundTask
+from pgflow.store.database.backoff import Backoff
 from pgflow.store.leasing.claims import Claims
 from pgflow.worker.database_clock import DatabaseClock
 from pgflow.worker.settings import Settings
@@ -127,7 +128,7 @@ class Claimer:
     async def _claim(self) -> None:
         settings = self._settings
         names = self._names
-        pause = 0.05
+        backoff = Backoff(0.05, 5.0)
         quiet = False  # whether nothing but the poll asked for this claim
         try:
             self._suspected = await self._claims.warm_up(settings.queues, names)  # while the first deliveries are made
@@ -148,12 +149,12 @@ class Claimer:
                 try:
                     batch = await self._claims.claim(asked, settings.queues, names, sweep=sweep)
                 except psycopg.Error as error:
+                    pause = backoff.pause()
                     log.warning("claiming failed, the next attempt is in %.2f s: %s", pause, error)
                     self._wanted.clear()
                     await self._wait(pause)
-                    pause = min(pause * 2, 5.0)
                     continue
-                pause = 0.05
+                backoff.reset()
                 self._clock.observe(batch.now)
                 await self._begin(batch.runs)
                 more = len(batch.runs) >= asked

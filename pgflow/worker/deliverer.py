@@ -17,6 +17,7 @@ import psycopg
 
 from pgflow.model.claimed import Arrived
 from pgflow.store.database.background import BackgroundTask
+from pgflow.store.database.backoff import Backoff
 from pgflow.store.exchange.deliveries import DeliveryQueue
 from pgflow.store.notify.notifier import Notifier
 
@@ -77,7 +78,7 @@ class Deliverer:
         self._due = time.monotonic()
         self._attend = True
         self._hinted = False
-        self._again = AGAIN
+        self._again = Backoff(AGAIN, self._poll)
         self._changed = asyncio.Event()
         self._background = BackgroundTask(self._run, "pgflow mail", on_death)
         self.looked = asyncio.Event()
@@ -110,7 +111,7 @@ class Deliverer:
             self._changed.set()
 
     async def _run(self) -> None:
-        pause = 0.05
+        backoff = Backoff(0.05, LONGEST_PAUSE)
         while True:
             await self._until_due()
             attend, self._attend = self._attend, False
@@ -119,13 +120,13 @@ class Deliverer:
             try:
                 await self._deliver(attend, hinted)
             except psycopg.Error as error:
+                pause = backoff.pause()
                 log.warning("delivering signals failed, the next attempt is in %.2f s: %s", pause, error)
                 self._attend = True
                 self._hinted = self._hinted or hinted
                 self._due = time.monotonic() + pause
-                pause = min(pause * 2, LONGEST_PAUSE)
             else:
-                pause = 0.05
+                backoff.reset()
             self.looked.set()
 
     async def _until_due(self) -> None:
@@ -144,10 +145,9 @@ class Deliverer:
     async def _deliver(self, attend: bool, hinted: bool) -> None:
         delivery = await self._queue.deliver()
         if delivery.passed_over:
-            self._due = min(self._due, time.monotonic() + self._again)
-            self._again = min(self._again * 2, self._poll)
+            self._due = min(self._due, time.monotonic() + self._again.pause())
         else:
-            self._again = AGAIN
+            self._again.reset()
         for arrived in delivery.arrived:
             self._arrive(arrived)
         if delivery.woken:

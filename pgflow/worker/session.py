@@ -25,6 +25,7 @@ from pgflow.execution.execute import execute
 from pgflow.model.claimed import Arrived, Claimed
 from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome, Released, Suspended
 from pgflow.model.rows import Message
+from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.connections import Database
 from pgflow.store.exchange.crossing_batch import Crossings
 from pgflow.store.exchange.deliveries import DeliveryQueue
@@ -277,14 +278,14 @@ class WorkerSession:
 
     async def _execute_cold(self, cold: list[Claimed]) -> None:
         """Execute workflows that this worker held last but no longer has in memory: their histories have to be read."""
-        pause = 0.05
+        backoff = Backoff(0.05, 5.0)
         while cold and not self._stopping:
             try:
                 await self._claims.read_again(cold)
             except psycopg.Error as error:
+                pause = backoff.pause()
                 log.warning("reading histories failed, the next attempt is in %.2f s: %s", pause, error)
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, 5.0)
             else:
                 for claimed in cold:
                     self._execute(claimed)

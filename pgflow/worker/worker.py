@@ -24,6 +24,7 @@ from pgflow.errors import WorkerMisused
 from pgflow.execution.engine.host import Limits
 from pgflow.execution.engine.recorded_arguments import refuse
 from pgflow.store.database.background import report_death
+from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.connections import Database, Line
 from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.exchange.sweeping import AUDIT_KEEP, Sweeper
@@ -323,7 +324,7 @@ class Worker:
 
     async def _register(self, on_lost: Callable[[str], None]) -> Lease:
         """Register for a lease. The first attempt may fail; later ones are repeated until the database answers."""
-        pause = 0.1
+        backoff = Backoff(0.1, 5.0)
         while True:
             try:
                 return await Lease.register(
@@ -338,9 +339,9 @@ class Worker:
             except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction) as error:
                 if not self.ready.is_set():
                     raise
+                pause = backoff.pause()
                 log.warning("registering again failed, the next attempt is in %.1f s: %s", pause, error)
             await asyncio.sleep(pause)
-            pause = min(pause * 2, 5.0)
 
     def _fail(self, error: BaseException) -> None:
         """A part of this worker that should never end has failed with an error of its own: stop."""
@@ -357,17 +358,16 @@ class Worker:
     async def _recover(self, lease: Lease, line: Line) -> None:
         """Look for dead workers and take over what they held."""
         pause = self._settings.recovery
-        failed = 0
+        backoff = Backoff(pause * 2, 10.0)
         async with Recovery(self._database, lease.fence, own_key=lambda: lease.lock_key, line=line) as recovery:
             while True:
                 try:
                     recovered = await recovery.look()
                 except psycopg.Error as error:
-                    failed += 1
-                    wait = min(pause * 2**failed, 10.0)
+                    wait = backoff.pause()
                     log.warning("looking for dead workers failed, the next look is in %g s: %s", wait, error)
                 else:
-                    failed = 0
+                    backoff.reset()
                     wait = BETWEEN_LOOKS + 0.05 if recovery.suspicious else pause
                     if recovered:
                         self._look()

@@ -16,6 +16,7 @@ from pgflow.model.commands import Standing
 from pgflow.store.client.endings import FIRST_LOOK, Waiting, between_looks
 from pgflow.store.client.on_threads import ThreadWork
 from pgflow.store.client.sync.pool import Connections
+from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.channels import done_channel, parse_done
 from pgflow.store.database.connections import Database
 from pgflow.store.database.pipeline import flush_blocking
@@ -168,7 +169,7 @@ class TurnEndings:
                 waiter.woken.set()
 
     def _run(self) -> None:
-        pause = 0.1
+        backoff = Backoff(0.1, _LONGEST_PAUSE)
         while not self._closed.is_set():
             began = time.monotonic()
             try:
@@ -190,9 +191,8 @@ class TurnEndings:
             finally:
                 self._listening = None
             if time.monotonic() - began > _LONGEST_PAUSE:
-                pause = 0.1
-            self._closed.wait(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+                backoff.reset()
+            self._closed.wait(backoff.pause())
 
     def _listen(self, connection: Connection) -> None:
         channel = done_channel(self._database.schema)

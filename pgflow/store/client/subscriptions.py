@@ -24,8 +24,9 @@ from pgflow.store.client import topics
 from pgflow.store.client.endings import FIRST_LOOK, between_looks
 from pgflow.store.client.on_loop import LoopGuard, LoopReads, LoopWork, connect, flush, receive, wait, within
 from pgflow.store.client.pool import Connections
+from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.channels import Notice, message_channel, parse_message
-from pgflow.store.database.connections import FIRST_BACKOFF, LONGEST_BACKOFF, Database
+from pgflow.store.database.connections import Database
 from pgflow.store.database.pooler import AsyncConnection, is_shared
 from pgflow.store.database.silence import ALIVE, ANSWER
 from pgflow.store.notify.messages import POLL_AT_ONCE, body, poll, start
@@ -153,13 +154,13 @@ class Subscriptions:
             inbox.close()
 
     async def _run(self) -> None:
-        backoff = FIRST_BACKOFF
+        backoff = Backoff()
         while not self._closed.is_set():
             try:
                 async with await connect(self._database, "messages") as connection:
                     if not await self._listen(connection):
                         break
-                    backoff = FIRST_BACKOFF
+                    backoff.reset()
                     await self._receive(connection)
             except psycopg.OperationalError as error:
                 if not self._closed.is_set():
@@ -174,8 +175,7 @@ class Subscriptions:
             finally:
                 with self._guard:
                     self._listening = None
-            await wait(self._closed, backoff)
-            backoff = min(backoff * 2, LONGEST_BACKOFF)
+            await wait(self._closed, backoff.pause())
         self._decided.set()
         while not self._closed.is_set():
             await wait(self._closed, await self._look(listening=False))

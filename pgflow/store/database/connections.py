@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,17 +23,12 @@ from pgflow import faults, forking
 from pgflow.errors import LeaseLost
 from pgflow.store.database import encodings, hosts, pooler, session_settings
 from pgflow.store.database.adapters import CAREFUL, OwnAsyncCursor, OwnCursor
+from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.pooler import AsyncConnection, Connection
 from pgflow.store.database.replication import check_replicated
 from pgflow.store.database.silence import SLACK, EngineAsyncConnection, EngineConnection
 
 _log = logging.getLogger("pgflow.store")
-
-FIRST_BACKOFF = 0.05
-"""Seconds before the second attempt to connect; doubled from there on."""
-
-LONGEST_BACKOFF = 2.0
-"""The most seconds between attempts to connect."""
 
 _KEEPALIVE = {
     "connect_timeout": "10",
@@ -333,7 +327,7 @@ class Line:
         return connection
 
     async def _open(self) -> AsyncConnection:
-        backoff = FIRST_BACKOFF
+        backoff = Backoff()
         while True:
             connection: AsyncConnection | None = None
             passing: type[psycopg.Error] = psycopg.OperationalError
@@ -353,8 +347,7 @@ class Line:
                 if not isinstance(error, passing):
                     raise
                 _log.warning("no connection for %s, trying again: %s", self.purpose, error)
-                await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
-                backoff = min(backoff * 2, LONGEST_BACKOFF)
+                await asyncio.sleep(backoff.spread_pause())
                 continue
             self.opened += 1
             self._connection = connection

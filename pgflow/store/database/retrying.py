@@ -5,12 +5,12 @@ Everything that a client sends may be sent again: what it starts has ids that th
 
 from __future__ import annotations
 
-import random
 import time
 from uuid import UUID
 
 import psycopg
 
+from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.silence import NoAnswer
 from pgflow.store.database.sqlstate import DATA, PASSING
 
@@ -37,7 +37,7 @@ class Tries:
         """The monotonic time by which there must be an answer; None: whenever."""
         self._began = began
         self._patient_until: float | None = None
-        self._pause = _FIRST_PAUSE
+        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
 
     @property
     def left(self) -> float | None:
@@ -60,8 +60,7 @@ class Tries:
             self._patient_until = now + PATIENCE
         if now > self._patient_until:
             raise error
-        pause, self._pause = self._pause, min(self._pause * 2, _LONGEST_PAUSE)
-        pause *= random.uniform(0.5, 1.0)
+        pause = self._backoff.spread_pause()
         return pause if self.until is None else min(pause, self.until - now)
 
     def late(self, found: str) -> NoAnswer:

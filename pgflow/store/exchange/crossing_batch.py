@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -30,6 +29,7 @@ from pgflow.errors import LeaseLost
 from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent
 from pgflow.model.writes import Crossing, Inquiry
 from pgflow.store.database.background import BackgroundTask
+from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.connections import Database, Line, is_lost
 from pgflow.store.database.pipeline import flush, rows_of
 from pgflow.store.database.retrying import is_meeting, is_refusal
@@ -123,16 +123,15 @@ class CrossingSender:
             self._settle(crossing, LeaseLost("the worker's crossings were closed before this one was made"))
 
     async def _run(self) -> None:
-        pause = FIRST_PAUSE
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             batch = await self._next_batch()
             left = await self._make(batch)
             self._waiting.extendleft(reversed(left))
             if len(left) < len(batch):
-                pause = FIRST_PAUSE
+                backoff.reset()
             else:
-                await self._until_arrival(pause * random.uniform(0.5, 1.0))
-                pause = min(pause * 2, LONGEST_PAUSE)
+                await self._until_arrival(backoff.spread_pause())
 
     async def _next_batch(self) -> list[Crossing]:
         while True:
@@ -160,7 +159,7 @@ class CrossingSender:
 
     async def _make(self, batch: list[Crossing]) -> list[Crossing]:
         """Make the crossings of a batch; those that have to be tried again come back."""
-        pause = FIRST_PAUSE
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         tries = 0
         while True:
             tries += 1
@@ -184,8 +183,7 @@ class CrossingSender:
                     _log.warning(
                         "a batch of signals and children was put off by the database and is sent again: %s", error
                     )
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(pause * 2, LONGEST_PAUSE)
+            await asyncio.sleep(backoff.spread_pause())
 
     async def _apart(self, batch: list[Crossing]) -> list[Crossing]:
         half = len(batch) // 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
@@ -13,6 +12,7 @@ import psycopg
 from pgflow.model.commands import Standing
 from pgflow.model.writes import Inquiry
 from pgflow.store.database.background import BackgroundTask
+from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.connections import Database, Line, is_lost
 
 _log = logging.getLogger("pgflow.store")
@@ -87,7 +87,7 @@ class Inquiries:
 
     async def _look(self, ids: Sequence[UUID], found: dict[UUID, Standing | None]) -> list[UUID]:
         """Ask of these workflows; those that have ended, but whose output did not fit in, come back."""
-        pause = FIRST_PAUSE
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         parameters = {"ids": list(ids), "bytes": BYTES}
         while True:
             try:
@@ -99,8 +99,7 @@ class Inquiries:
                 _log.warning("asking how workflows have ended failed and is tried again: %s", error)
                 if (connection := self._line.current) is None or is_lost(error, connection):
                     await self._line.drop()
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(pause * 2, LONGEST_PAUSE)
+                await asyncio.sleep(backoff.spread_pause())
                 continue
             again = []
             for number, name, status, fits, output, error_text in rows:

@@ -22,6 +22,7 @@ from uuid import uuid4
 import psycopg
 
 from pgflow import faults
+from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.connections import Database, Line, quoted
 
 _log = logging.getLogger("pgflow.store")
@@ -76,17 +77,16 @@ class Sweeper:
 
     async def run(self) -> None:
         """Take part until it is cancelled."""
-        failed = 0
+        backoff = Backoff(self.pause * 2, LATEST)
         wait = random.random() * min(self.pause, 10.0)  # workers that start together need not all look at once
         try:
             while True:
                 await asyncio.sleep(wait)
                 try:
                     wait = await self.look()
-                    failed = 0
+                    backoff.reset()
                 except psycopg.Error as error:
-                    failed += 1
-                    wait = min(self.pause * 2**failed, LATEST)
+                    wait = backoff.pause()
                     _log.warning("removing what is old failed, the next try is in %g s: %s", wait, error)
                 if wait > LEASE:
                     await self._line.drop()

@@ -31,6 +31,7 @@ from pgflow.errors import LeaseLost, PgflowError
 from pgflow.history.location import display
 from pgflow.model.writes import Advance
 from pgflow.store.database.background import BackgroundTask
+from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.connections import Database, Line, is_locked_out, is_lost
 from pgflow.store.database.sqlstate import CONFLICT, DATA, FENCED_OUT
 from pgflow.store.leasing.fencing import Fence, fence_of
@@ -82,7 +83,7 @@ class LoopAdvancer:
         self._sent: list[Advance] = []
         self._aside: deque[Advance] = deque()
         """Advancements that wait, since another session has locked a row."""
-        self._aside_pause = FIRST_PAUSE
+        self._aside_backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._aside_until = 0.0
         self._arrived = asyncio.Event()
         self._swept: OrderedDict[tuple[UUID, str], int] = OrderedDict()
@@ -119,7 +120,7 @@ class LoopAdvancer:
             verdicts = await self._advance(self._sent, look=looked_at)
             self._sent = []
             if not self._aside:
-                self._aside_pause = FIRST_PAUSE
+                self._aside_backoff.reset()
             loop.call_soon(self._deliver, verdicts)
             del verdicts  # they would keep the last runs in memory until the next ones come
 
@@ -128,8 +129,7 @@ class LoopAdvancer:
         while True:
             seconds = self._aside_until - time.monotonic() if self._aside else None
             if seconds is not None and seconds <= 0:
-                self._aside_until = time.monotonic() + self._aside_pause * random.uniform(0.5, 1.0)
-                self._aside_pause = min(self._aside_pause * 2, LONGEST_PAUSE)
+                self._aside_until = time.monotonic() + self._aside_backoff.spread_pause()
                 return [self._aside.popleft() for _ in range(min(GROUP, len(self._aside)))], True
             if self._waiting:
                 return [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))], False
@@ -183,7 +183,7 @@ class LoopAdvancer:
         Args:
             look: Whether to set those aside first whose rows are locked.
         """
-        pause = FIRST_PAUSE
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         met_locks = 0
         while group:
             try:
@@ -220,9 +220,8 @@ class LoopAdvancer:
                 if len(group) == 1:
                     return [(group[0], error)]
                 return await self._apart(group)
-            await asyncio.sleep(pause * random.random())
-            pause = min(pause * 2, LONGEST_PAUSE)
-            if pause > FIRST_PAUSE * 8 and len(group) > 1:
+            await asyncio.sleep(backoff.pause() * random.random())
+            if backoff.upcoming > FIRST_PAUSE * 8 and len(group) > 1:
                 return await self._apart(group)  # smaller groups conflict less
         return []
 

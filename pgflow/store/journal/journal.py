@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -36,6 +35,7 @@ from pgflow.model.outcomes import Cancelled, Completed, Failed, Suspended
 from pgflow.model.rows import EventRow, RunKey
 from pgflow.model.writes import Write
 from pgflow.store.database.background import BackgroundTask
+from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.connections import Database, Line, is_locked_out, is_lost
 from pgflow.store.database.pipeline import Statement, flush, log_lost_hints, rows_of
 from pgflow.store.database.pooler import AsyncConnection
@@ -194,7 +194,7 @@ class Journal:
     async def _run(self) -> None:
         """Send batch after batch; results are delivered while the next batch is on its way."""
         loop = asyncio.get_running_loop()
-        pause = BUSY_WAIT
+        backoff = Backoff(BUSY_WAIT, LONGEST_WAIT)
         await self._warm_up()
         while True:
             if not self._waiting and not self._busy:
@@ -208,15 +208,14 @@ class Journal:
             for part in answer.busy:
                 self._busy[part.key] = part.writes
             if answer.settled:
-                pause = BUSY_WAIT
+                backoff.reset()
                 if answer.poisoned:
                     # Before anything else of these runs is sent: a run has no holes in its history.
                     self._deliver(self._with_later_writes(answer))
                 else:
                     loop.call_soon(self._deliver, answer.settled)
             elif not self._waiting:
-                await self._linger(pause)
-                pause = min(pause * 2, LONGEST_WAIT)
+                await self._linger(backoff.pause())
             del answer  # an idle journal must not keep the runs of its last batch in memory
 
     async def _warm_up(self) -> None:
@@ -316,7 +315,7 @@ class Journal:
 
     async def _write(self, parts: list[Part], skip_locked: bool) -> Answer:
         """Write a batch, as often as it takes for a verdict on each of its runs."""
-        pause = BUSY_WAIT
+        backoff = Backoff(BUSY_WAIT, LONGEST_WAIT)
         careful = False
         while True:
             connection = await self._line.get()
@@ -343,8 +342,7 @@ class Journal:
                     await self._line.drop()
                 else:
                     _log.warning("the journal's batch was put off by the database and is sent again: %s", error)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(pause * 2, LONGEST_WAIT)
+                await asyncio.sleep(backoff.spread_pause())
             else:
                 self.batches += 1
                 if self._on_batch is not None:

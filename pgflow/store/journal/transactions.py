@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import secrets
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -25,7 +24,8 @@ from psycopg.transaction import OutOfOrderTransactionNesting
 from pgflow import faults
 from pgflow.errors import TransactionMisused
 from pgflow.model.writes import Write
-from pgflow.store.database.connections import FIRST_BACKOFF, LONGEST_BACKOFF, Database, Line, is_lost
+from pgflow.store.database.backoff import Backoff
+from pgflow.store.database.connections import Database, Line, is_lost
 from pgflow.store.database.incarnation import LOOK, Incarnation
 from pgflow.store.database.pooler import elsewhere, is_shared
 from pgflow.store.database.replication import check_replicated
@@ -86,7 +86,7 @@ class Transactions:
         Raises:
             psycopg.Error: The database refuses.
         """
-        backoff = FIRST_BACKOFF
+        backoff = Backoff()
         while True:
             idle = self._idle[blocking]
             session = idle.pop() if idle else None
@@ -103,8 +103,7 @@ class Transactions:
                 if kept:
                     continue  # it broke while it was idle
                 _log.warning("no connection for a transactional activity, trying again: %s", error)
-                await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
-                backoff = min(backoff * 2, LONGEST_BACKOFF)
+                await asyncio.sleep(backoff.spread_pause())
             else:
                 self._open.add(transaction)
                 return transaction
@@ -328,7 +327,7 @@ class Transaction:
         statement = self._pool.database.statement
         fence = self._pool.fence
         line = Line(self._pool.database, "transaction's fate", fence)
-        backoff = FIRST_BACKOFF
+        backoff = Backoff()
         try:
             while True:
                 try:
@@ -343,8 +342,7 @@ class Transaction:
                     return found[0][1] if found else None
                 except psycopg.Error as error:
                     _log.warning("the fate of a commit is not known yet, asking again: %s", error)
-                    await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
-                    backoff = min(backoff * 2, LONGEST_BACKOFF)
+                    await asyncio.sleep(backoff.spread_pause())
         finally:
             await line.drop()
 

@@ -19,6 +19,7 @@ import psycopg
 from psycopg import sql
 
 from pgflow.model.rows import Message
+from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.channels import (
     done_channel,
     mail_channel,
@@ -27,7 +28,7 @@ from pgflow.store.database.channels import (
     parse_wake,
     wake_channel,
 )
-from pgflow.store.database.connections import FIRST_BACKOFF, LONGEST_BACKOFF, Database, Line, still_open
+from pgflow.store.database.connections import Database, Line, still_open
 from pgflow.store.database.pipeline import Statement, flush
 from pgflow.store.database.pooler import AsyncConnection, is_shared
 from pgflow.store.database.silence import ALIVE, ANSWER, ASK_EVERY
@@ -114,7 +115,7 @@ class Listener:
                 await task
 
     async def _run(self) -> None:
-        backoff = FIRST_BACKOFF
+        backoff = Backoff()
         while True:
             try:
                 async with await self._database.connect("listener") as connection:
@@ -123,7 +124,7 @@ class Listener:
                         self.decided.set()
                         return
                     await self._listen(connection)
-                    backoff = FIRST_BACKOFF
+                    backoff.reset()
                     self.listening.set()
                     self.decided.set()
                     if self._reconnected is not None:
@@ -137,8 +138,7 @@ class Listener:
                 _log.warning("the listener's connection broke and is opened again: %s", error)
             finally:
                 self.listening.clear()
-            await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
-            backoff = min(backoff * 2, LONGEST_BACKOFF)
+            await asyncio.sleep(backoff.spread_pause())
 
     async def _listen(self, connection: AsyncConnection) -> None:
         for channel in self._takers:

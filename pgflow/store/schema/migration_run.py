@@ -10,7 +10,6 @@ even to read; so it waits for a moment only, gives everything back, and tries ag
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable
 
@@ -22,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex, CreateSchema
 
 from pgflow.errors import MigrationFailed
-from pgflow.store.database.connections import FIRST_BACKOFF, LONGEST_BACKOFF
+from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.pooler import Connection as PsycopgConnection
 from pgflow.store.schema import version_table
 
@@ -60,7 +59,7 @@ def run(engine: Engine, schema: str, apply: Callable[[Connection], None], patien
         MigrationFailed: Others held what it needs all the time, or the schema is somebody else's. Nothing was changed.
     """
     deadline = time.monotonic() + patience
-    backoff = FIRST_BACKOFF
+    backoff = Backoff()
     logged = False
     while True:
         before: str | None = None
@@ -93,8 +92,7 @@ def run(engine: Engine, schema: str, apply: Callable[[Connection], None], patien
                 _log.warning(
                     'the migration of the schema "%s" waits until it can have its tables for itself.%s', schema, holders
                 )
-        time.sleep(backoff * random.uniform(0.5, 1.0))
-        backoff = min(backoff * 2, LONGEST_BACKOFF)
+        time.sleep(backoff.spread_pause())
 
 
 def build_missing(engine: Engine, schema: str, metadata: MetaData, head: object, patience: float = PATIENCE) -> None:

@@ -17,8 +17,9 @@ from pgflow.store.client import topics
 from pgflow.store.client.endings import FIRST_LOOK, between_looks
 from pgflow.store.client.on_threads import ThreadGuard, ThreadReads, ThreadWork, connect, flush, receive, wait, within
 from pgflow.store.client.sync.pool import Connections
+from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.channels import Notice, message_channel, parse_message
-from pgflow.store.database.connections import FIRST_BACKOFF, LONGEST_BACKOFF, Database
+from pgflow.store.database.connections import Database
 from pgflow.store.database.pooler import Connection, is_shared
 from pgflow.store.database.silence import ALIVE, ANSWER
 from pgflow.store.notify.messages import POLL_AT_ONCE, body, poll, start
@@ -146,13 +147,13 @@ class Subscriptions:
             inbox.close()
 
     def _run(self) -> None:
-        backoff = FIRST_BACKOFF
+        backoff = Backoff()
         while not self._closed.is_set():
             try:
                 with connect(self._database, "messages") as connection:
                     if not self._listen(connection):
                         break
-                    backoff = FIRST_BACKOFF
+                    backoff.reset()
                     self._receive(connection)
             except psycopg.OperationalError as error:
                 if not self._closed.is_set():
@@ -167,8 +168,7 @@ class Subscriptions:
             finally:
                 with self._guard:
                     self._listening = None
-            wait(self._closed, backoff)
-            backoff = min(backoff * 2, LONGEST_BACKOFF)
+            wait(self._closed, backoff.pause())
         self._decided.set()
         while not self._closed.is_set():
             wait(self._closed, self._look(listening=False))
