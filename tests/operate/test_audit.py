@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-import pytest_asyncio
 from psycopg.conninfo import make_conninfo
 
 import pgflow
-from pgflow import faults
-from pgflow.store.database.connections import Database
-from pgflow.store.exchange import sweeping
-from pgflow.store.exchange.sweeping import AUDIT_KEEP, Sweeper
-from pgflow.store.schema import migrations
 from tests import databases
+from tests.operate.audit_rows import Both, ask, count, dead, new, rows
 from tests.waiting import status, until
 
 
@@ -42,81 +36,6 @@ async def child(ctx: pgflow.WorkflowContext) -> None:
 async def parent(ctx: pgflow.WorkflowContext) -> None:
     handle = await ctx.dispatch(child)
     await handle.output()
-
-
-def ask(dsn: str, query: str, *values: Any) -> list[Any]:
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        cursor = connection.execute(query.encode(), values or None)
-        return cursor.fetchall() if cursor.description else []
-
-
-def rows(dsn: str) -> list[Any]:
-    """What was written down, but for when and by which role."""
-    return ask(dsn, "SELECT operation, workflow_id, actor, reason, subject FROM pgflow.audit ORDER BY id")
-
-
-def count(dsn: str) -> int:
-    return len(rows(dsn))
-
-
-def new(dsn: str, how: str = "pending") -> UUID:
-    """A workflow that stands somehow: pending, paused, failed with a step behind it, ended."""
-    id: UUID
-    ((id,),) = ask(dsn, "SELECT pgflow.dispatch('flow')")
-    ask(dsn, "UPDATE pgflow.runs SET epoch = 1 WHERE workflow_id = %s", id)  # a worker has had it
-    if how == "paused":
-        ask(dsn, "UPDATE pgflow.runs SET status = 'paused' WHERE workflow_id = %s", id)
-    elif how == "failed":
-        ask(dsn, "UPDATE pgflow.runs SET status = 'failed', wake_at = NULL, reset = '{1}' WHERE workflow_id = %s", id)
-        ask(dsn, "UPDATE pgflow.workflows SET status = 'failed', error = '{}', completed_at = now() WHERE id = %s", id)
-        ask(
-            dsn,
-            "INSERT INTO pgflow.events (workflow_id, location, kind, name, status, attempts, seq, completed_at) "
-            "VALUES (%s, '1', 'activity', 'ask', 'failed', 5, 1, now())",
-            id,
-        )
-    elif how == "completed":
-        ask(dsn, "DELETE FROM pgflow.runs WHERE workflow_id = %s", id)
-        ask(dsn, "UPDATE pgflow.workflows SET status = 'completed', completed_at = now() WHERE id = %s", id)
-    return id
-
-
-def dead(dsn: str, workflow_id: UUID) -> UUID:
-    """A signal that was set aside."""
-    id = uuid4()
-    ask(
-        dsn,
-        "INSERT INTO pgflow.signals (id, workflow_id, name, body, number, dropped_at, problem) "
-        "VALUES (%s, %s, 'go', '{}', 1, now(), 'unfit')",
-        id,
-        workflow_id,
-    )
-    return id
-
-
-class Both:
-    """One client, of either kind, called the same way."""
-
-    def __init__(self, client: pgflow.Client | pgflow.SyncClient) -> None:
-        self.client = client
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            found = getattr(self.client, name)(*args, **kwargs)
-            return await found if inspect.isawaitable(found) else found
-
-        return call
-
-
-@pytest_asyncio.fixture(params=["asynchronous", "synchronous"])
-async def kim(request: pytest.FixtureRequest, dsn: str) -> AsyncIterator[Both]:
-    """A client of somebody's."""
-    if request.param == "synchronous":
-        with pgflow.SyncClient(dsn, actor="kim") as client:
-            yield Both(client)
-    else:
-        async with pgflow.Client(dsn, actor="kim") as other:
-            yield Both(other)
 
 
 async def test_each_operation_of_a_client(dsn: str, kim: Both) -> None:
@@ -383,77 +302,6 @@ async def test_who_and_why_that_cannot_be(dsn: str, kim: Both) -> None:
     assert [reason for *_, reason, _ in rows(dsn)] == ["a" * 2000, None]
 
 
-async def test_a_list(dsn: str, kim: Both) -> None:
-    """Filters, and page by page, also among rows of one transaction, which have one time."""
-    flows = [new(dsn) for _ in range(3)]
-    for flow in flows:
-        await kim.pause(flow)
-    with psycopg.connect(dsn) as connection:
-        for _ in range(2):
-            for flow in flows:
-                connection.execute("SELECT pgflow.cancel(%s, actor => 'eva')", [flow])
-    everything = await kim.audit()
-    assert [entry.id for entry in everything] == sorted((entry.id for entry in everything), reverse=True)
-    assert len(everything) == 9 and isinstance(everything[0], pgflow.AuditEntry)
-    paged, after = [], None
-    while page := await kim.audit(limit=2, after=after):
-        paged += page
-        after = page[-1].id
-    assert paged == everything
-    assert await kim.audit(str(flows[1])) == [entry for entry in everything if entry.workflow_id == flows[1]]
-    assert await kim.audit(actor="eva") == [entry for entry in everything if entry.actor == "eva"]
-    assert await kim.audit(operation="pause") == [entry for entry in everything if entry.operation == "pause"]
-    assert await kim.audit(flows[0], actor="eva", operation="cancel", limit=1) == [everything[2]]
-    assert await kim.audit(since=everything[0].at) == everything[:6]
-    assert await kim.audit(since=datetime.now(UTC) + timedelta(hours=1)) == []
-    assert await kim.audit(limit=0) == []
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"workflow_id": "seven"},
-        {"actor": 7},
-        {"operation": "wake"},
-        {"since": datetime(2026, 1, 1)},
-        {"limit": -1},
-        {"after": "seven"},
-        {"after": -1},
-    ],
-)
-async def test_a_list_that_cannot_be(dsn: str, kim: Both, given: dict[str, Any]) -> None:
-    (name,) = given
-    with pytest.raises(ValueError, match="id=" if name == "workflow_id" else f"{name}="):
-        await kim.audit(**given)
-
-
-@pytest.mark.parametrize(
-    ("given", "index"),
-    [
-        ({}, "audit_at"),
-        ({"workflow_id": uuid4()}, "audit_workflow"),
-        ({"actor": "kim"}, "audit_actor"),
-        ({"since": datetime.now(UTC)}, "audit_at"),
-    ],
-)
-def test_a_list_reads_no_more_than_it_tells(dsn: str, given: dict[str, Any], index: str) -> None:
-    """By an index, in its order, whoever is asked for."""
-    from pgflow.client.filters import AuditFilter
-
-    ask(
-        dsn,
-        "INSERT INTO pgflow.audit (at, actor, role, operation, workflow_id) SELECT now() - n * interval '1 s', "
-        "'actor ' || n, 'role', 'cancel', gen_random_uuid() FROM generate_series(1, 5000) AS n; "
-        "ANALYZE pgflow.audit",
-    )
-    asked = {"workflow_id": None, "actor": None, "operation": None, "since": None, **given}
-    query = AuditFilter(**asked, limit=10, after=None).query("pgflow")
-    with Database(dsn).connect_blocking("explain") as connection:
-        plan = connection.execute(b"EXPLAIN " + query.sql, query.params).fetchall()
-    told = "\n".join(line for (line,) in plan)
-    assert f"Index Scan Backward using {index}" in told and "Sort" not in told, told
-
-
 def test_a_fork_into_a_queue_that_can_be_none(dsn: str) -> None:
     """Refused by SQL with the words of Python."""
     flow = new(dsn, "failed")
@@ -467,141 +315,6 @@ def test_a_fork_into_a_queue_that_can_be_none(dsn: str) -> None:
     assert ask(dsn, "SELECT FROM pgflow.workflows WHERE forked_from IS NOT NULL") == []
     ((forked,),) = ask(dsn, "SELECT pgflow.fork(%s, '1', queue => NULL)", flow)
     assert ask(dsn, "SELECT queue FROM pgflow.runs WHERE workflow_id = %s", forked) == [("default",)]
-
-
-def old(dsn: str, days: int, how_many: int = 1) -> None:
-    ask(
-        dsn,
-        "INSERT INTO pgflow.audit (at, actor, role, operation) "
-        "SELECT now() - make_interval(days => %s), 'kim', 'role', 'pause' FROM generate_series(1, %s)",
-        days,
-        how_many,
-    )
-
-
-async def swept(dsn: str, keep: float = AUDIT_KEEP) -> None:
-    ask(dsn, "UPDATE pgflow.chores SET next_at = now()")
-    sweeper = Sweeper(Database(dsn), 86_400.0, keep)
-    await sweeper.look()
-    await sweeper._line.drop()
-
-
-async def test_rows_that_are_old_go(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After 400 days unless told otherwise, in parts."""
-    monkeypatch.setattr(sweeping, "ROWS", 10)
-    old(dsn, 401, 25)
-    old(dsn, 399, 3)
-    parts: list[int] = []
-
-    async def note() -> None:
-        parts.append(count(dsn))
-
-    with faults.install({"sweeper.after_audit": note}):
-        await swept(dsn)
-    assert parts == [18, 8, 3]
-    assert ask(dsn, "SELECT held_until, next_at > now() FROM pgflow.chores WHERE name = 'audit'") == [(None, True)]
-    await swept(dsn, 398 * 86_400.0)
-    assert count(dsn) == 0
-
-
-async def test_one_removes_at_a_time(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeping, "ROWS", 10)
-    old(dsn, 500, 25)
-    reached, go_on = asyncio.Event(), asyncio.Event()
-
-    async def hold() -> None:
-        if not reached.is_set():
-            reached.set()
-            await go_on.wait()
-
-    first, second = Sweeper(Database(dsn), 86_400.0), Sweeper(Database(dsn), 86_400.0)
-    with faults.install({"sweeper.after_audit": hold}):
-        removal = asyncio.create_task(first.look())
-        await asyncio.wait_for(reached.wait(), 20)
-        await second.look()
-        assert count(dsn) == 15, "the second one has left it to the first"
-        ask(dsn, "UPDATE pgflow.chores SET held_until = now(), next_at = now()")
-        await second.look()
-        assert count(dsn) == 0, "the first one's lease is over"
-        old(dsn, 500)
-        go_on.set()
-        await removal
-    assert count(dsn) == 1, "the first one has stopped"
-    for sweeper in (first, second):
-        await sweeper._line.drop()
-
-
-async def test_a_worker_removes_them(dsn: str) -> None:
-    old(dsn, 2)
-    async with pgflow.Worker(dsn, workflows=[child], audit_keep=timedelta(days=1)):
-
-        async def gone() -> bool:
-            return count(dsn) == 0
-
-        await until(gone, patience=60)
-
-
-@pytest.mark.parametrize("keep", [-1, "a day", float("nan"), 1e12])
-def test_a_time_to_keep_that_cannot_be(keep: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match="audit_keep"):
-        pgflow.Worker("postgresql:///app", workflows=[child], audit_keep=keep)
-
-
-def test_who_might_operate_before_still_may(database_dsn: str) -> None:
-    """Roles with rights on what there was, and none on what comes later: the migration passes them on."""
-    dsn = database_dsn
-    migrations.upgrade(dsn, revision="0013")
-    flow = new(dsn)
-    operator, nobody = (f"{kind}_{uuid4().hex[:8]}" for kind in ("operator", "nobody"))
-    for name in (operator, nobody):
-        ask(dsn, f"CREATE ROLE {name} LOGIN PASSWORD 'secret'")
-        ask(dsn, f"GRANT USAGE ON SCHEMA pgflow TO {name}")
-        ask(dsn, f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pgflow TO {name}")
-    ask(dsn, f"REVOKE INSERT, UPDATE, DELETE ON pgflow.requests FROM {nobody}")
-    ask(dsn, "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA pgflow FROM PUBLIC")
-    ask(dsn, f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgflow TO {operator}")
-    try:
-        pgflow.migrate(dsn)
-        with psycopg.connect(make_conninfo(dsn, user=operator, password="secret"), autocommit=True) as connection:
-            connection.execute("SELECT pgflow.cancel(%s)", [flow])
-            connection.execute("SELECT pgflow.pause(%s)", [flow])
-        assert [row[:3] for row in rows(dsn)] == [("cancel", flow, operator), ("pause", flow, operator)]
-        with psycopg.connect(make_conninfo(dsn, user=nobody, password="secret"), autocommit=True) as connection:
-            for call in ("cancel(%s)", "resume(%s)", "write_audit('cancel', %s, NULL, NULL, NULL)"):
-                with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied for function"):
-                    connection.execute(f"SELECT pgflow.{call}".encode(), [flow])
-            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied for table audit"):
-                connection.execute("INSERT INTO pgflow.audit (actor, role, operation) VALUES ('kim', 'kim', 'cancel')")
-            assert connection.execute("SELECT count(*) FROM pgflow.audit").fetchone() == (2,)
-    finally:
-        for name in (operator, nobody):
-            ask(dsn, f"DROP OWNED BY {name}")
-            ask(dsn, f"DROP ROLE {name}")
-
-
-def test_rights_on_single_columns_are_not_passed_on(database_dsn: str) -> None:
-    """The columns of `requests` are none of `audit`: such a role is given a right of its own (docs/operations.md)."""
-    dsn = database_dsn
-    migrations.upgrade(dsn, revision="0013")
-    first, second = new(dsn), new(dsn)
-    name = f"operator_{uuid4().hex[:8]}"
-    ask(dsn, f"CREATE ROLE {name} LOGIN PASSWORD 'secret'")
-    ask(dsn, f"GRANT USAGE ON SCHEMA pgflow TO {name}")
-    ask(dsn, f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pgflow TO {name}")
-    ask(dsn, f"REVOKE ALL ON pgflow.requests FROM {name}")
-    ask(dsn, f"GRANT INSERT (workflow_id, kind) ON pgflow.requests TO {name}")
-    try:
-        with psycopg.connect(make_conninfo(dsn, user=name, password="secret"), autocommit=True) as connection:
-            connection.execute("SELECT pgflow.cancel(%s)", [first])
-            pgflow.migrate(dsn)
-            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied for table audit"):
-                connection.execute("SELECT pgflow.cancel(%s)", [second])
-            ask(dsn, f"GRANT INSERT ON pgflow.audit TO {name}")
-            connection.execute("SELECT pgflow.cancel(%s)", [second])
-        assert [row[:3] for row in rows(dsn)] == [("cancel", second, name)]
-    finally:
-        ask(dsn, f"DROP OWNED BY {name}")
-        ask(dsn, f"DROP ROLE {name}")
 
 
 def test_comments_of_functions(dsn: str) -> None:
