@@ -1,5 +1,5 @@
-"""`pgflow workflow dispatch | signal | cancel | pause | resume | retry | terminate | fork`: changes workflows, as a
-client does.
+"""`pgflow workflow dispatch | signal | cancel | pause | resume | retry | terminate | update | fork`: changes workflows,
+as a client does.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -176,6 +177,38 @@ def terminate(id: UUID | None, dsn: str, schema: str, actor: str | None, reason:
 
 @click.command()
 @_id
+@click.option("--queue", help="The queue that workers serve.")
+@click.option("--priority", type=int, help="Higher goes first.")
+@click.option(
+    "--run-at", metavar="TIME", help="Not before this moment, in ISO 8601 with a zone; of one that never ran."
+)
+@database_options
+@audit_options
+def update(
+    id: UUID,
+    queue: str | None,
+    priority: int | None,
+    run_at: str | None,
+    dsn: str,
+    schema: str,
+    actor: str | None,
+    reason: str | None,
+) -> None:
+    """Change the queue, the priority or the moment of the workflow ID, which must not run; the rest stays.
+
+    Example: pgflow workflow update 0198c0de-0000-7000-8000-000000000000 --queue bulk --reason "makes way"
+    """
+    try:
+        moment = None if run_at is None else datetime.fromisoformat(run_at)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--run-at") from error
+    with _client(dsn, schema, actor) as client:
+        done = client.update(id, queue=queue, priority=priority, run_at=moment, reason=reason)
+        _say(done, "it is changed", "it has all that already")
+
+
+@click.command()
+@_id
 @click.option("--before", required=True, metavar="LOCATION", help='The first step to run again, such as "{2, 5, 1}".')
 @click.option("--queue", help="The queue of the new workflow; by default that of workflow ID, if it is still known.")
 @database_options
@@ -188,7 +221,7 @@ def fork(
         click.echo(client.fork(id, before, queue=queue, reason=reason).id)
 
 
-COMMANDS = (dispatch, signal, cancel, pause, resume, retry, terminate, fork)
+COMMANDS = (dispatch, signal, cancel, pause, resume, retry, terminate, update, fork)
 
 
 def _object(text: str, what: str) -> dict[str, Any]:

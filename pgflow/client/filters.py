@@ -25,7 +25,7 @@ from pgflow.store.queries import dead_signals, inspection
 STATUSES = ("pending", "running", "sleeping", "paused", "completed", "failed", "cancelled")
 
 
-OPERATIONS = ("cancel", "pause", "resume", "retry", "terminate", "fork", "redeliver", "drop")
+OPERATIONS = ("cancel", "pause", "resume", "retry", "terminate", "update", "fork", "redeliver", "drop")
 """What an operator may have done."""
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from pgflow.client.core import HasCore, core_of
 from pgflow.definitions.calls import sending_of
 from pgflow.definitions.descriptors import Workflow
-from pgflow.definitions.options import uuid_of
+from pgflow.definitions.options import check_priority, check_queue, uuid_of
 from pgflow.model.info import HistoryEvent, WorkflowInfo
+from pgflow.model.moments import in_utc
 from pgflow.store.queries import operating
 from pgflow.uuid7 import uuid7
 
@@ -132,5 +133,41 @@ class WorkflowHandle(Generic[R]):
         """
         return await self._core.operate(operating.terminate(self._core.schema, self.id, self._core.audit_note(reason)))
 
+    async def update(
+        self,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        run_at: datetime | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Change what workers go by when they take the workflow, which must wait, as the client's method of that name
+        does; False when it has all that already.
+
+        Raises:
+            PgflowError: it runs, has failed or has ended; it has begun, and `run_at` is given.
+            ValueError: nothing is given, or something out of range.
+
+        Example:
+            await handle.update(priority=7, reason="a customer waits")
+        """
+        changes, note = changes_of(queue, priority, run_at), self._core.audit_note(reason)
+        return await self._core.operate(operating.update(self._core.schema, self.id, changes, note))
+
     def __repr__(self) -> str:
         return f"WorkflowHandle({str(self.id)!r})"
+
+
+def changes_of(queue: str | None, priority: int | None, run_at: datetime | None) -> operating.ClaimChanges:
+    """What is to change of a workflow, checked.
+
+    Raises:
+        ValueError: nothing is given; a priority or queue out of range, a moment without a time zone.
+    """
+    if queue is None and priority is None and run_at is None:
+        raise ValueError("nothing is given to be changed, expected queue, priority or run_at")
+    if queue is not None:
+        check_queue(queue)
+    if priority is not None:
+        check_priority(priority)
+    return operating.ClaimChanges(queue, priority, None if run_at is None else in_utc(run_at, "run_at"))

@@ -1,4 +1,4 @@
-"""What an operator does with one workflow: cancel, pause, resume, retry, terminate, fork.
+"""What an operator does with one workflow: cancel, pause, resume, retry, terminate, update, fork.
 
 And what says who did so.
 """
@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pgflow.client.core import HasCore
 from pgflow.client.filters import AuditFilter, location_of
-from pgflow.client.handle import WorkflowHandle
+from pgflow.client.handle import WorkflowHandle, changes_of
 from pgflow.definitions.options import check_queue, uuid_of
 from pgflow.model.info import AuditEntry
 from pgflow.store.queries import operating
@@ -110,6 +110,38 @@ class Operations(HasCore):
             operating.terminate(self._core.schema, uuid_of(id), self._core.audit_note(reason))
         )
 
+    async def update(
+        self,
+        id: UUID | str,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        run_at: datetime | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Change what workers go by when they take a workflow that waits; what is not given stays as it is.
+
+        Args:
+            queue: the queue that workers serve; of one that is pending, sleeping or paused.
+            priority: higher goes first; of one that is pending, sleeping or paused.
+            run_at: not before this moment (with a time zone); only of one that no worker has ever had.
+            reason: why, for the table `audit`: at most 2,000 characters.
+
+        Returns:
+            False when it has all that already.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+            PgflowError: it runs (pause it first), has failed or has ended; it has begun, and `run_at` is given.
+            ValueError: nothing is given; a priority or queue out of range, a moment without a time zone.
+
+        Example:
+            await client.update(handle.id, queue="bulk", priority=-1, reason="makes way")
+        """
+        changes = changes_of(queue, priority, run_at)
+        note = self._core.audit_note(reason)
+        return await self._core.operate(operating.update(self._core.schema, uuid_of(id), changes, note))
+
     async def fork(
         self, id: UUID | str, before: str, *, queue: str | None = None, reason: str | None = None
     ) -> WorkflowHandle[Any]:
@@ -150,8 +182,8 @@ class Operations(HasCore):
         Args:
             workflow_id: only what was done to this workflow, and to signals that were sent to it.
             actor: only what this one did: the `actor` of a client, or else a role of the database.
-            operation: only this: "cancel", "pause", "resume", "retry", "terminate", "fork", "redeliver" or
-                "drop".
+            operation: only this: "cancel", "pause", "resume", "retry", "terminate", "update", "fork",
+                "redeliver" or "drop".
             since: only what was done at this moment or later (with a time zone).
             limit: how many, at most.
             after: go on with a list: the id of its last entry.

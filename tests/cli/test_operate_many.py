@@ -44,3 +44,19 @@ def test_wrong_usage(pgflow: Command, verb: str) -> None:
     assert "expected NAME=VALUE" in pgflow("workflow", verb, "--tag", "n", code=2)
     assert "Example:" in pgflow("workflow", verb, "--help")
     assert pgflow.ask("SELECT status FROM pgflow.runs") == [("pending",)]
+
+
+def test_what_waits_is_changed(pgflow: Command) -> None:
+    id = pgflow("workflow", "dispatch", "job")
+    changes = ("--queue", "bulk", "--priority", "-1", "--run-at", "2040-01-01T03:00:00+00:00")
+    assert pgflow("workflow", "update", id, *changes, "--reason", "makes way") == "it is changed"
+    assert pgflow("workflow", "update", id, *changes, code=1) == "it has all that already"
+    assert pgflow.ask("SELECT queue, priority, wake_at::text LIKE '2040-01-01 %' FROM pgflow.runs") == [
+        ("bulk", -1, True)
+    ]
+    assert pgflow.ask("SELECT operation, reason, details->>'queue' FROM pgflow.audit") == [
+        ("update", "makes way", "bulk")
+    ]
+    assert "--run-at" in pgflow("workflow", "update", id, "--run-at", "tomorrow", code=2)
+    assert "nothing is given" in pgflow("workflow", "update", id, code=1)
+    assert "Example:" in pgflow("workflow", "update", "--help")

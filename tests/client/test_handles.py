@@ -52,6 +52,7 @@ async def test_what_a_handle_does(dsn: str, synchronous: bool) -> None:
             await status(client, started, "sleeping")
             handle: Any = (other if synchronous else client).handle(flow, str(started.id))
             assert await outcome_of(handle.pause(reason="one")) is True
+            assert await outcome_of(handle.update(priority=7, reason="sooner")) is True
             assert await outcome_of(handle.resume(reason="two")) is True
             id = uuid4()
             assert await outcome_of(handle.signal(Word("go"), id=id)) == id
@@ -73,6 +74,7 @@ async def test_what_a_handle_does(dsn: str, synchronous: bool) -> None:
                 ("terminate", "kim", "four"),
                 ("retry", "kim", "three"),
                 ("resume", "kim", "two"),
+                ("update", "kim", "sooner"),
                 ("pause", "kim", "one"),
             ]
 

@@ -99,6 +99,7 @@ CALLS = {
     "resume": ("paused", "SELECT pgflow.resume(%(id)s{more})"),
     "retry": ("failed", "SELECT pgflow.retry(%(id)s{more})"),
     "terminate": ("pending", "SELECT pgflow.terminate(%(id)s{more})"),
+    "update": ("pending", "SELECT pgflow.update_workflow(%(id)s, priority => 7{more})"),
     "fork": ("failed", "SELECT pgflow.fork(%(id)s, '1'{more})"),
     "redeliver": ("pending", "SELECT pgflow.redeliver(%(signal)s{more})"),
     "drop": ("pending", "SELECT pgflow.drop_signal(%(signal)s{more})"),
@@ -325,4 +326,6 @@ def test_comments_of_functions(dsn: str) -> None:
         "AND proargnames @> '{reason,actor}' AND proname NOT IN ('write_audit', 'operate_many') "
         "AND obj_description(p.oid, 'pg_proc') LIKE '%go into the table audit%' ORDER BY 1",
     )
-    assert [name for (name,) in found] == sorted({"drop_signal" if name == "drop" else name for name in CALLS})
+    assert [name for (name,) in found] == sorted(
+        {{"drop": "drop_signal", "update": "update_workflow"}.get(name, name) for name in CALLS}
+    )

@@ -111,6 +111,7 @@ ALONE = {
     "transaction_fence.sql": "a transactional activity's own, last",
     "fork": "the workflow that is copied",
     "terminate": "the workflow that is ended",
+    "update_workflow": "the workflow that is changed",
 }
 """What locks one row, by its id, and no other: there is no order to keep."""
 

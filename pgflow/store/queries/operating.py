@@ -1,4 +1,4 @@
-"""Operating workflows: statements that cancel, pause, resume, retry, terminate and fork them.
+"""Operating workflows: statements that cancel, pause, resume, retry, terminate, update and fork them.
 
 Each is one of the schema's functions, so that a person with psql has the same as a client.
 """
@@ -6,6 +6,7 @@ Each is one of the schema's functions, so that a person with psql has the same a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -56,6 +57,20 @@ def retry(schema: str, workflow_id: UUID, note: AuditNote) -> Query[Any]:
 def terminate(schema: str, workflow_id: UUID, note: AuditNote) -> Query[bool]:
     """The statement that ends a workflow without its code."""
     return call(schema, "terminate(%(id)s::uuid", {"id": workflow_id}, note)
+
+
+class ClaimChanges(NamedTuple):
+    """What is to change of a workflow that waits; None: it stays."""
+
+    queue: str | None
+    priority: int | None
+    run_at: datetime | None
+
+
+def update(schema: str, workflow_id: UUID, changes: ClaimChanges, note: AuditNote) -> Query[bool]:
+    """The statement that changes what claims go by."""
+    called = "update_workflow(%(id)s::uuid, %(queue)s::text, %(priority)s::int, %(run_at)s::timestamptz"
+    return call(schema, called, {"id": workflow_id, **changes._asdict()}, note)
 
 
 def many(

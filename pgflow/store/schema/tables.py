@@ -410,7 +410,7 @@ def make_metadata(schema: str | None = None) -> MetaData:
         _column(
             "operation",
             Text(),
-            "What: cancel, pause, resume, retry, terminate, fork, redeliver or drop (a signal).",
+            "What: cancel, pause, resume, retry, terminate, update, fork, redeliver or drop (a signal).",
             null=False,
         ),
         _column("workflow_id", UUID(), "On which workflow; of a signal: the one that it was sent to."),
