@@ -20,12 +20,13 @@ import psycopg
 from pgflow.cli.database_options import database_options, reason
 from pgflow.cli.logs import configure
 from pgflow.cli.process_end import Ending, leave_at_once
-from pgflow.cli.supervisor import OWNER, READY, supervise
+from pgflow.cli.supervisor import OWNER, READY, REPORTS, supervise
 from pgflow.codec import described
 from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.functions import layers
 from pgflow.errors import PgflowError
 from pgflow.store.exchange.sweeping import AUDIT_KEEP
+from pgflow.worker.observation import Observation, to_supervisor
 from pgflow.worker.worker import Worker
 
 log = logging.getLogger("pgflow.worker")
@@ -65,6 +66,20 @@ log = logging.getLogger("pgflow.worker")
 @click.option(
     "--audit-keep", default=AUDIT_KEEP, show_default=True, help="Seconds that a row of `pgflow audit` is kept."
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65_535),
+    envvar="PGFLOW_METRICS_PORT",
+    help="Serve /metrics, /livez and /readyz at this port, for all processes together. Else PGFLOW_METRICS_PORT, else "
+    "none is served.",
+)
+@click.option(
+    "--metrics-host",
+    envvar="PGFLOW_METRICS_HOST",
+    default="0.0.0.0",
+    show_default=True,
+    help="The address of that port. Else PGFLOW_METRICS_HOST.",
+)
 @click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
 @click.option("--log-format", default="human", show_default=True, help="human or json.")
 def worker(
@@ -83,6 +98,8 @@ def worker(
     max_crashes: int,
     signal_keep: float,
     audit_keep: float,
+    metrics_port: int | None,
+    metrics_host: str,
     log_level: str,
     log_format: str,
 ) -> None:
@@ -96,7 +113,11 @@ def worker(
         raise click.ClickException(str(error)) from error
     found = workflows_of(targets)  # an error in the user's own module keeps its traceback
     if processes > 1:
-        sys.exit(supervise(processes, grace))
+        try:
+            sys.exit(supervise(processes, grace, None if metrics_port is None else (metrics_host, metrics_port)))
+        except PgflowError as error:
+            raise click.ClickException(str(error)) from error
+    reports = os.environ.pop(REPORTS, None)  # else the supervisor has the port
     try:
         made = Worker(
             dsn,
@@ -113,9 +134,13 @@ def worker(
             max_crashes=max_crashes,
             signal_keep=signal_keep,
             audit_keep=audit_keep,
+            metrics_port=metrics_port if reports is None else None,
+            metrics_host=metrics_host,
         )
     except (ValueError, TypeError) as error:
         raise click.ClickException(str(error)) from error
+    if reports is not None:
+        made.observation = Observation(to_supervisor(int(reports)))
     spare_collector()
     leave(run_through(serve(made, grace)))
 

@@ -6,12 +6,15 @@ import logging
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from types import FrameType
 
+from pgflow.observe.http_port import HttpPort
+from pgflow.observe.process_reports import Household
 from pgflow.store.database.backoff import Backoff
 
 log = logging.getLogger("pgflow.worker")
@@ -30,9 +33,13 @@ READY = "PGFLOW_READY_PIPE"
 """The environment variable with the descriptor on which a worker process reports that it is ready."""
 
 
+REPORTS = "PGFLOW_REPORTS_SOCKET"
+"""The environment variable with the descriptor on which a worker process answers what it has to tell of itself."""
+
+
 class _Child:
     def __init__(self, number: int) -> None:
-        self.number = number
+        self.name = str(number)
         self.process: subprocess.Popen[bytes] | None = None
         self.started = 0.0
         self.backoff = Backoff(0.5, LONGEST_PAUSE)
@@ -43,7 +50,7 @@ class _Child:
         """Whether its last start ended with an error before it was ready."""
 
 
-def supervise(processes: int, grace: float) -> int:
+def supervise(processes: int, grace: float, metrics: tuple[str, int] | None = None) -> int:
     """Run this command line in several processes until SIGTERM or SIGINT; returns the exit code.
 
     A process that dies is started again, after a growing pause if it did not last. If all of them fail at their first
@@ -53,12 +60,20 @@ def supervise(processes: int, grace: float) -> int:
     Args:
         processes: how many.
         grace: seconds that running activities may go on after a stop.
+        metrics: the address and the port at which metrics and health are served; None: they are not.
+
+    Raises:
+        PgflowError: that port is in use, or prometheus-client is not installed.
     """
     stopping = False
+    household = None if metrics is None else Household([str(number) for number in range(processes)])
+    port = None if metrics is None or household is None else HttpPort(*metrics, household.report)
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal stopping
         stopping = True
+        if household is not None:
+            household.stopping = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
@@ -72,12 +87,14 @@ def supervise(processes: int, grace: float) -> int:
         now = time.monotonic()
         for child in children:
             if child.process is None and now >= child.start_at and (proven or not child.failed):
-                _start(child, reader, now)
+                _start(child, reader, now, household)
         for child in children:
             ended = child.process is not None and child.process.poll() is not None
             proven = _is_ready(child) or proven
             if ended:
                 code = _note_end(child, now, proven)
+                if household is not None:
+                    household.remove(child.name)
                 if not proven and all(other.failed and other.process is None for other in children):
                     os.close(writer)
                     return code
@@ -86,20 +103,30 @@ def supervise(processes: int, grace: float) -> int:
         alarm.wait(max(0.0, min(starts, default=60.0)), reporting)
     _stop_all(children, grace)
     os.close(writer)
+    if port is not None:
+        port.close()
     return 0
 
 
-def _start(child: _Child, owner: int, now: float) -> None:
+def _start(child: _Child, owner: int, now: float, household: Household | None) -> None:
     arguments = list(sys.orig_argv)
     arguments[0] = sys.executable
     child.ready, reporting = os.pipe()
     os.set_blocking(child.ready, False)
+    passed = {OWNER: owner, READY: reporting}
+    theirs = None
+    if household is not None:
+        ours, theirs = socket.socketpair()
+        passed[REPORTS] = theirs.fileno()
+        household.add(child.name, ours)
     child.process = subprocess.Popen(
         [*arguments, "--processes", "1"],
-        pass_fds=[owner, reporting],
-        env={**os.environ, OWNER: str(owner), READY: str(reporting)},
+        pass_fds=list(passed.values()),
+        env={**os.environ, **{name: str(descriptor) for name, descriptor in passed.items()}},
     )
     os.close(reporting)
+    if theirs is not None:
+        theirs.close()
     child.started, child.failed = now, False
 
 

@@ -208,6 +208,9 @@ class _Replay:
     def later(self, seconds: float) -> datetime:
         return self._stored.now + timedelta(seconds=seconds)
 
+    def attempt_failed(self, activity: str, again: bool) -> None:
+        """Nobody counts."""
+
     def observe_time(self, at: datetime) -> None:
         raise AssertionError("nothing is committed in a replay")
 

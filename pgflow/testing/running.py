@@ -332,6 +332,9 @@ class _Runner(Generic[R]):
     def later(self, seconds: float) -> datetime:
         return self._memory.now + timedelta(seconds=seconds)
 
+    def attempt_failed(self, activity: str, again: bool) -> None:
+        """Nobody counts."""
+
     def observe_time(self, at: datetime) -> None:
         pass
 

@@ -13,6 +13,7 @@ import psycopg
 
 from pgflow.execution.engine.run import Run
 from pgflow.model.claimed import Claimed
+from pgflow.observe.worker_metrics import WorkerMetrics
 from pgflow.store.database.background import BackgroundTask
 from pgflow.store.database.backoff import Backoff
 from pgflow.store.leasing.claims import Claims
@@ -48,6 +49,7 @@ class Claimer:
         prepare: awaited before the first claim.
         begin: executes what was taken.
         on_death: called when this part fails with an error of its own.
+        metrics: told how long claims take; None: nobody counts.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Claimer:
         prepare: Callable[[], Awaitable[None]],
         begin: Callable[[list[Claimed]], Awaitable[None]],
         on_death: Callable[[BaseException], None],
+        metrics: WorkerMetrics | None = None,
     ) -> None:
         self._claims = claims
         self._names = names
@@ -70,6 +73,7 @@ class Claimer:
         self._backlog = backlog
         self._prepare = prepare
         self._begin = begin
+        self._metrics = metrics
         self._suspects = Suspects(runs)
         self._suspected = 0
         """The highest number of suspicions among due runs that are suspected of killing processes; 0: there are none.
@@ -146,6 +150,7 @@ class Claimer:
                 asked = min(room, MAX_CLAIM)
                 self._hinted.clear()  # what hints have named is due and will be found
                 sweep = quiet and self._claims.sweep_is_due(busy=False) or self._claims.sweep_is_due(busy=True)
+                started = time.monotonic()
                 try:
                     batch = await self._claims.claim(asked, settings.queues, names, sweep=sweep)
                 except psycopg.Error as error:
@@ -155,6 +160,7 @@ class Claimer:
                     await self._wait(pause)
                     continue
                 backoff.reset()
+                self._took(started)
                 self._clock.observe(batch.now)
                 await self._begin(batch.runs)
                 more = len(batch.runs) >= asked
@@ -207,6 +213,7 @@ class Claimer:
             self.look()
             return
         hinted, self._hinted = self._hinted, {}
+        started = time.monotonic()
         try:
             batch = await self._claims.claim_hinted(list(hinted), self._settings.queues, self._names)
         except psycopg.Error as error:
@@ -216,6 +223,7 @@ class Claimer:
             )
             self.look()
         else:
+            self._took(started)
             if batch is not None:
                 self._clock.observe(batch.now)
                 await self._begin(batch.runs)
@@ -228,6 +236,7 @@ class Claimer:
         places = self._suspects.places(min(self._settings.concurrency - len(self._runs), MAX_CLAIM))
         if not any(places):
             return
+        started = time.monotonic()
         try:
             batch = await self._claims.claim_suspected(places, self._settings.queues, self._names)
         except psycopg.Error as error:
@@ -237,6 +246,7 @@ class Claimer:
                 error,
             )
             return
+        self._took(started)
         self._clock.observe(batch.now)
         if batch.runs or places[2]:
             self._suspected = 0  # the next claim reports whether there are more
@@ -245,6 +255,11 @@ class Claimer:
         self._suspects.took(
             self._runs[claimed.workflow_id] for claimed in batch.runs if claimed.workflow_id in self._runs
         )
+
+    def _took(self, started: float) -> None:
+        """A claim that was sent at that time was answered."""
+        if self._metrics is not None:
+            self._metrics.claim_took(time.monotonic() - started)
 
     def _has_room(self) -> bool:
         """Whether a claim is worth its round trip: a tenth of the places is free, and no run has to be alone."""

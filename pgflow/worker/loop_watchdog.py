@@ -52,6 +52,7 @@ class Watchdog:
         interrupt: called in the watchdog's thread with the seconds, and the frame that the loop's thread is executing,
             to end the workflow that the loop is working on; returns whether there is one.
         hopeless: called in the watchdog's thread when no exception has ended such code.
+        late: called on the loop at each tick with the seconds by which it comes late.
 
     Example:
         watchdog = Watchdog(lambda: None)
@@ -63,10 +64,12 @@ class Watchdog:
         describe: Callable[[], str | None],
         interrupt: Callable[[float, FrameType | None], bool] = lambda seconds, frame: False,
         hopeless: Callable[[], None] = lambda: None,
+        late: Callable[[float], None] | None = None,
     ) -> None:
         self._describe = describe
         self._interrupt = interrupt
         self._hopeless = hopeless
+        self._late = late
         self._last = time.monotonic()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -74,13 +77,20 @@ class Watchdog:
         self.blocked = 0
         """How many times the loop was blocked."""
 
+    @property
+    def silent(self) -> float:
+        """Seconds since the last tick; from any thread."""
+        return time.monotonic() - self._last
+
     def start(self) -> None:
         """Begin to watch the running loop."""
         loop = asyncio.get_running_loop()
         watched = threading.get_ident()
 
         def tick() -> None:
-            self._last = time.monotonic()
+            before, self._last = self._last, time.monotonic()
+            if self._late is not None and self._handle is not None:
+                self._late(self._last - before - TICK)
             self._handle = loop.call_later(TICK, tick)
 
         tick()

@@ -25,6 +25,9 @@ from pgflow.execution.execute import execute
 from pgflow.model.claimed import Arrived, Claimed
 from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome, Released, Suspended
 from pgflow.model.rows import Message
+from pgflow.observe import worker_metrics
+from pgflow.observe.meters import Family
+from pgflow.observe.worker_metrics import WorkerMetrics
 from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.connections import Database
 from pgflow.store.exchange.crossing_batch import Crossings
@@ -61,6 +64,7 @@ class WorkerSession:
         trusted_until: until when, on the monotonic clock, this worker can be sure of its lease; a time in the past
             while that is in doubt.
         on_death: called when a part that should never end has failed with an error of its own: drop the session.
+        metrics: told of what happens; None: nobody counts.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class WorkerSession:
         notifier: Notifier,
         trusted_until: Callable[[], float],
         on_death: Callable[[BaseException], None],
+        metrics: WorkerMetrics | None = None,
     ) -> None:
         self.fence = fence
         fence.held, fence.moved = lambda: held(self.runs, self._cold), self._moved
@@ -81,6 +86,7 @@ class WorkerSession:
         self.steps = 0
         """Rows of history committed so far."""
         self._registry = registry
+        self._metrics = metrics
         self._settings = settings
         self._notifier = notifier
         self._loop = asyncio.get_running_loop()  # on a stage a run's own loop is the running one
@@ -94,10 +100,16 @@ class WorkerSession:
         self.limits = settings.limits
         """Bounds of one workflow."""
         self.journal = Journal(
-            database, fence, hints=notifier, on_batch=self._written, on_ends_told=self.asked, on_death=on_death
+            database,
+            fence,
+            hints=notifier,
+            on_batch=self._written,
+            on_ends_told=self.asked,
+            on_death=on_death,
+            metrics=metrics,
         )
         """Where runs hand over rows and outcomes."""
-        self.loops = LoopAdvancer(database, fence, on_death=on_death)
+        self.loops = LoopAdvancer(database, fence, on_death=on_death, metrics=metrics)
         """Where runs hand over the forgetting of turns."""
         self.crossings = Crossings(database, fence, self._started, self._sent, on_death=on_death)
         """Where runs hand over what they do to other workflows."""
@@ -112,6 +124,7 @@ class WorkerSession:
             self._prepare,
             self._begin,
             on_death,
+            metrics,
         )
         self.look, self.hint = self._claimer.look, self._claimer.hint
         self._run_cache = RunCache(settings.cached)
@@ -130,7 +143,7 @@ class WorkerSession:
         self._threads = ThreadPoolExecutor(
             settings.threads + settings.transactions, thread_name_prefix="pgflow activity"
         )
-        self._transactions = Transactions(database, fence, self._threads, self._written)
+        self._transactions = Transactions(database, fence, self._threads, self._written, metrics)
         self._activities = ActivityRunner(
             self._threads,
             settings.activities,
@@ -259,6 +272,8 @@ class WorkerSession:
             run = self._run_cache.take(claimed)
             if run is not None:
                 self.runs[claimed.workflow_id] = run
+                if self._metrics is not None:
+                    self._metrics.began(claimed, resumed=True)
                 self._scheduler.guarded(run, lambda run=run, claimed=claimed: run.resume(claimed))  # type: ignore[misc]
             elif claimed.warm:
                 cold.append(claimed)
@@ -274,6 +289,8 @@ class WorkerSession:
             self._deliverer.look()
 
     def _execute(self, claimed: Claimed) -> None:
+        if self._metrics is not None:
+            self._metrics.began(claimed)
         self.runs[claimed.workflow_id] = execute(claimed, self._registry.get(claimed.name), self)
 
     async def _execute_cold(self, cold: list[Claimed]) -> None:
@@ -308,6 +325,17 @@ class WorkerSession:
         run = self.runs.get(id)
         if run is not None and run.outcome is None:  # else its own write has ended it
             run.lost(LeaseLost("somebody has terminated it"))
+
+    def gauges(self, blocked: int) -> list[Family]:
+        """What this session stands at now; from any thread.
+
+        Args:
+            blocked: how often the worker's event loop was blocked for a second.
+        """
+        activities = self._activities
+        return worker_metrics.state(
+            len(self.runs), len(self._run_cache), activities.running, activities.waiting, self.journal.backlog, blocked
+        )
 
     # The fence
 
@@ -350,6 +378,11 @@ class WorkerSession:
             self._activities.pause()
         self._activities.start(call)
 
+    def attempt_failed(self, activity: str, again: bool) -> None:
+        """An attempt of an activity has failed."""
+        if self._metrics is not None:
+            self._metrics.attempt_failed(activity, again)
+
     def publish(self, messages: Sequence[Message]) -> None:
         """Send messages whose rows are committed."""
         self._notifier.publish(messages)
@@ -370,6 +403,8 @@ class WorkerSession:
         workflow_id = run.claimed.workflow_id
         if self.runs.get(workflow_id) is run:
             del self.runs[workflow_id]
+        if self._metrics is not None:
+            self._metrics.left(run.claimed.name, outcome)
         if isinstance(outcome, Completed | Failed | Cancelled):
             if run.claimed.parent_id is not None:
                 self._deliverer.look()

@@ -32,6 +32,7 @@ class Settings:
         recovery: the pause between two checks for dead workers.
         signal_keep: how long a signal is kept after it was taken, or dropped.
         audit_keep: how long a row of the audit log is kept.
+        metrics_port: the port at which it shows itself; None: none.
         limits: bounds of one workflow.
         max_backlog: how many rows may wait for their commit before no more activities begin.
 
@@ -51,6 +52,7 @@ class Settings:
     recovery: float = 0.5
     signal_keep: float = 86_400.0
     audit_keep: float = AUDIT_KEEP
+    metrics_port: int | None = None
     limits: Limits = field(default_factory=Limits)
     max_backlog: int = 20_000
 
@@ -65,6 +67,9 @@ class Settings:
                 raise ValueError(f"{name}={value!r}: expected a whole number, at least 1")
         if not isinstance(self.cached, int) or isinstance(self.cached, bool) or self.cached < 0:
             raise ValueError(f"cached={self.cached!r}: expected a whole number, at least 0")
+        port = self.metrics_port
+        if port is not None and (not isinstance(port, int) or isinstance(port, bool) or not 0 <= port < 65_536):
+            raise ValueError(f"metrics_port={port!r}: expected a port, from 1 to 65535, or 0 for any that is free")
         bounds = (
             ("lease", 1.0, LONGEST_LEASE),
             ("poll", 0.01, LONGEST),

@@ -33,6 +33,7 @@ from pgflow.store.notify.notifier import Listener, Notifier
 from pgflow.store.schema.compatibility import check_async
 from pgflow.version import VERSION
 from pgflow.worker.loop_watchdog import Watchdog
+from pgflow.worker.observation import Observation, at_port
 from pgflow.worker.session import WorkerSession
 from pgflow.worker.settings import Settings
 from pgflow.worker.unrepeatable import warn_of_unrepeatable
@@ -68,6 +69,9 @@ class Worker:
         signal_keep: seconds (or a timedelta) that a signal is kept after it was taken, or dropped, so that one sent
             again under the same id is known; workers remove it after that, whether its workflow lives or not.
         audit_keep: seconds (or a timedelta) that a row of what operators did (`client.audit`) is kept.
+        metrics_port: a port at which it serves `/metrics`, `/livez` and `/readyz` while it runs; needs the extra
+            `metrics`. None: it counts nothing and opens no port.
+        metrics_host: the address of that port; the default is all of the machine's.
 
     Raises:
         ValueError: a setting is out of its range, or two workflows have one name.
@@ -99,6 +103,8 @@ class Worker:
         max_crashes: int = 5,
         signal_keep: timedelta | float = 86_400.0,
         audit_keep: timedelta | float = AUDIT_KEEP,
+        metrics_port: int | None = None,
+        metrics_host: str = "0.0.0.0",
     ) -> None:
         self._registry = Registry(workflows)
         if not self._registry.names:
@@ -122,9 +128,12 @@ class Worker:
             ),
             signal_keep=seconds(signal_keep, "signal_keep"),
             audit_keep=seconds(audit_keep, "audit_keep"),
+            metrics_port=metrics_port,
         )
         warm_up()
         self._database = Database(dsn, schema, self._settings.lease)
+        self.observation = Observation(None if metrics_port is None else at_port(metrics_host, metrics_port))
+        """What it shows of itself, and where; `pgflow worker` sets another in the processes of a supervisor."""
         self._begin()
         forking.watch(self)
         self.when_hopeless: Callable[[], None] = lambda: None
@@ -152,6 +161,8 @@ class Worker:
     def after_fork(self) -> None:
         """The running worker belongs to the parent process; this copy has not been started."""
         forking.leave(self._session, self._ended, self._stopped, self._hurried, self._life, self._running, self.ready)
+        forking.leave(self.observation)
+        self.observation = self.observation.anew()
         self._begin()
 
     @property
@@ -167,6 +178,7 @@ class Worker:
         self._stopping = True
         self._stopped.set()
         self._ended.set()
+        self.observation.stopping = True
 
     async def run(self) -> None:
         """Run until `stop()`. A worker runs once: to go on after a stop, create another.
@@ -179,6 +191,7 @@ class Worker:
 
         Raises:
             WorkerMisused: it is already running, or has been stopped.
+            PgflowError: the metrics port is in use, or prometheus-client is not installed.
             SchemaOutdated: the database is not migrated, or its schema does not fit this code.
             psycopg.OperationalError: the database cannot be reached at the start.
             Exception: a part of the worker failed with an error of its own; all workflows are handed back first.
@@ -212,6 +225,14 @@ class Worker:
 
     async def _live(self) -> None:
         """The body of `run`, in a task that nobody cancels."""
+        self.observation.open()
+        try:
+            await self._work()
+        finally:
+            await self.observation.close()
+
+    async def _work(self) -> None:
+        """Connect, and hold one session after the other until the worker is stopped."""
         database = self._database
         connection = await self._unless_stopped(self._connect())
         if connection is None:
@@ -223,7 +244,14 @@ class Worker:
         notifier.start()
         listener = Listener(database, wake=self._hint, mail=self._mail, reconnected=self._look)
         listener.start()
-        watchdog = Watchdog(self._describe, self._interrupt, lambda: self.when_hopeless())
+        observation = self.observation
+        watchdog = Watchdog(
+            self._describe,
+            self._interrupt,
+            lambda: self.when_hopeless(),
+            None if observation.metrics is None else observation.metrics.late,
+        )
+        observation.watchdog = watchdog
         watchdog.start()
         sweeper = asyncio.get_running_loop().create_task(
             Sweeper(database, self._settings.signal_keep, self._settings.audit_keep).run(), name="pgflow sweeper"
@@ -236,6 +264,7 @@ class Worker:
                 raise self._failure
         finally:
             watchdog.stop()
+            observation.watchdog = None
             sweeper.cancel()
             await asyncio.wait([sweeper])
             await recovery.drop()
@@ -288,8 +317,10 @@ class Worker:
             notifier,
             trusted_until=lambda: lease.clear_until,
             on_death=note_death,
+            metrics=self.observation.metrics,
         )
         self._session = session
+        self.observation.begin(session, lambda: lease.clear_until)
         session.start()
         recovery = loop.create_task(self._recover(lease, line), name="pgflow recovery")
         log.info(
@@ -316,6 +347,7 @@ class Worker:
             except asyncio.CancelledError:
                 pass
             self._session = None
+            self.observation.session = None
             if not self._stopping:
                 self._ended.clear()
             self._formerly = (*lease.fence.numbers, *lease.fence.former)
@@ -349,6 +381,7 @@ class Worker:
         self.stop()
 
     def _lost(self, lost: asyncio.Event, reason: str) -> None:
+        self.observation.lease_lost()
         log.error("the lease is lost, everything in memory is dropped: %s", reason)
         lost.set()
         self._ended.set()
@@ -363,14 +396,15 @@ class Worker:
             while True:
                 try:
                     recovered = await recovery.look()
+                    if recovered:
+                        self._look()
+                    await self.observation.see_schema(line, self._database.schema)
                 except psycopg.Error as error:
                     wait = backoff.pause()
                     log.warning("looking for dead workers failed, the next look is in %g s: %s", wait, error)
                 else:
                     backoff.reset()
                     wait = BETWEEN_LOOKS + 0.05 if recovery.suspicious else pause
-                    if recovered:
-                        self._look()
                 await asyncio.sleep(wait)
 
     def _hint(self, queue: str, id: UUID | None) -> None:

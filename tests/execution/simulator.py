@@ -204,6 +204,9 @@ class Incarnation:
     def later(self, seconds: float) -> datetime:
         return self.world.now + timedelta(seconds=seconds)
 
+    def attempt_failed(self, activity: str, again: bool) -> None:
+        """Nobody counts."""
+
     def observe_time(self, at: datetime) -> None:
         assert at <= self.world.now
 

@@ -109,6 +109,11 @@ class ActivityRunner:
         """Attempts that are running."""
         return len(self._calls)
 
+    @property
+    def waiting(self) -> int:
+        """Attempts that wait for a place."""
+        return sum([len(lane.waiting) for lane in self._lanes.values()])
+
     def start(self, call: ActivityCall) -> None:
         """Run an attempt, now or when it is its turn."""
         activity = call.activity

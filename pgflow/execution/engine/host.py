@@ -95,6 +95,10 @@ class Services(Protocol):
         """Execute one attempt of an activity, now or when there is room."""
         ...
 
+    def attempt_failed(self, activity: str, again: bool) -> None:
+        """An attempt of an activity has failed, for whoever counts; `again`: another one follows."""
+        ...
+
     def publish(self, messages: Sequence[Message]) -> None:
         """Send messages whose rows are committed, soon; nobody waits for it."""
         ...

@@ -296,6 +296,7 @@ class ActivityStep(Step):
         if delay is not None:
             due = run.host.later(delay) if died_at is None else died_at + timedelta(seconds=delay)
         self._log_failure(self._failure, due)
+        run.host.attempt_failed(self.name, due is not None)
         if due is None:
             run.finish(self, STATUS_FAILED, error=self._failure)
             return

@@ -30,6 +30,7 @@ from pgflow import faults
 from pgflow.errors import LeaseLost, PgflowError
 from pgflow.history.location import display
 from pgflow.model.writes import Advance
+from pgflow.observe.worker_metrics import WorkerMetrics
 from pgflow.store.database.background import BackgroundTask
 from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.connections import Database, Line, is_locked_out, is_lost
@@ -68,16 +69,23 @@ class LoopAdvancer:
     """
 
     def __init__(
-        self, database: Database, worker: int | Fence, *, on_death: Callable[[BaseException], None] | None = None
+        self,
+        database: Database,
+        worker: int | Fence,
+        *,
+        on_death: Callable[[BaseException], None] | None = None,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
         """
         Args:
             database: Where the loops' rows are.
             worker: The worker whose leases fence the writes.
             on_death: Called when it stops, since its own code raised an error: it advances nothing more.
+            metrics: Told of what was advanced, and of conflicts; None: nobody counts.
         """
         self._database = database
         self._fence = fence_of(worker)
+        self._metrics = metrics
         self._line = Line(database, "loops", self._fence, lock_timeout=LOCK_WAIT)
         self._waiting: deque[Advance] = deque()
         self._sent: list[Advance] = []
@@ -117,7 +125,11 @@ class LoopAdvancer:
         loop = asyncio.get_running_loop()
         while True:
             self._sent, looked_at = await self._next()
+            started = time.monotonic()
             verdicts = await self._advance(self._sent, look=looked_at)
+            if self._metrics is not None:
+                advanced = [advance for advance, verdict in verdicts if isinstance(verdict, datetime)]
+                self._metrics.advanced(advanced, time.monotonic() - started)
             self._sent = []
             if not self._aside:
                 self._aside_backoff.reset()
@@ -205,6 +217,8 @@ class LoopAdvancer:
                     return await self._apart(group)
                 if state in CONFLICT:
                     self.retries += 1
+                    if self._metrics is not None:
+                        self._metrics.loops_conflicted()
                 elif state == FENCED_OUT and not self._fence.refused(self._line.under):
                     continue
                 elif state == FENCED_OUT or state[:2] in DATA or _is_unsendable(error):

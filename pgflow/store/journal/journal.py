@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -34,6 +36,7 @@ from pgflow.errors import LeaseLost
 from pgflow.model.outcomes import Cancelled, Completed, Failed, Suspended
 from pgflow.model.rows import EventRow, RunKey
 from pgflow.model.writes import Write
+from pgflow.observe.worker_metrics import WorkerMetrics
 from pgflow.store.database.background import BackgroundTask
 from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.connections import Database, Line, is_locked_out, is_lost
@@ -103,6 +106,7 @@ class Journal:
         on_batch: Callable[[int, int], None] | None = None,
         on_ends_told: Callable[[], None] | None = None,
         on_death: Callable[[BaseException], None] | None = None,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
         """
         Args:
@@ -112,10 +116,11 @@ class Journal:
             max_bytes: Bytes of one batch, about.
             bound: Rows and outcomes that may wait before `room` holds callers up.
             hints: Announces that workflows have ended; None: nobody waits for that.
-            on_batch: Called after each committed batch with its numbers of runs and rows (metrics, hints).
+            on_batch: Called after each committed batch with its numbers of runs and rows (hints).
             on_ends_told: Called when others may have been sent the ends of workflows that they found in place of a
                 child of their own.
             on_death: Called when the journal stops, since its own code raised an error: it writes nothing more.
+            metrics: Told of each batch, and of each write that is durable; None: nobody counts.
         """
         self._database = database
         self._fence = fence_of(worker)
@@ -124,6 +129,7 @@ class Journal:
         self._hints = hints
         self._on_batch = on_batch
         self._on_ends_told = on_ends_told
+        self._metrics = metrics
         self._line = Line(database, "journal", self._fence, lock_timeout=LOCK_WAIT)
         self._waiting: deque[Write] = deque()
         self._weight = self._size = 0
@@ -299,6 +305,9 @@ class Journal:
             self._empty.set()
         if self._doubtful:
             self._doubtful.difference_update([id(write) for writes, _ in settled for write in writes])
+        if self._metrics is not None:
+            done = [writes for writes, verdict in settled if isinstance(verdict, datetime)]
+            self._metrics.committed(chain.from_iterable(done))
         for writes, verdict in settled:
             committed = isinstance(verdict, datetime)
             for write in writes:
@@ -319,6 +328,7 @@ class Journal:
         careful = False
         while True:
             connection = await self._line.get()
+            started = time.monotonic()
             try:
                 answer = await self._send(connection, parts, careful, skip_locked)
             except Exception as error:
@@ -345,8 +355,11 @@ class Journal:
                 await asyncio.sleep(backoff.spread_pause())
             else:
                 self.batches += 1
+                rows = sum([len(part.rows) for part in parts])
+                if self._metrics is not None:
+                    self._metrics.flushed(rows, time.monotonic() - started)
                 if self._on_batch is not None:
-                    self._on_batch(len(parts), sum([len(part.rows) for part in parts]))
+                    self._on_batch(len(parts), rows)
                 return answer
 
     async def _write_apart(self, parts: list[Part], skip_locked: bool, error: Exception) -> Answer:

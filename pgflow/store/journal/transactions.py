@@ -24,6 +24,7 @@ from psycopg.transaction import OutOfOrderTransactionNesting
 from pgflow import faults
 from pgflow.errors import TransactionMisused
 from pgflow.model.writes import Write
+from pgflow.observe.worker_metrics import WorkerMetrics
 from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.connections import Database, Line, is_lost
 from pgflow.store.database.incarnation import LOOK, Incarnation
@@ -51,6 +52,7 @@ class Transactions:
         worker: The worker whose leases fence the writes.
         executor: Threads, of which one is free for each transaction of a plain `def`.
         on_commit: Called after each commit with the numbers of runs and rows.
+        metrics: Told of each write that is durable; None: nobody counts.
 
     Example:
         transaction = await transactions.begin(blocking=False, timeout=30.0)
@@ -65,10 +67,12 @@ class Transactions:
         worker: int | Fence,
         executor: Executor,
         on_commit: Callable[[int, int], None] | None = None,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
         self.database = database
         self.fence = fence_of(worker)
         self.on_commit = on_commit
+        self.metrics = metrics
         self._executor = executor
         self._idle: dict[bool, list[Session]] = {True: [], False: []}
         self._open: set[Transaction] = set()
@@ -259,6 +263,8 @@ class Transaction:
                 raise
             at = found
         await faults.reach("transactions.after_commit")
+        if self._pool.metrics is not None:
+            self._pool.metrics.committed([write])
         if self._pool.on_commit is not None:
             self._pool.on_commit(1, len(write.rows))
         committed_at: datetime = at

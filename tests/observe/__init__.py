@@ -1,0 +1,1 @@
+"""What people and programs see of pgflow while it runs: metrics, health, traces."""
