@@ -24,11 +24,11 @@ from pgflow.definitions.descriptors import (
     P,
     T,
     Workflow,
+    activity_of,
     checked_retry,
-    remember,
     timeout_of,
 )
-from pgflow.definitions.functions import checked_name, is_async, place, sort_of
+from pgflow.definitions.functions import checked_name, place, sort_of
 from pgflow.definitions.retry import RetryPolicy
 from pgflow.definitions.signature import parameters_of
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 
 C = TypeVar("C", bound=type)
+S = TypeVar("S")
+"""The object of a method."""
 
 WorkflowFunction = Callable[Concatenate["WorkflowContext", P], Coroutine[Any, Any, T]]
 
@@ -80,6 +82,14 @@ def activity(fn: Callable[Concatenate[ActivityContext, P], T], /) -> Activity[P,
 
 
 @overload
+def activity(fn: Callable[Concatenate[S, ActivityContext, P], Awaitable[T]], /) -> Activity[P, T]: ...
+
+
+@overload
+def activity(fn: Callable[Concatenate[S, ActivityContext, P], T], /) -> Activity[P, T]: ...
+
+
+@overload
 def activity(
     *,
     name: str | None = None,
@@ -100,6 +110,8 @@ def activity(
 ) -> Any:
     """Register a function whose first parameter is its `ActivityContext` as an activity.
 
+    A method may be one (`self`, then the context): it is called on the object of its class that the worker was given.
+
     Args:
         name: what it is called in history; the function's name if not given.
         timeout: how long one attempt may take (a timedelta or seconds); None: for ever.
@@ -118,12 +130,7 @@ def activity(
     policy = RetryPolicy() if retry is None else checked_retry(retry)
 
     def decorate(function: Callable[..., Any]) -> Activity[Any, Any]:
-        chosen = name_for(function, "activity", name)
-        made: Activity[Any, Any] = Activity(
-            function, chosen, limit, policy, transactional, is_async(function), *parameters_of(function)
-        )
-        remember(made)
-        return made
+        return activity_of(function, name_for(function, "activity", name), limit, policy, transactional)
 
     return decorate if fn is None else decorate(fn)
 
@@ -135,6 +142,10 @@ class _ActivityDecorator:
     def __call__(self, fn: Callable[Concatenate[ActivityContext, P], Awaitable[T]], /) -> Activity[P, T]: ...
     @overload
     def __call__(self, fn: Callable[Concatenate[ActivityContext, P], T], /) -> Activity[P, T]: ...
+    @overload
+    def __call__(self, fn: Callable[Concatenate[S, ActivityContext, P], Awaitable[T]], /) -> Activity[P, T]: ...
+    @overload
+    def __call__(self, fn: Callable[Concatenate[S, ActivityContext, P], T], /) -> Activity[P, T]: ...
     def __call__(self, fn: Callable[..., Any], /) -> Activity[Any, Any]:
         raise NotImplementedError  # pragma: no cover — stands for a plain closure
 

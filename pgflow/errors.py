@@ -10,6 +10,7 @@
       +- SchemaOutdated          the database's schema and this code do not go together
       +- MigrationFailed         the schema could not be changed; nothing was
       +- WorkerMisused           a worker is run twice, or after it was stopped
+      +- LifespanFailed          a worker's lifespan could not be entered, kept or left
       +- ReadOnlyServer          something was to be written on a standby; nothing was
       +- NonRetryable            raised by an activity: do not try again
       |    +- TransactionMisused   a transactional activity has ended or altered its transaction itself
@@ -114,6 +115,10 @@ class MigrationFailed(PgflowError):
 
 class WorkerMisused(PgflowError, RuntimeError):
     """A worker is run twice, or after it was stopped."""
+
+
+class LifespanFailed(PgflowError):
+    """A worker's `lifespan` could not be entered, has ended by itself, or could not be left; the cause is its error."""
 
 
 class ReadOnlyServer(PgflowError):

@@ -12,7 +12,7 @@ import click
 
 from pgflow.cli.database_options import readable_errors, schema_option
 from pgflow.cli.logs import configure
-from pgflow.cli.run_worker import leave, run_through, serve, workflows_of
+from pgflow.cli.run_worker import leave, lifespan_of, lifespan_option, run_through, serve, workflows_of
 from pgflow.embedded import Postgres
 from pgflow.store.schema.migrations import migrate
 from pgflow.worker.worker import Worker
@@ -28,13 +28,14 @@ from pgflow.worker.worker import Worker
     show_default=True,
     help="Where the server keeps its data.",
 )
-def dev(targets: tuple[str, ...], schema: str, directory: Path) -> None:
+@lifespan_option
+def dev(targets: tuple[str, ...], schema: str, directory: Path, lifespan: str | None) -> None:
     """Run an embedded PostgreSQL, migrated, and the workflows of MODULE on it, until Ctrl-C.
 
     Without MODULE it is the server alone. The line that it prints first names the server to other programs.
     """
     code = 0
-    workflows = workflows_of(targets)
+    workflows, shared = workflows_of(targets), lifespan_of(lifespan)
     with readable_errors():
         with Postgres(directory) as server:
             migrate(server.dsn, schema)
@@ -43,7 +44,7 @@ def dev(targets: tuple[str, ...], schema: str, directory: Path) -> None:
             sys.stdout.flush()
             if workflows:
                 configure()
-                code = run_through(serve(Worker(server.dsn, workflows=workflows, schema=schema)))
+                code = run_through(serve(Worker(server.dsn, workflows=workflows, schema=schema, lifespan=shared)))
             else:
                 _wait()
     leave(code)

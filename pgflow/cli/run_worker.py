@@ -10,9 +10,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from types import FunctionType, ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import click
 import psycopg
@@ -24,12 +24,26 @@ from pgflow.cli.supervisor import OWNER, READY, REPORTS, supervise
 from pgflow.codec import described
 from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.functions import layers
-from pgflow.errors import PgflowError
+from pgflow.errors import LifespanFailed, PgflowError
 from pgflow.store.exchange.sweeping import AUDIT_KEEP
+from pgflow.worker.lifespan import LifespanFunction, checked_lifespan
 from pgflow.worker.observation import Observation, to_supervisor
 from pgflow.worker.worker import Worker
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 log = logging.getLogger("pgflow.worker")
+
+
+def lifespan_option(command: F) -> F:
+    """`--lifespan`, else PGFLOW_LIFESPAN."""
+    return click.option(
+        "--lifespan",
+        envvar="PGFLOW_LIFESPAN",
+        metavar="MODULE:NAME",
+        help="The function whose async context manager yields what `ctx.resource` of activities finds. Else "
+        "PGFLOW_LIFESPAN.",
+    )(command)
 
 
 @click.command()
@@ -80,6 +94,7 @@ log = logging.getLogger("pgflow.worker")
     show_default=True,
     help="The address of that port. Else PGFLOW_METRICS_HOST.",
 )
+@lifespan_option
 @click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
 @click.option("--log-format", default="human", show_default=True, help="human or json.")
 def worker(
@@ -100,6 +115,7 @@ def worker(
     audit_keep: float,
     metrics_port: int | None,
     metrics_host: str,
+    lifespan: str | None,
     log_level: str,
     log_format: str,
 ) -> None:
@@ -112,6 +128,7 @@ def worker(
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     found = workflows_of(targets)  # an error in the user's own module keeps its traceback
+    shared = lifespan_of(lifespan)
     if processes > 1:
         try:
             sys.exit(supervise(processes, grace, None if metrics_port is None else (metrics_host, metrics_port)))
@@ -136,6 +153,7 @@ def worker(
             audit_keep=audit_keep,
             metrics_port=metrics_port if reports is None else None,
             metrics_host=metrics_host,
+            lifespan=shared,
         )
     except (ValueError, TypeError) as error:
         raise click.ClickException(str(error)) from error
@@ -202,6 +220,9 @@ async def serve(made: Worker, grace: float = 10.0) -> int:
     reporting = loop.create_task(_tell_when_ready(made))
     try:
         await made.run()
+    except LifespanFailed as error:
+        log.error("%s", error, exc_info=error.__cause__)
+        return 1
     except (PgflowError, psycopg.Error, OSError) as error:
         if made.ready.is_set() and not isinstance(error, PgflowError):
             raise
@@ -241,6 +262,29 @@ def workflows_of(targets: Iterable[str]) -> list[Workflow[Any, Any]]:
         for one in _named(module, name) if name else _all_of(module):
             found.setdefault(id(one), one)
     return list(found.values())
+
+
+def lifespan_of(target: str | None) -> LifespanFunction | None:
+    """The lifespan that a target names, "module:name".
+
+    Raises:
+        click.ClickException: no such module or name, or what is there can be none.
+
+    Example:
+        lifespan_of("shop.resources:lifespan")
+    """
+    if target is None:
+        return None
+    module_name, _, name = target.partition(":")
+    if not name:
+        raise click.ClickException(f"--lifespan {target}: expected MODULE:NAME, such as shop.resources:lifespan")
+    module = _import(module_name)
+    if not hasattr(module, name):
+        raise click.ClickException(f"--lifespan {target}: the module {module_name} has no {name!r}")
+    try:
+        return checked_lifespan(getattr(module, name), f"--lifespan {target}")
+    except TypeError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _import(name: str) -> ModuleType:

@@ -23,18 +23,20 @@ _EMPTY = inspect.Parameter.empty
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """The annotations of a function but for its first parameter's, the context, which is often imported for type
-    checkers only.
+    """The annotations of a function but for those of its first parameters: the context, which is often imported for
+    type checkers only, and the `self` of a method.
 
     They are resolved when they are first needed: they may name classes that are defined further down.
 
     Args:
         fn: the function.
         around: names that stood around it where it was decorated.
+        first: how many parameters are left out.
     """
 
     fn: Callable[..., Any]
     around: Mapping[str, Any]
+    first: int = 1
     _found: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self) -> Mapping[str, Any]:
@@ -45,7 +47,9 @@ class Annotations:
         """
         if not self._found:
             signature = inspect.signature(self.fn)
-            written = {parameter.name: parameter.annotation for parameter in list(signature.parameters.values())[1:]}
+            written = {
+                parameter.name: parameter.annotation for parameter in list(signature.parameters.values())[self.first :]
+            }
             found = {name: self._resolved(annotation) for name, annotation in written.items()}
             self._found.update(found, **{"return": self._resolved(signature.return_annotation)})
         return self._found
@@ -82,13 +86,16 @@ class Annotations:
             yield vars(module), dict(self.around)
 
 
-def annotations_of(fn: Callable[..., Any]) -> Annotations:
+def annotations_of(fn: Callable[..., Any], first: int = 1) -> Annotations:
     """The annotations of a function; to be called where it is decorated, so that names around it can be found.
+
+    Args:
+        first: how many parameters are left out.
 
     Example:
         annotations_of(charge)()["order"]
     """
-    return Annotations(fn, _around(fn))
+    return Annotations(fn, _around(fn), first)
 
 
 def _enclosed(function: Any) -> dict[str, Any]:

@@ -53,7 +53,14 @@ def not_an_activity(found: Any, where: str) -> TypeError:
     Args:
         where: who asks for one.
     """
-    if isinstance(found, Decorated) and found.sort == "workflow":
+    bound = getattr(found, "activity", None)
+    if isinstance(bound, Decorated) and hasattr(found, "__self__"):
+        advice = (
+            f"it is the activity of one object, which another process does not have: name it by its class, `await "
+            f"ctx.activity({type(found.__self__).__name__}.{bound.fn.__name__}, ...)`, and give the object to "
+            "Worker(objects=[...])"
+        )
+    elif isinstance(found, Decorated) and found.sort == "workflow":
         called = found.fn.__name__
         advice = (
             f'"{found.name}" is a workflow: run it as a branch, `await ctx.inline({called}, ...)`, or as a child, '

@@ -18,17 +18,18 @@ from typing import (
     NoReturn,
     ParamSpec,
     TypeVar,
+    overload,
 )
 from uuid import UUID
 from weakref import WeakSet
 
 from pgflow.codec import PAYLOAD_LIMIT, decode, encode
 from pgflow.definitions.decorated import Decorated, not_a_workflow, unawaited
-from pgflow.definitions.functions import AttemptContext, checked_name
+from pgflow.definitions.functions import AttemptContext, checked_name, is_async, is_method
 from pgflow.definitions.options import UNSET, check_options, given_options, merged_options
 from pgflow.definitions.retry import RetryPolicy, seconds
-from pgflow.definitions.signature import Parameters, Returned
-from pgflow.errors import SerializationError
+from pgflow.definitions.signature import Parameters, Returned, parameters_of
+from pgflow.errors import NonRetryable, SerializationError
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -208,6 +209,7 @@ class Activity(Decorated, Generic[P, R]):
 
     Attributes:
         fn: the function.
+        code: what an attempt calls: the function, or, for a method, what finds the worker's object and calls it there.
         name: what it is called in history.
         timeout: seconds that one attempt may take; None: for ever.
         retry: when it is tried again.
@@ -226,9 +228,12 @@ class Activity(Decorated, Generic[P, R]):
     _returned: Returned = field(repr=False)
     _label: str = field(init=False, repr=False)
     _result: str = field(init=False, repr=False)
+    _method: _Method | None = field(default=None, repr=False)
+    code: Callable[..., Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         Decorated.__post_init__(self)
+        object.__setattr__(self, "code", self.fn if self._method is None else self._method.code)
         object.__setattr__(self, "_label", f'activity "{self.name}"')
         object.__setattr__(self, "_result", f"result of {self._label}")
 
@@ -238,16 +243,26 @@ class Activity(Decorated, Generic[P, R]):
         Raises:
             TypeError: the context is none of an activity's; in a workflow, use `ctx.activity`.
         """
-        kind = getattr(ctx.__class__, "_context_of", None)
-        if kind != "activity":
-            found = f"{ctx!r:.80}" if kind is None else "a workflow's"
-            raise TypeError(
-                f'the activity "{self.name}" was called as a function, with {found} in place of its '
-                f"ActivityContext. In a workflow, write `await ctx.activity({self.fn.__name__}, ...)`: only that is "
-                "recorded, and not done again by a replay. Its plain function, which takes any context, is its "
-                "`__wrapped__`."
-            )
-        return self.fn(ctx, *args, **kwargs)
+        if getattr(ctx.__class__, "_context_of", None) != "activity":
+            raise refused_call(self, ctx)
+        return self.code(ctx, *args, **kwargs)
+
+    @property
+    def called(self) -> str:
+        """What it is called in code: `charge`, or `Gateway.charge`."""
+        owner = self._method.owner if self._method is not None else None
+        return self.fn.__name__ if owner is None else f"{owner.__name__}.{self.fn.__name__}"
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        if self._method is not None:
+            self._method.stands_in(owner, name)
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None, /) -> Activity[P, R]: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None, /) -> BoundActivity[P]: ...
+    def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
+        return self if instance is None or self._method is None else BoundActivity(self, instance)
 
     def options(
         self,
@@ -319,14 +334,92 @@ class Activity(Decorated, Generic[P, R]):
         return decode(text, annotation, what=self._result)
 
 
+class BoundActivity(Generic[P]):
+    """An activity that is a method, with its object: the plain method, for unit tests and for other activities.
+
+    In a workflow an activity is named by its class, `ctx.activity(Gateway.charge, ...)`.
+    """
+
+    __slots__ = ("__self__", "activity")
+
+    def __init__(self, activity: Activity[P, Any], instance: object) -> None:
+        self.activity = activity
+        self.__self__ = instance
+
+    def __call__(self, ctx: AttemptContext, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """The plain method.
+
+        Raises:
+            TypeError: the context is none of an activity's.
+        """
+        if getattr(ctx.__class__, "_context_of", None) != "activity":
+            raise refused_call(self.activity, ctx)
+        return self.activity.fn(self.__self__, ctx, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<the activity {self.activity.where} of an object>"
+
+
+class _Method:
+    """Which method of which class an activity is; known once the body of the class has been executed."""
+
+    __slots__ = ("name", "owner")
+
+    def __init__(self) -> None:
+        self.owner: type | None = None
+        self.name = ""
+
+    def stands_in(self, owner: type, name: str) -> None:
+        if self.owner is None or not issubclass(owner, self.owner):  # a class that only repeats it has it from there
+            self.owner, self.name = owner, name
+
+    def code(self, ctx: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call it on the process's object of its class."""
+        if self.owner is None:
+            raise NonRetryable(
+                f'activity "{ctx.name}" has a parameter `self`, and was not decorated in the body of its class: put '
+                "@pgflow.activity on the method there."
+            )
+        return getattr(ctx.resource(self.owner), self.name)(ctx, *args, **kwargs)
+
+
+def refused_call(activity: Activity[Any, Any], ctx: Any) -> TypeError:
+    """The error for an activity that is called as a function without a context of its own."""
+    kind = getattr(ctx.__class__, "_context_of", None)
+    found = f"{ctx!r:.80}" if kind is None else "a workflow's"
+    return TypeError(
+        f'the activity "{activity.name}" was called as a function, with {found} in place of its '
+        f"ActivityContext. In a workflow, write `await ctx.activity({activity.called}, ...)`: only that is "
+        "recorded, and not done again by a replay. Its plain function, which takes any context, is its "
+        "`__wrapped__`."
+    )
+
+
+def activity_of(
+    function: Callable[..., Any],
+    name: str,
+    timeout: float | None,
+    retry: RetryPolicy,
+    transactional: bool,
+) -> Activity[Any, Any]:
+    """The activity that a function, or a method, is made into."""
+    made: Activity[Any, Any] = Activity(
+        function,
+        name,
+        timeout,
+        retry,
+        transactional,
+        is_async(function),
+        *parameters_of(function),
+        _method=_Method() if is_method(function) else None,
+    )
+    _named.add(made)
+    return made
+
+
 def activity_names() -> set[str]:
     """The names of all activities that are in use in this process."""
     return {found.name for found in _named}
-
-
-def remember(made: Activity[Any, Any]) -> None:
-    """Count an activity among those that are in use."""
-    _named.add(made)
 
 
 class Registry:

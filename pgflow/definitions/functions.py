@@ -99,6 +99,20 @@ def check_function(fn: Any, sort: str, name: str | None) -> None:
     _check_context(fn, sort, where)
 
 
+def is_method(fn: Any) -> bool:
+    """Whether a function stands in the body of a class, for its objects: its first parameter is `self`.
+
+    Example:
+        >>> is_method(asyncio.Queue.put), is_method(asyncio.sleep)
+        (True, False)
+    """
+    body = getattr(fn, "__qualname__", "").rpartition(".")[0]
+    if not body or body.endswith("<locals>") or inspect.ismethod(fn):
+        return False
+    first = next(iter(inspect.signature(fn).parameters.values()), None)
+    return first is not None and first.name == "self" and not _context_of(first, fn)
+
+
 def place(found: Any) -> str:
     """Where something stands: its module and qualified name."""
     name = getattr(found, "__qualname__", None)
@@ -168,6 +182,8 @@ def _check_context(fn: Any, sort: str, where: str) -> None:
     except ValueError as error:  # decorators that wrap each other
         raise TypeError(f"{where}: its parameters cannot be found ({error})") from None
     parameters = list(signature.parameters.values())
+    if sort == "activity" and is_method(fn):
+        del parameters[0]
     shown = f"{fn.__name__}{signature}"
     expected = f"{where}: expected a first parameter for the context (`ctx: pgflow.{sort.title()}Context`)"
     if not parameters or parameters[0].kind not in _POSITIONAL:
@@ -180,8 +196,8 @@ def _check_context(fn: Any, sort: str, where: str) -> None:
     if first.name in ("self", "cls") and not _context_of(first, fn):
         raise TypeError(
             f"{expected}, found the method {shown}. There is no object when it is called by name, perhaps in another "
-            f"process: write a function, or @staticmethod above @pgflow.{sort}, and let it make the object, or look "
-            "it up."
+            f"process: write a function, or @staticmethod above @pgflow.{sort}. Activities may be methods (`self` "
+            "first, then the context), of objects that are given to Worker(objects=[...])."
         )
     found = _context_of(first, fn)
     second = len(parameters) > 1 and _context_of(parameters[1], fn) == sort

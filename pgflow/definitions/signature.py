@@ -16,6 +16,7 @@ from typing import Any
 
 from pgflow.codec import OWN_TYPE, check_size, decode, encode
 from pgflow.definitions.annotations import Annotations, annotations_of
+from pgflow.definitions.functions import is_method
 from pgflow.errors import SerializationError
 
 _POSITIONAL_ONLY = inspect.Parameter.POSITIONAL_ONLY
@@ -238,8 +239,8 @@ class Returned:
 
 
 def parameters_of(fn: Callable[..., Any]) -> tuple[Parameters, Returned]:
-    """The parameters of `fn` after the first, which takes the context, and what it returns. To be called where it is
-    decorated.
+    """The parameters of `fn` after that for the context (and after the `self` of a method), and what it returns. To be
+    called where it is decorated.
 
     Example:
         >>> def add(ctx, a: int, b: int = 1) -> int: ...
@@ -247,11 +248,12 @@ def parameters_of(fn: Callable[..., Any]) -> tuple[Parameters, Returned]:
         '{"a":1,"b":2}'
     """
     signature = inspect.signature(fn)
-    context, *rest = signature.parameters.values()
+    method = is_method(fn)
+    context, *rest = list(signature.parameters.values())[method:]
     simple = all(
         parameter.kind is _POSITIONAL_OR_KEYWORD and parameter.default is parameter.empty for parameter in rest
     )
-    annotations = annotations_of(fn)
+    annotations = annotations_of(fn, 1 + method)
     parameters = Parameters(
         fn,
         signature.replace(parameters=rest),

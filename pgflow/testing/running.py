@@ -26,6 +26,7 @@ from pgflow.definitions.packets import signal_name
 from pgflow.definitions.tags import tags_text
 from pgflow.errors import PgflowError
 from pgflow.execution.activities.activity_call import ActivityCall
+from pgflow.execution.activities.resources import Resources
 from pgflow.execution.activities.runner import awaited
 from pgflow.execution.checks import check_number
 from pgflow.execution.engine.host import Limits
@@ -102,6 +103,7 @@ def run(
     now: datetime = UNSET,
     limit: int = UNSET,
     arguments: Mapping[str, Any] | None = UNSET,
+    resources: Sequence[Any] = UNSET,
     **kwargs: Any,
 ) -> Ran[R]:
     """Run a workflow to its end, in memory, in no time.
@@ -120,6 +122,7 @@ def run(
         limit: transactions and turns of its code after which it is left where it is, for workflows that never end;
             100,000 if not given.
         arguments: arguments of the workflow by name, where its parameters have the names of those here.
+        resources: what `ctx.resource` of activities finds, and the objects whose methods are activities.
 
     Raises:
         ValueError: a fake for a name that no activity has.
@@ -133,7 +136,15 @@ def run(
     """
     if not isinstance(workflow, Workflow):
         raise not_a_workflow(workflow, "pgflow.testing.run")
-    given = given_options(activities=activities, signals=signals, tags=tags, now=now, limit=limit, arguments=arguments)
+    given = given_options(
+        activities=activities,
+        signals=signals,
+        tags=tags,
+        now=now,
+        limit=limit,
+        arguments=arguments,
+        resources=resources,
+    )
     named = given.pop("arguments", None) or {}
     for name in (*given, *(() if arguments is UNSET or "arguments" in named else ("arguments",))):
         if workflow.may_mean(name, len(args)):
@@ -153,16 +164,18 @@ def _run(
     tags: Mapping[str, Any] | None = None,
     now: datetime = START,
     limit: int = 100_000,
+    resources: Sequence[Any] = (),
 ) -> Ran[R]:
     tags = workflow.chosen.get("tags") if tags is None else tags
     fakes = _fakes(activities or {})
     check_number(limit, "limit", 1)
+    shared = Resources(resources, "pgflow.testing.run(resources=[...])")
     memory = Memory(now)
     memory.dispatch(Dispatch(_ID, workflow.name, workflow.encode_arguments(args, kwargs), tags_text(tags)))
     for number, body in enumerate(signals, 1):
         memory.send(_sending(number, body))
     memory.deliver()
-    return outside_of_tasks(lambda: _Runner(workflow, memory, fakes, limit).result())
+    return outside_of_tasks(lambda: _Runner(workflow, memory, fakes, limit, shared).result())
 
 
 def _fakes(activities: Fakes) -> dict[str, Callable[..., Any]]:
@@ -226,7 +239,9 @@ class _Runner(Generic[R]):
         memory: Memory,
         fakes: Mapping[str, Callable[..., Any]],
         limit: int,
+        resources: Resources,
     ) -> None:
+        self._resources = resources
         self.journal = self
         self.loops = self
         self.crossings = self
@@ -315,8 +330,9 @@ class _Runner(Generic[R]):
         failure: BaseException | None = None
         try:
             args, kwargs = activity.decode_arguments(call.input)
+            call.context.provide(self._resources)
             fake = self._fakes.get(activity.name)
-            value = (fake or activity.fn)(call.context, *args, **kwargs)
+            value = (fake or activity.code)(call.context, *args, **kwargs)
             if activity.is_async if fake is None else inspect.isawaitable(value):
                 value = self._asyncio.run(awaited(value, activity))
             output = activity.encode_result(value, call.limit)

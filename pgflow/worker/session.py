@@ -19,6 +19,7 @@ import psycopg
 from pgflow.definitions.descriptors import Registry
 from pgflow.errors import LeaseLost
 from pgflow.execution.activities.activity_call import ActivityCall
+from pgflow.execution.activities.resources import Resources
 from pgflow.execution.activities.runner import ActivityRunner
 from pgflow.execution.engine.run import Run
 from pgflow.execution.execute import execute
@@ -64,6 +65,7 @@ class WorkerSession:
         trusted_until: until when, on the monotonic clock, this worker can be sure of its lease; a time in the past
             while that is in doubt.
         on_death: called when a part that should never end has failed with an error of its own: drop the session.
+        resources: what activities share.
         metrics: told of what happens; None: nobody counts.
     """
 
@@ -76,6 +78,7 @@ class WorkerSession:
         notifier: Notifier,
         trusted_until: Callable[[], float],
         on_death: Callable[[BaseException], None],
+        resources: Resources,
         metrics: WorkerMetrics | None = None,
     ) -> None:
         self.fence = fence
@@ -152,6 +155,7 @@ class WorkerSession:
             settings.transactions,
             trusted_until,
             on_death,
+            resources,
         )
         self._missed_news = False
         """Whether news came for a run that was not in memory yet."""

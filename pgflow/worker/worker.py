@@ -21,6 +21,7 @@ from pgflow import forking
 from pgflow.definitions.descriptors import Registry, Workflow
 from pgflow.definitions.retry import seconds
 from pgflow.errors import WorkerMisused
+from pgflow.execution.activities.resources import Resources
 from pgflow.execution.engine.host import Limits
 from pgflow.execution.engine.recorded_arguments import refuse
 from pgflow.store.database.background import report_death
@@ -32,6 +33,7 @@ from pgflow.store.leasing.leases import BETWEEN_LOOKS, Lease, Recovery
 from pgflow.store.notify.notifier import Listener, Notifier
 from pgflow.store.schema.compatibility import check_async
 from pgflow.version import VERSION
+from pgflow.worker.lifespan import Lifespan, LifespanFunction, checked_lifespan
 from pgflow.worker.loop_watchdog import Watchdog
 from pgflow.worker.observation import Observation, at_port
 from pgflow.worker.session import WorkerSession
@@ -72,10 +74,13 @@ class Worker:
         metrics_port: a port at which it serves `/metrics`, `/livez` and `/readyz` while it runs; needs the extra
             `metrics`. None: it counts nothing and opens no port.
         metrics_host: the address of that port; the default is all of the machine's.
+        lifespan: a function that gives an async context manager: what it yields, an object or a tuple of them, is what
+            `ctx.resource` of activities finds. Entered before the first claim, left after the last attempt.
+        objects: further such objects; methods of theirs may be activities.
 
     Raises:
-        ValueError: a setting is out of its range, or two workflows have one name.
-        TypeError: something in `workflows` is not a workflow.
+        ValueError: a setting is out of its range, or two workflows have one name, or two objects one type.
+        TypeError: something in `workflows` is not a workflow, `lifespan` is no function, or an object is a class.
 
     Example:
         worker = pgflow.Worker(dsn, workflows=[checkout])
@@ -105,6 +110,8 @@ class Worker:
         audit_keep: timedelta | float = AUDIT_KEEP,
         metrics_port: int | None = None,
         metrics_host: str = "0.0.0.0",
+        lifespan: LifespanFunction | None = None,
+        objects: Iterable[Any] = (),
     ) -> None:
         self._registry = Registry(workflows)
         if not self._registry.names:
@@ -130,6 +137,8 @@ class Worker:
             audit_keep=seconds(audit_keep, "audit_keep"),
             metrics_port=metrics_port,
         )
+        self._lifespan = checked_lifespan(lifespan)
+        self._objects = Resources(objects, "Worker(objects=[...])")
         warm_up()
         self._database = Database(dsn, schema, self._settings.lease)
         self.observation = Observation(None if metrics_port is None else at_port(metrics_host, metrics_port))
@@ -152,6 +161,8 @@ class Worker:
         """Set with `_stopping`."""
         self._hurried = asyncio.Event()
         """Set when the worker must not wait any longer: everything is dropped."""
+        self._cancelled_again = asyncio.Event()
+        """Set when whoever runs it does not wait any longer either: its lifespan is cut off."""
         self._life: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
         self._running: asyncio.Task[None] | None = None
@@ -160,8 +171,8 @@ class Worker:
 
     def after_fork(self) -> None:
         """The running worker belongs to the parent process; this copy has not been started."""
-        forking.leave(self._session, self._ended, self._stopped, self._hurried, self._life, self._running, self.ready)
-        forking.leave(self.observation)
+        forking.leave(self._session, self._ended, self._stopped, self._hurried, self._cancelled_again)
+        forking.leave(self._life, self._running, self.ready, self.observation)
         self.observation = self.observation.anew()
         self._begin()
 
@@ -192,6 +203,7 @@ class Worker:
         Raises:
             WorkerMisused: it is already running, or has been stopped.
             PgflowError: the metrics port is in use, or prometheus-client is not installed.
+            LifespanFailed: its lifespan could not be entered, has ended by itself, or could not be left.
             SchemaOutdated: the database is not migrated, or its schema does not fit this code.
             psycopg.OperationalError: the database cannot be reached at the start.
             Exception: a part of the worker failed with an error of its own; all workflows are handed back first.
@@ -206,6 +218,7 @@ class Worker:
                 cancelled = cancelled or error
                 if self._stopping:
                     self._hurried.set()
+                    self._cancelled_again.set()
                 self.stop()
         if cancelled is None:
             return life.result()
@@ -227,11 +240,20 @@ class Worker:
         """The body of `run`, in a task that nobody cancels."""
         self.observation.open()
         try:
-            await self._work()
+            await self._with_resources()
         finally:
             await self.observation.close()
 
-    async def _work(self) -> None:
+    async def _with_resources(self) -> None:
+        lifespan = Lifespan(self._lifespan, self._objects, self._fail)
+        await self._unless_stopped(lifespan.enter())
+        try:
+            if not self._stopping:
+                await self._work(lifespan.resources)
+        finally:
+            await lifespan.leave(self._cancelled_again)
+
+    async def _work(self, resources: Resources) -> None:
         """Connect, and hold one session after the other until the worker is stopped."""
         database = self._database
         connection = await self._unless_stopped(self._connect())
@@ -259,7 +281,7 @@ class Worker:
         sweeper.add_done_callback(partial(report_death, then=self._fail))
         try:
             while not self._stopping:
-                await self._run_session(notifier, recovery)
+                await self._run_session(notifier, recovery, resources)
             if self._failure is not None:
                 raise self._failure
         finally:
@@ -293,7 +315,7 @@ class Worker:
             await asyncio.wait([working, stopped])
         return None if working.cancelled() else working.result()
 
-    async def _run_session(self, notifier: Notifier, line: Line) -> None:
+    async def _run_session(self, notifier: Notifier, line: Line, resources: Resources) -> None:
         """Register, work until the lease is lost or the worker stopped, and end."""
         settings = self._settings
         loop = asyncio.get_running_loop()
@@ -318,6 +340,7 @@ class Worker:
             trusted_until=lambda: lease.clear_until,
             on_death=note_death,
             metrics=self.observation.metrics,
+            resources=resources,
         )
         self._session = session
         self.observation.begin(session, lambda: lease.clear_until)

@@ -138,6 +138,8 @@ class Gateway:
     async def charge(self, ctx: pgflow.ActivityContext, cents: int) -> int:
         return cents + 1
 
+    async def bare(self) -> None: ...
+
     async def unnamed(this: Any, ctx: pgflow.ActivityContext, cents: int) -> int:
         return cents
 
@@ -186,7 +188,7 @@ async def context_of_an_activity(ctx: pgflow.ActivityContext) -> None: ...
 
 
 DECLARED: list[tuple[str, str, Callable[[], Any]]] = [
-    ("a method", "found the method.*There is no object", lambda: pgflow.activity(Gateway.charge)),  # type: ignore[arg-type]  # refused
+    ("a method without a context", "expected a first parameter for the context", lambda: pgflow.activity(Gateway.bare)),  # type: ignore[arg-type]  # refused
     ("a method as a workflow", "found the method.*There is no object", lambda: pgflow.workflow(Gateway.charge)),  # type: ignore[arg-type]  # refused
     ("a class method", "staticmethod|class method", lambda: pgflow.activity(Gateway.__dict__["of_the_class"])),
     ("a static method", "Put @staticmethod above @pgflow.activity", lambda: pgflow.activity(staticmethod(undecorated))),
@@ -215,7 +217,7 @@ DECLARED: list[tuple[str, str, Callable[[], Any]]] = [
     ),
     ("the wrong context of a workflow", "found that of an activity", lambda: pgflow.workflow(context_of_an_activity)),  # type: ignore[arg-type]  # refused
     ("no context", r"found no_context\(a: 'int', b: 'int'\).*Add it in front", lambda: pgflow.activity(no_context)),  # type: ignore[arg-type]  # refused
-    ("the context second", "Put the context first", lambda: pgflow.activity(context_second)),  # type: ignore[arg-type]  # refused
+    ("the context second", "Put the context first", lambda: pgflow.activity(context_second)),
     ("twice", 'decorated already, as the activity "charge"', lambda: pgflow.activity(charge)),
     ("a workflow as an activity", 'decorated already, as the workflow "other"', lambda: pgflow.activity(other)),  # type: ignore[call-overload]  # refused
     (

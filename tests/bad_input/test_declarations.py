@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -20,6 +21,10 @@ def plain(ctx: pgflow.WorkflowContext) -> None: ...
 
 
 async def without_context() -> None: ...
+
+
+async def endless() -> AsyncIterator[None]:
+    yield
 
 
 class Thing:
@@ -146,6 +151,36 @@ WRONG: list[tuple[str, type[Exception], str, Callable[[], Any]]] = [
         lambda: pgflow.Worker(DSN, workflows=[checkout, other]),
     ),
     ("concurrency", ValueError, "concurrency=0", lambda: pgflow.Worker(DSN, workflows=[checkout], concurrency=0)),
+    (
+        "a generator as lifespan",
+        TypeError,
+        "lifespan: .*found the generator .*endless: put @contextlib.asynccontextmanager on it",
+        lambda: pgflow.Worker(DSN, workflows=[checkout], lifespan=endless),  # type: ignore[arg-type]  # refused
+    ),
+    (
+        "a lifespan that was called",
+        TypeError,
+        "called already: give the function",
+        lambda: pgflow.Worker(DSN, workflows=[checkout], lifespan=asynccontextmanager(endless)()),  # type: ignore[arg-type]  # refused
+    ),
+    (
+        "a class among objects",
+        TypeError,
+        "found the class Thing; expected an object of it",
+        lambda: pgflow.Worker(DSN, workflows=[checkout], objects=[Thing]),
+    ),
+    (
+        "two objects of one type",
+        ValueError,
+        "two objects of the type .*Thing",
+        lambda: pgflow.Worker(DSN, workflows=[checkout], objects=[Thing(), Thing()]),
+    ),
+    (
+        "an object in place of a list",
+        TypeError,
+        "expected a list of objects, found .*Thing",
+        lambda: pgflow.Worker(DSN, workflows=[checkout], objects=Thing()),  # type: ignore[arg-type]  # refused
+    ),
     ("queues", ValueError, "at least one name", lambda: pgflow.Worker(DSN, workflows=[checkout], queues=[])),
     (
         "lease",

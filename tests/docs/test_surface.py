@@ -34,6 +34,7 @@ ACTIVITY = [
     "update_tags",
     "heartbeat",
     "connection",
+    "resource",
 ]
 """What `ActivityContext` offers to activities; the rest is the engine's."""
 

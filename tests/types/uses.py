@@ -26,12 +26,26 @@ def pack(ctx: pgflow.ActivityContext, *items: str) -> int:
     return len(items)
 
 
+class Gateway:
+    @pgflow.activity
+    async def refund(self, ctx: pgflow.ActivityContext, order: Order) -> str:
+        return assert_type(ctx.resource(Gateway), Gateway).__class__.__name__
+
+    @pgflow.activity(timeout=5)
+    def count(self, ctx: pgflow.ActivityContext) -> int:
+        return 7
+
+
 @pgflow.workflow
 async def checkout(ctx: pgflow.WorkflowContext, order: Order, queue: str = "orders", *, id: int = 0) -> str:
     step = assert_type(ctx.activity(charge, order), Coroutine[Any, Any, str])
     await step
     assert_type(await ctx.activity(charge.options(timeout=3), order, fast=True), str)
     assert_type(await ctx.activity(pack, "a", "b"), int)
+    assert_type(await ctx.activity(Gateway.refund, order), str)
+    assert_type(await ctx.activity(Gateway.count.options(timeout=1)), int)
+    await ctx.activity(Gateway.refund)  # type: ignore[call-arg]
+    await ctx.activity(Gateway().refund, order)  # type: ignore[arg-type]
     await ctx.activity(charge, 7)  # type: ignore[arg-type]
     await ctx.activity(charge, order, slow=True)  # type: ignore[call-arg]
     await ctx.activity(charge)  # type: ignore[call-arg]

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pgflow import forking
 from pgflow.codec import PAYLOAD_LIMIT, decode, encode
@@ -14,9 +14,12 @@ from pgflow.definitions.functions import AttemptContext
 from pgflow.definitions.tags import tags_text
 from pgflow.errors import ActivityCancelled, PgflowError, SerializationError
 from pgflow.execution.activities.heartbeats import Heartbeats
+from pgflow.execution.activities.resources import NO_RESOURCES, Resources
 from pgflow.execution.activities.state import Changes, changes_between
 from pgflow.history.location import display
 from pgflow.observe.log_records import ContextLogger, Fields, logger_of
+
+T = TypeVar("T")
 
 _heartbeats_lock = threading.Lock()
 """Held while the heartbeats of an attempt are connected or disconnected: its code may tell them from
@@ -52,6 +55,7 @@ class ActivityContext(AttemptContext):
         "_logs_as",
         "_loop",
         "_over",
+        "_resources",
         "_state",
         "_state_given",
         "_tags",
@@ -89,6 +93,7 @@ class ActivityContext(AttemptContext):
         self._deliver: Callable[[str], None] | None = None
         self._heartbeats: Heartbeats | None = None
         self._over: str | None = None
+        self._resources = NO_RESOURCES
 
     @property
     def logger(self) -> ContextLogger:
@@ -218,7 +223,28 @@ class ActivityContext(AttemptContext):
             )
         return self._connection
 
+    def resource(self, kind: type[T]) -> T:
+        """The object of a type that all activities of this process share: a client, a pool, a gateway.
+
+        It comes from the worker's `lifespan`, or from its `objects`; in `pgflow.testing.run`, from `resources`.
+
+        Args:
+            kind: its type, or one that it is derived from, if no other is.
+
+        Raises:
+            PgflowError: there is none, or there are several; the message names what there is.
+            TypeError: `kind` is no class.
+
+        Example:
+            answer = await ctx.resource(httpx.AsyncClient).post(url, json=order)
+        """
+        return self._resources.get(kind, f'activity "{self.name}"')
+
     # What the engine does with it
+
+    def provide(self, resources: Resources) -> None:
+        """Give it what activities of this process share."""
+        self._resources = resources
 
     def changes(self) -> Changes | None:
         """What this attempt leaves with its workflow, if anything.
@@ -230,9 +256,12 @@ class ActivityContext(AttemptContext):
             return Changes({}, frozenset(), self._tags) if self._tags else None
         return changes_between(self._state_given, self._state, self._tags)
 
-    def attach(self, loop: asyncio.AbstractEventLoop, deliver: Callable[[str], None]) -> None:
-        """Connect it with the receiver of its heartbeats, on that loop."""
+    def attach(
+        self, loop: asyncio.AbstractEventLoop, deliver: Callable[[str], None], resources: Resources = NO_RESOURCES
+    ) -> None:
+        """Connect it with the receiver of its heartbeats, on that loop, and with what activities share."""
         self._loop = loop
+        self._resources = resources
         self._deliver = deliver
 
     def connect(self, connection: Any) -> None:

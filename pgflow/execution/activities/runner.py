@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pgflow.codec import traceback_of
 from pgflow.errors import SerializationError
 from pgflow.execution.activities.activity_call import ActivityCall
+from pgflow.execution.activities.resources import NO_RESOURCES, Resources
 from pgflow.execution.activities.transactional import perform
 from pgflow.execution.event_loop.stage import offstage
 from pgflow.ports import TransactionsPort
@@ -79,6 +80,7 @@ class ActivityRunner:
         trusted_until: until when, on the monotonic clock, attempts may begin: so long the lease is this worker's.
         on_death: called when an attempt has ended and its run could not get the result, by an error of the engine's
             own: the run would wait for ever.
+        resources: what activities of this process share.
     """
 
     def __init__(
@@ -90,7 +92,9 @@ class ActivityRunner:
         places: int,
         trusted_until: Callable[[], float] = lambda: math.inf,
         on_death: Callable[[BaseException], None] = lambda error: None,
+        resources: Resources = NO_RESOURCES,
     ) -> None:
+        self._resources = resources
         self._loop = asyncio.get_running_loop()  # the worker's loop, not the run's, on which `start` is often called
         self._context = contextvars.copy_context()  # nor that of the workflow whose code asks
         self._variables = tuple(self._context.items())
@@ -218,10 +222,10 @@ class ActivityRunner:
         output: str | None = None
         failure: BaseException | None = None
         activity = call.activity
-        call.context.attach(self._loop, call.caller.attempt_progressed)
+        call.context.attach(self._loop, call.caller.attempt_progressed, self._resources)
         try:
             args, kwargs = activity.decode_arguments(call.input)
-            code = activity.fn(call.context, *args, **kwargs)
+            code = activity.code(call.context, *args, **kwargs)
             if type(code) is not types.CoroutineType:
                 code = awaited(code, activity)
             try:
@@ -253,7 +257,7 @@ class ActivityRunner:
                     recorded = asyncio.Event()
                     call.caller.record_beginning(recorded.set)
                     await recorded.wait()
-                call.context.attach(self._loop, call.caller.attempt_progressed)
+                call.context.attach(self._loop, call.caller.attempt_progressed, self._resources)
                 while time.monotonic() >= self._trusted_until():
                     # A process that was stopped for long finds answers from before: what they lead to, others have
                     # done.
@@ -301,7 +305,7 @@ class ActivityRunner:
         if not activity.is_async:
             return await self._finished(call, (started, self._in_thread(call)))
         args, kwargs = activity.decode_arguments(call.input)
-        code = activity.fn(call.context, *args, **kwargs)
+        code = activity.code(call.context, *args, **kwargs)
         if type(code) is not types.CoroutineType:
             code = awaited(code, activity)
         return await self._finished(call, (started, code))
@@ -329,7 +333,7 @@ class ActivityRunner:
     async def _in_thread(self, call: ActivityCall) -> Any:
         context = contextvars.copy_context()
         args, kwargs = call.activity.decode_arguments(call.input)
-        call.work = self._executor.submit(context.run, _in_a_future, call.activity.fn, call.context, *args, **kwargs)
+        call.work = self._executor.submit(context.run, _in_a_future, call.activity.code, call.context, *args, **kwargs)
         return await asyncio.wrap_future(call.work)
 
 
