@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -67,18 +66,15 @@ def dsn(server_dsn: str, template: str) -> Iterator[str]:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory that an unprivileged server can reach; pytest's own ones are closed."""
-    with tempfile.TemporaryDirectory(prefix="pgflow-test-", dir="/var/tmp") as made:
-        Path(made).chmod(0o755)
-        yield Path(made)
+    """A directory that an unprivileged server can reach."""
+    with databases.directory() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
 def pg15_dsn() -> Iterator[str]:
     """A server of the oldest PostgreSQL that is supported, where the system has one."""
-    from pgflow.embedded import Postgres
-
     if not _SYSTEM_15.is_dir():
         pytest.skip(f"no PostgreSQL 15 in {_SYSTEM_15}")
-    with Postgres(binaries=_SYSTEM_15, settings=databases.FAST) as server:
-        yield server.dsn
+    with databases.embedded(binaries=_SYSTEM_15) as dsn:
+        yield dsn

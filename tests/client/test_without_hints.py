@@ -12,7 +12,6 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import pgflow
-from pgflow.embedded import Postgres
 from tests import databases
 
 
@@ -31,9 +30,9 @@ async def hears(ctx: pgflow.WorkflowContext) -> str:
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """A server that prepares transactions, migrated."""
-    with Postgres(settings=databases.FAST | {"max_prepared_transactions": "10"}) as server:
-        pgflow.migrate(server.dsn)
-        yield server.dsn
+    with databases.embedded({"max_prepared_transactions": "10"}) as dsn:
+        pgflow.migrate(dsn)
+        yield dsn
 
 
 @pytest.fixture

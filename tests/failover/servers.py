@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ import psycopg
 
 import pgflow
 from pgflow.embedded.binaries import find, reachable, server_user
+from tests import databases
 
 SETTINGS = {
     "listen_addresses": "",
@@ -204,7 +204,5 @@ class Place:
 @contextmanager
 def place() -> Iterator[Place]:
     """A place for servers, removed at the end."""
-    # Sockets have paths of at most some hundred bytes.
-    with tempfile.TemporaryDirectory(prefix="pgf-", dir="/tmp") as root:
-        Path(root).chmod(0o755)
-        yield Place(Path(root))
+    with databases.directory() as root:
+        yield Place(root)

@@ -239,11 +239,9 @@ async def test_in_the_transaction_of_the_caller(dsn: str, kim: Both) -> None:
 @pytest.fixture(scope="module")
 def preparing() -> Iterator[str]:
     """A server that prepares transactions."""
-    from pgflow.embedded import Postgres
-
-    with Postgres(settings=databases.FAST | {"max_prepared_transactions": "10"}) as server:
-        pgflow.migrate(server.dsn)
-        yield server.dsn
+    with databases.embedded({"max_prepared_transactions": "10"}) as dsn:
+        pgflow.migrate(dsn)
+        yield dsn
 
 
 def test_in_a_two_phase_commit(preparing: str) -> None:
