@@ -75,14 +75,18 @@ def list_(
     """List workflows, newest first."""
     wanted = dict(map(tag, tags)) or None
     with readable_errors():
-        asked = Filter(name, status, wanted, limit, queue, parent_id, after)
+        asked = Filter(
+            name=name, status=status, tags=wanted, limit=limit, queue=queue, parent_id=parent_id, after=after
+        )
         with _asking(dsn, schema) as ask:
             found = ask(asked.query(schema))
     if as_json:
         click.echo(render.document(found))
         return
     render.workflows(found)
-    if found.cursor is not None:
+    if found.short:
+        click.echo(f"These were found so far; go on with --before {found.cursor}")
+    elif found.cursor is not None:
         click.echo(f"The first {limit}; go on with --before {found[-1].id}")
 
 

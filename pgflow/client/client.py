@@ -14,8 +14,9 @@ import psycopg
 from pgflow.client.bulk import BulkOperations
 from pgflow.client.core import Core
 from pgflow.client.dead_letters import DeadLetters
-from pgflow.client.filters import Filter, inputs_of, parts_of
+from pgflow.client.filters import inputs_of, parts_of
 from pgflow.client.handle import WorkflowHandle
+from pgflow.client.lists import Lists
 from pgflow.client.operations import Operations
 from pgflow.client.subscription import Subscription
 from pgflow.codec import PAYLOAD_LIMIT
@@ -24,7 +25,7 @@ from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.options import MANY, ONE, UNSET, given_options, merged_options, uuid_of
 from pgflow.definitions.packets import message_name
 from pgflow.definitions.tags import tags_text
-from pgflow.model.info import HistoryEvent, Page, WorkflowInfo
+from pgflow.model.info import HistoryEvent, WorkflowInfo
 from pgflow.store.queries import dispatching, histories
 from pgflow.uuid7 import uuid7, uuid7s
 
@@ -42,7 +43,7 @@ HISTORY_LIMIT = 1_000_000
 """The most rows of history that are read at once."""
 
 
-class Client(Operations, BulkOperations, DeadLetters):
+class Client(Lists, Operations, BulkOperations, DeadLetters):
     """Talks to the database that the workers work on.
 
     Args:
@@ -387,43 +388,6 @@ class Client(Operations, BulkOperations, DeadLetters):
             WorkflowNotFound: there is no such workflow.
         """
         return await self._core.get(id)
-
-    async def list(
-        self,
-        name: str | None = None,
-        status: str | None = None,
-        tags: Mapping[str, Any] | None = None,
-        limit: int = 100,
-        *,
-        queue: str | None = None,
-        parent_id: UUID | str | None = None,
-        after: UUID | str | None = None,
-        before: UUID | str | None = None,
-    ) -> Page:
-        """Workflows, the youngest first: by `created_at`, whatever their ids are.
-
-        Args:
-            name, status, queue, parent_id: only those.
-            tags: only those whose tags contain these.
-            limit: how many, at most.
-            after: go on with a list: the `cursor` of the page before, or the id of its last workflow.
-            before: only those dispatched before this workflow: the same as its id for `after`.
-
-        Returns:
-            A list with a `cursor`, None when nothing comes after it.
-
-        Raises:
-            WorkflowNotFound: the workflow to go on after is no longer there (a cursor goes on all the same).
-            ValueError: a status that there is not, tags that are not flat, a limit below 0, an id that is none.
-
-        Example:
-            stuck = await client.list(status="failed", tags={"customer": 7})
-        """
-        asked = Filter(name, status, tags, limit, queue, parent_id, before if after is None else after)
-        found = await self._core.connections.execute(asked.query(self._core.schema))
-        if not found and asked.last is not None:
-            await self.get(asked.last)
-        return found
 
     def handle(self, workflow: Workflow[P, R] | str, id: UUID | str) -> WorkflowHandle[R]:
         """A handle of a workflow that was dispatched elsewhere. The database is not asked whether there is one.

@@ -17,10 +17,11 @@ from pgflow.definitions.retry import seconds
 from pgflow.definitions.tags import tags_text
 from pgflow.history import location
 from pgflow.model.commands import Dispatch
-from pgflow.model.info import AuditEntry, DeadSignal, Page
+from pgflow.model.info import AuditEntry, Count, DeadSignal, Page
 from pgflow.model.moments import in_utc
 from pgflow.store.database.query import Query
-from pgflow.store.queries import dead_signals, inspection
+from pgflow.store.queries import dead_signals, inspection, listing
+from pgflow.store.queries.listing import Asked
 
 STATUSES = ("pending", "running", "sleeping", "paused", "completed", "failed", "cancelled")
 
@@ -30,45 +31,93 @@ OPERATIONS = ("cancel", "pause", "resume", "retry", "terminate", "update", "fork
 
 
 class Filter:
-    """What a list of workflows is asked for, checked.
+    """What workflows are asked for, checked.
+
+    Args:
+        limit: how many, at most.
+        after: a page's cursor, or the id of its last workflow.
+        filters: those of `Client.list`, None where one is not given.
 
     Raises:
-        ValueError: a status that there is not, tags that are not flat, a limit below 0, an id that is none.
+        ValueError: a status that there is not, tags that are not flat, a limit below 1, an id or a cursor that is
+            none, a moment without a time zone, a range that ends before it begins, a text that is none.
     """
 
     def __init__(
         self,
-        name: str | None,
-        status: str | None,
-        tags: Mapping[str, Any] | None,
+        *,
         limit: int,
-        queue: str | None,
-        parent_id: UUID | str | None,
-        after: UUID | str | None,
+        name: str | None = None,
+        status: str | Iterable[str] | None = None,
+        tags: Mapping[str, Any] | None = None,
+        queue: str | None = None,
+        parent_id: UUID | str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        ended_after: datetime | None = None,
+        ended_before: datetime | None = None,
+        error_type: str | None = None,
+        waiting_for: type | str | None = None,
+        after: UUID | str | None = None,
     ) -> None:
-        if status is not None and status not in STATUSES:
-            raise ValueError(f"status={status!r}: expected one of {', '.join(STATUSES)}")
-        _check_limit(limit)
-        _check_texts(name=name, queue=queue)
-        self._asked: dict[str, Any] = {
-            "name": name,
-            "status": status,
-            "tags": None if tags is None else tags_text(tags),
-            "queue": queue,
-            "parent_id": None if parent_id is None else uuid_of(parent_id),
-            "after": None if after is None else _place(after),
-        }
+        if type(limit) is not int or not 1 <= limit < 2**31:
+            raise ValueError(f"limit={limit!r}: expected a whole number, at least 1")
+        if isinstance(waiting_for, type):
+            waiting_for = signal_name(waiting_for, "list")
+        _check_texts(name=name, queue=queue, error_type=error_type, waiting_for=waiting_for)
+        wanted = None if tags is None else tags_text(tags)
+        self._asked = Asked(
+            name=name,
+            statuses=_statuses(status),
+            tags=None if wanted == "{}" else wanted,
+            queue=queue,
+            parent_id=None if parent_id is None else uuid_of(parent_id),
+            created_after=_moment(created_after, "created_after"),
+            created_before=_moment(created_before, "created_before"),
+            ended_after=_moment(ended_after, "ended_after"),
+            ended_before=_moment(ended_before, "ended_before"),
+            error_type=error_type,
+            waiting_for=waiting_for,
+            after=None if after is None else _place(after),
+        )
+        for what in ("created", "ended"):
+            begin, end = getattr(self._asked, f"{what}_after"), getattr(self._asked, f"{what}_before")
+            if begin is not None and end is not None and begin >= end:
+                raise ValueError(
+                    f"{what}_after={begin}, {what}_before={end}: expected a range that ends after it begins"
+                )
         self._limit = limit
 
     @property
     def last(self) -> UUID | None:
         """The workflow after which the list is to go on, where only its id is given."""
-        at, id = self._asked["after"] or (None, None)
+        at, id = self._asked.after or (None, None)
         return id if at is None else None
 
     def query(self, schema: str) -> Query[Page]:
         """The statement that lists them."""
-        return inspection.find(schema, limit=self._limit, **self._asked)
+        return listing.find(schema, self._asked, self._limit)
+
+    def count(self, schema: str) -> Query[Count]:
+        """The statement that counts them."""
+        return listing.count(schema, self._asked, self._limit)
+
+
+def _statuses(given: str | Iterable[str] | None) -> list[str] | None:
+    """The statuses, each once; None: any."""
+    if given is None:
+        return None
+    expected = f"expected one of {', '.join(STATUSES)}, or several of them"
+    if isinstance(given, bytes | Mapping) or not isinstance(given, Iterable):
+        raise ValueError(f"status={given!r}: {expected}")
+    found = [given] if isinstance(given, str) else list(given)
+    if not found or any(one not in STATUSES for one in found):
+        raise ValueError(f"status={given if isinstance(given, str) else found!r}: {expected}")
+    return None if set(found) == set(STATUSES) else [status for status in STATUSES if status in found]
+
+
+def _moment(given: datetime | None, what: str) -> datetime | None:
+    return None if given is None else in_utc(given, what)
 
 
 def _place(after: UUID | str) -> tuple[datetime | None, UUID]:
@@ -76,7 +125,7 @@ def _place(after: UUID | str) -> tuple[datetime | None, UUID]:
     try:
         if isinstance(after, str) and "/" in after:
             moment, _, id = after.partition("/")
-            return datetime.fromisoformat(moment), UUID(id)
+            return in_utc(datetime.fromisoformat(moment), "after"), UUID(id)
         return None, uuid_of(after)
     except ValueError:
         raise ValueError(f"after={after!r}: expected the cursor of a page, or a workflow's UUID") from None
@@ -130,14 +179,17 @@ class BulkFilter:
         self.limit = limit
         self.ids = [] if ids is None else list(dict.fromkeys([uuid_of(id) for id in ids]))
         self._given = (name, tags, queue, parent_id)
-        Filter(name, status, tags, limit, queue, parent_id, None)  # refuses what is wrong of it
+        self._filter(status, limit, None)  # refuses what is wrong of it
         self.statuses = () if ids is not None else _MEANT[operation] if status is None else (status,)
         """The statuses to look for, one after the other; none where ids are given."""
 
     def page(self, schema: str, status: str, limit: int, after: str | None) -> Query[Page]:
         """The statement that lists some of them: those of a status, after a page's cursor."""
+        return self._filter(status, limit, after).query(schema)
+
+    def _filter(self, status: str | None, limit: int, after: str | None) -> Filter:
         name, tags, queue, parent_id = self._given
-        return Filter(name, status, tags, limit, queue, parent_id, after).query(schema)
+        return Filter(name=name, status=status, tags=tags, limit=limit, queue=queue, parent_id=parent_id, after=after)
 
 
 class DeadFilter:

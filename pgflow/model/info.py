@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 
@@ -138,9 +138,41 @@ class Page(list[WorkflowInfo]):
 
     Attributes:
         cursor: to be given as `after` for the rest; None: there is none.
+        short: whether it has fewer than were asked for though there may be more: the time for one page was used up by
+            workflows that do not fit, and the cursor goes on after them.
     """
 
-    def __init__(self, workflows: Iterable[WorkflowInfo] = (), limit: int = 0) -> None:
+    def __init__(
+        self,
+        workflows: Iterable[WorkflowInfo] = (),
+        limit: int = 0,
+        reached: tuple[datetime, UUID] | None = None,
+    ) -> None:
         super().__init__(workflows)
-        last = self[-1] if self and len(self) >= limit else None
-        self.cursor = None if last is None else f"{last.created_at.isoformat()}/{last.id}"
+        full = len(self) >= limit and len(self) > 0
+        self.short = reached is not None and not full
+        self.cursor = cursor_of((self[-1].created_at, self[-1].id) if full else reached)
+
+
+class Count(int):
+    """A number of workflows, which may go on.
+
+    Attributes:
+        cursor: to be given as `after` to count the rest; None: these are all.
+        more: whether there may be more: the limit was reached, or the time for one count used up.
+    """
+
+    cursor: str | None
+    more: bool
+
+    def __new__(cls, number: int, reached: tuple[datetime, UUID] | None = None) -> Self:
+        """So many, counted up to a place in the list."""
+        made = super().__new__(cls, number)
+        made.cursor = cursor_of(reached)
+        made.more = reached is not None
+        return made
+
+
+def cursor_of(place: tuple[datetime, UUID] | None) -> str | None:
+    """A place in a list, as a text."""
+    return None if place is None else f"{place[0].isoformat()}/{place[1]}"

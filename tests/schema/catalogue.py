@@ -41,6 +41,10 @@ _OBJECTS = {
     "functions": """
         SELECT p.oid::regprocedure::text, pg_get_functiondef(p.oid), obj_description(p.oid, 'pg_proc')
         FROM pg_proc AS p WHERE p.pronamespace = %(schema)s::regnamespace ORDER BY 1""",
+    "triggers": """
+        SELECT c.relname, t.tgname, pg_get_triggerdef(t.oid)
+        FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
+        WHERE c.relnamespace = %(schema)s::regnamespace AND NOT t.tgisinternal ORDER BY 1, 2""",
     "info": "SELECT version, compatible_from FROM schema_info",
 }
 

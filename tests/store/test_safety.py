@@ -120,9 +120,10 @@ UNLOCKED = {
     "resume": "UPDATE {schema}.runs AS r SET",
     "dispatch": "DELETE FROM {schema}.runs AS r WHERE key IS NOT NULL AND r.workflow_id = given_id",
     "end_cancelled": "DELETE FROM {schema}.runs AS r WHERE r.workflow_id = workflow_id",
+    "record_failure": "UPDATE {schema}.runs AS r SET error_type",
 }
 """What changes one row, by its id, and no other: it locks it by that (`dispatch` removes what it has just inserted; who
-calls `end_cancelled` has locked the row).
+calls `end_cancelled` has locked the row; `record_failure` is the trigger of that row's own change).
 """
 
 

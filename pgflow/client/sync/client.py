@@ -17,8 +17,9 @@ import psycopg
 from pgflow.client.sync.bulk import SyncBulkOperations
 from pgflow.client.sync.core import SyncCore
 from pgflow.client.sync.dead_letters import SyncDeadLetters
-from pgflow.client.filters import Filter, inputs_of, parts_of
+from pgflow.client.filters import inputs_of, parts_of
 from pgflow.client.sync.handle import SyncWorkflowHandle
+from pgflow.client.sync.lists import SyncLists
 from pgflow.client.sync.operations import SyncOperations
 from pgflow.client.sync.subscription import SyncSubscription
 from pgflow.codec import PAYLOAD_LIMIT
@@ -27,7 +28,7 @@ from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.options import MANY, ONE, UNSET, given_options, merged_options, uuid_of
 from pgflow.definitions.packets import message_name
 from pgflow.definitions.tags import tags_text
-from pgflow.model.info import HistoryEvent, Page, WorkflowInfo
+from pgflow.model.info import HistoryEvent, WorkflowInfo
 from pgflow.store.queries import dispatching, histories
 from pgflow.uuid7 import uuid7, uuid7s
 
@@ -45,7 +46,7 @@ HISTORY_LIMIT = 1_000_000
 """The most rows of history that are read at once."""
 
 
-class SyncClient(SyncOperations, SyncBulkOperations, SyncDeadLetters):
+class SyncClient(SyncLists, SyncOperations, SyncBulkOperations, SyncDeadLetters):
     """Talks to the database that the workers work on.
 
     Args:
@@ -390,43 +391,6 @@ class SyncClient(SyncOperations, SyncBulkOperations, SyncDeadLetters):
             WorkflowNotFound: there is no such workflow.
         """
         return self._core.get(id)
-
-    def list(
-        self,
-        name: str | None = None,
-        status: str | None = None,
-        tags: Mapping[str, Any] | None = None,
-        limit: int = 100,
-        *,
-        queue: str | None = None,
-        parent_id: UUID | str | None = None,
-        after: UUID | str | None = None,
-        before: UUID | str | None = None,
-    ) -> Page:
-        """Workflows, the youngest first: by `created_at`, whatever their ids are.
-
-        Args:
-            name, status, queue, parent_id: only those.
-            tags: only those whose tags contain these.
-            limit: how many, at most.
-            after: go on with a list: the `cursor` of the page before, or the id of its last workflow.
-            before: only those dispatched before this workflow: the same as its id for `after`.
-
-        Returns:
-            A list with a `cursor`, None when nothing comes after it.
-
-        Raises:
-            WorkflowNotFound: the workflow to go on after is no longer there (a cursor goes on all the same).
-            ValueError: a status that there is not, tags that are not flat, a limit below 0, an id that is none.
-
-        Example:
-            stuck = client.list(status="failed", tags={"customer": 7})
-        """
-        asked = Filter(name, status, tags, limit, queue, parent_id, before if after is None else after)
-        found = self._core.connections.execute(asked.query(self._core.schema))
-        if not found and asked.last is not None:
-            self.get(asked.last)
-        return found
 
     def handle(self, workflow: Workflow[P, R] | str, id: UUID | str) -> SyncWorkflowHandle[R]:
         """A handle of a workflow that was dispatched elsewhere. The database is not asked whether there is one.

@@ -1,4 +1,5 @@
-"""Removal of what is old, by one worker at a time, in short transactions: signals that were taken or dropped, audit.
+"""What one worker at a time does for all, in short transactions: it removes signals that were taken or dropped, and
+audit rows, and enters into `ends` what ended before that table was there.
 
     not due --time--> due --taken by one worker, for a lease--> walks through the table, page by page --the end--> not
     due
@@ -17,7 +18,7 @@ import random
 import time
 from collections.abc import Mapping
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 
@@ -99,7 +100,7 @@ class Sweeper:
         Raises:
             psycopg.Error: The database refused.
         """
-        return min(await self._look_at_signals(), await self._look_at_audit())
+        return min(await self._look_at_signals(), await self._look_at_audit(), await self._look_at_ends())
 
     async def _look_at_signals(self) -> float:
         """Walk through the table of signals."""
@@ -143,10 +144,41 @@ class Sweeper:
             await asyncio.sleep(min(worked / SHARE, LEASE / 4))
         return await self._done("audit", self._audit_pause)
 
-    async def _take(self, chore: str) -> tuple[int | None, float, int]:
-        """Where to go on, None if it is not to be done now; seconds until it is due, pages of the table of signals."""
+    async def _look_at_ends(self) -> float:
+        """Enter what ended before `ends` was there, once: walk through the workflows, and then through the runs."""
+        place, due, pages = await self._take("ends", "workflows")
+        if place is None:
+            return _soon(due, LATEST)
+        while place < pages:
+            began = time.monotonic()
+            until = min(place + PAGES, pages)
+            rows = await self._ask("chore_ends", first=f"({place},0)", behind=f"({until},0)", until=until)
+            if not rows:
+                return LATEST  # it took too long, and another worker has the chore now
+            place = until
+            worked = time.monotonic() - began
+            await faults.reach("sweeper.after_ends")
+            await asyncio.sleep(min(worked / SHARE, LEASE / 4))
+        last: UUID | None = None
+        while True:
+            began = time.monotonic()
+            rows = await self._ask("chore_runs", after=last, rows=ROWS)
+            if not rows:
+                return LATEST
+            ((last,),) = rows
+            if last is None:
+                break
+            worked = time.monotonic() - began
+            await faults.reach("sweeper.after_runs")
+            await asyncio.sleep(min(worked / SHARE, LEASE / 4))
+        await self._ask("chore_gone", chore="ends")
+        return LATEST
+
+    async def _take(self, chore: str, table: str = "signals") -> tuple[int | None, float, int]:
+        """Where to go on, None if it is not to be done now; seconds until it is due, pages of a table."""
         schema = quoted(self._database.schema).replace("'", "''").encode()
-        ((place, due, pages),) = await self._ask("chore_take", {b"{schema_text}": schema}, chore=chore)
+        parts = {b"{schema_text}": schema, b"{table}": table.encode()}
+        ((place, due, pages),) = await self._ask("chore_take", parts, chore=chore)
         return place, float(due), pages
 
     async def _done(self, chore: str, pause: float) -> float:

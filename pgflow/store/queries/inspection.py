@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from pgflow.codec import decode_error
 from pgflow.codec.unreadable import parsed, shown, shown_object
-from pgflow.model.info import AuditEntry, HistoryEvent, Page, WorkflowInfo
+from pgflow.model.info import AuditEntry, HistoryEvent, WorkflowInfo
 from pgflow.store.database.connections import quoted, statement
 from pgflow.store.database.query import Query
-
-_CONDITIONS = {
-    "name": b"w.name = %(name)s::text",
-    "ended": b"w.status = %(ended)s::text",
-    "live": b"r.status = %(live)s::text",
-    # As an array, so that the index on tags is taken; it leaves out workflows without tags, and so must this.
-    "tags": b"w.id = ANY (ARRAY(SELECT t.id FROM {schema}.workflows AS t "
-    b"WHERE t.tags @> %(tags)s::jsonb AND t.tags <> '{}'::jsonb))",
-    "queue": b"r.queue = %(queue)s::text",
-    "parent_id": b"w.parent_id = %(parent_id)s::uuid",
-    "at": b"(w.created_at, w.id) < (%(at)s::timestamptz, %(id)s::uuid)",
-    "id": b"(w.created_at, w.id) < ("
-    b"(SELECT l.created_at FROM {schema}.workflows AS l WHERE l.id = %(id)s::uuid), %(id)s::uuid)",
-}
 
 _OF_AUDIT = {
     "workflow_id": b"a.workflow_id = %(workflow_id)s::uuid",
@@ -37,57 +22,10 @@ _OF_AUDIT = {
     b"((SELECT l.at FROM {schema}.audit AS l WHERE l.id = %(after)s::bigint), %(after)s::bigint)",
 }
 
-_OF_RUNS = {"live", "queue"}
-_WITHOUT_RUN = ("completed", "cancelled")
-
 
 def get(schema: str, ids: Iterable[UUID]) -> Query[list[WorkflowInfo]]:
     """The statement that reads workflows by id; unknown ones are missing in its answer."""
-    return Query(statement("inspect_get", schema), {"ids": list(ids)}, _infos)
-
-
-def find(
-    schema: str,
-    *,
-    name: str | None,
-    status: str | None,
-    tags: str | None,
-    queue: str | None,
-    parent_id: UUID | None,
-    after: tuple[datetime | None, UUID] | None,
-    limit: int,
-) -> Query[Page]:
-    """The statement that lists workflows, the youngest first.
-
-    Args:
-        tags: JSON of an object that the workflow's tags contain.
-        after: only those after this place in the list: the last workflow's time of dispatch, if known, and its id.
-        limit: how many, at most.
-    """
-    at, id = after or (None, None)
-    asked = {
-        "name": name,
-        "ended": status if status in _WITHOUT_RUN else None,
-        "live": None if status in _WITHOUT_RUN else status,
-        "tags": None if tags == "{}" else tags,
-        "queue": queue,
-        "parent_id": parent_id,
-        "at": at,
-        "id": id,
-    }
-    given = {key: value for key, value in asked.items() if value is not None}
-    conditions = [_CONDITIONS[key] for key in given if key != "id" or at is None]
-    runs = b"JOIN {schema}.runs AS r ON r.workflow_id = w.id" if _OF_RUNS & given.keys() else b""
-    parts = {
-        b"{conditions}": b" AND ".join(conditions) or b"true",
-        b"{runs}": runs,
-        b"{limit}": str(int(limit)).encode(),
-        b"{schema}": quoted(schema).encode(),
-    }
-    text = statement("inspect_list", schema)
-    for mark, part in parts.items():
-        text = text.replace(mark, part)
-    return Query(text, given, lambda rows: Page(_infos(rows), limit))
+    return Query(statement("inspect_get", schema), {"ids": list(ids)}, infos_of)
 
 
 def history(schema: str, workflow_id: UUID, forgotten: bool, limit: int) -> Query[list[HistoryEvent]]:
@@ -115,7 +53,8 @@ def audit(schema: str, *, limit: int, **asked: Any) -> Query[list[AuditEntry]]:
     return Query(text, given, _entries)
 
 
-def _infos(rows: Sequence[tuple[Any, ...]]) -> list[WorkflowInfo]:
+def infos_of(rows: Sequence[tuple[Any, ...]]) -> list[WorkflowInfo]:
+    """The workflows in rows that have the columns of `inspect_get.sql`."""
     infos = []
     for row in rows:
         values = list(row)

@@ -191,12 +191,12 @@ DECLARE
     parent uuid;
     heirs uuid[];
 BEGIN
-    -- In the order of the journal: the run first, then what is kept of the workflow, then those who are told. Nothing that its worker
-    -- still sends takes effect without the run's row.
-    DELETE FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id
-    RETURNING r.waiters, coalesce(r.worker_id, r.last_worker, 0) AS owner INTO gone;
+    -- The run is locked. What is kept of the workflow comes first, since its end is entered in ends as the run goes; then those who are
+    -- told. Nothing that its worker still sends takes effect without the run's row.
     UPDATE "pgflow".workflows AS w SET status = 'cancelled', error = error, completed_at = now() WHERE w.id = workflow_id
     RETURNING w.parent_id INTO parent;
+    DELETE FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id
+    RETURNING r.waiters, coalesce(r.worker_id, r.last_worker, 0) AS owner INTO gone;
     WITH told AS (
         INSERT INTO "pgflow".requests (workflow_id, kind)
         SELECT parent, 'child' WHERE parent IS NOT NULL
@@ -221,6 +221,16 @@ BEGIN
 END
 
 
+-- The type that an error names, at most 200 characters; null where it cannot be read.
+-- error_type(error json)
+-- RETURNS text
+BEGIN
+    RETURN left(error->>'type', 200);
+EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+    RETURN NULL;  -- it holds what no text can
+END
+
+
 -- The oldest live workflow of a name whose tags contain these, else the oldest failed one; null when there is none.
 -- find_live(workflow_name text, tags jsonb)
 -- RETURNS uuid
@@ -230,6 +240,23 @@ SELECT w.id
     WHERE w.name = workflow_name AND w.tags @> find_live.tags AND (find_live.tags = '{}' OR w.tags <> '{}')
     ORDER BY r.status = 'failed', w.created_at, w.id
     LIMIT 1
+
+
+-- Removes the row in ends of a workflow that is to go on though it had ended: to be called by whoever gives it a run again, in that transaction.
+-- forget_end(workflow_id uuid)
+-- RETURNS void
+DELETE FROM "pgflow".ends AS e USING "pgflow".workflows AS w
+    WHERE w.id = $1 AND e.ended_at = coalesce(w.completed_at, w.created_at) AND e.workflow_id = w.id
+
+
+-- Trigger: removes the rows in ends of workflows that are removed.
+-- forget_ends()
+-- RETURNS trigger
+BEGIN
+    DELETE FROM "pgflow".ends AS e USING gone AS g
+    WHERE e.ended_at = coalesce(g.completed_at, g.created_at) AND e.workflow_id = g.id;
+    RETURN NULL;
+END
 
 
 -- Starts a new workflow from a copy of a workflow's history before a location (in stored form) and returns its id. The reason and the actor go into the table audit.
@@ -396,8 +423,8 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Fork before the child was dispatched, or after its output was recorded.';
     END IF;
     new_queue := coalesce(queue, (SELECT r.queue FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id), 'default');
-    INSERT INTO "pgflow".runs (workflow_id, name, queue, status, wake_at, epoch)
-    SELECT new_id, w.name, new_queue, 'pending', now(), 1 FROM "pgflow".workflows AS w WHERE w.id = new_id;
+    INSERT INTO "pgflow".runs (workflow_id, name, queue, status, wake_at, epoch, created_at)
+    SELECT new_id, w.name, new_queue, 'pending', now(), 1, w.created_at FROM "pgflow".workflows AS w WHERE w.id = new_id;
     IF "pgflow".may_hint() THEN
         PERFORM pg_notify('pgflow_wake_b0e190599d32269b', new_queue);
     END IF;
@@ -505,6 +532,38 @@ BEGIN
         PERFORM "pgflow".write_audit('pause', workflow_id, NULL, reason, actor);
     END IF;
     RETURN owner IS NOT NULL;
+END
+
+
+-- Trigger: writes a row into ends for each workflow whose run is gone because it has ended, whoever ended it.
+-- record_ends()
+-- RETURNS trigger
+BEGIN
+    -- A run also goes when a dispatch takes back what it has just inserted: then nothing has ended.
+    INSERT INTO "pgflow".ends (workflow_id, name, status, queue, priority, created_at, ended_at)
+    SELECT g.workflow_id, g.name, w.status, g.queue, g.priority, w.created_at, coalesce(w.completed_at, w.created_at)
+    FROM gone AS g
+    CROSS JOIN LATERAL (
+        SELECT o.status, o.created_at, o.completed_at FROM "pgflow".workflows AS o WHERE o.id = g.workflow_id OFFSET 0
+    ) AS w
+    WHERE w.status IN ('completed', 'cancelled');
+    RETURN NULL;
+END
+
+
+-- Trigger: keeps with the run of a failed workflow when it failed and the type of its error.
+-- record_failure()
+-- RETURNS trigger
+#variable_conflict use_variable
+DECLARE
+    workflow_id uuid := NEW.workflow_id;
+    error json;
+    at timestamptz;
+BEGIN
+    SELECT w.error, w.completed_at INTO error, at FROM "pgflow".workflows AS w WHERE w.id = workflow_id;
+    UPDATE "pgflow".runs AS r SET error_type = "pgflow".error_type(error), failed_at = coalesce(at, now())
+    WHERE r.workflow_id = workflow_id;
+    RETURN NULL;
 END
 
 

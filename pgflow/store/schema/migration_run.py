@@ -35,6 +35,9 @@ LOCK_TIMEOUT = 0.5
 its victim.
 """
 
+REPLACED = {"workflows_children": "workflows_parent"}
+"""Indexes that take the place of others, which are needed until these are built."""
+
 _HELD = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 _THERE_ALREADY = (
     psycopg.errors.DuplicateSchema,
@@ -123,6 +126,8 @@ def build_missing(engine: Engine, schema: str, metadata: MetaData, head: object,
         for index in (index for table in metadata.sorted_tables for index in table.indexes):
             if not found.get(str(index.name), False):
                 _build(raw, schema, index, str(index.name) in found, patience)
+                if (former := REPLACED.get(str(index.name))) in found:
+                    raw.execute(SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(Identifier(schema, former)))
 
 
 def _build(connection: PsycopgConnection, schema: str, index: Index, invalid: bool, patience: float) -> None:

@@ -5,136 +5,49 @@ The hot path does not use SQLAlchemy. Views and functions are texts beside the m
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    DateTime,
     Identity,
     Index,
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     Table,
     Text,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB, UUID
-from sqlalchemy.types import TypeEngine
 
-_TIME = DateTime(timezone=True)
-_NOW = text("now()")
+from pgflow.store.schema.columns import TIME, column, history_columns
 
-
-def _column(
-    name: str,
-    kind: TypeEngine[Any],
-    comment: str,
-    *,
-    key: bool = False,
-    null: bool = True,
-    default: str | None = None,
-) -> Column[Any]:
-    """A column with its comment; what is not null has a default or is always given."""
-    return Column(
-        name,
-        kind,
-        primary_key=key,
-        nullable=null and not key,
-        server_default=None if default is None else text(default),
-        comment=comment,
-        autoincrement=False,
-    )
+_PLACE = ("created_at", "workflow_id")
+"""The order of lists."""
 
 
-def _history_columns() -> list[Column[Any]]:
-    """The columns that active and forgotten history have in common."""
+def _indexes_for_lists() -> list[Index]:
+    """Of `runs`: of what waits for a person, or for a signal. What is claimed, or sleeps until a moment, is found by
+    the indexes of claims: one more would cost every dispatch.
+    """
+    stays, failed = text("status IN ('paused', 'failed')"), text("status = 'failed'")
+    listens = "status IN ('sleeping', 'paused') AND waiting_for IS NOT NULL"
+    named = text("queue <> 'default' AND status IN ('sleeping', 'paused', 'failed')")
     return [
-        _column("workflow_id", UUID(), "The workflow whose step this is.", key=True),
-        _column(
-            "location",
-            Text(collation="C"),
-            "Where the step stands, in stored form: it sorts in execution order. display_location() shows it.",
-            key=True,
+        Index("runs_stopped", "status", *_PLACE, postgresql_where=stays),
+        Index("runs_name_stopped", "name", "status", *_PLACE, postgresql_where=stays),
+        Index("runs_queue", "queue", *_PLACE, postgresql_where=named),
+        Index("runs_waiting", text("(waiting_for[1])"), *_PLACE, postgresql_where=text(listens)),
+        Index("runs_waiting_more", *_PLACE, postgresql_where=text(f"{listens} AND cardinality(waiting_for) > 1")),
+        Index(
+            "runs_parked",
+            *_PLACE,
+            postgresql_where=text("status = 'sleeping' AND wake_at IS NULL AND waiting_for IS NULL"),
         ),
-        _column(
-            "iteration",
-            Integer(),
-            "The turn of the innermost loop around the step, from 0; 0 outside loops.",
-            null=False,
-            default="0",
-        ),
-        _column(
-            "seq",
-            Integer(),
-            "The step's place in the order in which results were delivered to the code.",
-        ),
-        _column(
-            "version",
-            Integer(),
-            "The version of the context that called the step (ctx.v).",
-            null=False,
-            default="1",
-        ),
-        _column(
-            "kind",
-            Text(),
-            "activity, sleep, timeout, listen, signal_send, message_send, child_workflow, child_output, loop, branch, "
-            "removed or version_check.",
-            null=False,
-        ),
-        _column(
-            "name",
-            Text(),
-            "The name of the activity or workflow; empty for kinds without one.",
-            null=False,
-            default="''",
-        ),
-        _column("status", Text(), "pending, completed, failed, cancelled or abandoned.", null=False),
-        _column(
-            "attempts",
-            Integer(),
-            "Attempts of the activity that have ended.",
-            null=False,
-            default="0",
-        ),
-        _column("created_at", _TIME, "When the row was first written.", null=False, default="now()"),
-        _column(
-            "completed_at",
-            _TIME,
-            "When the step ended; null while it is pending, and for one that had ended when its row was first written: "
-            "then it is created_at. The view history shows it always.",
-        ),
-        _column("input", JSON(), "The arguments, by name."),
-        _column("output", JSON(), "The recorded result; of a pending activity, what its last heartbeat told."),
-        _column("error", JSON(), "The last error: its type, message and traceback."),
-        _column(
-            "wake_at",
-            _TIME,
-            "The deadline of a pending step: the end of a sleep, the next attempt.",
-        ),
-        _column(
-            "turn_state",
-            JSON(),
-            "On the first row of a loop's turn: the state that the turn started with.",
-        ),
-        _column(
-            "turn_now",
-            _TIME,
-            "On the first row of a loop's turn: the time that the turn started with.",
-        ),
-        _column("loop_progress", Integer(), "On a loop: how many of its turns have been forgotten."),
-        _column("loop_state", JSON(), "On a loop: the state with which turn `loop_progress` starts."),
-        _column(
-            "turn_seq",
-            Integer(),
-            "On the first row of a loop's turn: the place in the order of completion (seq) after which the turn "
-            "started.",
-        ),
-        _column("loop_seq", Integer(), "On a loop: the place after which turn `loop_progress` started."),
-        _column("encoding", Text(), "Reserved for payload codecs; null: plain JSON."),
+        Index("runs_error", "error_type", *_PLACE, postgresql_where=failed),
+        Index("runs_name_error", "name", "error_type", *_PLACE, postgresql_where=failed),
+        Index("runs_failed", "failed_at", postgresql_where=failed),
     ]
 
 
@@ -148,48 +61,48 @@ def make_metadata(schema: str | None = None) -> MetaData:
     Table(
         "workflows",
         metadata,
-        _column(
+        column(
             "id",
             UUID(),
             "The workflow's id: a UUID of version 7, or whatever was given at its dispatch.",
             key=True,
         ),
-        _column("name", Text(), "The registered name of its code.", null=False),
-        _column(
+        column("name", Text(), "The registered name of its code.", null=False),
+        column(
             "tags",
             JSONB(),
             "A flat object by which the workflow can be found.",
             null=False,
             default="'{}'::jsonb",
         ),
-        _column("input", JSON(), "The arguments, by name.", null=False),
-        _column("output", JSON(), "What it returned, once completed."),
-        _column("error", JSON(), "What it failed with: type, message and traceback."),
-        _column(
+        column("input", JSON(), "The arguments, by name.", null=False),
+        column("output", JSON(), "What it returned, once completed."),
+        column("error", JSON(), "What it failed with: type, message and traceback."),
+        column(
             "status",
             Text(),
             "completed, failed or cancelled; null while it may go on (then see runs.status).",
         ),
-        _column("parent_id", UUID(), "The workflow that dispatched it, if one did."),
-        _column("root_id", UUID(), "The first of its ancestors, if it has any."),
-        _column("seed", UUID(), "The seed of its random numbers; null: its id."),
-        _column("created_at", _TIME, "When it was dispatched.", null=False, default="now()"),
-        _column("completed_at", _TIME, "When it reached its final status."),
-        _column("state", JSON(), "What its activities keep in ActivityContext.state; null: nothing."),
-        _column(
+        column("parent_id", UUID(), "The workflow that dispatched it, if one did."),
+        column("root_id", UUID(), "The first of its ancestors, if it has any."),
+        column("seed", UUID(), "The seed of its random numbers; null: its id."),
+        column("created_at", TIME, "When it was dispatched.", null=False, default="now()"),
+        column("completed_at", TIME, "When it reached its final status."),
+        column("state", JSON(), "What its activities keep in ActivityContext.state; null: nothing."),
+        column(
             "detached",
             Boolean(),
             "Whether it was dispatched so that cancelling its parent does not reach it.",
             null=False,
             default="false",
         ),
-        _column("forked_from", UUID(), "The workflow from whose history it was forked, if it was."),
-        _column(
+        column("forked_from", UUID(), "The workflow from whose history it was forked, if it was."),
+        column(
             "tags_given",
             JSONB(),
             "The tags given at its dispatch, if an activity has changed them since; null: those in `tags`.",
         ),
-        _column(
+        column(
             "cancellations",
             ARRAY(Integer()),
             "Places in the order of completion (seq) at which its code was told of requests to cancel it.",
@@ -203,93 +116,105 @@ def make_metadata(schema: str | None = None) -> MetaData:
         ),
         Index("workflows_created", "created_at", "id"),
         Index("workflows_name", "name", "created_at", "id"),
-        Index("workflows_parent", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
+        Index("workflows_children", "parent_id", "created_at", "id", postgresql_where=text("parent_id IS NOT NULL")),
         comment="Every workflow that is retained: wide and rarely changed. No foreign keys point here: each would "
         "cost a row lock and its WAL for every step.",
     )
     Table(
         "runs",
         metadata,
-        _column("workflow_id", UUID(), "The workflow.", key=True),
-        _column("name", Text(), "The workflow's name, as workers ask for it.", null=False),
-        _column("queue", Text(), "The queue that workers serve.", null=False, default="'default'"),
-        _column("priority", Integer(), "Higher goes first.", null=False, default="0"),
-        _column("status", Text(), "pending, running, sleeping, paused or failed.", null=False),
-        _column(
+        column("workflow_id", UUID(), "The workflow.", key=True),
+        column("name", Text(), "The workflow's name, as workers ask for it.", null=False),
+        column("queue", Text(), "The queue that workers serve.", null=False, default="'default'"),
+        column("priority", Integer(), "Higher goes first.", null=False, default="0"),
+        column("status", Text(), "pending, running, sleeping, paused or failed.", null=False),
+        column(
             "wake_at",
-            _TIME,
+            TIME,
             "Pending or sleeping: the earliest moment at which it may be claimed; null: only an event wakes it.",
         ),
-        _column("waiting_for", ARRAY(Text()), "Names of the signals that it waits for."),
-        _column("worker_id", BigInteger(), "The worker that holds its lease."),
-        _column("claim", BigInteger(), "The number of the claim, of that worker, that took it."),
-        _column(
+        column("waiting_for", ARRAY(Text()), "Names of the signals that it waits for."),
+        column("worker_id", BigInteger(), "The worker that holds its lease."),
+        column("claim", BigInteger(), "The number of the claim, of that worker, that took it."),
+        column(
             "epoch",
             Integer(),
             "Grows at every claim: the fencing token of its lease.",
             null=False,
             default="0",
         ),
-        _column("mailbox", BigInteger(), "Signals delivered to it so far.", null=False, default="0"),
-        _column(
+        column("mailbox", BigInteger(), "Signals delivered to it so far.", null=False, default="0"),
+        column(
             "cancel_requested",
             Boolean(),
             "Whether somebody asked to cancel it.",
             null=False,
             default="false",
         ),
-        _column(
+        column(
             "unique_key",
             LargeBinary(),
             "Digest of name and tags of a live workflow that was dispatched as unique.",
         ),
-        _column(
+        column(
             "pause_requested",
             Boolean(),
             "Whether somebody asked to pause it: it becomes paused when its worker gives it up.",
             null=False,
             default="false",
         ),
-        _column(
+        column(
             "awaits_children",
             Boolean(),
             "Sleeping: whether the end of a child wakes it.",
             null=False,
             default="false",
         ),
-        _column(
+        column(
             "waiters",
             ARRAY(UUID()),
             "Workflows that are told of its end though they are not its parent: they found it when they dispatched a "
             "unique one.",
         ),
-        _column("last_worker", BigInteger(), "The worker that may still have it in memory while it sleeps."),
-        _column("reset", ARRAY(Text()), "Failed: locations of the steps that a retry runs again."),
-        _column(
+        column("last_worker", BigInteger(), "The worker that may still have it in memory while it sleeps."),
+        column("reset", ARRAY(Text()), "Failed: locations of the steps that a retry runs again."),
+        column(
             "fork_before",
             Text(collation="C"),
             "Failed after the code had gone on from the failure: it cannot be retried, only forked before this "
             "location.",
         ),
-        _column("freed_key", LargeBinary(), "Failed: the unique key that it held, for its retry."),
-        _column(
+        column("freed_key", LargeBinary(), "Failed: the unique key that it held, for its retry."),
+        column(
             "suspicions",
             ARRAY(BigInteger()),
             "Workers that died, or seemed to, while their process held this workflow, and it has recorded no progress "
             "since. Null: none.",
         ),
-        _column(
+        column(
             "crashes",
             ARRAY(BigInteger()),
             "Those of them whose process held nothing else, as far as they have not been counted as attempts of "
             "activities.",
         ),
-        _column(
+        column(
             "presumed",
             BigInteger(),
             "A worker whose lease ran out while its process held nothing else: counted if another such death follows.",
         ),
-        _column("suspected_at", _TIME, "When the last of these deaths was noticed."),
+        column("suspected_at", TIME, "When the last of these deaths was noticed."),
+        column(
+            "created_at",
+            TIME,
+            "When the workflow was dispatched; null: not entered yet (see chores).",
+            default="now()",
+        ),
+        column(
+            "error_type",
+            Text(),
+            "Failed: the type of the error, at most 200 characters; else that of its last failure, if any.",
+        ),
+        column("failed_at", TIME, "Failed: when; else when it failed last, if it has."),
         Index(
             "runs_claimable",
             "queue",
@@ -300,6 +225,7 @@ def make_metadata(schema: str | None = None) -> MetaData:
         ),
         Index("runs_suspected", "queue", "name", postgresql_where=text("suspicions IS NOT NULL")),
         Index("runs_owned", "worker_id", "claim", postgresql_where=text("status = 'running'")),
+        *_indexes_for_lists(),
         Index(
             "runs_unique_key",
             "unique_key",
@@ -310,25 +236,42 @@ def make_metadata(schema: str | None = None) -> MetaData:
         "claims, leases and wake-ups change.",
     )
     Table(
+        "ends",
+        metadata,
+        column("workflow_id", UUID(), "The workflow.", null=False),
+        column("name", Text(), "Its name.", null=False),
+        column("status", Text(), "completed or cancelled.", null=False),
+        column("queue", Text(), "The queue that it was in at its end; null: not known."),
+        column("priority", Integer(), "Its priority at its end; null: not known."),
+        column("created_at", TIME, "When it was dispatched.", null=False),
+        column("ended_at", TIME, "When it ended.", null=False),
+        PrimaryKeyConstraint("ended_at", "workflow_id"),
+        Index("ends_cancelled", *_PLACE, postgresql_where=text("status = 'cancelled'")),
+        Index("ends_name_cancelled", "name", *_PLACE, postgresql_where=text("status = 'cancelled'")),
+        Index("ends_queue", "queue", *_PLACE, postgresql_where=text("queue <> 'default'")),
+        comment="One row for each workflow that is completed or cancelled, for lists: inserted as it ends, by a "
+        "trigger on runs, and never changed. Gone with the workflow, or when it is to go on after all.",
+    )
+    Table(
         "events",
         metadata,
-        *_history_columns(),
+        *history_columns(),
         comment="Active history: one row for each step that a replay reads.",
     )
     Table(
         "forgotten_events",
         metadata,
-        *_history_columns(),
-        _column("forgotten_at", _TIME, "When the row left active history.", null=False, default="now()"),
+        *history_columns(),
+        column("forgotten_at", TIME, "When the row left active history.", null=False, default="now()"),
         comment="Forgotten history: rows of finished loop turns, kept for people to read.",
     )
     Table(
         "signals",
         metadata,
-        _column("id", UUID(), "Made by whoever sends it: sent twice is sent once.", key=True),
-        _column("workflow_id", UUID(), "The workflow that receives it.", null=False),
-        _column("name", Text(), "The signal's type.", null=False),
-        _column("body", JSON(), "Its fields.", null=False),
+        column("id", UUID(), "Made by whoever sends it: sent twice is sent once.", key=True),
+        column("workflow_id", UUID(), "The workflow that receives it.", null=False),
+        column("name", Text(), "The signal's type.", null=False),
+        column("body", JSON(), "Its fields.", null=False),
         Column(
             "arrival",
             BigInteger(),
@@ -336,19 +279,19 @@ def make_metadata(schema: str | None = None) -> MetaData:
             nullable=False,
             comment="The order in which signals were inserted.",
         ),
-        _column("number", BigInteger(), "Its place in the receiver's mailbox; null until it is delivered."),
-        _column("created_at", _TIME, "When it was sent.", null=False, default="now()"),
-        _column("consumed_at", _TIME, "When a listen took it."),
-        _column("location", Text(collation="C"), "Where that listen stands."),
-        _column(
+        column("number", BigInteger(), "Its place in the receiver's mailbox; null until it is delivered."),
+        column("created_at", TIME, "When it was sent.", null=False, default="now()"),
+        column("consumed_at", TIME, "When a listen took it."),
+        column("location", Text(collation="C"), "Where that listen stands."),
+        column(
             "dropped_at",
-            _TIME,
+            TIME,
             "When the receiver had ended without taking it, when it was dropped by a person, or (see problem) set "
             "aside.",
         ),
-        _column("sender_id", UUID(), "The workflow that sent it, if one did."),
-        _column("encoding", Text(), "Reserved for payload codecs; null: plain JSON."),
-        _column("problem", Text(), "Why it was set aside: its body does not fit the type."),
+        column("sender_id", UUID(), "The workflow that sent it, if one did."),
+        column("encoding", Text(), "Reserved for payload codecs; null: plain JSON."),
+        column("problem", Text(), "Why it was set aside: its body does not fit the type."),
         Index("signals_dead", "id", postgresql_where=text("problem IS NOT NULL")),
         Index(
             "signals_undelivered",
@@ -375,48 +318,49 @@ def make_metadata(schema: str | None = None) -> MetaData:
             primary_key=True,
             comment="The order in which they were made.",
         ),
-        _column("workflow_id", UUID(), "The workflow that something is asked of.", null=False),
-        _column(
+        column("workflow_id", UUID(), "The workflow that something is asked of.", null=False),
+        column(
             "kind",
             Text(),
             "cancel, or child: a child of it has ended.",
             null=False,
         ),
-        _column("created_at", _TIME, "When it was made.", null=False, default="now()"),
+        column("created_at", TIME, "When it was made.", null=False, default="now()"),
         comment="What is asked of workflows but for signals: inserted without a lock on them, removed when delivered.",
     )
     Table(
         "chores",
         metadata,
-        _column(
+        column(
             "name",
             Text(),
-            "signals: remove those that were taken or dropped some time ago; audit: remove rows that are old.",
+            "signals: remove those that were taken or dropped some time ago; audit: remove rows that are old; ends: "
+            "enter what ended before schema 0017, once (the row goes when that is done).",
             key=True,
         ),
-        _column("holder", UUID(), "Who does it, or did it last: a number that a worker draws at its start."),
-        _column("held_until", _TIME, "Until when nobody else does it; null: anybody may."),
-        _column("next_at", _TIME, "When it is due.", null=False, default="now()"),
-        _column("place", BigInteger(), "How far it has got.", null=False, default="0"),
+        column("holder", UUID(), "Who does it, or did it last: a number that a worker draws at its start."),
+        column("held_until", TIME, "Until when nobody else does it; null: anybody may."),
+        column("next_at", TIME, "When it is due.", null=False, default="now()"),
+        column("place", BigInteger(), "How far it has got.", null=False, default="0"),
         comment="What one worker at a time does for all, by a lease on the database's clock.",
     )
     Table(
         "audit",
         metadata,
         Column("id", BigInteger(), Identity(always=True), primary_key=True, comment="The order in which it was done."),
-        _column("at", _TIME, "When: the transaction's time.", null=False, default="now()"),
-        _column("actor", Text(), "Who, as was said; the database's role if nothing was.", null=False),
-        _column("role", Text(), "The database's role that did it, whatever was said.", null=False),
-        _column(
+        column("at", TIME, "When: the transaction's time.", null=False, default="now()"),
+        column("actor", Text(), "Who, as was said; the database's role if nothing was.", null=False),
+        column("role", Text(), "The database's role that did it, whatever was said.", null=False),
+        column(
             "operation",
             Text(),
             "What: cancel, pause, resume, retry, terminate, update, fork, redeliver or drop (a signal).",
             null=False,
         ),
-        _column("workflow_id", UUID(), "On which workflow; of a signal: the one that it was sent to."),
-        _column("subject", Text(), "On what, where that is no workflow: the id of a signal."),
-        _column("reason", Text(), "Why, as was said."),
-        _column("details", JSONB(), "What else there is to know of it, such as the id of a fork."),
+        column("workflow_id", UUID(), "On which workflow; of a signal: the one that it was sent to."),
+        column("subject", Text(), "On what, where that is no workflow: the id of a signal."),
+        column("reason", Text(), "Why, as was said."),
+        column("details", JSONB(), "What else there is to know of it, such as the id of a fork."),
         Index("audit_at", "at", "id"),
         Index("audit_actor", "actor", "at", "id"),
         Index("audit_workflow", "workflow_id", "at", "id"),
@@ -432,12 +376,12 @@ def make_metadata(schema: str | None = None) -> MetaData:
             primary_key=True,
             comment="The order in which they were sent.",
         ),
-        _column("name", Text(), "The message's type.", null=False),
-        _column("tags", JSONB(), "What subscribers choose by.", null=False, default="'{}'::jsonb"),
-        _column("body", JSON(), "Its fields.", null=False),
-        _column("workflow_id", UUID(), "The workflow that published it."),
-        _column("sent_at", _TIME, "When it was sent.", null=False, default="now()"),
-        _column(
+        column("name", Text(), "The message's type.", null=False),
+        column("tags", JSONB(), "What subscribers choose by.", null=False, default="'{}'::jsonb"),
+        column("body", JSON(), "Its fields.", null=False),
+        column("workflow_id", UUID(), "The workflow that published it."),
+        column("sent_at", TIME, "When it was sent.", null=False, default="now()"),
+        column(
             "place",
             BigInteger(),
             "Of two messages of a workflow the later one has the higher: the epoch, and a number of the worker's. "
@@ -457,27 +401,27 @@ def make_metadata(schema: str | None = None) -> MetaData:
             primary_key=True,
             comment="The worker's number.",
         ),
-        _column("host", Text(), "The machine it runs on.", null=False),
-        _column("pid", Integer(), "Its process there.", null=False),
-        _column(
+        column("host", Text(), "The machine it runs on.", null=False),
+        column("pid", Integer(), "Its process there.", null=False),
+        column(
             "lock_key",
             BigInteger(),
             "The advisory lock that its heartbeat connection holds while it lives; null: none.",
         ),
-        _column("version", Text(), "The version of its code.", null=False),
-        _column("queues", ARRAY(Text()), "The queues that it serves.", null=False),
-        _column("started_at", _TIME, "When it registered.", null=False, default="now()"),
-        _column("heartbeat_at", _TIME, "Its last heartbeat.", null=False, default="now()"),
-        _column("expires_at", _TIME, "When its leases end unless another heartbeat comes.", null=False),
-        _column("process", UUID(), "The process: several workers may be in one."),
-        _column("held", Integer(), "How many workflows its process held when it was found dead."),
+        column("version", Text(), "The version of its code.", null=False),
+        column("queues", ARRAY(Text()), "The queues that it serves.", null=False),
+        column("started_at", TIME, "When it registered.", null=False, default="now()"),
+        column("heartbeat_at", TIME, "Its last heartbeat.", null=False, default="now()"),
+        column("expires_at", TIME, "When its leases end unless another heartbeat comes.", null=False),
+        column("process", UUID(), "The process: several workers may be in one."),
+        column("held", Integer(), "How many workflows its process held when it was found dead."),
         comment="One row for each worker process that is alive, or has died and not been buried yet.",
     )
     Table(
         "schema_info",
         metadata,
-        _column("version", Integer(), "The version of this schema.", key=True),
-        _column(
+        column("version", Integer(), "The version of this schema.", key=True),
+        column(
             "compatible_from",
             Integer(),
             "The oldest version of the code that can work on it.",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 16
+SCHEMA_VERSION = 17
 """The version of the schema that this code was written for; each migration that changes something adds one."""
 
-NEEDS = 14
+NEEDS = 17
 """The oldest version of the schema that this code can work on."""

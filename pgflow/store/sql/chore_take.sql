@@ -1,5 +1,5 @@
 -- Takes a chore that is due and that no worker is doing; otherwise answers when to look again. One row: how far the chore has got
--- (null: not taken), the seconds until it is due, and the pages of the table of signals.
+-- (null: not taken), the seconds until it is due (infinity: it is done for good), and the pages of a table.
 WITH taken AS (
     UPDATE {schema}.chores AS c SET holder = %(holder)s::uuid, held_until = now() + make_interval(secs => %(lease)s::float8)
     WHERE c.name = (
@@ -10,5 +10,5 @@ WITH taken AS (
 )
 SELECT
     (SELECT taken.place FROM taken),
-    coalesce((SELECT extract(epoch FROM greatest(c.next_at, c.held_until) - now())::float8 FROM {schema}.chores AS c WHERE c.name = %(chore)s::text), 0),
-    pg_relation_size('{schema_text}.signals'::regclass) / current_setting('block_size')::bigint
+    coalesce((SELECT extract(epoch FROM greatest(c.next_at, c.held_until) - now())::float8 FROM {schema}.chores AS c WHERE c.name = %(chore)s::text), 'infinity'),
+    pg_relation_size('{schema_text}.{table}'::regclass) / current_setting('block_size')::bigint
