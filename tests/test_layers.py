@@ -31,7 +31,7 @@ FLOORS = (
     ("observe",),
     ("definitions", "ports"),
     ("execution", "store"),
-    ("decorators", "embedded", "testing", "worker"),
+    ("database_metrics", "decorators", "embedded", "testing", "worker"),
     ("client",),
     ("cli",),
 )

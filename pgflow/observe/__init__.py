@@ -4,7 +4,8 @@ Nothing here decides anything, and nothing waits.
 
 A worker that shows itself has `WorkerMetrics`, which the parts that know what has happened tell in plain data; for all
 others that is None. `meters.py` counts without a library, `exposition.py` writes that down with prometheus-client,
-`http_port.py` serves it, and `process_reports.py` brings it from several processes to one port.
+`http_port.py` serves it, and `process_reports.py` brings it from several processes to one port. The metrics of the
+database come from `pgflow/database_metrics.py`.
 
 A log record about a workflow has fields, which are attributes of the record and keys of the JSON that `pgflow worker
 --log-format json` writes:

@@ -41,7 +41,7 @@ class HttpPort(ThreadingHTTPServer):
         host: the address to listen at; "::" or "0.0.0.0" is all of the machine's.
         port: the port; 0: any that is free.
         report: called in a thread for each request.
-        health: whether there is anything to be alive or ready: else only `/metrics` is served.
+        health: called instead for `/livez` and `/readyz`, which nobody should have to wait for; None: `report` is.
         options: how a user chooses another port or address, for the message.
 
     Raises:
@@ -57,11 +57,17 @@ class HttpPort(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def __init__(
-        self, host: str, port: int, report: Callable[[], ProcessReport], *, health: bool = True, options: str = OPTIONS
+        self,
+        host: str,
+        port: int,
+        report: Callable[[], ProcessReport],
+        *,
+        health: Callable[[], ProcessReport] | None = None,
+        options: str = OPTIONS,
     ) -> None:
         require_client()
         self.report = report
-        self.health = health
+        self.health = health or report
         self._places = threading.BoundedSemaphore(AT_ONCE)
         if ":" in host:
             self.address_family = AddressFamily.AF_INET6
@@ -133,13 +139,13 @@ class _Request(BaseHTTPRequestHandler):
             families: list[Family] = self.server.report().families
             body, content_type = exposition(families, self.headers.get("Accept", ""))
             self._answer(200, body, content_type)
-        elif path == "/livez" and self.server.health:
-            self._verdict(self.server.report().dead)
-        elif path == "/readyz" and self.server.health:
-            self._verdict(self.server.report().unready)
+        elif path == "/livez":
+            self._verdict(self.server.health().dead)
+        elif path == "/readyz":
+            self._verdict(self.server.health().unready)
         else:
-            known = "/metrics, /livez and /readyz" if self.server.health else "/metrics"
-            self._answer(404, f"there is nothing at {path!r:.80}; expected {known}\n".encode(), PLAIN)
+            said = f"there is nothing at {path!r:.80}; expected /metrics, /livez or /readyz\n"
+            self._answer(404, said.encode(), PLAIN)
 
     do_HEAD = do_GET
 

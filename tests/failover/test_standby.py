@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 import pgflow
+from pgflow.database_metrics import Exporter
 from tests.failover.servers import Place, Server, place
 from tests.waiting import until
 
@@ -26,6 +27,23 @@ def servers() -> Iterator[tuple[Server, Server]]:
         assert isinstance(made, Place)
         with made.server("primary") as primary, made.standby(primary) as standby:
             yield primary, standby
+
+
+def test_the_exporter_on_a_standby(servers: tuple[Server, Server]) -> None:
+    """Everything that a standby knows; what it would know wrongly is left out."""
+    primary, standby = servers
+    exporters = [Exporter(primary.dsn), Exporter(standby.dsn)]
+    try:
+        reports = [exporter.report() for exporter in exporters]
+    finally:
+        for exporter in exporters:
+            exporter.close()
+    assert [report.unready for report in reports] == [None, None]
+    there, here = ({family.name: family for family in report.families} for report in reports)
+    assert not any(sample.values[0] for sample in here["pgflow_exporter_missing"].samples)
+    assert there.keys() - here.keys() == {"pgflow_table_rows", "pgflow_table_dead_rows"}
+    assert here["pgflow_schema_version"].samples == there["pgflow_schema_version"].samples
+    assert not here["pgflow_vacuum_held_back_seconds"].samples[0].values[0]
 
 
 async def test_a_client_on_a_standby_reads(servers: tuple[Server, Server], caplog: pytest.LogCaptureFixture) -> None:
