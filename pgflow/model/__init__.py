@@ -6,7 +6,8 @@ What passes between a run and the store, which know nothing of each other:
     store --Arrived: what was sent to it meanwhile--> run --Advance, Crossing, Inquiry-------> store --answer--> run
 
     rows.py       a row of history, a signal, a message, and the key by which a run's writes are fenced
-    claimed.py     what a claim brings, and what arrives later
+    folding.py    how the writes of one location become one row
+    claimed.py    what a claim brings, and what arrives later
     writes.py     what a run hands over, with the calls that are made when it is done or refused
     outcomes.py   how a run leaves: suspended, completed, failed, cancelled, released
     commands.py   what is asked of workflows, by clients and by other workflows, and the answers

@@ -16,6 +16,7 @@ from uuid import UUID
 from pgflow.definitions.tags import tag_set
 from pgflow.history.events import STATUS_PENDING, Event
 from pgflow.history.stored import StoredHistory
+from pgflow.model.folding import folded
 from pgflow.model.rows import EventRow
 
 AnyTables = TypeVar("AnyTables", bound="Tables")
@@ -111,32 +112,14 @@ class RefusedValue(ValueError):
 
 
 def written(old: Event | None, row: EventRow, now: datetime) -> Event | None:
-    """The row of history after a write; None: the write changes nothing.
-
-    A row that has ended is not replaced, nor a pending one by one of fewer attempts. What only the older one knows is
-    kept, and a loop's progress never goes back.
-    """
+    """The row of history after a write, as `folded` has it; None: the write changes nothing."""
     if old is None:
         return _EVENT((*row[:8], now, *row[8:], None))
-    if old.status != STATUS_PENDING or (row.status == STATUS_PENDING and row.attempts < old.attempts):
+    after = folded(old, row)
+    if after is None:
         return None
-    ahead = old.loop_progress is not None and old.loop_progress > (row.loop_progress or 0)
-    return _EVENT(
-        (
-            *row[:8],
-            old.at if row.status == STATUS_PENDING else now,
-            old.input if row.input is None else row.input,
-            row.output,
-            row.error,
-            row.wake_at,
-            old.turn_state if row.turn_state is None else row.turn_state,
-            old.turn_now if row.turn_now is None else row.turn_now,
-            old.loop_progress if ahead or row.loop_progress is None else row.loop_progress,
-            old.loop_state if ahead or row.loop_state is None else row.loop_state,
-            old.turn_seq if row.turn_seq is None else row.turn_seq,
-            old.loop_seq,
-        )
-    )
+    at = old.at if after.status == STATUS_PENDING else now
+    return _EVENT((*after[:8], at, *after[8:], old.loop_seq))
 
 
 def unique_key(name: str, tags: str) -> UniqueKey:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from pgflow.model.folding import folded
 from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome, Released, Suspended
 from pgflow.model.rows import EventRow
 from pgflow.model.writes import RunChanges, Write
@@ -21,7 +22,6 @@ SEPARATOR = "\x1f"
 INNER_SEPARATOR = "\x1e"
 """Stands between the values of a list within a column."""
 
-_PENDING = "pending"
 _STATUS = EventRow._fields.index("status")
 _LOCATION = EventRow._fields.index("location")
 
@@ -74,7 +74,7 @@ class Part:
         by_location: dict[str, EventRow] = {}
         for row in rows:
             earlier = by_location.get(row.location)
-            by_location[row.location] = row if earlier is None else folded(earlier, row)
+            by_location[row.location] = row if earlier is None else folded(earlier, row) or earlier
         if len(by_location) < len(rows):
             self.rows = list(by_location.values())
 
@@ -88,25 +88,6 @@ def _together(earlier: RunChanges, later: RunChanges) -> RunChanges:
         earlier.tags if later.tags is None else later.tags,
         earlier.cancels if later.cancels is None else later.cancels,
         "lifted" if "lifted" in (earlier.suspicion, later.suspicion) else earlier.suspicion or later.suspicion,
-    )
-
-
-def folded(earlier: EventRow, later: EventRow) -> EventRow:
-    """One row out of two of one location, as the database would have it after writing them one after the other.
-
-    Example:
-        folded(pending, completed)   # the completed row, with the pending one's turn_state if it had one
-    """
-    if earlier.status != _PENDING or (later.status == _PENDING and later.attempts < earlier.attempts):
-        return earlier
-    ahead = earlier.loop_progress is not None and earlier.loop_progress > (later.loop_progress or 0)
-    return later._replace(
-        input=earlier.input if later.input is None else later.input,
-        turn_state=earlier.turn_state if later.turn_state is None else later.turn_state,
-        turn_now=earlier.turn_now if later.turn_now is None else later.turn_now,
-        turn_seq=earlier.turn_seq if later.turn_seq is None else later.turn_seq,
-        loop_progress=earlier.loop_progress if ahead or later.loop_progress is None else later.loop_progress,
-        loop_state=earlier.loop_state if ahead or later.loop_state is None else later.loop_state,
     )
 
 
