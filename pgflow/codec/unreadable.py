@@ -1,7 +1,7 @@
 """JSON that PostgreSQL stores and Python does not read: numbers of thousands of digits, thousands of brackets, written
 by SQL.
 
-parsed   for the engine: the value, or the text as `Unreadable`, which fails the one workflow that needs it
+parsed   for the engine: the value, or the text as `UnreadableText`, which fails the one workflow that needs it
 shown    for people: as much as can be read, and the rest as text
 """
 
@@ -15,7 +15,7 @@ _SHOWN = 10_000
 """Characters of what is shown as text."""
 
 
-class Unreadable(str):
+class UnreadableText(str):
     """The text of what Python does not read."""
 
     __slots__ = ()
@@ -31,14 +31,14 @@ def parsed(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        return Unreadable(text if isinstance(text, str) else bytes(text).decode(errors="replace"))
+        return UnreadableText(text if isinstance(text, str) else bytes(text).decode(errors="replace"))
 
 
 def shown(value: Any) -> Any:
     """What `parsed` gave, for people to look at: numbers that Python does not read are texts, and so is all where it
     nests too deeply.
     """
-    if not isinstance(value, Unreadable):
+    if not isinstance(value, UnreadableText):
         return value
     try:
         return json.loads(value, parse_int=_integer, parse_float=_float)

@@ -28,7 +28,7 @@ from pgflow.definitions.decorated import Decorated, not_a_workflow, unawaited
 from pgflow.definitions.functions import AttemptContext, checked_name, is_async, is_method
 from pgflow.definitions.options import UNSET, check_options, given_options, merged_options
 from pgflow.definitions.retry import RetryPolicy, seconds
-from pgflow.definitions.signature import Parameters, Returned, parameters_of
+from pgflow.definitions.signature import Parameters, ReturnType, parameters_of
 from pgflow.errors import NonRetryable, SerializationError
 
 P = ParamSpec("P")
@@ -57,7 +57,7 @@ class Workflow(Decorated, Generic[P, R]):
     fn: Callable[..., Coroutine[Any, Any, R]]
     name: str
     _parameters: Parameters = field(repr=False)
-    _returned: Returned = field(repr=False)
+    _returned: ReturnType = field(repr=False)
     chosen: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What `options` has chosen for a start."""
 
@@ -225,7 +225,7 @@ class Activity(Decorated, Generic[P, R]):
     transactional: bool
     is_async: bool
     _parameters: Parameters = field(repr=False)
-    _returned: Returned = field(repr=False)
+    _returned: ReturnType = field(repr=False)
     _label: str = field(init=False, repr=False)
     _result: str = field(init=False, repr=False)
     _method: _Method | None = field(default=None, repr=False)

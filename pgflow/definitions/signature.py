@@ -224,7 +224,7 @@ class Parameters:
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
+class ReturnType:
     """A function's return annotation, resolved when it is first needed."""
 
     annotations: Annotations
@@ -238,7 +238,7 @@ class Returned:
         return self.found[0]
 
 
-def parameters_of(fn: Callable[..., Any]) -> tuple[Parameters, Returned]:
+def parameters_of(fn: Callable[..., Any]) -> tuple[Parameters, ReturnType]:
     """The parameters of `fn` after that for the context (and after the `self` of a method), and what it returns. To be
     called where it is decorated.
 
@@ -269,7 +269,7 @@ def parameters_of(fn: Callable[..., Any]) -> tuple[Parameters, Returned]:
         _of_kind(rest, _VAR_KEYWORD),
         annotations,
     )
-    return parameters, Returned(annotations)
+    return parameters, ReturnType(annotations)
 
 
 def _by_position(parameter: inspect.Parameter | None) -> bool:

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
-from pgflow.codec.unreadable import Unreadable
+from pgflow.codec.unreadable import UnreadableText
 from pgflow.history.events import Event
 
 FORMAT = 1
@@ -60,7 +60,7 @@ class StoredHistory:
             "id": str(self.id),
             "name": self.name,
             "status": self.status,
-            **({"tags_text": str(self.tags)} if isinstance(self.tags, Unreadable) else {"tags": self.tags}),
+            **({"tags_text": str(self.tags)} if isinstance(self.tags, UnreadableText) else {"tags": self.tags}),
             "seed": str(self.seed),
             "created_at": self.created_at.isoformat(),
             "now": self.now.isoformat(),
@@ -170,7 +170,7 @@ def _read(workflow: Mapping[str, Any], events: list[Mapping[str, Any]]) -> Store
         name=workflow["name"],
         status=workflow["status"],
         input=_payload(workflow, "input") or "{}",
-        tags=cast("dict[str, Any]", Unreadable(workflow["tags_text"]))
+        tags=cast("dict[str, Any]", UnreadableText(workflow["tags_text"]))
         if "tags_text" in workflow
         else dict(workflow.get("tags", {})),
         seed=UUID(workflow["seed"]) if "seed" in workflow else id,

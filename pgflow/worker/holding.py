@@ -10,10 +10,10 @@ from uuid import UUID
 from pgflow.execution.engine.run import Run
 from pgflow.history.events import STATUS_PENDING
 from pgflow.model.claimed import Claimed
-from pgflow.store.leasing.fencing import Held
+from pgflow.store.leasing.fencing import HeldRun
 
 
-def held(runs: Mapping[UUID, Run], cold: Iterable[Claimed] = ()) -> list[Held]:
+def held(runs: Mapping[UUID, Run], cold: Iterable[Claimed] = ()) -> list[HeldRun]:
     """For each run: its claim, the news that it has seen, and the row that was committed last.
 
     A run that is forgetting turns at the moment names no row, since that row may be gone already.
@@ -26,8 +26,10 @@ def held(runs: Mapping[UUID, Run], cold: Iterable[Claimed] = ()) -> list[Held]:
     for id, run in runs.items():
         witness = run.outgoing.witness
         location, status = (None, STATUS_PENDING) if witness is None or run.advancing else witness
-        found.append(Held(id, run.claimed.epoch, run.claimed.mailbox, location, status != STATUS_PENDING))
+        found.append(HeldRun(id, run.claimed.epoch, run.claimed.mailbox, location, status != STATUS_PENDING))
     found += [
-        Held(each.workflow_id, each.epoch, each.mailbox, None, False) for each in cold if each.workflow_id not in runs
+        HeldRun(each.workflow_id, each.epoch, each.mailbox, None, False)
+        for each in cold
+        if each.workflow_id not in runs
     ]
     return found

@@ -43,7 +43,7 @@ _MOST = 200
 """Functions that are searched for one workflow, at most."""
 
 
-class Unrepeatable(NamedTuple):
+class UnrepeatableCall(NamedTuple):
     """One call that a replay does not repeat."""
 
     name: str
@@ -53,7 +53,7 @@ class Unrepeatable(NamedTuple):
     instead: str
 
 
-_logged: set[Unrepeatable] = set()
+_logged: set[UnrepeatableCall] = set()
 _logged_sets: set[str] = set()
 
 
@@ -82,14 +82,14 @@ def warn_of_unrepeatable(registry: Registry) -> None:
                 )
 
 
-def unrepeatable(fn: Callable[..., Any]) -> list[Unrepeatable]:
+def unrepeatable(fn: Callable[..., Any]) -> list[UnrepeatableCall]:
     """The calls of a function that a replay does not repeat, in the order of its lines.
 
     Example:
         for found in unrepeatable(checkout.fn):
             print(found.name, found.where)
     """
-    found: dict[Unrepeatable, None] = {}
+    found: dict[UnrepeatableCall, None] = {}
     waiting: list[FunctionType] = []
     seen: set[CodeType] = set()
     function = _function(fn)
@@ -104,7 +104,7 @@ def unrepeatable(fn: Callable[..., Any]) -> list[Unrepeatable]:
         for name, value, where in _loaded(function.__code__, function.__globals__, cells):
             instead = _INSTEAD.get(_key(value)) if _hashable(value) else None
             if instead is not None:
-                found[Unrepeatable(name, where, instead)] = None
+                found[UnrepeatableCall(name, where, instead)] = None
             called = _function(value)
             if called is not None and _package(called) == _package(function):
                 waiting.append(called)

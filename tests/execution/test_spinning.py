@@ -112,5 +112,5 @@ def test_an_exception_arrives_while_the_run_executes_or_not_at_all() -> None:
     with stage():
         loop.drain()
     hit = [task for task in ended if task.done() and task.exception() is not None]
-    assert all(isinstance(task.exception(), spinning.Interrupted) for task in hit)
+    assert all(isinstance(task.exception(), spinning.RunInterrupted) for task in hit)
     assert len(hit) <= sent

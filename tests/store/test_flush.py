@@ -16,7 +16,7 @@ import pytest
 from pgflow import faults
 from pgflow.store.database import pipeline as flush_module
 from pgflow.store.database.connections import Database
-from pgflow.store.database.pipeline import Bulk, Point, flush, flush_blocking, rows_of, transact
+from pgflow.store.database.pipeline import BulkStatement, FaultPoint, flush, flush_blocking, rows_of, transact
 from pgflow.store.database.pooler import AsyncConnection, Connection
 from pgflow.store.notify.notifier import Listener
 
@@ -80,15 +80,15 @@ async def test_statements_of_one_transaction(connection: AsyncConnection, monkey
                 (xid, {}),
                 (INSERT, {"number": 1}),
                 (COUNT, {}),
-                Point("between"),
+                FaultPoint("between"),
                 (COUNT, {}),
-                Bulk(b"SELECT number, now() FROM public.flushed ORDER BY number", {}, taken.append),
+                BulkStatement(b"SELECT number, now() FROM public.flushed ORDER BY number", {}, taken.append),
                 (xid, {}),
             )
         assert tuple(found) == numbers(1) and [[number for number, _ in rows] for rows in taken] == [[1], [7]]
         assert one == last and one[0][1] == "7s"
         assert await flush(connection, (b"SELECT current_setting('statement_timeout')", {})) == [[("10s",)]]
-        assert await transact(connection, 7_000, Point("between"), (COUNT, {})) == [[(2,)]]
+        assert await transact(connection, 7_000, FaultPoint("between"), (COUNT, {})) == [[(2,)]]
 
 
 async def test_a_transaction_of_which_one_fails_never_was(connection: AsyncConnection) -> None:
@@ -100,7 +100,9 @@ async def test_a_transaction_of_which_one_fails_never_was(connection: AsyncConne
                     connection, 7_000, (INSERT, {"number": 1}), (wrong, {}), (INSERT, {"number": 2}), (COUNT, {})
                 )
             with faults.install({"between": lambda: None}), pytest.raises(psycopg.errors.UndefinedColumn):
-                await transact(connection, 7_000, (INSERT, {"number": 1}), (wrong, {}), Point("between"), (COUNT, {}))
+                await transact(
+                    connection, 7_000, (INSERT, {"number": 1}), (wrong, {}), FaultPoint("between"), (COUNT, {})
+                )
             assert await flush(connection, (COUNT, {})) == [[(0,)]]
         one, two, count = await transact(
             connection, 7_000, (INSERT, {"number": 1}), (INSERT, {"number": 2}), (COUNT, {})

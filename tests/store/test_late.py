@@ -24,7 +24,7 @@ from pgflow.store.exchange.deliveries import DeliveryQueue
 from pgflow.store.journal.forgetting import LoopAdvancer
 from pgflow.store.journal.journal import Journal
 from pgflow.store.leasing.claims import Claims
-from pgflow.store.leasing.fencing import Held
+from pgflow.store.leasing.fencing import HeldRun
 from pgflow.store.leasing.leases import Lease, recover
 from pgflow.uuid7 import uuid7
 from tests.client.fake import Proxy, proxy
@@ -40,14 +40,14 @@ class Registered:
 
     def __init__(self, scene: Scene, lease: Lease, lost: list[str]) -> None:
         self.scene, self.lease, self.lost = scene, lease, lost
-        self.memory: dict[UUID, Held] = {}
+        self.memory: dict[UUID, HeldRun] = {}
         self.moves: list[tuple[set[UUID], int]] = []
         lease.fence.held = lambda: list(self.memory.values())
         lease.fence.moved = lambda kept, freed: self.moves.append(({id for id, _ in kept}, freed))
 
     def run(self, **columns: Any) -> UUID:
         workflow_id = self.scene.run(self.lease.worker_id, **columns)
-        self.memory[workflow_id] = Held(workflow_id, 1, 0, None, False)
+        self.memory[workflow_id] = HeldRun(workflow_id, 1, 0, None, False)
         return workflow_id
 
 
@@ -302,7 +302,7 @@ async def test_a_database_that_is_behind_is_noticed_when_a_connection_is_opened_
 ) -> None:
     """Nothing is written then, and the worker is told to drop everything."""
     workflow = registered.run(mailbox=3)
-    registered.memory[workflow] = Held(workflow, 1, 3, "2", True)
+    registered.memory[workflow] = HeldRun(workflow, 1, 3, "2", True)
     signal, child = uuid7(), scene.run(name="child")
     scene.do("INSERT INTO signals (id, workflow_id, name, body) VALUES (%s, %s, 'news', '{}')", signal, child)
     registered.lease.fence.note("signal", signal)
@@ -342,7 +342,7 @@ async def test_nothing_is_lost_when_nothing_is_behind(scene: Scene, registered: 
         first = scene.write(workflow, [row("1"), row("2")])
         journal.write(first)
         assert await scene.fates(first) == ["committed"]
-        registered.memory[workflow] = Held(workflow, 1, 3, "2", True)
+        registered.memory[workflow] = HeldRun(workflow, 1, 3, "2", True)
         between.cut_after = b"cut here"
         second = scene.write(workflow, [row("3", '"cut here"')])
         journal.write(second)

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import pgflow
-from pgflow.store.database.encodings import ArrayText, Unstorable, escaped_json, in_encoding
+from pgflow.store.database.encodings import ArrayText, UnstorableText, escaped_json, in_encoding
 from pgflow.store.schema.migrations import current, newest
 from tests import databases
 
@@ -162,5 +162,5 @@ def test_what_is_escaped() -> None:
         "tags": '{"é": 1}',
         "n": 7,
     }
-    with pytest.raises(Unstorable, match="KOI8R.* has no 'é'"):
+    with pytest.raises(UnstorableText, match="KOI8R.* has no 'é'"):
         in_encoding("KOI8R", {"names": ["a", "é"]})

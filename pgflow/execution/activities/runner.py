@@ -44,7 +44,7 @@ SLICE = 0.005
 """Seconds of attempts that one task may run, one after the other, before the loop gets a turn."""
 
 
-class _Lane:
+class _Slots:
     """A bounded number of places, and the calls that wait for one.
 
     Args:
@@ -102,7 +102,7 @@ class ActivityRunner:
         self._trusted_until = trusted_until
         self._on_death = on_death
         self._transactions = transactions
-        self._lanes = {True: _Lane(tasks, brief=True), False: _Lane(threads), None: _Lane(places)}
+        self._lanes = {True: _Slots(tasks, brief=True), False: _Slots(threads), None: _Slots(places)}
         self._paused = False
         self._calls: dict[asyncio.Task[None], ActivityCall] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -152,7 +152,7 @@ class ActivityRunner:
             await asyncio.wait(self._tasks, timeout=seconds)
         return [call.label for call in self._calls.values()]
 
-    def _next(self, lane: _Lane) -> None:
+    def _next(self, lane: _Slots) -> None:
         """Make sure that a task is about to take the next call, if there is one and a place for it."""
         if lane.free and lane.waiting and not (lane.standby or self._paused or self._closed):
             lane.standby = True
@@ -167,11 +167,11 @@ class ActivityRunner:
             log.critical("the result of an attempt could not be handed to its workflow\n%s", traceback_of(error))
             self._on_death(error)
 
-    def _freed(self, lane: _Lane) -> None:
+    def _freed(self, lane: _Slots) -> None:
         lane.free += 1
         self._next(lane)
 
-    async def _serve(self, lane: _Lane) -> None:
+    async def _serve(self, lane: _Slots) -> None:
         """Run one attempt after the other in this task, until one has waited or left a trace in it."""
         task = asyncio.current_task()
         assert task is not None
@@ -245,7 +245,7 @@ class ActivityRunner:
             del failure  # its traceback holds this frame
         return None
 
-    async def _attempt(self, call: ActivityCall, lane: _Lane, going_on: _GoingOn | None) -> None:
+    async def _attempt(self, call: ActivityCall, lane: _Slots, going_on: _GoingOn | None) -> None:
         """Run an attempt that waits, or may have to."""
         output: str | None = None
         failure: BaseException | None = None
@@ -286,7 +286,7 @@ class ActivityRunner:
         elif not call.cancelled and not self._closed:
             call.caller.attempt_ended(output, failure)
 
-    def _free(self, lane: _Lane, work: Future[Any] | None) -> None:
+    def _free(self, lane: _Slots, work: Future[Any] | None) -> None:
         """Free a place: now, or when the thread has ended that nobody waits for any more."""
         loop = self._loop
 

@@ -16,7 +16,7 @@ _MARK = "__pgflow_failure__"
 _ABANDONED = "__pgflow_abandoned__"
 
 
-class _OfRun:
+class _RunLocal:
     """What belongs to this run alone: a failure that is pickled, or copied whole, leaves it behind."""
 
     __slots__ = ()
@@ -29,7 +29,7 @@ def _nothing() -> None:
     return None
 
 
-class _Mark(_OfRun):
+class _OriginMark(_RunLocal):
     """What a failure remembers: its step, how many steps had been called by then, what was raised with it."""
 
     __slots__ = ("also", "calls", "step")
@@ -40,7 +40,7 @@ class _Mark(_OfRun):
         self.also = also
 
 
-class _Abandoned(_OfRun):
+class _AbandonedSteps(_RunLocal):
     """Steps that were abandoned by an error."""
 
     __slots__ = ("steps",)
@@ -55,7 +55,7 @@ def mark(failure: BaseException, step: StepView, calls: int | None = None) -> Ba
     Args:
         calls: how many steps had been called when the code first heard of it, if that was before now.
     """
-    _remember(failure, _MARK, _Mark(step, step.scope.run.calls if calls is None else calls, ()))
+    _remember(failure, _MARK, _OriginMark(step, step.scope.run.calls if calls is None else calls, ()))
     return failure
 
 
@@ -63,7 +63,7 @@ def together(failure: BaseException, others: list[BaseException]) -> BaseExcepti
     """Let a failure that is raised for several remember the others."""
     found = _remembered(failure, _MARK)
     if found is not None:
-        _remember(failure, _MARK, _Mark(found.step, found.calls, tuple(others)))
+        _remember(failure, _MARK, _OriginMark(found.step, found.calls, tuple(others)))
     return failure
 
 
@@ -71,7 +71,7 @@ def leaves_behind(failure: BaseException, steps: list[StepView]) -> None:
     """Let a failure that leaves a body remember the steps that the body abandoned by it."""
     if steps:
         found = _remembered(failure, _ABANDONED)
-        _remember(failure, _ABANDONED, _Abandoned([*(found.steps if found else ()), *steps]))
+        _remember(failure, _ABANDONED, _AbandonedSteps([*(found.steps if found else ()), *steps]))
 
 
 def abandoned_by(error: BaseException) -> list[StepView]:
@@ -79,7 +79,7 @@ def abandoned_by(error: BaseException) -> list[StepView]:
     return [step for one in everything_in(error) if (found := _remembered(one, _ABANDONED)) for step in found.steps]
 
 
-def _remember(failure: BaseException, name: str, what: _OfRun) -> None:
+def _remember(failure: BaseException, name: str, what: _RunLocal) -> None:
     # Not as the class would have it: one that is frozen refuses, and raises another error in place of this one.
     object.__setattr__(failure, name, what)
 

@@ -236,14 +236,14 @@ class Order:
 
     def after(self, seq: int, future: asyncio.Future[None]) -> asyncio.Future[None]:
         """Let what `future` stands for go on in the moment right after a recorded place; the same future."""
-        self.replay(seq, Moment(future), after=True)
+        self.replay(seq, Boundary(future), after=True)
         return future
 
     def end_after(self, step: FinishedStep, future: asyncio.Future[None]) -> None:
         """Let a body end, which `future` stands for, when the place of a step has been passed."""
         seq, event = step.seq, step.event
         if event is not None and event.seq == seq:
-            self.replay_event(event, Moment(future))
+            self.replay_event(event, Boundary(future))
             return
         for delivery in self.outbox:
             if delivery.seq == seq:
@@ -306,7 +306,7 @@ class Order:
         return {timeout for step in steps for timeout in step.covering}
 
 
-class Moment:
+class Boundary:
     """What has a place in the order of history but no row: the end of a body that left steps behind, the start of a
     turn.
     """

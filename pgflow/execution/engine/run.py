@@ -35,10 +35,10 @@ from pgflow.execution.engine.mailbox import Mailbox
 from pgflow.execution.engine.result_order import Order
 from pgflow.execution.engine.scope import Scope
 from pgflow.execution.engine.step_services import BETWEEN_LOOKS, StepServices
-from pgflow.execution.engine.waits import Waits
+from pgflow.execution.engine.waits import ParkedSteps
 from pgflow.execution.engine.write_buffer import WriteBuffer
 from pgflow.execution.event_loop.event_loop import RunLoop
-from pgflow.execution.event_loop.spinning import Spin
+from pgflow.execution.event_loop.spinning import SpinTimer
 from pgflow.execution.event_loop.stage import offstage
 from pgflow.history.events import HistoryIndex
 from pgflow.model.claimed import Arrived, Claimed
@@ -121,7 +121,11 @@ class Run(StepServices):
         self.host = host
         self.limits = host.limits
         self.loop = RunLoop(
-            lambda: self.label, claimed.seed.int, lambda: self.scope.now.timestamp(), self.note_fatal, Spin(self).look
+            lambda: self.label,
+            claimed.seed.int,
+            lambda: self.scope.now.timestamp(),
+            self.note_fatal,
+            SpinTimer(self).look,
         )  # type: ignore[abstract]
         self.history = HistoryIndex(claimed.events)
         self.fatal: EngineError | None = None
@@ -143,7 +147,7 @@ class Run(StepServices):
         """What is to be written."""
         self.order = Order(self.loop, claimed.events, max(self.history.max_seq, *claimed.cancellations, 0))
         """What waits to be delivered to the code."""
-        self._waits = Waits(host, lambda: host.schedule(self))
+        self._waits = ParkedSteps(host, lambda: host.schedule(self))
         self.bodies: dict[asyncio.Task[Any] | None, ScopeView] = {}
         """The innermost body that each task runs."""
         self.crossings = RunCrossings(self)

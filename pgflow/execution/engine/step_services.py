@@ -18,7 +18,7 @@ from pgflow.execution.engine.held_back import ahead
 from pgflow.execution.engine.interfaces import StepView, TimeoutView
 from pgflow.execution.engine.result_order import LiveCall, Order
 from pgflow.execution.engine.scope import Scope
-from pgflow.execution.engine.waits import Waits
+from pgflow.execution.engine.waits import ParkedSteps
 from pgflow.execution.engine.write_buffer import WriteBuffer
 from pgflow.execution.event_loop.event_loop import RunLoop
 from pgflow.model.claimed import Claimed
@@ -52,7 +52,7 @@ class StepServices:
     _replaying: bool
     _root: asyncio.Task[Any] | None
     _starting: list[ActivityCall]
-    _waits: Waits
+    _waits: ParkedSteps
     _yielded: asyncio.Future[None] | None
 
     @property

@@ -18,7 +18,7 @@ from pgflow.execution.engine.result_order import Order
 from pgflow.model.outcomes import Suspended
 
 
-class Waits:
+class ParkedSteps:
     """The parked steps of one run.
 
     Args:

@@ -24,7 +24,7 @@ from pgflow.errors import EngineError, NondeterminismError
 from pgflow.execution.event_loop.completing import MAKERS, check_waits, coroutines_to_complete
 from pgflow.execution.event_loop.generators import close_at_once, collecting, left_generator
 from pgflow.execution.event_loop.refused import INSTEAD, REFUSED
-from pgflow.execution.event_loop.spinning import LOOK_EVERY, Interrupted, line_of_task
+from pgflow.execution.event_loop.spinning import LOOK_EVERY, RunInterrupted, line_of_task
 from pgflow.execution.event_loop.stage import stage
 from pgflow.execution.event_loop.tasks import BLOCK, PLACE_BITS, RunFuture, RunTask, hash_of, number_groups
 
@@ -50,7 +50,7 @@ class _Ready(asyncio.Handle):
 _new_ready: Callable[[type[_Ready]], _Ready] = object.__new__
 
 
-class HasPassed(Protocol):
+class ResultOrderView(Protocol):
     """What a task asks of the order of results. `Order` says what each of these is."""
 
     passed: int
@@ -113,7 +113,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         self.thread = 0
         """The thread in which code of the run is executing, if any."""
         self.futures = 0
-        self.order: HasPassed | None = None
+        self.order: ResultOrderView | None = None
         """The order in which results reach the code, while the run is in memory."""
         self.leaving: AsyncGenerator[Any, Any] | None = None
         """The asynchronous generator that is being closed, since the code has left it before its end."""
@@ -162,7 +162,7 @@ class RunLoop(asyncio.AbstractEventLoop):
                 self.thread = 0
                 while self.interrupting:  # the exception is on its way, and comes here at the latest
                     time.sleep(0)
-        except Interrupted:
+        except RunInterrupted:
             self.thread = 0
 
     def next_line(self) -> str:

@@ -1,7 +1,7 @@
 """Code of a run that never comes to rest: found, named by its line, and ended, so that it harms nobody but its own
 workflow.
 
-turns of its event loop without end    counted while the loop is drained (`Spin`); other runs go on in between
+turns of its event loop without end    counted while the loop is drained (`SpinTimer`); other runs go on in between
 a loop without an `await`              ended by another thread (`interrupt`), which raises an exception in it
 """
 
@@ -56,7 +56,7 @@ class TurningLoop(Protocol):
     def end_with_fatal(self, error: EngineError) -> None: ...
 
 
-class Spin:
+class SpinTimer:
     """How long a run's code has gone on without calling a step or getting a result."""
 
     __slots__ = ("_at", "_callbacks", "_run")
@@ -107,7 +107,7 @@ def blocking(label: str, seconds: float, where: str) -> EngineError:
     )
 
 
-class Interrupted(BaseException):
+class RunInterrupted(BaseException):
     """Raised by another thread in the code of a run. No `Exception`: the code must not take it for one of its own."""
 
 
@@ -120,7 +120,7 @@ def interrupt(loop: TurningLoop, error: EngineError) -> bool:
     made, in that thread) or it is told that there is none: each side writes before it reads what the other writes.
     """
 
-    class Arriving(Interrupted):
+    class Arriving(RunInterrupted):
         def __init__(self) -> None:
             super().__init__(str(error))
             try:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class _Here(threading.local):
+class _StageLocal(threading.local):
     """What each thread keeps while it is on a stage."""
 
     staged = False
@@ -17,7 +17,7 @@ class _Here(threading.local):
     """The thread's own event loop."""
 
 
-_here = _Here()
+_here = _StageLocal()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 from uuid import UUID
 
-from pgflow.store.client.recent import Recent
+from pgflow.store.client.recent import RecentHints
 from pgflow.uuid7 import MOMENT, is_fresh
 
 W = TypeVar("W")
@@ -39,7 +39,7 @@ class Waiting(Generic[W]):
     """Those who wait, by the workflow."""
 
     def __init__(self) -> None:
-        self.heard = Recent()
+        self.heard = RecentHints()
         """The workflows that hints have announced."""
         self._waiters: dict[UUID, set[W]] = {}
 

@@ -28,7 +28,7 @@ from pgflow.store.database.background import report_death
 from pgflow.store.database.connections import Database
 from pgflow.store.database.pipeline import flush
 from pgflow.store.database.pooler import AsyncConnection
-from pgflow.store.database.retrying import Tries
+from pgflow.store.database.retrying import Retries
 from pgflow.store.notify.notifier import GATHER, Notifier
 from pgflow.store.notify.receiving import receive
 from pgflow.store.schema.compatibility import check_async as check
@@ -176,7 +176,7 @@ async def wait(event: asyncio.Event, seconds: float | None) -> bool:
         return False
 
 
-async def connect(database: Database, purpose: str, tries: Tries | None = None) -> AsyncConnection:
+async def connect(database: Database, purpose: str, tries: Retries | None = None) -> AsyncConnection:
     """Open a connection.
 
     Raises:
@@ -185,7 +185,7 @@ async def connect(database: Database, purpose: str, tries: Tries | None = None) 
     return await _in_time(database.connect(purpose), tries)
 
 
-async def _in_time(connecting: Awaitable[AsyncConnection], tries: Tries | None) -> AsyncConnection:
+async def _in_time(connecting: Awaitable[AsyncConnection], tries: Retries | None) -> AsyncConnection:
     if tries is None:
         return await connecting
     try:

@@ -12,7 +12,7 @@ from pgflow.store.client.joined import execute_blocking as execute_on
 from pgflow.store.database.connections import Database
 from pgflow.store.database.pipeline import flush_blocking as flush
 from pgflow.store.database.pooler import Connection
-from pgflow.store.database.retrying import Tries
+from pgflow.store.database.retrying import Retries
 from pgflow.store.database.sockets import hang_up
 from pgflow.store.notify.receiving import receive_blocking as receive
 from pgflow.store.schema.compatibility import check_blocking as check
@@ -128,7 +128,7 @@ def wait(event: threading.Event, seconds: float | None) -> bool:
     return event.wait(seconds)
 
 
-def connect(database: Database, purpose: str, tries: Tries | None = None) -> Connection:
+def connect(database: Database, purpose: str, tries: Retries | None = None) -> Connection:
     """Open a connection, each host of the DSN within the time that is left for all tries.
 
     Raises:

@@ -26,7 +26,7 @@ from pgflow.store.database.connections import Database
 from pgflow.store.database.pipeline import Statement, log_lost_hints, rows_of
 from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.database.query import Query
-from pgflow.store.database.retrying import Tries, is_meeting, with_id
+from pgflow.store.database.retrying import Retries, is_meeting, with_id
 from pgflow.store.database.silence import NoAnswer
 from pgflow.store.queries.dispatching import reach, wake
 from pgflow.store.queries.signalling import mail_behind, send
@@ -80,7 +80,7 @@ class Connections:
 
     async def check(self) -> None:
         """Connect, and see that server and schema fit; raises as `pgflow.store.schema.compatibility.check` does."""
-        async with self._one(Tries(self._timeout)) as connection:
+        async with self._one(Retries(self._timeout)) as connection:
             await check(connection, self._database.schema)
         may_notify, is_standby = await self.execute(reach(self._database.schema))
         self._may_notify = self.hints and may_notify
@@ -134,7 +134,7 @@ class Connections:
 
     async def _exchange(self, query: Query[T], hints: Sequence[Statement], until: float | None = None) -> T:
         self._owner.check()
-        tries = Tries(self._timeout, until)
+        tries = Retries(self._timeout, until)
         while True:
             try:
                 async with self._one(tries) as connection:
@@ -155,7 +155,7 @@ class Connections:
             await sleep(pause)
 
     @asynccontextmanager
-    async def _one(self, tries: Tries) -> AsyncIterator[AsyncConnection]:
+    async def _one(self, tries: Retries) -> AsyncIterator[AsyncConnection]:
         places = self._places
         if not await places.take(tries.left):
             raise tries.late("all connections of the client are in use")

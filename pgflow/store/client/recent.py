@@ -9,7 +9,7 @@ REMEMBERED = 10_000
 """The most ended workflows that a client remembers."""
 
 
-class Recent:
+class RecentHints:
     """The workflows that hints have announced lately: a call that waits for one of them need not wait for the hint."""
 
     def __init__(self) -> None:

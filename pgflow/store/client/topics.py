@@ -199,7 +199,7 @@ class Topics:
             if inbox.wanted <= tags:
                 inbox.offer(notice)
 
-    def ask(self) -> Poll | None:
+    def ask(self) -> TopicPoll | None:
         """What to look for in the table; None: nothing."""
         self._forget()
         after = {
@@ -207,9 +207,9 @@ class Topics:
             for name, topic in self._topics.items()
             if topic.start is not None and topic.inboxes
         }
-        return Poll(after, list(self._known), self._highest) if after else None
+        return TopicPoll(after, list(self._known), self._highest) if after else None
 
-    def find(self, look: Poll, top: int, notices: Iterable[Notice]) -> bool:
+    def find(self, look: TopicPoll, top: int, notices: Iterable[Notice]) -> bool:
         """A look at the table brought these; `top` is the highest number in it.
 
         Returns:
@@ -255,7 +255,7 @@ class Topics:
             self._floor = max(self._floor, id)
 
 
-class Poll:
+class TopicPoll:
     """One look at the table: after which number to look for each name, what is known, the highest number known of."""
 
     def __init__(self, after: dict[str, int], known: list[int], highest: int) -> None:

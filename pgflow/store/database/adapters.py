@@ -58,7 +58,7 @@ for _name in ("text", "varchar", "bpchar", "name", '"char"'):
     _ANYWHERE.register_loader(_name, _Text)
 
 
-class Reader:
+class AnswerReader:
     """Reads answers past cursors in the shortest way, and where that fails with care."""
 
     __slots__ = ("_transformer",)

@@ -47,7 +47,7 @@ _lacking: WeakKeyDictionary[psycopg.AsyncConnection[Any] | psycopg.Connection[An
 """The engine's connections to databases that lack characters, and their encodings."""
 
 
-class Unstorable(SerializationError, psycopg.DataError):
+class UnstorableText(SerializationError, psycopg.DataError):
     """A text has a character that the database's encoding lacks."""
 
 
@@ -84,7 +84,7 @@ def storable(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any],
     """A statement's parameters as the database can store them.
 
     Raises:
-        Unstorable: A text that is no JSON has a character that the database's encoding lacks.
+        UnstorableText: A text that is no JSON has a character that the database's encoding lacks.
     """
     encoding = lacking_on(connection)
     return parameters if encoding is None or not isinstance(parameters, Mapping) else in_encoding(encoding, parameters)
@@ -132,7 +132,7 @@ def _checked(value: Any, encoding: str) -> Any:
             try:
                 codec.encode(value)
             except UnicodeEncodeError as error:
-                raise Unstorable(
+                raise UnstorableText(
                     f"the encoding {encoding} of the database, or of this connection, has no {value[error.start]!r}, "
                     f"which a text to be stored holds: {value[:200]!r}. Names, queues and tags need characters of "
                     "that encoding; payloads may have any. Choose others, or a database of encoding UTF8."

@@ -31,7 +31,7 @@ from psycopg.waiting import Ready, Wait
 
 from pgflow import faults
 from pgflow.store.database import encodings, pooler
-from pgflow.store.database.adapters import Reader
+from pgflow.store.database.adapters import AnswerReader
 from pgflow.store.database.arrays import text_of
 from pgflow.store.database.pooler import AsyncConnection, Connection
 from pgflow.store.database.replication import check_replicated
@@ -50,7 +50,7 @@ Answer = Rows | psycopg.Error
 """The rows of a statement, or why there are none."""
 
 
-class Bulk(NamedTuple):
+class BulkStatement(NamedTuple):
     """A statement that may give very many rows: they come in binary, and go to `take`, so many at a time, instead of
     into a list.
     """
@@ -60,13 +60,13 @@ class Bulk(NamedTuple):
     take: Callable[[Rows], None]
 
 
-class Point(NamedTuple):
+class FaultPoint(NamedTuple):
     """A place between two statements of a transaction where a test can hold it up (`pgflow.faults`)."""
 
     name: str
 
 
-class _Bound(NamedTuple):
+class _BoundStatement(NamedTuple):
     """A statement as it is sent."""
 
     text: bytes
@@ -82,7 +82,7 @@ _number = count()
 """Of the names: one that was of no use any more may still be taken."""
 
 ROWS_AT_ONCE = 1_000
-"""Rows of a `Bulk` that are handed on at a time."""
+"""Rows of a `BulkStatement` that are handed on at a time."""
 
 _UNPREPARED = (b"26000", b"0A000")
 """SQLSTATEs of a statement that the server does not know any more, or whose plan no longer fits a changed table."""
@@ -138,17 +138,19 @@ def flush_blocking(connection: Connection, *statements: Statement, until: float 
     return _read(results)
 
 
-async def transact(connection: AsyncConnection, timeout: int, *statements: Statement | Bulk | Point) -> list[Rows]:
+async def transact(
+    connection: AsyncConnection, timeout: int, *statements: Statement | BulkStatement | FaultPoint
+) -> list[Rows]:
     """Execute statements in one transaction, all sent at once, each under a snapshot of its own.
 
     Args:
         connection: One in autocommit mode, outside of a transaction.
         timeout: Milliseconds that a statement may take, set within the transaction.
-        statements: What to execute. Where a test has installed any hook, the transaction stops at each `Point` until
-            the server has executed what stands before it.
+        statements: What to execute. Where a test has installed any hook, the transaction stops at each `FaultPoint`
+            until the server has executed what stands before it.
 
     Returns:
-        The rows of each statement; of a `Bulk`, none.
+        The rows of each statement; of a `BulkStatement`, none.
 
     Raises:
         psycopg.Error: A statement failed, and nothing has come of any. If the connection broke, it is closed, and what
@@ -160,9 +162,9 @@ async def transact(connection: AsyncConnection, timeout: int, *statements: State
         taken, read = await transact(connection, 10_000, (claim, parameters), pause, (held, parameters))
     """
     prepared = _names_on(connection)
-    parts: list[tuple[str | None, list[Statement | Bulk]]] = [(None, [pooler.opening(connection, timeout)])]
+    parts: list[tuple[str | None, list[Statement | BulkStatement]]] = [(None, [pooler.opening(connection, timeout)])]
     for each in statements:
-        if not isinstance(each, Point):
+        if not isinstance(each, FaultPoint):
             parts[-1][1].append(each)
         elif faults.watched():
             parts.append((each.name, []))
@@ -182,12 +184,12 @@ async def transact(connection: AsyncConnection, timeout: int, *statements: State
         except BaseException:
             await connection.close()
             raise
-    reader = Reader()
+    reader = AnswerReader()
     found: list[Rows] = []
     for statement, result in zip((each for _, part in parts for each in part), results, strict=True):
         if result.status not in _FINE:
             raise errors.error_from_result(result)
-        if isinstance(statement, Bulk):
+        if isinstance(statement, BulkStatement):
             for first_row in range(0, result.ntuples, ROWS_AT_ONCE):
                 statement.take(reader.rows(result, first_row, min(first_row + ROWS_AT_ONCE, result.ntuples)))
             found.append([])
@@ -219,7 +221,9 @@ def _names_on(connection: AsyncConnection | Connection) -> dict[bytes, bytes] | 
     return None if pooler.is_shared(connection) else _prepared.setdefault(connection, {})
 
 
-def _apart(connection: AsyncConnection | Connection, statements: Sequence[Statement]) -> list[list[list[_Bound]]]:
+def _apart(
+    connection: AsyncConnection | Connection, statements: Sequence[Statement]
+) -> list[list[list[_BoundStatement]]]:
     """A transaction for each statement, as they leave: in one flush.
 
     Through a pooler each has its own: when the answer to one comes while the next is on its way, that one may be torn
@@ -233,21 +237,23 @@ def _apart(connection: AsyncConnection | Connection, statements: Sequence[Statem
     return [[[before, each]] for each in bound]
 
 
-def _bound(connection: AsyncConnection | Connection, statements: Iterable[Statement | Bulk]) -> list[_Bound]:
-    bound: list[_Bound] = []
+def _bound(
+    connection: AsyncConnection | Connection, statements: Iterable[Statement | BulkStatement]
+) -> list[_BoundStatement]:
+    bound: list[_BoundStatement] = []
     lacking = encodings.noted(connection)
     for statement in statements:
         text, digest, order = _numbered(statement[0])
         parameters = statement[1] if lacking is None else encodings.in_encoding(lacking, statement[1])
-        form = Format.BINARY if isinstance(statement, Bulk) else Format.TEXT
-        bound.append(_Bound(text, digest, [text_of(parameters[name]) for name in order], form))
+        form = Format.BINARY if isinstance(statement, BulkStatement) else Format.TEXT
+        bound.append(_BoundStatement(text, digest, [text_of(parameters[name]) for name in order], form))
     return bound
 
 
 def _exchange(
     pgconn: PGconn,
     prepared: dict[bytes, bytes] | None,
-    transactions: Sequence[Sequence[_Bound]],
+    transactions: Sequence[Sequence[_BoundStatement]],
     *,
     begins: bool = True,
     ends: bool = True,
@@ -402,7 +408,7 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T], until: float | 
 
 def _read(results: Sequence[Sequence[PGresult]]) -> list[Answer]:
     """The answer to the last statement of each transaction."""
-    reader = Reader()
+    reader = AnswerReader()
     answers: list[Answer] = []
     for *_, result in results:
         if result.status in _FINE:

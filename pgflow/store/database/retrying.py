@@ -21,7 +21,7 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 
 
-class Tries:
+class Retries:
     """One statement's tries.
 
     Args:

@@ -53,7 +53,7 @@ class NoAnswer(psycopg.OperationalError, TimeoutError):
     """The database has said nothing for so long that it is not waited for any more; the connection is closed."""
 
 
-class Patience:
+class AnswerTimeout:
     """How long an answer is waited for, from one piece of it to the next.
 
     Args:
@@ -101,7 +101,7 @@ def too_late() -> NoAnswer:
     )
 
 
-class Watch:
+class SilenceTimer:
     """Sees to it that nobody waits for a silent server: one timer for all exchanges of a connection, one after the
     other.
 
@@ -165,18 +165,18 @@ class Watch:
         finally:
             self._looking = None
         if self._give_up is give_up and not lives:
-            give_up(Patience(None, None, self.heard).no_answer())
+            give_up(AnswerTimeout(None, None, self.heard).no_answer())
         elif self._give_up is not None:
             self.heard = max(self.heard, time.monotonic() if self._give_up is give_up else 0.0)
             if self._timer is None:
                 self._arm()
 
 
-class Silent:
+class SilentServer:
     """What `bounded` returns when the server has been silent for too long; the exchange can be gone on with."""
 
 
-def bounded(exchange: PQGen[T], patience: Patience) -> Generator[Any, Any, T | Silent]:
+def bounded(exchange: PQGen[T], patience: AnswerTimeout) -> Generator[Any, Any, T | SilentServer]:
     """An exchange that is interrupted when patience ends; for those who drive it and look at the clock now and then.
 
     Raises:
@@ -191,7 +191,7 @@ def bounded(exchange: PQGen[T], patience: Patience) -> Generator[Any, Any, T | S
             elif not ready and (error := patience.ended()) is not None:
                 if patience.over:
                     raise error
-                return Silent()
+                return SilentServer()
             wanted = exchange.send(ready)
     except StopIteration as end:
         found: T = end.value
@@ -204,8 +204,8 @@ def in_time(exchange: PQGen[T], until: float) -> Generator[Any, Any, T]:
     Raises:
         NoAnswer: It was not.
     """
-    found = yield from bounded(exchange, Patience(None, until))
-    assert not isinstance(found, Silent)
+    found = yield from bounded(exchange, AnswerTimeout(None, until))
+    assert not isinstance(found, SilentServer)
     return found
 
 
@@ -221,9 +221,9 @@ class EngineConnection(ReplicationAwareConnection):
         """As psycopg's; what has a timeout waits for nothing that must come."""
         if self.silence is None or timeout is not None:
             return super().wait(gen, interval, timeout)
-        patience = Patience(self.silence, None)
+        patience = AnswerTimeout(self.silence, None)
         try:
-            while isinstance(found := super().wait(bounded(gen, patience), interval), Silent):
+            while isinstance(found := super().wait(bounded(gen, patience), interval), SilentServer):
                 if not self._at_work():
                     raise patience.no_answer()
                 patience.heard = time.monotonic()
@@ -253,7 +253,7 @@ class EngineAsyncConnection(ReplicationAwareAsyncConnection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.watch = Watch(self)
+        self.watch = SilenceTimer(self)
         """Of exchanges that are driven past psycopg (`pipeline.py`)."""
 
     async def close(self) -> None:
@@ -265,10 +265,10 @@ class EngineAsyncConnection(ReplicationAwareAsyncConnection):
         """As psycopg's; what has a timeout waits for nothing that must come."""
         if self.silence is None or timeout is not None:
             return await super().wait(gen, interval, timeout)
-        patience, socket = Patience(self.silence, None), self.pgconn.socket
+        patience, socket = AnswerTimeout(self.silence, None), self.pgconn.socket
         try:
             while isinstance(
-                found := await waiting.wait_async(bounded(gen, patience), socket, interval=interval), Silent
+                found := await waiting.wait_async(bounded(gen, patience), socket, interval=interval), SilentServer
             ):
                 if not await self.at_work():
                     raise patience.no_answer()

@@ -8,46 +8,46 @@ from typing import NamedTuple
 
 from pgflow.model.rows import RunKey
 from pgflow.model.writes import Write
-from pgflow.store.journal.batch import Part
+from pgflow.store.journal.batch import RunPart
 from pgflow.store.journal.statement import lost
 
 Verdict = tuple[Sequence[Write], datetime | BaseException]
 """When writes were committed, or why they were refused."""
 
 
-class Answer(NamedTuple):
+class BatchAnswer(NamedTuple):
     """The result of one batch: verdicts on its writes, those of one run in order, the parts whose runs were busy, and
     poisoned runs.
     """
 
     settled: list[Verdict]
-    busy: list[Part]
+    busy: list[RunPart]
     poisoned: dict[RunKey, BaseException]
 
-    def __add__(self, other: object) -> Answer:
-        assert isinstance(other, Answer)
-        return Answer(self.settled + other.settled, self.busy + other.busy, self.poisoned | other.poisoned)
+    def __add__(self, other: object) -> BatchAnswer:
+        assert isinstance(other, BatchAnswer)
+        return BatchAnswer(self.settled + other.settled, self.busy + other.busy, self.poisoned | other.poisoned)
 
 
 def read(
-    parts: Sequence[Part],
+    parts: Sequence[RunPart],
     is_final: Callable[[], bool],
     at: datetime,
     fenced: int,
     fenced_runs: list[int] | None,
     busy_runs: list[int] | None,
-) -> Answer:
+) -> BatchAnswer:
     """What the statement's answer means for each run of the batch.
 
     Args:
         is_final: Whether those that were not written for are lost, and not to be asked for again under another number.
     """
     if fenced_runs is None:
-        return Answer([([write for part in parts for write in part.writes], at)], [], {})
+        return BatchAnswer([([write for part in parts for write in part.writes], at)], [], {})
     final = is_final()
     written, busy = set(fenced_runs), set(busy_runs or ())
     settled: list[Verdict] = []
-    waiting: list[Part] = []
+    waiting: list[RunPart] = []
     for number, part in enumerate(parts, 1):
         if number in written:
             settled.append((part.writes, at))
@@ -55,4 +55,4 @@ def read(
             waiting.append(part)
         else:
             settled.append((part.writes, lost(part.key)))
-    return Answer(settled, waiting, {})
+    return BatchAnswer(settled, waiting, {})

@@ -26,11 +26,11 @@ _STATUS = EventRow._fields.index("status")
 _LOCATION = EventRow._fields.index("location")
 
 
-class Unwritable(ValueError):
+class UnwritableValue(ValueError):
     """A value that cannot travel to the database at all."""
 
 
-class Part:
+class RunPart:
     """What one run, at one epoch, has in a batch: its writes in order and the rows that they come to."""
 
     __slots__ = ("key", "outcome", "rows", "run_changes", "writes")
@@ -91,15 +91,15 @@ def _together(earlier: RunChanges, later: RunChanges) -> RunChanges:
     )
 
 
-def parts_of(writes: Sequence[Write]) -> list[Part]:
+def parts_of(writes: Sequence[Write]) -> list[RunPart]:
     """Group writes by run and epoch, in the order of their first write, and fold the rows of each."""
-    parts = {write.run: Part(write) for write in writes}
+    parts = {write.run: RunPart(write) for write in writes}
     if len(parts) < len(writes):  # a run with several writes
         parts = {}
         for write in writes:
             part = parts.get(write.run)
             if part is None:
-                parts[write.run] = Part(write)
+                parts[write.run] = RunPart(write)
             else:
                 part.add(write)
     found = list(parts.values())
@@ -138,7 +138,7 @@ def size_of(write: Write) -> int:
     return size
 
 
-def run_parameters(parts: Sequence[Part]) -> dict[str, Any]:
+def run_parameters(parts: Sequence[RunPart]) -> dict[str, Any]:
     """The parameters that name the runs of a batch, numbered from 1 in this order."""
     return {
         "workflow_ids": "{" + ",".join([part.key[0] for part in parts]) + "}",
@@ -146,7 +146,7 @@ def run_parameters(parts: Sequence[Part]) -> dict[str, Any]:
     }
 
 
-def row_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
+def row_parameters(parts: Sequence[RunPart]) -> dict[str, Any] | None:
     """The parameters that carry the rows of a batch by column; None if it has no rows.
 
     Raises:
@@ -185,7 +185,7 @@ def row_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
     return parameters
 
 
-def signal_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
+def signal_parameters(parts: Sequence[RunPart]) -> dict[str, Any] | None:
     """The parameters that name the signals consumed; None if there are none.
 
     Raises:
@@ -207,7 +207,7 @@ def signal_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
     }
 
 
-def aside_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
+def aside_parameters(parts: Sequence[RunPart]) -> dict[str, Any] | None:
     """The parameters that name the signals set aside, and say why; None if there are none."""
     aside = [
         (number, id, problem)
@@ -221,7 +221,7 @@ def aside_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
     return {"aside_run": runs, "aside": ids, "problems": problems}
 
 
-def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
+def outcome_parameters(parts: Sequence[RunPart]) -> dict[str, Any] | None:
     """The parameters that say what becomes of runs and of what is kept with their workflows; None if nothing does.
 
     Raises:
@@ -288,7 +288,7 @@ def outcome_parameters(parts: Sequence[Part]) -> dict[str, Any] | None:
     }
 
 
-def skip_locked_parameters(parts: Sequence[Part]) -> dict[str, Any]:
+def skip_locked_parameters(parts: Sequence[RunPart]) -> dict[str, Any]:
     """The parameters that name what may be there already and will be changed: rows of history, signals, workflows.
 
     Raises:
@@ -332,7 +332,7 @@ def _texts(values: Sequence[str | None]) -> str | None:
         return None
     joined = SEPARATOR.join([value or "" for value in values]) if absent else SEPARATOR.join(values)  # type: ignore[arg-type]
     if joined.count(SEPARATOR) != count - 1:
-        raise Unwritable("a text holds the control character U+001F, which cannot be stored; JSON escapes it")
+        raise UnwritableValue("a text holds the control character U+001F, which cannot be stored; JSON escapes it")
     return joined
 
 

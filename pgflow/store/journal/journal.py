@@ -43,8 +43,8 @@ from pgflow.store.database.connections import Database, Line, is_locked_out, is_
 from pgflow.store.database.pipeline import Statement, flush, log_lost_hints, rows_of
 from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.database.sqlstate import DATA
-from pgflow.store.journal.answers import Answer, Verdict, read
-from pgflow.store.journal.batch import SEPARATOR, Part, parts_of, size_of
+from pgflow.store.journal.answers import BatchAnswer, Verdict, read
+from pgflow.store.journal.batch import SEPARATOR, RunPart, parts_of, size_of
 from pgflow.store.journal.statement import append
 from pgflow.store.leasing.fencing import Fence, fence_of
 
@@ -241,7 +241,7 @@ class Journal:
         except psycopg.Error as error:
             _log.debug("warming up failed, and the first batch will report it if it lasts: %s", error)
 
-    def _with_later_writes(self, answer: Answer) -> list[Verdict]:
+    def _with_later_writes(self, answer: BatchAnswer) -> list[Verdict]:
         """The verdicts, and the same one for writes of a poisoned run that were handed over after it."""
         settled = list(answer.settled)
         kept: deque[Write] = deque()
@@ -322,7 +322,7 @@ class Journal:
                         extra={"workflow_id": str(write.run.workflow)},
                     )
 
-    async def _write(self, parts: list[Part], skip_locked: bool) -> Answer:
+    async def _write(self, parts: list[RunPart], skip_locked: bool) -> BatchAnswer:
         """Write a batch, as often as it takes for a verdict on each of its runs."""
         backoff = Backoff(BUSY_WAIT, LONGEST_WAIT)
         careful = False
@@ -362,7 +362,7 @@ class Journal:
                     self._on_batch(len(parts), rows)
                 return answer
 
-    async def _write_apart(self, parts: list[Part], skip_locked: bool, error: Exception) -> Answer:
+    async def _write_apart(self, parts: list[RunPart], skip_locked: bool, error: Exception) -> BatchAnswer:
         """Something in the batch cannot be written: find it by halves; its run alone is refused, from there on, or
         busy.
         """
@@ -371,20 +371,22 @@ class Journal:
             return await self._write(parts[:half], skip_locked) + await self._write(parts[half:], skip_locked)
         (part,) = parts
         if is_locked_out(error):
-            return Answer([], [part], {})
+            return BatchAnswer([], [part], {})
         if len(part.writes) == 1:
-            return Answer([(part.writes, error)], [], {part.key: error})
+            return BatchAnswer([(part.writes, error)], [], {part.key: error})
         half = len(part.writes) // 2
         first = await self._write(parts_of(part.writes[:half]), skip_locked)
         rest = part.writes[half:]
         if first.busy:
-            return Answer([], [part], {})
+            return BatchAnswer([], [part], {})
         refused = first.settled[-1][1]
         if isinstance(refused, BaseException):
-            return first + Answer([(rest, refused)], [], {})
+            return first + BatchAnswer([(rest, refused)], [], {})
         return first + await self._write(parts_of(rest), skip_locked)
 
-    async def _send(self, connection: AsyncConnection, parts: list[Part], careful: bool, skip_locked: bool) -> Answer:
+    async def _send(
+        self, connection: AsyncConnection, parts: list[RunPart], careful: bool, skip_locked: bool
+    ) -> BatchAnswer:
         await faults.reach("journal.before")
         careful = careful or bool(self._doubtful)
         statement, parameters = append(
@@ -407,15 +409,15 @@ class Journal:
             self._hints.done(*ended)
         return self._read(parts, ended, *found)
 
-    def _read(self, parts: Sequence[Part], ended: Sequence[str], *found: Any) -> Answer:
+    def _read(self, parts: Sequence[RunPart], ended: Sequence[str], *found: Any) -> BatchAnswer:
         *fenced, awaited = found
         if awaited and ended and self._on_ends_told is not None:
             self._on_ends_told()
         return read(parts, partial(self._fence.refused, self._line.under), *fenced)
 
     async def _send_again(
-        self, parts: list[Part], ended: Sequence[str], statement: bytes, parameters: dict[str, Any]
-    ) -> Answer:
+        self, parts: list[RunPart], ended: Sequence[str], statement: bytes, parameters: dict[str, Any]
+    ) -> BatchAnswer:
         """Write a batch of which some may be durable already, and find out since when."""
         writes = [write for part in parts for write in part.writes]
         keyed = [(number, write, row) for number, write in enumerate(writes) for row in write.rows]
@@ -448,7 +450,7 @@ class Journal:
 
 
 def _ended(
-    part: Part,
+    part: RunPart,
     epoch: int | None,
     worker: int | None,
     status: str | None,

@@ -17,7 +17,7 @@ from pgflow.model.outcomes import Cancelled, Completed
 from pgflow.model.rows import RunKey
 from pgflow.store.database.connections import statement
 from pgflow.store.journal.batch import (
-    Part,
+    RunPart,
     aside_parameters,
     outcome_parameters,
     row_parameters,
@@ -33,7 +33,7 @@ _ENDED = (Completed, Cancelled)
 def append(
     schema: str,
     worker: str,
-    parts: Sequence[Part],
+    parts: Sequence[RunPart],
     *,
     careful: bool = True,
     skip_locked: bool = False,
@@ -109,7 +109,7 @@ def _text(schema: str, skip_locked: bool, rows: bool, signals: bool, aside: bool
     return fence + b"".join(statement(name, schema) for name in names)
 
 
-def _ends_a_loop(part: Part) -> bool:
+def _ends_a_loop(part: RunPart) -> bool:
     return any([row.kind == KIND_LOOP and row.status != STATUS_PENDING for row in part.rows])
 
 

@@ -31,7 +31,7 @@ from pgflow.model.claimed import Claimed
 from pgflow.model.rows import Signal
 from pgflow.store.database.arrays import literal
 from pgflow.store.database.connections import Database, Line, is_lost
-from pgflow.store.database.pipeline import Bulk, Point, Rows, Statement, transact
+from pgflow.store.database.pipeline import BulkStatement, FaultPoint, Rows, Statement, transact
 from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.leasing.fencing import Fence, fence_of
 
@@ -87,16 +87,16 @@ class ClaimedRuns:
 
 
 @dataclass(slots=True)
-class _Level:
+class _PriorityLevel:
     since: datetime = _BEGINNING
     used: float = 0.0
 
 
 @dataclass(slots=True)
-class _Round:
+class _ClaimRound:
     """The parameters of one claim."""
 
-    levels: list[tuple[QueueAndName, int, _Level]]
+    levels: list[tuple[QueueAndName, int, _PriorityLevel]]
     gaps: list[tuple[QueueAndName, int, int]]
     """Between which priorities, of which queue and name, to look for others."""
     sweeping: bool
@@ -122,7 +122,7 @@ class Claims:
         self._line = Line(database, "claims", self._fence)
         self._claims = 0
         self._patient = False
-        self._levels: dict[QueueAndName, dict[int, _Level]] = {}
+        self._levels: dict[QueueAndName, dict[int, _PriorityLevel]] = {}
         self._next_sweep = 0.0
 
     async def warm_up(self, queues: Iterable[str], names: Iterable[str]) -> int:
@@ -180,7 +180,7 @@ class Claims:
                 self._next_sweep = time.monotonic() + max(SWEEP_EVERY, (time.monotonic() - sent) / SWEEP_SHARE)
             for pair, priority in found:
                 # As good as used just now: a look from the beginning must not forget what it has found a moment ago.
-                self._levels[pair].setdefault(priority, _Level(used=time.monotonic()))
+                self._levels[pair].setdefault(priority, _PriorityLevel(used=time.monotonic()))
             if batch.runs or not found:
                 return batch
 
@@ -264,7 +264,7 @@ class Claims:
             await self._line.get(),
             self._database.statement_timeout,
             (text("claimed_inputs"), {"ids": asked["ids"]}),
-            Bulk(text("claimed_evicted"), asked, history.take),
+            BulkStatement(text("claimed_evicted"), asked, history.take),
         )
         for key, input_ in inputs:
             by_key[key].input = input_
@@ -272,13 +272,13 @@ class Claims:
             claimed.warm = False
         history.give(by_key)
 
-    def _round(self, limit: int, pairs: list[QueueAndName], sweeping: bool) -> _Round:
+    def _round(self, limit: int, pairs: list[QueueAndName], sweeping: bool) -> _ClaimRound:
         """Decide what to ask for and from which moments on."""
         clock = time.monotonic()
         self._claims += 1
-        around = _Round([], [], sweeping, self._claims)
+        around = _ClaimRound([], [], sweeping, self._claims)
         for pair in pairs:
-            known = self._levels.setdefault(pair, {0: _Level(used=clock)})
+            known = self._levels.setdefault(pair, {0: _PriorityLevel(used=clock)})
             if sweeping:
                 for priority in [p for p, level in known.items() if p and level.used < clock - FORGET_LEVEL]:
                     del known[priority]
@@ -303,7 +303,7 @@ class Claims:
         return around
 
     async def _exchange(
-        self, connection: AsyncConnection, around: _Round, limit: int
+        self, connection: AsyncConnection, around: _ClaimRound, limit: int
     ) -> tuple[ClaimedRuns, list[tuple[QueueAndName, int]]]:
         """Send everything in one flush, then read the answers."""
         text = self._database.statement
@@ -313,7 +313,7 @@ class Claims:
             connection,
             self._database.statement_timeout,
             (text("claim"), around.parameters),
-            Point("claims.before_read"),
+            FaultPoint("claims.before_read"),
             *mine.statements,
         )
         (_, now, due, next_wake_at, new, suspected, *_), *taken = lines
@@ -323,7 +323,7 @@ class Claims:
             (around.gaps[gap - 1][0], priority) for gap, priority in new or ()
         ]
 
-    def _remember(self, around: _Round, taken: Rows, due: int, now: datetime, limit: int) -> bool:
+    def _remember(self, around: _ClaimRound, taken: Rows, due: int, now: datetime, limit: int) -> bool:
         """Move on the moments up to which everything is known to be taken; whether anything due was left."""
         clock = time.monotonic()
         for number, wake_at, *_ in taken:
@@ -360,9 +360,9 @@ class _Reading:
     def __init__(self, text: Callable[[str], bytes], worker: int, claim: int, beyond: int, inputs: bool) -> None:
         taken = {"worker": worker, "claim": claim}
         self._history = _History()
-        self.statements: tuple[Statement, Bulk, Statement] = (
+        self.statements: tuple[Statement, BulkStatement, Statement] = (
             (text("claimed_runs"), {**taken, "beyond": beyond}),
-            Bulk(text("claimed_history"), {**taken, "inputs": inputs}, self._history.take),
+            BulkStatement(text("claimed_history"), {**taken, "inputs": inputs}, self._history.take),
             (text("claimed_signals"), {**taken, "signals": SIGNALS}),
         )
 

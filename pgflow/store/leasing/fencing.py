@@ -58,7 +58,7 @@ def fresh_number() -> int:
     return secrets.randbits(53) | 1
 
 
-class Held(NamedTuple):
+class HeldRun(NamedTuple):
     """A run in this worker's memory, and what it knows to be committed."""
 
     workflow_id: UUID
@@ -162,7 +162,7 @@ class MovingFence(Fence):
         self.numbers: tuple[int, ...] = (worker_id,)
         """Numbers of which one is in the database: more than one while it is not known whether a move has been
         committed. Read by the thread of the heartbeat."""
-        self.held: Callable[[], Sequence[Held]] = list
+        self.held: Callable[[], Sequence[HeldRun]] = list
         """The runs in memory."""
         self.moved: Callable[[Collection[tuple[UUID, int]], int], None] = lambda kept, freed: None
         """Called after each move with the runs, and their epochs, that are still this worker's, and the number of those

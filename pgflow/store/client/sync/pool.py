@@ -29,7 +29,7 @@ from pgflow.store.database.connections import Database
 from pgflow.store.database.pipeline import Statement, log_lost_hints, rows_of
 from pgflow.store.database.pooler import Connection
 from pgflow.store.database.query import Query
-from pgflow.store.database.retrying import Tries, is_meeting, with_id
+from pgflow.store.database.retrying import Retries, is_meeting, with_id
 from pgflow.store.database.silence import NoAnswer
 from pgflow.store.queries.dispatching import reach, wake
 from pgflow.store.queries.signalling import mail_behind, send
@@ -83,7 +83,7 @@ class Connections:
 
     def check(self) -> None:
         """Connect, and see that server and schema fit; raises as `pgflow.store.schema.compatibility.check` does."""
-        with self._one(Tries(self._timeout)) as connection:
+        with self._one(Retries(self._timeout)) as connection:
             check(connection, self._database.schema)
         may_notify, is_standby = self.execute(reach(self._database.schema))
         self._may_notify = self.hints and may_notify
@@ -137,7 +137,7 @@ class Connections:
 
     def _exchange(self, query: Query[T], hints: Sequence[Statement], until: float | None = None) -> T:
         self._owner.check()
-        tries = Tries(self._timeout, until)
+        tries = Retries(self._timeout, until)
         while True:
             try:
                 with self._one(tries) as connection:
@@ -156,7 +156,7 @@ class Connections:
             sleep(pause)
 
     @contextmanager
-    def _one(self, tries: Tries) -> Iterator[Connection]:
+    def _one(self, tries: Retries) -> Iterator[Connection]:
         places = self._places
         if not places.take(tries.left):
             raise tries.late("all connections of the client are in use")
