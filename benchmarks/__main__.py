@@ -17,6 +17,7 @@ from benchmarks.scenarios import (
     held_open,
     latency,
     loops,
+    retained,
     sleepers,
     steps,
     takeover,
@@ -34,6 +35,7 @@ SCENARIOS: dict[str, Scenario] = {
     "children": children.run,
     "takeover": takeover.run,
     "held_open": held_open.run,
+    "retained": retained.run,
 }
 
 
@@ -46,6 +48,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, once: to see that it works")
     parser.add_argument("--repeats", type=int, help="runs of each measurement (3, or 1 with --quick)")
     parser.add_argument("--turns", type=int, help="of the long loop in `loops` (100,000, about a thousand a second)")
+    parser.add_argument("--workflows", type=int, help="that have ended, in `retained` (10,000,000)")
     parser.add_argument("--results", type=Path, default=Path("bench-results"), help="where to write")
     given = parser.parse_args()
     unknown = [name for name in given.what if name not in SCENARIOS and name != "gate"]
@@ -53,7 +56,9 @@ def main() -> int:
         parser.error(f"expected gate alone, or some of {', '.join(SCENARIOS)}; found {' '.join(given.what)}")
     given.results.mkdir(parents=True, exist_ok=True)
     with Server() as server:
-        plan = Plan(server, given.quick, given.repeats or (1 if given.quick else 3), given.results, given.turns)
+        plan = Plan(
+            server, given.quick, given.repeats or (1 if given.quick else 3), given.results, given.turns, given.workflows
+        )
         if given.what == ["gate"]:
             return 0 if passes(plan) else 1
         report = Report(given.results, server.version, given.quick)

@@ -18,6 +18,13 @@ WARM_UP = 300
 """Workflows that run first, so that no statement is prepared and no module imported while the clock runs."""
 
 
+_LIVE = """
+SELECT EXISTS (SELECT FROM pgflow.runs WHERE status IN ('pending', 'sleeping') AND wake_at IS NOT NULL)
+    OR EXISTS (SELECT FROM pgflow.runs WHERE status = 'running')
+"""
+"""Whether anything is left to do: by the indexes of claims, since failed ones stay."""
+
+
 @dataclass(slots=True)
 class Drain:
     """What draining cost."""
@@ -38,13 +45,25 @@ class Drain:
 def drain(
     server: Server, start: Callable[[str], Process], workflow: Workflow[..., object], count: int, processes: int = 1
 ) -> Drain:
-    """Have `count` workflows worked off by processes that `start(dsn)` gives.
+    """Have `count` workflows worked off in a database of their own by processes that `start(dsn)` gives."""
+    with server.database() as dsn:
+        return drain_in(server, dsn, start, workflow, count, processes)
+
+
+def drain_in(
+    server: Server,
+    dsn: str,
+    start: Callable[[str], Process],
+    workflow: Workflow[..., object],
+    count: int,
+    processes: int = 1,
+) -> Drain:
+    """Have `count` workflows worked off in a database in which there may be others that have ended.
 
     The processes are started and warmed up, then stopped in mid-air while the workflows are dispatched, and go on when
     the clock starts.
     """
     with ExitStack() as stack:
-        dsn = stack.enter_context(server.database())
         workers = [stack.enter_context(start(dsn)) for _ in range(processes)]
         client = stack.enter_context(pgflow.SyncClient(dsn))
         watch = stack.enter_context(psycopg.connect(dsn, autocommit=True))
@@ -55,8 +74,7 @@ def drain(
             for worker in workers:
                 worker.check()
             meter.own += 1
-            row = watch.execute("SELECT EXISTS (SELECT FROM pgflow.runs)", prepare=True).fetchone()
-            return row == (False,)
+            return watch.execute(_LIVE, prepare=True).fetchone() == (False,)
 
         client.dispatch_many(workflow, [{}] * WARM_UP)
         wait_until(drained, "the warm-up ends")

@@ -20,6 +20,7 @@ class Plan:
         repeats: runs of each measurement; medians are reported.
         results: where files beside the report may be written.
         turns: of the long loop, if not as many as usual.
+        workflows: that are retained, if not as many as usual.
     """
 
     server: Server
@@ -27,6 +28,7 @@ class Plan:
     repeats: int
     results: Path
     turns: int | None = None
+    workflows: int | None = None
 
     def scaled(self, number: int, divisor: int = 10) -> int:
         """So many, or a tenth of them (or another part) when it has to be quick."""

@@ -40,7 +40,7 @@ from pgflow.execution.activities.activity_context import ActivityContext
 from pgflow.execution.context import WorkflowContext
 from pgflow.execution.steps.child import ChildHandle
 from pgflow.execution.steps.loop import Break, Continue
-from pgflow.model.info import AuditEntry, BulkResult, DeadSignal, HistoryEvent, Page, WorkflowInfo
+from pgflow.model.info import AuditEntry, BulkResult, Count, DeadSignal, HistoryEvent, Page, WorkflowInfo
 from pgflow.store.schema.migrations import migrate
 from pgflow.worker.worker import Worker
 
@@ -55,6 +55,7 @@ __all__ = [
     "ChildHandle",
     "Client",
     "Continue",
+    "Count",
     "DeadSignal",
     "HistoryDiverged",
     "HistoryEvent",

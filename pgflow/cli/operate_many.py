@@ -10,6 +10,7 @@ from uuid import UUID
 
 import click
 
+from pgflow.cli.filter_options import tag
 from pgflow.client.filters import BULK, STATUSES
 from pgflow.model.info import BulkResult
 
@@ -19,18 +20,6 @@ _SHOWN = 20
 """Refusals that are shown at most; `--json` has all."""
 
 _FILTERS = ("name", "status", "tags", "queue", "parent_id")
-
-
-def tag(given: str) -> tuple[str, Any]:
-    """The name and the value of a tag: a number, true, false, null, or else a text."""
-    name, sign, text = given.partition("=")
-    if not name or not sign:
-        raise click.BadParameter(f"{given!r}: expected NAME=VALUE", param_hint="--tag")
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return name, text
-    return name, text if isinstance(value, dict | list) else value
 
 
 def bulk_options(command: F) -> F:

@@ -1,5 +1,5 @@
-"""`pgflow workflow list | show | history | export`: shows workflows and changes nothing. What changes them is in
-`operate.py`.
+"""`pgflow workflow show | history | export`: shows a workflow and changes nothing. Which there are is in `find.py`, and
+what changes them in `operate.py`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import click
 
 from pgflow.cli import render
 from pgflow.cli.database_options import database_options, readable_errors
+from pgflow.cli.find import count, list_
 from pgflow.cli.operate import COMMANDS
-from pgflow.cli.operate_many import tag
-from pgflow.client.filters import STATUSES, Filter
 from pgflow.model.info import HistoryEvent, WorkflowInfo
 from pgflow.store.database.connections import Database
 from pgflow.store.database.query import Query, ask_blocking
@@ -39,55 +38,8 @@ def workflow() -> None:
     """Show workflows and their history, and operate them. Times are UTC."""
 
 
-for _command in COMMANDS:
+for _command in (list_, count, *COMMANDS):
     workflow.add_command(_command)
-
-
-@workflow.command("list")
-@database_options
-@click.option("--name", help="Only workflows of this name.")
-@click.option("--status", type=click.Choice(STATUSES), help="Only those in this status.")
-@click.option(
-    "--tag",
-    "tags",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help='Only those with this tag; repeatable. The value is a number, true, false, null, or else a text ("7" in '
-    "quotes is one).",
-)
-@click.option("--queue", help="Only live workflows of this queue.")
-@click.option("--parent", "parent_id", type=click.UUID, help="Only children of this workflow.")
-@click.option("--before", "--after", "after", metavar="CURSOR", help="Continue a list after this id or cursor.")
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many, at most.")
-@_json
-def list_(
-    dsn: str,
-    schema: str,
-    name: str | None,
-    status: str | None,
-    tags: tuple[str, ...],
-    queue: str | None,
-    parent_id: UUID | None,
-    after: str | None,
-    limit: int,
-    as_json: bool,
-) -> None:
-    """List workflows, newest first."""
-    wanted = dict(map(tag, tags)) or None
-    with readable_errors():
-        asked = Filter(
-            name=name, status=status, tags=wanted, limit=limit, queue=queue, parent_id=parent_id, after=after
-        )
-        with _asking(dsn, schema) as ask:
-            found = ask(asked.query(schema))
-    if as_json:
-        click.echo(render.document(found))
-        return
-    render.workflows(found)
-    if found.short:
-        click.echo(f"These were found so far; go on with --before {found.cursor}")
-    elif found.cursor is not None:
-        click.echo(f"The first {limit}; go on with --before {found[-1].id}")
 
 
 @workflow.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -10,7 +11,8 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from pgflow.cli import main
+from pgflow.cli import find, main, watch
+from pgflow.store.queries import listing
 from tests.schema.sample import Sample, fill
 
 
@@ -83,6 +85,15 @@ def test_list(workflow: Command, sample: Sample) -> None:
         (["--tag", 'customer="7"'], set()),
         (["--tag", "customer=seven"], set()),
         (["--queue", "nowhere"], set()),
+        (["--status", "failed,completed"], {"failed", "completed"}),
+        (["--status", "failed", "--status", "completed", "--name", "checkout"], {"failed", "completed"}),
+        (["--error-type", "ConnectionError"], {"failed"}),
+        (["--error-type", "OSError"], set()),
+        (["--waiting-for", "refused"], {"listening"}),
+        (["--ended-after", "5m"], {"failed", "completed"}),
+        (["--ended-before", "2020-01-01"], set()),
+        (["--created-after", "2020-01-01T10:00+02:00", "--status", "failed"], {"failed"}),
+        (["--created-before", "90m"], set()),
     ],
 )
 def test_list_of_some(workflow: Command, sample: Sample, options: list[str], expected: set[str]) -> None:
@@ -97,9 +108,57 @@ def test_list_in_parts(workflow: Command) -> None:
     """The last line says how to go on."""
     everything = [one["id"] for one in workflow.json("list")]
     printed = workflow.text("list", "--limit", 4)
-    assert printed.splitlines()[-1] == f"The first 4; go on with --before {everything[3]}"
-    rest = workflow.json("list", "--before", everything[3])
-    assert [one["id"] for one in rest] == everything[4:]
+    said, _, cursor = printed.splitlines()[-1].rpartition(" ")
+    assert said == "The first 4; go on with --after" and cursor.endswith(everything[3])
+    for place in (("--after", cursor), ("--before", everything[3])):
+        assert [one["id"] for one in workflow.json("list", *place)] == everything[4:]
+    result = workflow.run("list", "--limit", 4, "--json")
+    assert [one["id"] for one in json.loads(result.stdout)] == everything[:4]
+    assert json.loads(result.stderr) == {"cursor": cursor, "short": False}
+
+
+def test_count(workflow: Command) -> None:
+    assert workflow.text("count", "--status", "failed,completed") == "2\n"
+    first = workflow.run("count", "--limit", 4)
+    assert first.stdout == "4 or more\n" and first.stderr.startswith("Count on with --after ")
+    found = workflow.json("count", "--limit", 4)
+    assert found["count"] == 4 and found["more"]
+    assert workflow.json("count", "--after", found["cursor"]) == {"count": 6, "more": False, "cursor": None}
+
+
+def test_a_page_that_is_short(workflow: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said, also where nothing was found, and how to go on."""
+    monkeypatch.setattr(listing, "SCAN", 2)
+    monkeypatch.setattr(listing, "FEW", -1)
+    asked = ("list", "--queue", "default", "--tag", "customer=8", "--limit", 1)
+    said, _, cursor = workflow.text(*asked).splitlines()[-1].rpartition(" ")
+    assert said == "There may be more among those not looked at yet; go on with --after"
+    result = workflow.run(*asked, "--json", "--after", cursor)
+    assert json.loads(result.stdout) == [] and json.loads(result.stderr)["short"]
+    assert workflow.text("count", *asked[1:]).startswith("0 or more\n")
+
+
+def test_a_list_that_is_watched(workflow: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is printed again when it has changed."""
+    looks = 0
+
+    def pause(seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            with psycopg.connect(workflow.dsn, autocommit=True) as connection:
+                connection.execute("SELECT pgflow.dispatch('watched')")
+        if looks == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(find, "watched", partial(watch.watched, pause=pause))
+    try:
+        printed = workflow.text("list", "--watch", "--name", "watched")
+    finally:
+        with psycopg.connect(workflow.dsn, autocommit=True) as connection:
+            connection.execute("DELETE FROM pgflow.runs WHERE name = 'watched'")
+            connection.execute("DELETE FROM pgflow.workflows WHERE name = 'watched'")
+    assert looks == 4 and printed.count("dispatched") == 2 and printed.count("pending") == 1
 
 
 def test_show(workflow: Command, sample: Sample) -> None:
@@ -175,6 +234,12 @@ def test_bad_options(workflow: Command) -> None:
     assert "'customer': expected NAME=VALUE" in workflow.text("list", "--tag", "customer", code=2)
     assert "'nonsense' is not one of 'pending'" in workflow.text("list", "--status", "nonsense", code=2)
     assert "--limit" in workflow.text("list", "--limit", 0, code=2)
+    assert "'yesterday': expected a moment, such as" in workflow.text("list", "--ended-after", "yesterday", code=2)
+    assert "'9' is not one of 'pending'" in workflow.text("count", "--status", "failed,9", code=2)
+    assert "--limit" in workflow.text("count", "--limit", 0, code=2)
+    assert "expected the cursor of a page" in workflow.text("list", "--after", "x", code=1)
+    ranged = ("--created-after", "2026-01-02", "--created-before", "2026-01-01")
+    assert "expected a range that ends after it begins" in workflow.text("count", *ranged, code=1)
     assert "expected a text" in workflow.text("list", "--name", "a\0b", code=1)
 
 

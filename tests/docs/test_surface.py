@@ -41,7 +41,7 @@ ACTIVITY = [
 GIVEN = {
     "Activity", "ActivityContext", "AuditEntry", "ChildHandle", "DeadSignal", "HistoryEvent", "Page", "Registry",
     "Subscription", "SyncSubscription", "SyncWorkflowHandle", "Workflow", "WorkflowContext", "WorkflowHandle",
-    "WorkflowInfo",
+    "WorkflowInfo", "Count",
 }  # fmt: skip
 """Classes of what the functions and methods give, which are exported for annotations."""
 

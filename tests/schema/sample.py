@@ -99,7 +99,7 @@ def fill(dsn: str, schema: str = "pgflow") -> Sample:
         step(looping, "1,a21,2", "sleep", "", "pending", iteration=20, wake_at=later)
         completed = run("checkout", status="completed", output='"größe"')
         step(completed, "1", "activity", "reserve", "completed", output="null", attempts=1)
-        failed = run("checkout", status="failed", wake_at=None, error=ERROR)
+        failed = run("checkout", error=ERROR, status="failed", wake_at=None)
         step(failed, "1", "activity", "charge", "failed", error=ERROR, attempts=5)
         sql.execute("UPDATE workflows SET status = 'failed' WHERE id = %s", [failed])
         child = run("approve", parent_id=listening)

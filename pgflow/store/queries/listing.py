@@ -46,6 +46,9 @@ ENDED = ("completed", "cancelled")
 _READY = "(SELECT NOT EXISTS (SELECT FROM {schema}.chores AS c WHERE c.name = 'ends'))"
 """Whether everything is entered in `ends`."""
 
+_SMALL = f"pg_relation_size('{{text}}.ends'::regclass) <= {200 * FEW}"
+"""Whether there may be so few rows in `ends` that they can be collected."""
+
 _PAGES = "(pg_relation_size('{text}.workflows'::regclass) / current_setting('block_size')::float8)"
 _OF_WORKFLOWS = "w.created_at, w.id, w.name, w.status, w.tags, w.completed_at, w.parent_id, w.error"
 _WORKFLOW = "CROSS JOIN LATERAL (SELECT o.* FROM {schema}.workflows AS o WHERE o.id = s.id OFFSET 0) AS w"
@@ -56,6 +59,10 @@ _RUN = (
 _END = (
     "LEFT JOIN LATERAL (SELECT o.queue FROM {schema}.ends AS o WHERE w.status IN ('completed', 'cancelled') "
     "AND o.ended_at = coalesce(w.completed_at, w.created_at) AND o.workflow_id = w.id OFFSET 0) AS e ON true"
+)
+_COMPLETED = (
+    "SELECT e.created_at, e.workflow_id AS id, e.name, e.queue, e.status FROM {schema}.ends AS e "
+    f"WHERE {_SMALL} ORDER BY e.ended_at, e.workflow_id"
 )
 _OF_RUNS = "r.created_at, r.workflow_id AS id, r.name, r.queue, r.status"
 _CLAIMABLE = "r.status IN ('pending', 'sleeping') AND r.wake_at IS NOT NULL"
@@ -183,33 +190,47 @@ def _filters(asked: Asked) -> list[str]:
 
 
 def _ways(asked: Asked, wanted: frozenset[str]) -> tuple[str, list[tuple[str, _Way, bool]]]:
-    """What is decided first, and each way with the condition under which it is gone, and whether it collects."""
-    plain = _by_workflows(asked, wanted)
+    """What is decided first, and each way with the condition under which it is gone, and whether it collects.
+
+    What is decided is read only where a condition asks for it.
+    """
+    decisions: list[str] = []
+    ways: list[tuple[str, _Way, bool]] = []
+    left = "true"
+    collected: _Way | None = None
     if "tags" in wanted:
-        decisions = f"few AS MATERIALIZED ({_few_tagged()}),\n"
-        collected: _Way | None = _tagged(asked)
-        parts: list[str] = []
+        collected = _tagged(asked)
+        decisions.append(f"few AS MATERIALIZED ({_few_tagged()})")
     elif "ended" in wanted:
-        parts = _ended(asked)
-        collected = _Way(f"SELECT s.* FROM gathered AS s WHERE {_place(asked, 's', 'id')}", frozenset({"ended"}))
-    else:
-        parts, collected = [], None
-    way, live = (None, []) if collected is not None else _by_index(asked, wanted)
-    parts += live
-    if parts:
-        bounded = " UNION ALL ".join(f"(SELECT p.* FROM ({part}) AS p LIMIT {FEW + 1})" for part in parts)
-        decisions = (
-            f"gathered AS MATERIALIZED ({bounded}),\n"
-            f"few AS MATERIALIZED (SELECT {_READY} AND (SELECT count(*) FROM gathered) <= {FEW} AS few),\n"
-        )
-    elif collected is None:
-        decisions = f"few AS MATERIALIZED (SELECT {_READY} AS few),\n"
-    few = "(SELECT d.few FROM few AS d)"
+        collected = _Way(f"SELECT s.* FROM ended AS s WHERE {_place(asked, 's', 'id')}", frozenset({"ended"}))
+        decisions += [_bounded("ended", _ended(asked)), _decided("few", _READY, "ended")]
     if collected is not None:
-        return decisions, [(few, collected, True), (f"NOT {few}", plain, False)]
+        few = "(SELECT d.few FROM few AS d)"
+        ways.append((few, collected, True))
+        left = f"NOT {few}"
+    way, parts = _by_index(asked, wanted)
     if way is not None:
-        return decisions, [(few, way, False), (f"NOT {few}", plain, False)]
-    return "", [("true", plain, False)]
+        ready = f"{_READY} AND {_SMALL}" if _COMPLETED in parts else _READY
+        if parts:
+            decisions += [_bounded("gathered", parts), _decided("near", ready, "gathered")]
+        else:
+            decisions.append(f"near AS MATERIALIZED (SELECT {ready} AS near)")
+        near = "(SELECT d.near FROM near AS d)"
+        ways.append((f"{left} AND {near}", way, False))
+        left = f"{left} AND NOT {near}"
+    ways.append((left, _by_workflows(asked, wanted), False))
+    return "".join(f"{each},\n" for each in decisions), ways
+
+
+def _bounded(name: str, parts: Sequence[str]) -> str:
+    """Rows from several places, one more of each than may be collected at most."""
+    bounded = " UNION ALL ".join(f"(SELECT p.* FROM ({part}) AS p LIMIT {FEW + 1})" for part in parts)
+    return f"{name} AS MATERIALIZED ({bounded})"
+
+
+def _decided(name: str, ready: str, rows: str) -> str:
+    """Whether these rows are all, and few."""
+    return f"{name} AS MATERIALIZED (SELECT {ready} AND (SELECT count(*) FROM {rows}) <= {FEW} AS {name})"
 
 
 def _branch(way: _Way, rest: Sequence[str], asked: Asked, condition: str, scan: str, limit: int) -> str:
@@ -320,9 +341,10 @@ def _by_index(asked: Asked, wanted: frozenset[str]) -> tuple[_Way | None, list[s
         )
         parts = [_ordered(asked, "runs", f"{_LISTENS} AND {test}") for test in tests]
         return _Way(_merged(parts), frozenset()), []  # those that wait for several are looked at one by one
-    if asked.statuses is not None:
+    queued = "queue" in wanted and asked.queue != "default"
+    if asked.statuses is not None and not (queued and "completed" in asked.statuses):
         parts = []
-        for status in {"cancelled", "paused", "failed"}.intersection(asked.statuses):
+        for status in (one for one in asked.statuses if one in ("cancelled", "paused", "failed")):
             table, alias = ("ends", "e") if status == "cancelled" else ("runs", "r")
             parts.append(_ordered(asked, table, f"{alias}.status = '{status}'" + name.format(alias=alias)))
         live = [part for status in asked.statuses for part in _live(status)]
@@ -330,7 +352,7 @@ def _by_index(asked: Asked, wanted: frozenset[str]) -> tuple[_Way | None, list[s
             statuses = ", ".join(f"'{status}'" for status in asked.statuses)
             parts.append(_gathered(asked, f"s.status IN ({statuses})" + name.format(alias="s")))
         return _Way(_merged(parts), frozenset({"status", *named})), list(dict.fromkeys(live))
-    if "queue" in wanted and asked.queue != "default":
+    if queued:
         test = "{alias}.queue = %(queue)s::text AND {alias}.queue <> 'default'"
         parts = [
             _ordered(asked, "runs", f"{test.format(alias='r')} AND r.status IN ('sleeping', 'paused', 'failed')"),
@@ -356,10 +378,7 @@ def _live(status: str) -> list[str]:
         "running": [
             f"SELECT {_OF_RUNS} FROM {{schema}}.runs AS r WHERE r.status = 'running' ORDER BY r.worker_id, r.claim"
         ],
-        "completed": [
-            "SELECT e.created_at, e.workflow_id AS id, e.name, e.queue, e.status FROM {schema}.ends AS e "
-            "ORDER BY e.ended_at, e.workflow_id"
-        ],
+        "completed": [_COMPLETED],
     }.get(status, [])
 
 
