@@ -94,6 +94,8 @@ def activity(
     *,
     name: str | None = None,
     timeout: timedelta | float | None = DEFAULT_TIMEOUT,
+    heartbeat_timeout: timedelta | float | None = None,
+    total_timeout: timedelta | float | None = None,
     retry: RetryPolicy | None = None,
     transactional: bool = False,
 ) -> _ActivityDecorator: ...
@@ -105,6 +107,8 @@ def activity(
     *,
     name: str | None = None,
     timeout: timedelta | float | None = DEFAULT_TIMEOUT,
+    heartbeat_timeout: timedelta | float | None = None,
+    total_timeout: timedelta | float | None = None,
     retry: RetryPolicy | None = None,
     transactional: bool = False,
 ) -> Any:
@@ -115,6 +119,9 @@ def activity(
     Args:
         name: what it is called in history; the function's name if not given.
         timeout: how long one attempt may take (a timedelta or seconds); None: for ever.
+        heartbeat_timeout: how long an attempt may go on without `ctx.heartbeat()`; None: it need not call that.
+        total_timeout: how long all attempts together may take, with the pauses between them and the time in which no
+            worker runs; None: as long as the retry policy lets them.
         retry: when it is tried again; five attempts with growing delays if not given.
         transactional: its result commits in the transaction of its own database writes.
 
@@ -127,10 +134,12 @@ def activity(
         async def charge(ctx: pgflow.ActivityContext, order: Order) -> Receipt: ...
     """
     limit = timeout_of(timeout)
+    silence, total = timeout_of(heartbeat_timeout, "heartbeat_timeout"), timeout_of(total_timeout, "total_timeout")
     policy = RetryPolicy() if retry is None else checked_retry(retry)
 
     def decorate(function: Callable[..., Any]) -> Activity[Any, Any]:
-        return activity_of(function, name_for(function, "activity", name), limit, policy, transactional)
+        chosen = name_for(function, "activity", name)
+        return activity_of(function, chosen, limit, policy, transactional, silence, total)
 
     return decorate if fn is None else decorate(fn)
 

@@ -212,6 +212,8 @@ class Activity(Decorated, Generic[P, R]):
         code: what an attempt calls: the function, or, for a method, what finds the worker's object and calls it there.
         name: what it is called in history.
         timeout: seconds that one attempt may take; None: for ever.
+        heartbeat_timeout: seconds that an attempt may let pass without a heartbeat; None: it need not give any.
+        total_timeout: seconds that all attempts together may take; None: as long as the retry policy lets them.
         retry: when it is tried again.
         transactional: its result commits in the transaction of its own database writes.
         is_async: an `async def`; a plain function runs in a thread.
@@ -229,6 +231,8 @@ class Activity(Decorated, Generic[P, R]):
     _label: str = field(init=False, repr=False)
     _result: str = field(init=False, repr=False)
     _method: _Method | None = field(default=None, repr=False)
+    heartbeat_timeout: float | None = None
+    total_timeout: float | None = None
     code: Callable[..., Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -268,6 +272,8 @@ class Activity(Decorated, Generic[P, R]):
         self,
         *,
         timeout: timedelta | float | None = _UNCHANGED,
+        heartbeat_timeout: timedelta | float | None = _UNCHANGED,
+        total_timeout: timedelta | float | None = _UNCHANGED,
         retry: RetryPolicy | None = None,
         name: str | None = None,
     ) -> Activity[P, R]:
@@ -275,6 +281,7 @@ class Activity(Decorated, Generic[P, R]):
 
         Args:
             timeout: a timedelta or seconds; None: for ever.
+            heartbeat_timeout, total_timeout: as for `@pgflow.activity`; None: none.
             retry: another policy.
             name: another name in history.
 
@@ -287,6 +294,12 @@ class Activity(Decorated, Generic[P, R]):
         changed = dataclasses.replace(
             self,
             timeout=self.timeout if timeout is _UNCHANGED else timeout_of(timeout),
+            heartbeat_timeout=self.heartbeat_timeout
+            if heartbeat_timeout is _UNCHANGED
+            else timeout_of(heartbeat_timeout, "heartbeat_timeout"),
+            total_timeout=self.total_timeout
+            if total_timeout is _UNCHANGED
+            else timeout_of(total_timeout, "total_timeout"),
             retry=self.retry if retry is None else checked_retry(retry),
             name=self.name if name is None else checked_name(name, "activity"),
         )
@@ -401,6 +414,8 @@ def activity_of(
     timeout: float | None,
     retry: RetryPolicy,
     transactional: bool,
+    heartbeat_timeout: float | None,
+    total_timeout: float | None,
 ) -> Activity[Any, Any]:
     """The activity that a function, or a method, is made into."""
     made: Activity[Any, Any] = Activity(
@@ -412,6 +427,8 @@ def activity_of(
         is_async(function),
         *parameters_of(function),
         _method=_Method() if is_method(function) else None,
+        heartbeat_timeout=heartbeat_timeout,
+        total_timeout=total_timeout,
     )
     _named.add(made)
     return made
@@ -462,13 +479,17 @@ class Registry:
         return self._by_name[name]
 
 
-def timeout_of(value: timedelta | float | None) -> float | None:
-    """The timeout of an activity in seconds; None: for ever."""
+def timeout_of(value: timedelta | float | None, which: str = "timeout") -> float | None:
+    """A timeout of an activity in seconds; None: for ever.
+
+    Raises:
+        ValueError: it is none.
+    """
     if value is None:
         return None
-    limit = seconds(value, "timeout of an activity")
+    limit = seconds(value, f"{which} of an activity")
     if limit == 0:
-        raise ValueError("timeout of an activity: expected more than 0 seconds, or None for no limit")
+        raise ValueError(f"{which} of an activity: expected more than 0 seconds, or None for no limit")
     return limit
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -60,6 +61,7 @@ class ActivityContext(AttemptContext):
         "_state_given",
         "_tags",
         "attempt",
+        "heard_at",
         "name",
         "last_details",
         "workflow_id",
@@ -84,6 +86,8 @@ class ActivityContext(AttemptContext):
         self.attempt = attempt
         self.last_details = last_details
         """The details of the last heartbeat, as JSON; private."""
+        self.heard_at = 0.0
+        """When the last heartbeat was, by `time.monotonic()`; private."""
         self._before = last_details
         self._limit = limit
         self._state_given = state
@@ -175,7 +179,7 @@ class ActivityContext(AttemptContext):
         """Report how far this attempt has come; call it as often as is convenient, from any thread.
 
         The last details are written at most once a second, into the step's pending row (column `output`), for people
-        and for the next attempt. The activity's timeout stays what it is.
+        and for the next attempt. The activity's timeout stays what it is; its `heartbeat_timeout` counts anew.
 
         Args:
             details: a value that JSON can hold; None: only find out whether the attempt is still wanted.
@@ -195,6 +199,7 @@ class ActivityContext(AttemptContext):
                 f'activity "{self.name}": nobody waits for this attempt any more, because {self._over}. What it '
                 "returns is dropped: clean up and return."
             )
+        self.heard_at = time.monotonic()
         if details is None:
             return
         self.last_details = encode(details, what=f'heartbeat of activity "{self.name}"', limit=self._limit)

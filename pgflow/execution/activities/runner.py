@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pgflow.codec import traceback_of
 from pgflow.errors import SerializationError
 from pgflow.execution.activities.activity_call import ActivityCall
+from pgflow.execution.activities.heartbeats import Silence
 from pgflow.execution.activities.resources import NO_RESOURCES, Resources
 from pgflow.execution.activities.transactional import perform
 from pgflow.execution.event_loop.stage import offstage
@@ -315,19 +316,31 @@ class ActivityRunner:
         activity = call.activity
         started, code = going_on
         deadline = asyncio.timeout_at(None if activity.timeout is None else started + activity.timeout)
+        silence: Silence | None = None
         try:
             async with deadline:
+                if activity.heartbeat_timeout is not None:
+                    silence = Silence(self._loop, activity.heartbeat_timeout, lambda: call.context.heard_at, deadline)
                 value = await code
         except (
             TimeoutError,
             asyncio.CancelledError,
         ) as error:  # one or the other: a TaskGroup may leave its count of cancellations
+            if silence is not None and silence.broken and deadline.expired():
+                call.context.end(f"it has given no heartbeat for {activity.heartbeat_timeout:g} s")
+                raise TimeoutError(
+                    f'activity "{activity.name}" gave no heartbeat for {activity.heartbeat_timeout:g} s, its '
+                    "heartbeat_timeout"
+                ) from error
             if deadline.expired():
                 call.context.end(f"its timeout of {activity.timeout:g} s has passed")
                 raise TimeoutError(
                     f'activity "{activity.name}" did not end within its timeout of {activity.timeout:g} s'
                 ) from error
             raise
+        finally:
+            if silence is not None:
+                silence.stop()
         return activity.encode_result(value, call.limit)
 
     async def _in_thread(self, call: ActivityCall) -> Any:

@@ -1,10 +1,15 @@
 """The step that runs an activity, over all its attempts.
 
 An attempt that fails and will be repeated is recorded (attempts, error, when the next is due) before the next begins.
+
+With a `total_timeout` there is a pending row before the first attempt: it says from when on that counts, in
+`loop_state`, which only loops need otherwise. Retry and fork leave a row with no attempt and nothing due: then it
+counts anew. So it does when a process dies of a first attempt whose beginning was recorded, as those of suspects are.
 """
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -17,6 +22,7 @@ from pgflow.execution.activities.activity_call import ActivityCall
 from pgflow.execution.activities.activity_context import ActivityContext
 from pgflow.execution.activities.state import Changes
 from pgflow.execution.engine.held_back import ahead
+from pgflow.execution.engine.host import Timer
 from pgflow.execution.engine.interfaces import ScopeView
 from pgflow.execution.engine.recorded_arguments import compare
 from pgflow.execution.engine.step import Step
@@ -26,8 +32,10 @@ from pgflow.history.events import (
     STATUS_COMPLETED,
     STATUS_FAILED,
     STATUS_PENDING,
+    Event,
 )
 from pgflow.history.location import display
+from pgflow.model.moments import after
 from pgflow.model.rows import EventRow
 from pgflow.model.writes import RunChanges, Write
 from pgflow.observe.log_records import fields_of, log_failed_attempt
@@ -40,7 +48,7 @@ class ActivityStep(Step):
     """`ctx.activity(fn, ...)`: one activity, over all its attempts."""
 
     kind = KIND_ACTIVITY
-    __slots__ = ("_activity", "_call", "_failure", "_details")
+    __slots__ = ("_activity", "_call", "_details", "_failure", "_overdue", "_since")
 
     def __init__(
         self,
@@ -54,6 +62,10 @@ class ActivityStep(Step):
         self._call: ActivityCall | None = None
         self._details: str | None = None
         self._failure: str | None = None
+        self._since: datetime | None = None
+        """From when on `total_timeout` counts; None: nobody asked, or nothing has begun."""
+        self._overdue: Timer | None = None
+        """Ends the attempt when all of them have taken too long."""
         # Arguments that do not fit must not use up a location; a replayed step does not need them at all.
         given: str | None = None
         cursor = scope.cursor
@@ -73,13 +85,21 @@ class ActivityStep(Step):
 
     def start(self) -> None:
         event = self.event
+        total = self._activity.total_timeout
         if event is not None:
             run = self.scope.run
             self._details, self._failure = event.output, event.error
+            if total is not None:
+                self._since = _counts_from(event)
             if event.wake_at is not None and event.wake_at > run.host.now():
                 run.park(self, event.wake_at)
                 return
-        self._run_attempt()
+        if total is not None and self._since is None:
+            self._since = self.wake_at = self.scope.run.host.now()
+            self.scope.record(self, self.pending_row())
+            self.due()
+        else:
+            self._run_attempt()
 
     def due(self) -> None:
         # What the last attempt left must be durable before the next one begins.
@@ -103,11 +123,16 @@ class ActivityStep(Step):
             self.scope.record(self, self.pending_row())
 
     def pending_row(self) -> EventRow:
-        return self.row(STATUS_PENDING, output=self._details, error=self._failure, wake_at=self.wake_at)
+        row = self.row(STATUS_PENDING, output=self._details, error=self._failure, wake_at=self.wake_at)
+        return row if self._since is None else row._replace(loop_state=f'"{self._since.isoformat()}"')
 
     def _run_attempt(self) -> None:
         run = self.scope.run
         if self.settled or self.finished or run.closed or run.outcome is not None:
+            return
+        until = self._until
+        if until is not None and until <= run.host.now():
+            self._failed_at_last(self._too_long())
             return
         run.attempts_running += 1
         limit = run.limits.payload
@@ -131,9 +156,40 @@ class ActivityStep(Step):
             limit,
             self,
         )
+        if until is not None:
+            call = self._call
+            self._overdue = run.host.call_at(until, lambda: self._cut_off(call))
         run.start_attempt(self._call)
 
+    @property
+    def _until(self) -> datetime | None:
+        """Until when all attempts have to end."""
+        total = self._activity.total_timeout
+        return None if total is None or self._since is None else after(self._since, timedelta(seconds=total))
+
+    def _too_long(self, waited: bool = False) -> TimeoutError:
+        said = f'activity "{self.name}" did not end within its total_timeout of {self._activity.total_timeout:g} s'
+        if self._failure is not None:
+            last = decode_error(self._failure)
+            said += f"; the last attempt that ended failed by {last.get('type')}: {last.get('message')}"
+        return TimeoutError(said + ("; another one waited for a place" if waited else ""))
+
+    def _cut_off(self, call: ActivityCall) -> None:
+        """The moment has come by which all attempts had to end."""
+        run = self.scope.run
+        if self._call is not call or self.settled or self.finished or run.closed or run.outcome is not None:
+            return
+        call.context.end("its total_timeout has passed")
+        begun = call.task is not None
+        call.cancel()
+        self._end_call(call)
+        self.attempts += begun
+        self._failed_at_last(self._too_long(waited=not begun))
+
     def _end_call(self, call: ActivityCall) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
         self._call = None
         self._details = call.context.last_details
         self.scope.run.attempts_running -= 1
@@ -152,6 +208,9 @@ class ActivityStep(Step):
         call, run = self._call, self.scope.run
         assert call is not None
         # `_end_call`, inlined: every live step passes here.
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
         self._call = None
         self._details = call.context.last_details
         run.attempts_running -= 1
@@ -291,18 +350,30 @@ class ActivityStep(Step):
             BaseException
         ) as refused:  # a policy's class may be the application's, and so may what compares its classes
             error, delay = refused, None
-        self._failure = encode_error(error)
-        due = None
-        if delay is not None:
-            due = run.host.later(delay) if died_at is None else died_at + timedelta(seconds=delay)
-        self._log_failure(self._failure, due)
-        run.host.attempt_failed(self.name, due is not None)
-        if due is None:
-            run.finish(self, STATUS_FAILED, error=self._failure)
+        if delay is None:
+            self._failed_at_last(error)
             return
+        due = run.host.later(delay) if died_at is None else died_at + timedelta(seconds=delay)
+        self._failure = encode_error(error)
+        until = self._until
+        if until is not None and due >= until:
+            late = self._too_long()
+            late.__cause__ = error
+            self._failed_at_last(late)
+            return
+        self._log_failure(self._failure, due)
+        run.host.attempt_failed(self.name, True)
         run.park(self, due)
         self.scope.record(self, self.pending_row())
         run.flush_soon()
+
+    def _failed_at_last(self, error: BaseException) -> None:
+        """No attempt follows."""
+        run = self.scope.run
+        self._failure = encode_error(error)
+        self._log_failure(self._failure, None)
+        run.host.attempt_failed(self.name, False)
+        run.finish(self, STATUS_FAILED, error=self._failure)
 
     def _log_failure(self, error: str, due: datetime | None) -> None:
         fields = fields_of(
@@ -330,3 +401,10 @@ class ActivityStep(Step):
             error_message=str(recorded.get("message")),
             location=display(self.location),
         )
+
+
+def _counts_from(event: Event) -> datetime | None:
+    """From when on the `total_timeout` of a pending step counts; None: it is to begin."""
+    if event.loop_state is None or (event.attempts == 0 and event.wake_at is None):
+        return None
+    return datetime.fromisoformat(json.loads(event.loop_state))
