@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateSchema
 
 from pgflow.store.database.connections import connect_to_migrate
-from pgflow.store.schema import migration_run, version_table
+from pgflow.store.schema import migration_run, roles, version_table
 from pgflow.store.schema.compatibility import check_server
 from pgflow.store.schema.tables import make_metadata
 
@@ -45,9 +45,15 @@ def migrate(connection: Connection | None) -> None:
     with context.begin_transaction():
         if connection is None:
             begin_script()
-        else:
-            identify_row(connection)
+            context.run_migrations()
+            return
+        identify_row(connection)
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, psycopg.Connection)
+        before = version_table.look(raw, schema).revision
         context.run_migrations()
+        if version_table.look(raw, schema).revision not in (before, None):
+            roles.renew(raw, schema)
 
 
 def begin_script() -> None:

@@ -60,4 +60,6 @@ def reason(error: Exception) -> str:
     said = str(error).strip()
     if isinstance(error, psycopg.OperationalError):
         return f"the database cannot be reached: {said}\nCheck --dsn or PGFLOW_DATABASE_URL."
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return f"{said}: the database's role may not do that. `pgflow db roles` grants what it needs."
     return said

@@ -1,10 +1,11 @@
-"""`pgflow db upgrade | downgrade | current | sql`: the schema of a database."""
+"""`pgflow db upgrade | downgrade | current | sql | roles`: the schema of a database."""
 
 from __future__ import annotations
 
 import click
 
 from pgflow.cli.database_options import database_options, readable_errors, schema_option
+from pgflow.cli.db_roles import roles
 from pgflow.store.schema import migrations
 
 patience_option = click.option(
@@ -19,6 +20,9 @@ patience_option = click.option(
 @click.group()
 def db() -> None:
     """Create and migrate the schema."""
+
+
+db.add_command(roles)
 
 
 @db.command()

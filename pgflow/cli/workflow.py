@@ -18,7 +18,7 @@ from pgflow.cli.operate import COMMANDS
 from pgflow.model.info import HistoryEvent, WorkflowInfo
 from pgflow.store.database.connections import Database
 from pgflow.store.database.query import Query, ask_blocking
-from pgflow.store.queries import histories, inspection
+from pgflow.store.queries import histories, inspection, rights
 from pgflow.store.schema.compatibility import check_blocking
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -103,7 +103,8 @@ def _asking(dsn: str, schema: str) -> Iterator[Callable[[Query[T]], T]]:
     """Runs queries on a connection to a database whose server and schema fit this code."""
     with Database(dsn, schema).connect_blocking("cli") as connection:
         check_blocking(connection, schema)
-        yield lambda query: ask_blocking(connection, query)
+        may = ask_blocking(connection, rights.find(schema))
+        yield lambda query: ask_blocking(connection, may.visible(query))
 
 
 def _known(ask: Callable[[Query[Any]], Any], schema: str, id: UUID) -> WorkflowInfo:

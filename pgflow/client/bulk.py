@@ -173,7 +173,7 @@ class BulkOperations(HasCore):
         for status in asked.statuses:
             after: str | None = None
             while len(found) <= asked.limit:
-                page = await self._core.execute(asked.page(self._core.schema, status, _PAGE, after))
+                page = await self._core.read(asked.page(self._core.schema, status, _PAGE, after))
                 found.extend([info.id for info in page])
                 after = page.cursor
                 if after is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -13,7 +14,7 @@ from pgflow.definitions.calls import output_of, sent_of
 from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.options import actor_of, reason_of, uuid_of
 from pgflow.errors import WorkflowNotFound
-from pgflow.model.commands import Dispatched, Sending
+from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent
 from pgflow.model.info import HistoryEvent, WorkflowInfo
 from pgflow.store.client.caller import execute_on, mail_on, wake_on
 from pgflow.store.client.endings_by_task import TaskEndings
@@ -21,7 +22,7 @@ from pgflow.store.client.pool import Connections
 from pgflow.store.client.subscriptions import Subscriptions
 from pgflow.store.database.connections import Database
 from pgflow.store.database.query import Query
-from pgflow.store.queries import inspection, operating, signalling
+from pgflow.store.queries import dispatching, inspection, operating, signalling
 
 T = TypeVar("T")
 
@@ -78,6 +79,14 @@ class Core:
         """
         return operating.AuditNote(self.actor, reason_of(reason))
 
+    async def read(self, query: Query[T]) -> T:
+        """Send a statement that reads workflows; payloads that the role may not see are null.
+
+        Raises:
+            psycopg.Error: It failed.
+        """
+        return await self.connections.execute(self.connections.rights.visible(query))
+
     async def execute(self, query: Query[T], connection: Any = None) -> T:
         """Send a statement, over a connection of the client's or within a caller's transaction.
 
@@ -104,6 +113,21 @@ class Core:
         """
         return await self.execute(query if self.connections.hints else operating.quietly(query), connection)
 
+    def starting(
+        self, requests: Sequence[Dispatch], connection: Any, *, fresh: bool = False
+    ) -> Query[list[Dispatched]]:
+        """The statement that starts workflows.
+
+        Args:
+            requests: What to start.
+            connection: One of the caller's, on which it will be executed; None: one of the client's.
+            fresh: Nobody can have used their ids, they differ in id and input alone, and are not unique.
+        """
+        if not self.connections.rights.writes:
+            quiet = connection is None or not self.connections.hints
+            return dispatching.dispatch_called(self.schema, requests, quiet)
+        return (dispatching.dispatch_fresh if fresh else dispatching.dispatch)(self.schema, requests)
+
     async def dispatch(
         self, query: Query[list[Dispatched]], connection: Any, wakes: str | None, id: UUID | None = None
     ) -> list[Dispatched]:
@@ -122,7 +146,7 @@ class Core:
                 started = await execute_on(connection, query)
             if not any(one.unseen for one in started):
                 break
-        if connection is not None and wakes is not None and self.connections.hints:
+        if connection is not None and wakes is not None and self.connections.hints and self.connections.rights.writes:
             if any(one.created for one in started):
                 await wake_on(connection, self.schema, wakes)
         return started
@@ -133,7 +157,7 @@ class Core:
         Raises:
             WorkflowNotFound: There is none.
         """
-        found = await self.connections.execute(inspection.get(self.schema, [uuid_of(id)]))
+        found = await self.read(inspection.get(self.schema, [uuid_of(id)]))
         if not found:
             raise self.not_found(id)
         return found[0]
@@ -144,8 +168,7 @@ class Core:
         Raises:
             WorkflowNotFound: There is none.
         """
-        query = inspection.history(self.schema, uuid_of(id), forgotten, HISTORY_LIMIT)
-        found = await self.connections.execute(query)
+        found = await self.read(inspection.history(self.schema, uuid_of(id), forgotten, HISTORY_LIMIT))
         if not found:
             await self.get(id)
         return found
@@ -160,11 +183,17 @@ class Core:
         if connection is None:
             sent = await self.connections.send(sending)
         else:
-            (sent,) = await execute_on(connection, signalling.send(self.schema, [sending]))
+            (sent,) = await execute_on(connection, self._sending(sending))
         accepted = sent_of(sending, sent, missing_ok)
-        if accepted is not None and connection is not None and self.connections.hints:
+        hints = self.connections.hints and self.connections.rights.writes
+        if accepted is not None and connection is not None and hints:
             await mail_on(connection, self.schema, sent.worker)
         return accepted
+
+    def _sending(self, sending: Sending) -> Query[list[Sent]]:
+        if self.connections.rights.writes:
+            return signalling.send(self.schema, [sending])
+        return signalling.send_called(self.schema, [sending], quiet=not self.connections.hints)
 
     async def output(self, id: UUID, timeout: timedelta | float | None, workflow: Workflow[Any, Any] | None) -> Any:
         """What a workflow returns, converted if its definition is given; waits until it has ended.

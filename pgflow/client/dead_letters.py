@@ -42,7 +42,7 @@ class DeadLetters(HasCore):
                 print(signal.id, signal.body, signal.problem)
         """
         asked = DeadFilter(workflow_id, name, limit, after)
-        return await self._core.connections.execute(asked.query(self._core.schema))
+        return await self._core.read(asked.query(self._core.schema))
 
     async def redeliver(self, signal_id: UUID | str, body: Any = None, *, reason: str | None = None) -> UUID:
         """Deliver a signal that was set aside again, at the end of the mailbox.

@@ -80,7 +80,7 @@ class Lists(HasCore):
             waiting_for=waiting_for,
             after=before if after is None else after,
         )
-        found = await self._core.connections.execute(asked.query(self._core.schema))
+        found = await self._core.read(asked.query(self._core.schema))
         if not found and not found.short and asked.last is not None:
             await self._core.get(asked.last)
         return found
@@ -134,4 +134,4 @@ class Lists(HasCore):
             waiting_for=waiting_for,
             after=after,
         )
-        return await self._core.connections.execute(asked.count(self._core.schema))
+        return await self._core.read(asked.count(self._core.schema))

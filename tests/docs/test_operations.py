@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import click
 import psycopg
 import pytest
+from click.testing import CliRunner
 from psycopg.conninfo import make_conninfo
 
 import pgflow
+from pgflow.cli import main
 from pgflow.cli.run_worker import worker
 from tests.docs.page import ROOT, blocks_of
 
@@ -72,9 +74,12 @@ def roles(request: pytest.FixtureRequest, database_dsn: str) -> Iterator[dict[st
     pgflow.migrate(dsn)
     (block,) = (block for block in blocks_of(PAGE) if block.language == "sql")
     names = dict(re.findall(r"CREATE ROLE (\w+) LOGIN PASSWORD '([^']+)'", block.text))
+    (command,) = re.findall(r"^\$ pgflow (db roles .* --apply)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     with psycopg.connect(dsn, autocommit=True) as connection:
         try:
             connection.execute(block.text.encode())
+            result = CliRunner().invoke(main, [*command.split(), "--dsn", dsn])
+            assert result.exit_code == 0, result.output
             yield {name: make_conninfo(dsn, user=name, password=password) for name, password in names.items()}
         finally:
             for name in names:
@@ -82,31 +87,30 @@ def roles(request: pytest.FixtureRequest, database_dsn: str) -> Iterator[dict[st
                 connection.execute(f"DROP ROLE {name}".encode())
 
 
-async def test_the_roles_of_the_page(database_dsn: str, roles: dict[str, str]) -> None:
-    """One may work, the other look; what a later migration makes is covered."""
+async def test_the_roles_of_the_page(roles: dict[str, str]) -> None:
+    """One starts and signals, one works, one looks, one operates."""
     async with (
         pgflow.Worker(roles["shop_worker"], workflows=[double]),
         pgflow.Client(roles["shop_worker"]) as client,
+        pgflow.Client(roles["shop_sender"]) as sender,
         pgflow.Client(roles["shop_reader"]) as reader,
+        pgflow.Client(roles["shop_operator"]) as operator,
     ):
-        handle = await client.dispatch(double, 21)
-        assert await handle.output(timeout=30) == 42
-        assert (await reader.get(handle.id)).output == 42
+        handle = await sender.dispatch(double, 21)
+        assert await client.handle(double, handle.id).output(timeout=30) == 42
+        assert (await reader.get(handle.id)).output is None
         assert [event.kind for event in await reader.history(handle.id)] == ["sleep"]
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            await reader.dispatch(double, 21)
-        await client.signal(Word(), workflow=double, tags={"n": 1}, missing_ok=True)
-        with psycopg.connect(roles["shop_reader"], autocommit=True) as connection:
-            assert connection.execute("SELECT at FROM pgflow.history").fetchall() == [("{1}",)]
-    with psycopg.connect(database_dsn, autocommit=True) as connection:
-        connection.execute("CREATE TABLE pgflow.later (n int)")
-        connection.execute("CREATE FUNCTION pgflow.later() RETURNS int LANGUAGE sql AS 'SELECT 1'")
-    with psycopg.connect(roles["shop_worker"], autocommit=True) as connection:
-        connection.execute("INSERT INTO pgflow.later VALUES (1)")
+        assert not await operator.cancel(handle.id)
+        await sender.signal(Word(), workflow=double, tags={"n": 1}, missing_ok=True)
+        for refused in (reader.dispatch(double, 21), operator.get(handle.id), sender.output(handle.id)):
+            with pytest.raises(pgflow.PgflowError, match="permission denied"):
+                await refused
+    with psycopg.connect(roles["shop_reader"], autocommit=True) as connection:
+        assert connection.execute("SELECT at FROM pgflow.history").fetchall() == [("{1}",)]
+    with psycopg.connect(roles["shop_sender"], autocommit=True) as connection:
         (id,) = connection.execute(
             "SELECT pgflow.dispatch('double', '{\"number\": 1}', tags := '{\"n\": 1}')"
         ).fetchone() or ("",)
-        connection.execute("SELECT pgflow.signal('double', '{\"n\": 1}', 'word', '{}'), pgflow.later()")
+        connection.execute("SELECT pgflow.signal('double', '{\"n\": 1}', 'word', '{}')")
+    with psycopg.connect(roles["shop_operator"], autocommit=True) as connection:
         connection.execute("SELECT pgflow.pause(%s), pgflow.resume(%s), pgflow.cancel(%s)", [id, id, id])
-    with psycopg.connect(roles["shop_reader"], autocommit=True) as connection:
-        assert connection.execute("SELECT n FROM pgflow.later").fetchall() == [(1,)]

@@ -84,6 +84,7 @@ async def test_nobody_says_who_or_why(dsn: str) -> None:
     name = f"operator_{uuid4().hex[:8]}"
     ask(dsn, f"CREATE ROLE {name} IN ROLE pg_read_all_data, pg_write_all_data")
     ask(dsn, f"GRANT USAGE ON SCHEMA pgflow TO {name}")
+    ask(dsn, f"GRANT EXECUTE ON FUNCTION pgflow.resume TO {name}")
     try:
         with pgflow.SyncClient(make_conninfo(dsn, options=f"-c role={name}")) as other:
             other.resume(flow)

@@ -239,6 +239,7 @@ def test_without_the_right_to_notify(dsn: str, sql: Sql) -> None:
     try:
         sql.execute(f"GRANT USAGE ON SCHEMA pgflow TO {role}".encode())
         sql.execute(f"GRANT SELECT, INSERT, DELETE ON ALL TABLES IN SCHEMA pgflow TO {role}".encode())
+        sql.execute(f"GRANT EXECUTE ON FUNCTION dispatch TO {role}".encode())
         with psycopg.connect(dsn, options=f"-c role={role} -c search_path=pgflow") as caller:
             with pytest.raises(psycopg.errors.InsufficientPrivilege), caller.transaction():
                 caller.execute("SELECT pg_notify('a', 'b')")

@@ -171,7 +171,7 @@ class SyncBulkOperations(HasCore):
         for status in asked.statuses:
             after: str | None = None
             while len(found) <= asked.limit:
-                page = self._core.execute(asked.page(self._core.schema, status, _PAGE, after))
+                page = self._core.read(asked.page(self._core.schema, status, _PAGE, after))
                 found.extend([info.id for info in page])
                 after = page.cursor
                 if after is None:

@@ -213,7 +213,7 @@ class SyncClient(SyncLists, SyncOperations, SyncBulkOperations, SyncDeadLetters)
         request = options.dispatch(uuid7() if id is None else uuid_of(id), name, text)
         # An error would end a caller's transaction: there, and for ids that may be known, it is looked first.
         fresh = id is None and not unique and connection is None
-        query = (dispatching.dispatch_fresh if fresh else dispatching.dispatch)(self._core.schema, [request])
+        query = self._core.starting([request], connection, fresh=fresh)
         try:
             (started,) = self._core.dispatch(query, connection, queue if run_at is None else None, request.id)
         except psycopg.Error as error:
@@ -298,9 +298,8 @@ class SyncClient(SyncLists, SyncOperations, SyncBulkOperations, SyncDeadLetters)
         requests = [options.dispatch(id, name, text) for id, text in zip(ids, inputs, strict=True)]
         definition = workflow if isinstance(workflow, Workflow) else None
         handles = []
-        statement = dispatching.dispatch_fresh if connection is None else dispatching.dispatch
         for part in parts_of(requests, AT_ONCE, BYTES_AT_ONCE):
-            query = statement(self._core.schema, part)
+            query = self._core.starting(part, connection, fresh=connection is None)
             answer = self._core.dispatch(query, connection, queue if run_at is None else None)
             for request, started in zip(part, answer, strict=True):
                 handles.append(SyncWorkflowHandle(self, options.check(request, started), definition))

@@ -45,7 +45,7 @@ class SyncDeadLetters(HasCore):
                 print(signal.id, signal.body, signal.problem)
         """
         asked = DeadFilter(workflow_id, name, limit, after)
-        return self._core.connections.execute(asked.query(self._core.schema))
+        return self._core.read(asked.query(self._core.schema))
 
     def redeliver(self, signal_id: UUID | str, body: Any = None, *, reason: str | None = None) -> UUID:
         """Deliver a signal that was set aside again, at the end of the mailbox.

@@ -83,7 +83,7 @@ class SyncLists(HasCore):
             waiting_for=waiting_for,
             after=before if after is None else after,
         )
-        found = self._core.connections.execute(asked.query(self._core.schema))
+        found = self._core.read(asked.query(self._core.schema))
         if not found and not found.short and asked.last is not None:
             self._core.get(asked.last)
         return found
@@ -137,4 +137,4 @@ class SyncLists(HasCore):
             waiting_for=waiting_for,
             after=after,
         )
-        return self._core.connections.execute(asked.count(self._core.schema))
+        return self._core.read(asked.count(self._core.schema))

@@ -72,6 +72,17 @@ def dispatch_fresh(schema: str, workflows: Sequence[Dispatch]) -> Query[list[Dis
     return Query(statement("dispatch_fresh", schema), params, read, partial(dispatch, schema, workflows))
 
 
+def dispatch_called(schema: str, workflows: Sequence[Dispatch], quiet: bool) -> Query[list[Dispatched]]:
+    """The statement that starts workflows by calling a function, for roles that may not write tables.
+
+    Args:
+        quiet: The function is not to notify.
+    """
+    columns = columns_of(workflows)
+    del columns["detached"]
+    return Query(statement("dispatch_called", schema), {**columns, "quiet": quiet}, _dispatched)
+
+
 def columns_of(workflows: Sequence[Dispatch]) -> dict[str, str]:
     """The parameters that carry what is to be started, by column."""
     columns: Sequence[Sequence[Any]] = list(zip(*workflows, strict=True)) if workflows else [()] * len(Dispatch._fields)
@@ -136,11 +147,6 @@ def done(schema: str, ids: Iterable[UUID | str], *, quick: bool = False) -> Quer
 def may_notify(schema: str) -> Query[bool]:
     """Whether a hint can be sent without an error, which would end the transaction that it is sent in."""
     return Query(statement("may_notify", schema), {}, lambda rows: bool(rows[0][0]))
-
-
-def reach(schema: str) -> Query[tuple[bool, bool]]:
-    """Whether hints can be sent, and whether the server is a standby."""
-    return Query(statement("may_notify", schema), {}, lambda rows: (bool(rows[0][0]), bool(rows[0][1])))
 
 
 def _notify(schema: str, channel: str, payloads: list[str], quick: bool) -> Query[None]:

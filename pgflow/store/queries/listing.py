@@ -51,7 +51,9 @@ _SMALL = f"pg_relation_size('{{text}}.ends'::regclass) <= {200 * FEW}"
 
 _PAGES = "(pg_relation_size('{text}.workflows'::regclass) / current_setting('block_size')::float8)"
 _OF_WORKFLOWS = "w.created_at, w.id, w.name, w.status, w.tags, w.completed_at, w.parent_id, w.error"
-_WORKFLOW = "CROSS JOIN LATERAL (SELECT o.* FROM {schema}.workflows AS o WHERE o.id = s.id OFFSET 0) AS w"
+_WORKFLOW = (
+    f"CROSS JOIN LATERAL (SELECT {_OF_WORKFLOWS} FROM {{schema}}.workflows AS w WHERE w.id = s.id OFFSET 0) AS w"
+)
 _RUN = (
     "LEFT JOIN LATERAL (SELECT o.* FROM {schema}.runs AS o WHERE o.workflow_id = w.id "
     "AND (w.status IS NULL OR w.status = 'failed') OFFSET 0) AS r ON true"

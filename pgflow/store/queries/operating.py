@@ -15,10 +15,12 @@ import psycopg
 from pgflow.errors import PgflowError, WorkflowNotFound
 from pgflow.store.database.connections import is_out_of_patience, quoted
 from pgflow.store.database.query import Query
+from pgflow.store.queries.rights import denied
 
 T = TypeVar("T")
 
 _NOT_FOUND = "P0002"
+_DENIED = "42501"
 _REFUSED = ("55000", "23505", "22023")
 
 
@@ -115,6 +117,8 @@ def refusal(error: psycopg.Error) -> PgflowError | None:
             "expected to reach the workflow's row in time, but most likely somebody else's transaction has it "
             f"locked: {text}. Nothing was done: try again when that has ended (pg_blocking_pids tells whose it is)"
         )
+    if error.sqlstate == _DENIED:
+        return denied(error)
     return PgflowError(text) if error.sqlstate in _REFUSED else None
 
 

@@ -26,6 +26,15 @@ def send(schema: str, signals: Sequence[Sending]) -> Query[list[Sent]]:
     return Query(text, columns_of(signals), _sent)
 
 
+def send_called(schema: str, signals: Sequence[Sending], quiet: bool) -> Query[list[Sent]]:
+    """The statement that sends signals by calling a function, for roles that may not write tables.
+
+    Args:
+        quiet: The function is not to notify.
+    """
+    return Query(statement("signal_called", schema), {**columns_of(signals), "quiet": quiet}, _sent)
+
+
 def columns_of(signals: Sequence[Sending]) -> dict[str, list[Any]]:
     """The parameters that carry signals, by column."""
     columns: Sequence[Sequence[Any]] = list(zip(*signals, strict=True)) if signals else [()] * len(Sending._fields)

@@ -163,6 +163,20 @@ BEGIN
 END
 
 
+-- Starts a workflow as dispatch does, for clients that may not write tables: answers its id and name, or those of the workflow of another name that has the id, and then starts nothing.
+-- dispatch_once(id uuid, name text, input json, tags jsonb, is_unique boolean, run_at timestamp with time zone, priority integer, queue text)
+-- RETURNS TABLE(started_id uuid, started_name text)
+#variable_conflict use_variable
+BEGIN
+    SELECT w.id, w.name INTO started_id, started_name FROM "pgflow".workflows AS w WHERE w.id = id AND w.name <> name;
+    IF NOT FOUND THEN
+        started_id := "pgflow".dispatch(name, input, tags, id, is_unique, run_at, priority, queue);
+        started_name := name;
+    END IF;
+    RETURN NEXT;
+END
+
+
 -- A location as people write it: display_location('2,a10.1') is {2, 10.1}.
 -- display_location(location text)
 -- RETURNS text
@@ -709,11 +723,11 @@ END
 
 
 -- Inserts a signal to a workflow that is known to be there: what both signal functions do in the end.
--- send_signal(workflow_id uuid, name text, body json)
+-- send_signal(workflow_id uuid, name text, body json, id uuid DEFAULT NULL::uuid)
 -- RETURNS uuid
 #variable_conflict use_variable
 DECLARE
-    given_id uuid := "pgflow".uuid7();
+    given_id uuid := coalesce(id, "pgflow".uuid7());
     payload_limit int := coalesce(nullif(current_setting('pgflow.payload_limit', true), '')::int, 1048576);
 BEGIN
     IF coalesce(name, '') = '' OR length(name) > 200 OR name ~ '[[:cntrl:]]' THEN
@@ -731,7 +745,8 @@ BEGIN
             HINT = 'Store large data elsewhere and pass a reference to it, or set pgflow.payload_limit.';
     END IF;
     PERFORM body::jsonb;  -- refuses what no text of a program can be: a NUL, half of a surrogate pair
-    INSERT INTO "pgflow".signals (id, workflow_id, name, body) VALUES (given_id, workflow_id, name, body);
+    INSERT INTO "pgflow".signals (id, workflow_id, name, body) VALUES (given_id, workflow_id, name, body)
+    ON CONFLICT DO NOTHING;
     -- A hint to the worker that has it, or had it last, where hints can be sent.
     IF "pgflow".may_hint() THEN
         PERFORM pg_notify('pgflow_mail_b0e190599d32269b', coalesce(r.worker_id, r.last_worker, 0)::text)
@@ -776,6 +791,32 @@ BEGIN
         RAISE EXCEPTION 'signal: no live workflow "%" has the tags %', workflow_name, tags USING ERRCODE = 'no_data_found';
     END IF;
     RETURN "pgflow".send_signal(found_id, name, body);
+END
+
+
+-- Sends a signal under an id that its sender has made, for clients that may not write tables: sent twice is sent once. Answers who receives it (null: nobody), how the receiver has ended if it has, and the other signal's name if the id is that of another one.
+-- signal_once(id uuid, workflow_id uuid, workflow_name text, tags jsonb, name text, body json)
+-- RETURNS TABLE(receiver uuid, final text, worker bigint, other text)
+#variable_conflict use_variable
+DECLARE
+    earlier record;
+BEGIN
+    worker := 0;
+    SELECT s.name, s.workflow_id INTO earlier FROM "pgflow".signals AS s WHERE s.id = id;
+    IF FOUND THEN
+        receiver := earlier.workflow_id;
+        IF earlier.name <> name OR earlier.workflow_id <> workflow_id THEN
+            other := earlier.name;
+        END IF;
+        RETURN NEXT;
+        RETURN;
+    END IF;
+    SELECT w.id, w.status INTO receiver, final
+    FROM "pgflow".workflows AS w WHERE w.id = coalesce(workflow_id, "pgflow".find_live(workflow_name, tags));
+    IF receiver IS NOT NULL AND coalesce(final, 'failed') = 'failed' THEN
+        PERFORM "pgflow".send_signal(receiver, name, body, id);
+    END IF;
+    RETURN NEXT;
 END
 
 

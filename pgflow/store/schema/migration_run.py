@@ -69,7 +69,7 @@ def run(engine: Engine, schema: str, apply: Callable[[Connection], None], patien
         try:
             with engine.begin() as connection:
                 raw = _psycopg(connection)
-                _alone(raw, schema, deadline)
+                alone(raw, schema, deadline)
                 found = version_table.look(raw, schema)
                 before = found.revision
                 version_table.refuse_strangers(found, schema)
@@ -158,7 +158,7 @@ def _psycopg(connection: Connection) -> PsycopgConnection:
     return raw
 
 
-def _alone(connection: PsycopgConnection, schema: str, deadline: float) -> None:
+def alone(connection: PsycopgConnection, schema: str, deadline: float) -> None:
     """Wait until no other migration of this schema is under way, and from then on wait for nobody for long.
 
     Where there are no advisory locks, two may try at once; whichever is late finds what the other has made, and looks

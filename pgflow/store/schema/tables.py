@@ -418,6 +418,15 @@ def make_metadata(schema: str | None = None) -> MetaData:
         comment="One row for each worker process that is alive, or has died and not been buried yet.",
     )
     Table(
+        "roles",
+        metadata,
+        column("role", Text(), "The role's name.", key=True),
+        column("kind", Text(), "What it is: worker, reader, operator or sender.", key=True),
+        column("payloads", Boolean(), "Of a reader: whether it sees payloads.", null=False, default="false"),
+        column("granted_at", TIME, "When it was granted this.", null=False, default="now()"),
+        comment="The roles that `pgflow db roles` has granted rights: migrations give them what they add.",
+    )
+    Table(
         "schema_info",
         metadata,
         column("version", Integer(), "The version of this schema.", key=True),

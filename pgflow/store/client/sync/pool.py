@@ -31,8 +31,8 @@ from pgflow.store.database.pooler import Connection
 from pgflow.store.database.query import Query
 from pgflow.store.database.retrying import Retries, is_meeting, with_id
 from pgflow.store.database.silence import NoAnswer
-from pgflow.store.queries.dispatching import reach, wake
-from pgflow.store.queries.signalling import mail_behind, send
+from pgflow.store.queries import rights, signalling
+from pgflow.store.queries.dispatching import wake
 
 T = TypeVar("T")
 
@@ -56,6 +56,8 @@ class Connections:
         self._limit = limit
         self.hints = hints
         """Whether notifications are sent where they can be."""
+        self.rights = rights.UNKNOWN
+        """What the role may do, and whether notifications can be sent at all."""
         self._may_notify = False
         self._closed = False
         self._begin()
@@ -85,9 +87,9 @@ class Connections:
         """Connect, and see that server and schema fit; raises as `pgflow.store.schema.compatibility.check` does."""
         with self._one(Retries(self._timeout)) as connection:
             check(connection, self._database.schema)
-        may_notify, is_standby = self.execute(reach(self._database.schema))
-        self._may_notify = self.hints and may_notify
-        standby.warn(is_standby)
+        self.rights = self.execute(rights.find(self._database.schema))
+        self._may_notify = self.hints and self.rights.may_notify
+        standby.warn(self.rights.is_standby)
 
     def execute(self, query: Query[T], until: float | None = None) -> T:
         """Send a statement that may be sent again, and read its answer.
@@ -97,6 +99,7 @@ class Connections:
             until: The monotonic time by which the caller wants the answer.
 
         Raises:
+            PgflowError: The role may not do that.
             psycopg.Error: It failed, and another try would not help or did not.
             NoAnswer: None came in time.
             RuntimeError: The client is closed.
@@ -133,7 +136,10 @@ class Connections:
 
     def _send_signals(self, sendings: Sequence[Sending]) -> Sequence[Sent]:
         schema = self._database.schema
-        return self._exchange(send(schema, sendings), [mail_behind(schema, sendings)] if self._may_notify else [])
+        if not self.rights.writes:
+            return self._exchange(signalling.send_called(schema, sendings, quiet=not self.hints), [])
+        hints = [signalling.mail_behind(schema, sendings)] if self._may_notify else []
+        return self._exchange(signalling.send(schema, sendings), hints)
 
     def _exchange(self, query: Query[T], hints: Sequence[Statement], until: float | None = None) -> T:
         self._owner.check()
@@ -143,6 +149,8 @@ class Connections:
                 with self._one(tries) as connection:
                     answer, *hint_answers = flush(connection, (query.sql, query.params), *hints, until=tries.until)
                     found = rows_of(standby.refuse(answer, connection))
+            except psycopg.errors.InsufficientPrivilege as error:
+                raise rights.denied(error) from error
             except psycopg.Error as error:
                 if query.again is not None and is_meeting(error):
                     query = query.again()
