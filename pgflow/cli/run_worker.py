@@ -27,7 +27,7 @@ from pgflow.definitions.functions import layers
 from pgflow.errors import LifespanFailed, PgflowError
 from pgflow.store.exchange.sweeping import AUDIT_KEEP
 from pgflow.worker.lifespan import LifespanFunction, checked_lifespan
-from pgflow.worker.observation import Observation, to_supervisor
+from pgflow.worker.observation import to_supervisor
 from pgflow.worker.worker import Worker
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -158,7 +158,7 @@ def worker(
     except (ValueError, TypeError) as error:
         raise click.ClickException(str(error)) from error
     if reports is not None:
-        made.observation = Observation(to_supervisor(int(reports)))
+        made.observation = made.observation.anew(to_supervisor(int(reports)))
     spare_collector()
     leave(run_through(serve(made, grace)))
 

@@ -32,15 +32,16 @@ class WorkerMetrics:
     """The meters of one worker, over all its registrations.
 
     Args:
+        names: the workflows that it knows.
         gauges: measures what the worker stands at, when it is read.
 
     Example:
-        metrics = WorkerMetrics()
+        metrics = WorkerMetrics(["checkout"])
         metrics.flushed(120, 0.004)
         families = metrics.read()
     """
 
-    def __init__(self, gauges: Callable[[], Iterable[Family]] = lambda: ()) -> None:
+    def __init__(self, names: Iterable[str] = (), gauges: Callable[[], Iterable[Family]] = lambda: ()) -> None:
         self._gauges = gauges
         self._steps = Counter(
             "pgflow_steps_total", "Steps that have ended and are committed, by kind and status.", "kind", "status"
@@ -72,7 +73,9 @@ class WorkerMetrics:
         )
         self._replayed = Counter("pgflow_replayed_rows_total", "Rows of history that were read for replays.")
         self._claims = Histogram("pgflow_claim_seconds", "How long a claim took, reads included.", SECONDS)
-        self._flush_seconds = Histogram("pgflow_flush_seconds", "How long the commit of a batch took.", SECONDS)
+        self._flush_seconds = Histogram(
+            "pgflow_flush_seconds", "How long the commit of a batch took, repeats included.", SECONDS
+        )
         self._flush_rows = Histogram("pgflow_flush_rows", "Rows of history in a batch.", ROWS)
         self._signals = Counter(
             "pgflow_signals_total",
@@ -93,8 +96,11 @@ class WorkerMetrics:
         self._lag = Histogram(
             "pgflow_event_loop_lag_seconds", "How late a timer of the event loop was, four times a second.", SECONDS
         )
+        # From zero on, since Prometheus sees no growth in a series that begins at one.
         for event in ("sent", "consumed", "set_aside"):
             self._signals.add((event,), 0)
+        for name in names:
+            self._ended.add_all({(name, status): 0 for status in _ENDS.values()})
 
     def read(self) -> list[Family]:
         """What all of them stand at now; from any thread."""

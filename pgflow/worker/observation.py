@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pgflow import forking
 from pgflow.errors import PgflowError
@@ -39,7 +39,7 @@ def at_port(host: str, port: int) -> Serve:
     """At a port of this process's own.
 
     Example:
-        Observation(at_port("0.0.0.0", 9100))
+        Observation(at_port("0.0.0.0", 9100), ["checkout"])
     """
 
     def serve(report: Callable[[], ProcessReport]) -> Callable[[], None]:
@@ -72,12 +72,14 @@ class Observation:
 
     Args:
         serve: where it is shown; None: nowhere, and nothing is counted.
+        names: the workflows that the worker knows.
     """
 
-    def __init__(self, serve: Serve | None) -> None:
+    def __init__(self, serve: Serve | None, names: Sequence[str]) -> None:
         self._serve = serve
+        self._names = names
         self._close: Callable[[], None] | None = None
-        self.metrics = None if serve is None else WorkerMetrics(self._gauges)
+        self.metrics = None if serve is None else WorkerMetrics(names, self._gauges)
         """What counts; None: nobody does."""
         self.watchdog: Watchdog | None = None
         self.session: WorkerSession | None = None
@@ -88,9 +90,13 @@ class Observation:
         """Why the schema does not fit this code any more."""
         self.stopping = False
 
-    def anew(self) -> Observation:
-        """One that has shown and counted nothing yet, at the same place."""
-        return Observation(self._serve)
+    def anew(self, serve: Serve | None = None) -> Observation:
+        """One that has shown and counted nothing yet.
+
+        Args:
+            serve: where it is shown; None: where this one is.
+        """
+        return Observation(self._serve if serve is None else serve, self._names)
 
     def open(self) -> None:
         """Begin to show.

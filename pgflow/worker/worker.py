@@ -141,7 +141,8 @@ class Worker:
         self._objects = Resources(objects, "Worker(objects=[...])")
         warm_up()
         self._database = Database(dsn, schema, self._settings.lease)
-        self.observation = Observation(None if metrics_port is None else at_port(metrics_host, metrics_port))
+        served = None if metrics_port is None else at_port(metrics_host, metrics_port)
+        self.observation = Observation(served, self._registry.names)
         """What it shows of itself, and where; `pgflow worker` sets another in the processes of a supervisor."""
         self._begin()
         forking.watch(self)

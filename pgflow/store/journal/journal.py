@@ -325,10 +325,10 @@ class Journal:
     async def _write(self, parts: list[RunPart], skip_locked: bool) -> BatchAnswer:
         """Write a batch, as often as it takes for a verdict on each of its runs."""
         backoff = Backoff(BUSY_WAIT, LONGEST_WAIT)
+        started = time.monotonic()
         careful = False
         while True:
             connection = await self._line.get()
-            started = time.monotonic()
             try:
                 answer = await self._send(connection, parts, careful, skip_locked)
             except Exception as error:
