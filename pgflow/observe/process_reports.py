@@ -98,6 +98,8 @@ class Questioned:
         self._received = bytearray()
         self.ended = False
         """Whether the process is known to have ended."""
+        self.answered = False
+        """Whether it has ever answered: before that it is starting."""
 
     def ask(self) -> None:
         """Put the question; the answer is read by `answer`."""
@@ -121,6 +123,7 @@ class Questioned:
                     break
                 told = bytes(self._received[_HEAD.size : _HEAD.size + length])
                 del self._received[: _HEAD.size + length]
+                self.answered = True
                 if number == self._number:
                     return ProcessReport.decode(told)
             self._connection.settimeout(max(0.001, until - time.monotonic()))
@@ -174,7 +177,7 @@ class Household:
 
     def report(self) -> ProcessReport:
         """Ask all of them. Each has to live for the whole to live, and to be ready for it to be ready; one that has
-        ended and is about to be started again makes it unready only.
+        ended and is about to be started again, or is starting, makes it unready only.
         """
         with self._lock:
             for process in self._processes.values():
@@ -182,12 +185,15 @@ class Household:
             until = time.monotonic() + ANSWER
             told = {name: process.answer(until) for name, process in self._processes.items()}
             told = {name: report for name, report in told.items() if not self._processes[name].ended}
+            starting = {name for name, process in self._processes.items() if not process.answered}
             starts = dict(self._starts)
         dead, unready, families = [], [], []
         for name in self._names:
             report = told.get(name)
             if name not in told:
                 unready.append(f"process {name} does not run")
+            elif name in starting:
+                unready.append(f"process {name} is starting")
             elif report is None:
                 dead.append(f"process {name} does not answer")
                 unready.append(f"process {name} does not answer")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import socket
+import threading
 from pathlib import Path
 
 from pgflow.observe.http_port import HttpPort
-from pgflow.observe.process_reports import Household, ProcessReport
+from pgflow.observe.process_reports import Household, ProcessReport, answer_in_thread
 from pgflow.observe.worker_metrics import WorkerMetrics, state
 from tests.observe.scraping import free_port, get_blocking
 
@@ -51,6 +52,30 @@ def test_clients_that_say_nothing_keep_nobody_out_for_good() -> None:
             except OSError:
                 continue
             break
+
+
+def test_a_process_that_is_starting_is_not_dead() -> None:
+    """Else whoever watches over the supervisor would kill it while it starts one of its processes again."""
+    household = Household(["0"])
+    ours, theirs = socket.socketpair()
+    household.add("0", ours)
+    assert household.report()[:2] == (None, "process 0 is starting")
+    held = threading.Event()
+    go_on = threading.Event()
+
+    def report_when_it_may() -> ProcessReport:
+        if held.is_set():
+            go_on.wait()
+        return report()
+
+    answer_in_thread(theirs, report_when_it_may)
+    while household.report().unready is not None:  # the thread begins
+        pass
+    held.set()
+    assert household.report()[:2] == ("process 0 does not answer", "process 0 does not answer")
+    go_on.set()
+    household.remove("0")
+    assert household.report()[:2] == (None, "process 0 does not run")
 
 
 def test_every_metric_of_a_worker_is_documented() -> None:
