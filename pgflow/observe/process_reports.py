@@ -17,6 +17,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from pgflow.observe.meters import Family, Labels, Sample, gauge, merged, with_label
@@ -72,15 +73,10 @@ def answer_in_thread(connection: socket.socket, report: Callable[[], ProcessRepo
     """
 
     def answer() -> None:
-        with connection:
-            while question := connection.recv(_QUESTION.size, socket.MSG_WAITALL):
-                if len(question) < _QUESTION.size:
-                    return
+        with connection, suppress(ConnectionError):  # the supervisor is gone
+            while len(question := connection.recv(_QUESTION.size, socket.MSG_WAITALL)) == _QUESTION.size:
                 told = report().encode()
-                try:
-                    connection.sendall(_HEAD.pack(*_QUESTION.unpack(question), len(told)) + told)
-                except OSError:
-                    return
+                connection.sendall(_HEAD.pack(*_QUESTION.unpack(question), len(told)) + told)
 
     threading.Thread(target=answer, name="pgflow reports", daemon=True).start()
 
