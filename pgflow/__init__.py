@@ -40,7 +40,7 @@ from pgflow.execution.activities.activity_context import ActivityContext
 from pgflow.execution.context import WorkflowContext
 from pgflow.execution.steps.child import ChildHandle
 from pgflow.execution.steps.loop import Break, Continue
-from pgflow.model.info import AuditEntry, BulkResult, Count, DeadSignal, HistoryEvent, Page, WorkflowInfo
+from pgflow.model.info import AuditEntry, BulkResult, Count, DeadSignal, HistoryEvent, Page, Rewound, WorkflowInfo
 from pgflow.store.schema.migrations import migrate
 from pgflow.worker.worker import Worker
 
@@ -70,6 +70,7 @@ __all__ = [
     "ReadOnlyServer",
     "Registry",
     "RetryPolicy",
+    "Rewound",
     "SchemaOutdated",
     "SerializationError",
     "Subscription",

@@ -48,6 +48,7 @@ PURE = {
     "collections",
     "dataclasses",
     "datetime",
+    "functools",
     "hashlib",
     "itertools",
     "json",

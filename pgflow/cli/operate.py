@@ -1,5 +1,5 @@
-"""`pgflow workflow dispatch | signal | cancel | pause | resume | retry | terminate | update | fork`: changes workflows,
-as a client does.
+"""`pgflow workflow dispatch | signal | cancel | pause | resume | retry | rewind | terminate | update | fork`: changes
+workflows, as a client does.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from uuid import UUID
 
 import click
 
+from pgflow.cli import render
 from pgflow.cli.database_options import audit_options, database_options, readable_errors
 from pgflow.cli.operate_many import bulk_options, is_one, operate_many
+from pgflow.client.filters import CHILDREN
 from pgflow.client.sync.client import SyncClient
 from pgflow.decorators import signal as declare_signal
+from pgflow.model.info import Rewound
 
 _id = click.argument("id", type=click.UUID)
 _one_or_many = click.argument("id", type=click.UUID, required=False)
@@ -221,7 +224,56 @@ def fork(
         click.echo(client.fork(id, before, queue=queue, reason=reason).id)
 
 
-COMMANDS = (dispatch, signal, cancel, pause, resume, retry, terminate, update, fork)
+@click.command()
+@_id
+@click.option("--before", required=True, metavar="LOCATION", help='The first step to run again, such as "{2, 5, 1}".')
+@click.option(
+    "--children",
+    type=click.Choice(CHILDREN),
+    default="leave",
+    show_default=True,
+    help="What becomes of children that were started there and still run.",
+)
+@click.option("--dry-run", is_flag=True, help="Do nothing, say what would be undone.")
+@click.option("--yes", is_flag=True, help="Do not ask before it is done.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
+@database_options
+@audit_options
+def rewind(
+    id: UUID,
+    before: str,
+    children: str,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    dsn: str,
+    schema: str,
+    actor: str | None,
+    reason: str | None,
+) -> None:
+    """Let the workflow ID, paused or failed or ended, run again under its own id from before a step.
+
+    Example: pgflow workflow rewind 0198c0de-0000-7000-8000-000000000000 --before "{3}" --children cancel --yes
+    """
+    with _client(dsn, schema, actor) as client:
+        if not (yes or dry_run):
+            would = client.rewind(id, before, children=children, reason=reason, dry_run=True)
+            click.confirm(f"{_undone(would, children, 'would be')} Rewind it?", abort=True, err=True)
+        done = client.rewind(id, before, children=children, reason=reason, dry_run=dry_run)
+    click.echo(render.document(done) if as_json else _undone(done, children, "would be" if dry_run else "were"))
+
+
+COMMANDS = (dispatch, signal, cancel, pause, resume, retry, rewind, terminate, update, fork)
+
+
+def _undone(found: Rewound, children: str, verb: str) -> str:
+    said = [f"Rewind {found.number}: {found.steps} steps {verb} undone, {found.signals} signals {verb} returned."]
+    if found.children:
+        what = "asked to cancel" if children == "cancel" else "left running"
+        said.append(f"Children {what}: {', '.join(map(str, found.children))}.")
+    if found.recorded_by:
+        said.append(f"Keep the output that they have recorded: {', '.join(map(str, found.recorded_by))}.")
+    return " ".join(said)
 
 
 def _object(text: str, what: str) -> dict[str, Any]:

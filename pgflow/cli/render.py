@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pgflow.model.info import AuditEntry, DeadSignal, HistoryEvent, WorkflowInfo
+from pgflow.model.info import AuditEntry, DeadSignal, HistoryEvent, Rewound, WorkflowInfo
 
 _COLOURS = {
     "pending": "cyan",
@@ -46,7 +46,7 @@ def document(found: Any, **more: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, WorkflowInfo | HistoryEvent | DeadSignal | AuditEntry):
+    if isinstance(value, WorkflowInfo | HistoryEvent | DeadSignal | AuditEntry | Rewound):
         return {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, list):
         return [_plain(each) for each in value]
@@ -111,7 +111,7 @@ def history(found: Sequence[HistoryEvent], title: str | None = None) -> None:
             str(one.iteration),
             one.kind + (f" v{one.version}" if one.version > 1 else ""),
             safe(one.name),
-            _status(one.status),
+            Text.assemble(_status(one.status), f" (rewind {one.rewind})" if one.rewind else ""),
             str(one.attempts or ""),
             _when(one.completed_at, one.wake_at),
             _error(one.error) if one.error is not None else _short(one.output),

@@ -65,7 +65,11 @@ def show(id: UUID, dsn: str, schema: str, as_json: bool) -> None:
 @workflow.command()
 @click.argument("id", type=click.UUID)
 @database_options
-@click.option("--forgotten", is_flag=True, help="Include archived turns of loops, which a replay no longer reads.")
+@click.option(
+    "--forgotten",
+    is_flag=True,
+    help="Include what a replay no longer reads: archived turns of loops, and what rewinds have undone.",
+)
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="How many steps, at most.")
 @_json
 def history(id: UUID, dsn: str, schema: str, forgotten: bool, limit: int, as_json: bool) -> None:

@@ -26,7 +26,7 @@ from pgflow.store.queries.listing import Asked
 STATUSES = ("pending", "running", "sleeping", "paused", "completed", "failed", "cancelled")
 
 
-OPERATIONS = ("cancel", "pause", "resume", "retry", "terminate", "update", "fork", "redeliver", "drop")
+OPERATIONS = ("cancel", "pause", "resume", "retry", "rewind", "terminate", "update", "fork", "redeliver", "drop")
 """What an operator may have done."""
 
 
@@ -307,6 +307,21 @@ def parts_of(requests: list[Dispatch], count: int, size: int) -> Iterator[list[D
         held += len(request.input)
     if part:
         yield part
+
+
+CHILDREN = ("leave", "cancel")
+"""What may become of children that were started in a stretch of history that is undone."""
+
+
+def children_of(what: str) -> str:
+    """What becomes of such children, checked.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if what not in CHILDREN:
+        raise ValueError(f'children={what!r}: expected "leave" or "cancel"')
+    return what
 
 
 def location_of(text: str) -> str:

@@ -7,10 +7,11 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from pgflow.client.core import HasCore, core_of
+from pgflow.client.filters import children_of, location_of
 from pgflow.definitions.calls import sending_of
 from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.options import check_priority, check_queue, uuid_of
-from pgflow.model.info import HistoryEvent, WorkflowInfo
+from pgflow.model.info import HistoryEvent, Rewound, WorkflowInfo
 from pgflow.model.moments import in_utc
 from pgflow.store.queries import operating
 from pgflow.uuid7 import uuid7
@@ -58,7 +59,7 @@ class WorkflowHandle(Generic[R]):
         """The workflow's history in order.
 
         Args:
-            forgotten: with the kept turns of loops that have left active history.
+            forgotten: with the kept turns of loops that have left active history, and what rewinds have undone.
 
         Raises:
             WorkflowNotFound: it is no longer retained.
@@ -123,6 +124,22 @@ class WorkflowHandle(Generic[R]):
             await handle.retry(reason="the bank is back")
         """
         await self._core.operate(operating.retry(self._core.schema, self.id, self._core.audit_note(reason)))
+
+    async def rewind(
+        self, before: str, *, children: str = "leave", reason: str | None = None, dry_run: bool = False
+    ) -> Rewound:
+        """Let the workflow run again under its own id from before a step, as the client's method of that name does.
+
+        Raises:
+            PgflowError: it cannot be rewound there, or goes on: pause it first.
+
+        Example:
+            await handle.rewind(before="{3}", reason="charged the wrong card")
+        """
+        core = self._core
+        note = core.audit_note(reason)
+        query = operating.rewind(core.schema, self.id, location_of(before), children_of(children), dry_run, note)
+        return await core.operate(query)
 
     async def terminate(self, *, reason: str | None = None) -> bool:
         """End the workflow at once, without its code, as the client's method of that name does; False when it has

@@ -18,7 +18,7 @@ def crossing_id(workflow_id: UUID, location: str, kind: str, name: str) -> UUID:
 
     Args:
         workflow_id: the workflow that acts; its time is the new id's time, so that indexes stay local.
-        location: the stored location of the step.
+        location: the stored location of the step, `numbered` if it was rewound.
         kind: the step's kind.
         name: the step's name.
     """

@@ -55,6 +55,8 @@ class Claimed:
     """When the last of these deaths was noticed."""
     cancellations: Sequence[int] = ()
     """Places in the order of completion at which requests to cancel were delivered."""
+    rewinds: Sequence[str] = ()
+    """What each rewind of it has undone (`pgflow.history.rewinds`)."""
     run: RunKey = field(init=False)
     """What fences the writes under this claim."""
 

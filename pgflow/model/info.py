@@ -54,6 +54,25 @@ class BulkResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewound:
+    """What a rewind has undone (with `dry_run`: would undo).
+
+    Attributes:
+        number: which rewind of the workflow it is, counted from 1.
+        steps: rows of history that went to forgotten history.
+        signals: signals that returned to the mailbox.
+        children: children that had been started there and had not ended: they were left, or asked to cancel.
+        recorded_by: workflows that had recorded its output: they keep it.
+    """
+
+    number: int
+    steps: int
+    signals: int
+    children: list[UUID]
+    recorded_by: list[UUID]
+
+
+@dataclass(frozen=True, slots=True)
 class HistoryEvent:
     """One step of a workflow.
 
@@ -64,6 +83,7 @@ class HistoryEvent:
         attempts: attempts of the activity that have ended.
         wake_at: the deadline that a pending step waits for.
         forgotten: whether it has left active history.
+        rewind: the rewind that undid it, counted from 1; 0: none did.
     """
 
     location: str
@@ -80,6 +100,7 @@ class HistoryEvent:
     completed_at: datetime | None
     wake_at: datetime | None
     forgotten: bool
+    rewind: int = 0
 
 
 @dataclass(frozen=True, slots=True)

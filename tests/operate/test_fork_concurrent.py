@@ -17,8 +17,13 @@ from tests.store.scene import Scene
 SEEDS = int(os.environ.get("PGFLOW_FORKS", "4"))
 
 
+KEYS: list[str] = []
+"""The key of each attempt."""
+
+
 @pgflow.activity
 async def weigh(ctx: pgflow.ActivityContext, item: str, milliseconds: int) -> str:
+    KEYS.append(ctx.idempotency_key)
     await asyncio.sleep(milliseconds / 1000)
     return f"weight of {item}"
 

@@ -428,6 +428,44 @@ def test_indexes_of_large_tables_are_built_beside_others(database_dsn: str) -> N
     assert contents(database_dsn) == contents(database_dsn, "made")
 
 
+def test_the_key_of_a_large_table_is_swapped_beside_others(database_dsn: str) -> None:
+    """The migration leaves it out, and what comes out is the same."""
+    migrations.upgrade(database_dsn, revision="0018")
+    ask(
+        database_dsn,
+        """
+        ALTER TABLE pgflow.forgotten_events SET (fillfactor = 10);
+        INSERT INTO pgflow.forgotten_events (workflow_id, location, kind, status)
+        SELECT gen_random_uuid(), '1', 'activity', 'completed' FROM generate_series(1, 40000);
+        ALTER TABLE pgflow.forgotten_events RESET (fillfactor)
+        """,
+    )
+    migrate(database_dsn)
+    migrate(database_dsn, "made")
+    assert contents(database_dsn) == contents(database_dsn, "made")
+
+
+def test_until_the_key_is_there_rewinds_are_refused(dsn: str) -> None:
+    """Whoever has the table in use is waited for, and told of."""
+    before = contents(dsn)
+    ask(
+        dsn,
+        "ALTER TABLE pgflow.forgotten_events DROP CONSTRAINT forgotten_events_pkey, "
+        "ADD PRIMARY KEY (workflow_id, location)",
+    )
+    (id,) = ask(dsn, "SELECT pgflow.dispatch('greet')")[0]
+    ask(dsn, "UPDATE pgflow.runs SET status = 'failed'")
+    with pytest.raises(psycopg.Error, match="has not been built anew(.|\n)*pgflow db upgrade goes on with it"):
+        ask(dsn, "SELECT pgflow.rewind(%s, '1')", id)
+    with psycopg.connect(dsn) as stranger:
+        stranger.execute("SELECT FROM pgflow.forgotten_events LIMIT 1")
+        with pytest.raises(pgflow.MigrationFailed, match="is migrated, but its table forgotten_events could not"):
+            migrate(dsn, patience=0.2)
+        stranger.rollback()
+    migrate(dsn)
+    assert contents(dsn) == before
+
+
 def test_an_index_that_a_cut_off_build_has_left_is_built_anew(dsn: str) -> None:
     """Also when the migration itself has nothing to do; and a transaction that it waits for in vain is told of."""
     ask(dsn, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'pgflow.signals_dead'::regclass")

@@ -110,6 +110,7 @@ ALEMBIC = Path(__file__).parents[2] / "alembic"
 ALONE = {
     "transaction_fence.sql": "a transactional activity's own, last",
     "fork": "the workflow that is copied",
+    "rewind": "the workflow that is rewound",
     "terminate": "the workflow that is ended",
     "update_workflow": "the workflow that is changed",
 }

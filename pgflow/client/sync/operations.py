@@ -11,10 +11,10 @@ from typing import Any
 from uuid import UUID
 
 from pgflow.client.sync.core import HasCore
-from pgflow.client.filters import AuditFilter, location_of
+from pgflow.client.filters import AuditFilter, children_of, location_of
 from pgflow.client.sync.handle import SyncWorkflowHandle, changes_of
 from pgflow.definitions.options import check_queue, uuid_of
-from pgflow.model.info import AuditEntry
+from pgflow.model.info import AuditEntry, Rewound
 from pgflow.store.queries import operating
 from pgflow.uuid7 import uuid7
 
@@ -79,13 +79,48 @@ class SyncOperations(HasCore):
 
         Raises:
             WorkflowNotFound: there is no such workflow.
-            PgflowError: it has not failed; its code had gone on from the failure (fork it); it is unique, and another
-                live workflow has its name and tags.
+            PgflowError: it has not failed; its code had gone on from the failure (rewind or fork it); it is unique, and
+                another live workflow has its name and tags.
 
         Example:
             client.retry(handle.id)
         """
         self._core.operate(operating.retry(self._core.schema, uuid_of(id), self._core.audit_note(reason)))
+
+    def rewind(
+        self,
+        id: UUID | str,
+        before: str,
+        *,
+        children: str = "leave",
+        reason: str | None = None,
+        dry_run: bool = False,
+    ) -> Rewound:
+        """Let a workflow that is paused or failed, or has ended, run again under its own id from before a step.
+
+        What came after goes to forgotten history, and is done again: activities get another `idempotency_key`, children
+        and signals to others other ids. Signals that were taken there, or dropped at the end, are in the mailbox again.
+
+        Args:
+            before: the location of a step, as displayed or as stored; it and what comes after it run again.
+            children: what becomes of children that were started there and still run: "leave" them, or "cancel" them.
+            reason: why, for the table `audit`: at most 2,000 characters.
+            dry_run: do nothing, but say what would be undone.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow, or no such step in its history.
+            PgflowError: it goes on (pause it first); the turn of a loop has been trimmed; it is unique, and another
+                live workflow has its name and tags.
+            ValueError: `before` is no location; `children` is neither of the two.
+
+        Example:
+            client.rewind(order, before="{3}", children="cancel", reason="charged the wrong card")
+        """
+        note = self._core.audit_note(reason)
+        query = operating.rewind(
+            self._core.schema, uuid_of(id), location_of(before), children_of(children), dry_run, note
+        )
+        return self._core.operate(query)
 
     def terminate(self, id: UUID | str, *, reason: str | None = None) -> bool:
         """End a workflow at once, without a worker and without its code: for code that is gone, or swallows cancels.
@@ -180,7 +215,7 @@ class SyncOperations(HasCore):
         Args:
             workflow_id: only what was done to this workflow, and to signals that were sent to it.
             actor: only what this one did: the `actor` of a client, or else a role of the database.
-            operation: only this: "cancel", "pause", "resume", "retry", "terminate", "update", "fork",
+            operation: only this: "cancel", "pause", "resume", "retry", "rewind", "terminate", "update", "fork",
                 "redeliver" or "drop".
             since: only what was done at this moment or later (with a time zone).
             limit: how many, at most.

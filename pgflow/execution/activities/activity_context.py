@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pgflow import forking
@@ -18,6 +18,7 @@ from pgflow.execution.activities.heartbeats import Heartbeats
 from pgflow.execution.activities.resources import NO_RESOURCES, Resources
 from pgflow.execution.activities.state import Changes, changes_between
 from pgflow.history.location import display
+from pgflow.history.rewinds import numbered
 from pgflow.observe.log_records import ContextLogger, Fields, logger_of
 
 T = TypeVar("T")
@@ -57,6 +58,7 @@ class ActivityContext(AttemptContext):
         "_loop",
         "_over",
         "_resources",
+        "_rewinds",
         "_state",
         "_state_given",
         "_tags",
@@ -77,8 +79,10 @@ class ActivityContext(AttemptContext):
         last_details: str | None = None,
         limit: int = PAYLOAD_LIMIT,
         logs_as: tuple[Callable[..., Any] | None, str] = (None, ""),
+        rewinds: Sequence[str] = (),
     ) -> None:
         self._location = location
+        self._rewinds = rewinds
         self._logs_as = logs_as
         """The activity's function, and the name of the workflow: see `logger`."""
         self.workflow_id = workflow_id
@@ -118,14 +122,15 @@ class ActivityContext(AttemptContext):
 
     @property
     def id(self) -> uuid.UUID:
-        """The activity's id, the same for all its attempts."""
-        return uuid.uuid5(self.workflow_id, self._location)
+        """The activity's id, the same for all its attempts; another one once the workflow was rewound before it."""
+        return uuid.uuid5(self.workflow_id, numbered(self._location, self._rewinds))
 
     @property
     def idempotency_key(self) -> str:
         """A text that is the same for all attempts of this step, and for no other step.
 
-        Hand it to services that refuse to do the same thing twice.
+        Hand it to services that refuse to do the same thing twice. Once the workflow was rewound before the step it is
+        another one: a provider must not answer with the charge that has been refunded.
         """
         return str(self.id)
 

@@ -20,6 +20,7 @@ from uuid import UUID
 from pgflow.execution.engine.interfaces import AwaitingView, CrossingView, RunView, StepView
 from pgflow.execution.engine.step import Step
 from pgflow.history.identity import crossing_id
+from pgflow.history.rewinds import numbered
 from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent, Standing
 from pgflow.model.writes import Crossing, Inquiry
 
@@ -142,7 +143,8 @@ class RunCrossings:
 
     def _crossing(self, step: CrossingView) -> Crossing:
         claimed = self._run.claimed
-        id = crossing_id(claimed.workflow_id, step.location, step.kind, step.name)
+        location = numbered(step.location, claimed.rewinds) if claimed.rewinds else step.location
+        id = crossing_id(claimed.workflow_id, location, step.kind, step.name)
 
         def done(crossing: Crossing, answer: Sent | Dispatched) -> None:
             self._done(step, answer)

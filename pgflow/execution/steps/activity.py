@@ -145,6 +145,7 @@ class ActivityStep(Step):
             self._details,
             limit,
             (self._activity.fn, run.claimed.name),
+            run.claimed.rewinds,
         )
         if self.attempts and self._on_last_attempt:
             run.cautious = True

@@ -27,6 +27,7 @@ from uuid import UUID
 import psycopg
 
 from pgflow.history.events import Event
+from pgflow.history.rewinds import names_of_rewound
 from pgflow.model.claimed import Claimed
 from pgflow.model.rows import Signal
 from pgflow.store.database.arrays import literal
@@ -124,6 +125,8 @@ class Claims:
         self._patient = False
         self._levels: dict[QueueAndName, dict[int, _PriorityLevel]] = {}
         self._next_sweep = 0.0
+        self._rewound = False
+        """Whether rewound workflows are due, or will be soon: claims ask for their names as well."""
 
     async def warm_up(self, queues: Iterable[str], names: Iterable[str]) -> int:
         """Connect and have the server plan, before the first claim needs either: nothing is taken.
@@ -163,13 +166,19 @@ class Claims:
             psycopg.Error: The database refused. After a lost connection what this one took is free again before the
                 next one.
         """
-        pairs = [(queue, name) for queue in queues for name in names]
+        queues, names = list(queues), list(names)
         while True:
+            pairs = [
+                (queue, name)
+                for queue in queues
+                for name in (names + names_of_rewound(names) if self._rewound else names)
+            ]
             around = self._round(limit, pairs, self.sweep_is_due(busy=False) if sweep is None else sweep)
             sent = time.monotonic()
             connection = await self._line.get()
             around.parameters["worker"] = self._line.under
             try:
+                asked_for_rewound = self._rewound
                 batch, found = await self._exchange(connection, around, limit)
             except (psycopg.Error, asyncio.CancelledError) as error:
                 await self._drop_lost(error, connection)
@@ -181,7 +190,9 @@ class Claims:
             for pair, priority in found:
                 # As good as used just now: a look from the beginning must not forget what it has found a moment ago.
                 self._levels[pair].setdefault(priority, _PriorityLevel(used=time.monotonic()))
-            if batch.runs or not found:
+            unasked = self._rewound and not asked_for_rewound
+            if batch.runs or not (found or unasked):
+                batch.left = batch.left or unasked
                 return batch
 
     async def claim_hinted(
@@ -228,6 +239,7 @@ class Claims:
                 next one.
         """
         self._claims += 1
+        names = list(names)
         text = self._database.statement
         connection = await self._line.get()
         under = self._line.under
@@ -236,7 +248,7 @@ class Claims:
             "claim": self._claims,
             "places": list(places),
             "queues": list(queues),
-            "names": list(names),
+            "names": [*names, *names_of_rewound(names)],
         }
         reading = _Reading(text, under, self._claims, 0, self._inputs)
         try:
@@ -316,7 +328,7 @@ class Claims:
             FaultPoint("claims.before_read"),
             *mine.statements,
         )
-        (_, now, due, next_wake_at, new, suspected, *_), *taken = lines
+        (_, now, due, next_wake_at, new, suspected, self._rewound, *_), *taken = lines
         claimed = mine.runs(answers, now, [_fresh(line, now) for line in taken if line[-8] == 1])
         left = self._remember(around, taken, due, now, limit)
         return ClaimedRuns(claimed, now, next_wake_at, left, suspected or 0), [
@@ -413,10 +425,12 @@ def _read(row: Sequence[Any], now: datetime) -> Claimed:
         tags_now,
         warm,
         cancellations,
+        rewinds,
         *deaths,
     ) = row
     claimed = Claimed(id, name, queue, epoch, input_, tags, created_at, parent_id, seed, mailbox, cancel, now)
     claimed.state, claimed.tags_now, claimed.warm, claimed.cancellations = state, tags_now, warm, cancellations or ()
+    claimed.rewinds = rewinds or ()
     suspicions, crashes, claimed.suspected_at = deaths
     if suspicions:
         claimed.suspicions, claimed.crashes = suspicions, crashes or ()

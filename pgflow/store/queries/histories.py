@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from pgflow.history.events import Event
+from pgflow.history.rewinds import names_of_rewound
 from pgflow.history.stored import StoredHistory
 from pgflow.store.database.connections import statement
 from pgflow.store.database.pooler import Connection
@@ -95,7 +96,14 @@ class Histories:
         at: datetime | None = None
         while statuses and limit > 0:
             size = min(PAGE, limit)
-            asked = {"names": list(names), "statuses": statuses, "before": before, "at": at, "limit": size}
+            asked = {
+                "names": list(names),
+                "rewound": names_of_rewound(names),
+                "statuses": statuses,
+                "before": before,
+                "at": at,
+                "limit": size,
+            }
             with self._connection.transaction():
                 cursor = self._connection.execute(statement(file, self._schema), asked)
                 found = cursor.fetchall()

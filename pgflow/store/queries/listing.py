@@ -25,6 +25,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from pgflow.history.rewinds import REWOUND
 from pgflow.model.info import Count, Page
 from pgflow.store.database.connections import quoted, statement
 from pgflow.store.database.query import Query
@@ -174,6 +175,8 @@ def _given(asked: Asked) -> dict[str, Any]:
     if asked.after is not None:
         given["at"], given["id"] = asked.after
         del given["after"]
+    if asked.name is not None:
+        given["rewound"] = asked.name + REWOUND
     return {key: value for key, value in given.items() if value is not None}
 
 
@@ -330,12 +333,15 @@ def _by_index(asked: Asked, wanted: frozenset[str]) -> tuple[_Way | None, list[s
     """
     name = " AND {alias}.name = %(name)s::text" if "name" in wanted else ""
     named = {"name"} & wanted
+    # In `runs`, those that were rewound stand under a name of their own: two stretches of an index.
+    either = [name.format(alias="r"), *([" AND r.name = %(rewound)s::text"] if name else [])]
     if "parent_id" in wanted:
         return None, []
     if "error_type" in wanted:
         possible = "true" if asked.statuses is None or "failed" in asked.statuses else "false"
-        test = f"r.status = 'failed' AND r.error_type = %(error_type)s::text AND {possible}" + name.format(alias="r")
-        return _Way(_ordered(asked, "runs", test), frozenset({"error_type", "status", *named})), []
+        test = f"r.status = 'failed' AND r.error_type = %(error_type)s::text AND {possible}"
+        parts = [_ordered(asked, "runs", test + one) for one in either]
+        return _Way(_merged(parts), frozenset({"error_type", "status", *named})), []
     if "waiting_for" in wanted:
         tests = (
             "r.waiting_for[1] = %(waiting_for)s::text",
@@ -347,12 +353,15 @@ def _by_index(asked: Asked, wanted: frozenset[str]) -> tuple[_Way | None, list[s
     if asked.statuses is not None and not (queued and "completed" in asked.statuses):
         parts = []
         for status in (one for one in asked.statuses if one in ("cancelled", "paused", "failed")):
-            table, alias = ("ends", "e") if status == "cancelled" else ("runs", "r")
-            parts.append(_ordered(asked, table, f"{alias}.status = '{status}'" + name.format(alias=alias)))
+            if status == "cancelled":
+                parts.append(_ordered(asked, "ends", "e.status = 'cancelled'" + name.format(alias="e")))
+            else:
+                parts += [_ordered(asked, "runs", f"r.status = '{status}'{one}") for one in either]
         live = [part for status in asked.statuses for part in _live(status)]
         if live:
             statuses = ", ".join(f"'{status}'" for status in asked.statuses)
-            parts.append(_gathered(asked, f"s.status IN ({statuses})" + name.format(alias="s")))
+            called = " AND s.name IN (%(name)s::text, %(rewound)s::text)" if name else ""
+            parts.append(_gathered(asked, f"s.status IN ({statuses}){called}"))
         return _Way(_merged(parts), frozenset({"status", *named})), list(dict.fromkeys(live))
     if queued:
         test = "{alias}.queue = %(queue)s::text AND {alias}.queue <> 'default'"

@@ -1,10 +1,11 @@
-"""Operating workflows: statements that cancel, pause, resume, retry, terminate, update and fork them.
+"""Operating workflows: statements that cancel, pause, resume, retry, rewind, terminate, update and fork them.
 
 Each is one of the schema's functions, so that a person with psql has the same as a client.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
@@ -13,6 +14,7 @@ from uuid import UUID
 import psycopg
 
 from pgflow.errors import PgflowError, WorkflowNotFound
+from pgflow.model.info import Rewound
 from pgflow.store.database.connections import is_out_of_patience, quoted
 from pgflow.store.database.query import Query
 from pgflow.store.queries.rights import denied
@@ -75,6 +77,15 @@ def update(schema: str, workflow_id: UUID, changes: ClaimChanges, note: AuditNot
     return call(schema, called, {"id": workflow_id, **changes._asdict()}, note)
 
 
+def rewind(
+    schema: str, workflow_id: UUID, before: str, children: str, dry_run: bool, note: AuditNote
+) -> Query[Rewound]:
+    """The statement that lets a workflow run again from before a location, in stored form."""
+    asked = {"id": workflow_id, "before": before, "children": children, "dry_run": dry_run}
+    begun = "rewind(%(id)s::uuid, %(before)s::text, %(children)s::text, dry_run => %(dry_run)s::boolean"
+    return call(schema, begun, asked, note)._replace(read=_rewound)
+
+
 def many(
     schema: str, operation: str, ids: Sequence[UUID], dry_run: bool, note: AuditNote
 ) -> Query[Sequence[tuple[UUID, str | None]]]:
@@ -134,6 +145,13 @@ def call(schema: str, begun: str, params: dict[str, Any], note: AuditNote) -> Qu
 
 def _rows(rows: Sequence[tuple[Any, ...]]) -> Any:
     return rows
+
+
+def _rewound(rows: Sequence[tuple[Any, ...]]) -> Rewound:
+    told = rows[0][0]
+    found = told if isinstance(told, dict) else json.loads(told)
+    children, recorded_by = ([UUID(id) for id in found[key]] for key in ("children", "recorded_by"))
+    return Rewound(found["rewind"], found["steps"], found["signals"], children, recorded_by)
 
 
 def _first(rows: Sequence[tuple[Any, ...]]) -> Any:

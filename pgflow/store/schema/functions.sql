@@ -36,6 +36,162 @@ BEGIN
 END
 
 
+-- Copies active history as it was before a step, in both orders, to another workflow id, and returns the last place in the order of completion that is in the copy (null: all). Rewound history is not looked at. What a fork and a rewind begin with.
+-- copy_history(workflow_id uuid, before text, new_id uuid, what text)
+-- RETURNS integer
+#variable_conflict use_variable
+DECLARE
+    place record;
+    cut int;  -- results up to this place in the order of completion are copied; null: all
+    since timestamptz;  -- when the first result that is not copied was committed; null: there is none
+    loop_row record;
+    turn_row record;
+    turn text;
+    progress int;
+    state json;
+    start int;
+    passed text := '';
+BEGIN
+    SELECT h.kind, h.completed_at INTO place
+    FROM "pgflow".history AS h WHERE h.workflow_id = workflow_id AND h.location = before COLLATE "C" AND h.rewind = 0;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION '%: history of workflow % has no step at %', what, workflow_id, "pgflow".display_location(before)
+            USING ERRCODE = 'no_data_found', HINT = CASE
+                WHEN EXISTS (
+                    SELECT FROM "pgflow".events AS e
+                    WHERE e.workflow_id = workflow_id AND e.kind = 'loop' AND starts_with(before, e.location || ',')
+                      AND "pgflow".turn_of(before, e.location) < e.loop_progress)
+                    AND NOT EXISTS (
+                        SELECT FROM "pgflow".history AS h
+                        WHERE h.workflow_id = workflow_id AND h.rewind = 0
+                          AND h.location > before || ',' COLLATE "C" AND h.location < before || '-' COLLATE "C")
+                    THEN 'That turn of the loop has been trimmed from history. Name a step in a turn that is kept, or the loop.'
+                WHEN EXISTS (
+                    SELECT FROM "pgflow".history AS h
+                    WHERE h.workflow_id = workflow_id AND h.rewind = 0
+                      AND h.location > before || ',' COLLATE "C" AND h.location < before || '-' COLLATE "C")
+                    THEN format('That is a turn or another body. Name a step in it: %s is the first.', (
+                        SELECT "pgflow".display_location(min(h.location)) FROM "pgflow".history AS h
+                        WHERE h.workflow_id = workflow_id AND h.rewind = 0
+                          AND h.location > before || ',' COLLATE "C" AND h.location < before || '-' COLLATE "C"))
+                ELSE 'Name the location of a step in active history, or in a turn that is kept.' END;
+    END IF;
+    -- What is copied came before in both orders. Of the results, those before the first one at the place or behind it: a result that
+    -- came after one that is dropped may have come because of it.
+    SELECT min(h.seq) - 1 INTO cut FROM "pgflow".history AS h
+    WHERE h.workflow_id = workflow_id AND h.location >= before COLLATE "C" AND h.rewind = 0;
+    -- A loop behind the place whose first turns are gone may have had results ever since it was opened.
+    SELECT least(cut, min(r.seq) - 1) INTO cut
+    FROM "pgflow".history AS l
+    JOIN "pgflow".history AS r ON r.workflow_id = l.workflow_id AND r.seq IS NOT NULL AND r.completed_at >= l.created_at AND r.rewind = 0
+    WHERE l.workflow_id = workflow_id AND l.kind = 'loop' AND l.location >= before COLLATE "C" AND l.loop_progress > 0
+      AND l.rewind = 0
+      AND NOT EXISTS (
+          SELECT FROM "pgflow".history AS t
+          WHERE t.workflow_id = workflow_id AND t.rewind = 0 AND t.location >= l.location || ',1,' COLLATE "C" AND t.location < l.location || ',1-' COLLATE "C");
+    SELECT h.completed_at INTO since
+    FROM "pgflow".history AS h WHERE h.workflow_id = workflow_id AND h.seq > cut AND h.rewind = 0 ORDER BY h.seq, h.completed_at LIMIT 1;
+    IF since IS NULL AND place.kind NOT IN ('branch', 'version_check', 'removed') THEN
+        since := place.completed_at;
+    END IF;
+    INSERT INTO "pgflow".events (
+        workflow_id, location, iteration, seq, version, kind, name, status, attempts, created_at, completed_at, input, output, error,
+        wake_at, turn_state, turn_now, loop_progress, loop_state, encoding, turn_seq, loop_seq)
+    SELECT new_id, e.location, e.iteration, e.seq, e.version, e.kind, e.name, e.status, e.attempts, e.created_at, e.completed_at, e.input,
+        e.output, e.error, e.wake_at, e.turn_state, e.turn_now, e.loop_progress, e.loop_state, e.encoding, e.turn_seq,
+        e.loop_seq
+    FROM "pgflow".events AS e WHERE e.workflow_id = workflow_id AND e.location < before COLLATE "C";
+    -- Each loop that had not ended by then goes back to the turn that it was in, the outer ones first.
+    LOOP
+        SELECT e.location, e.status, e.seq, e.created_at, coalesce(e.loop_progress, 0) AS progress, e.loop_state, e.loop_seq,
+            CASE WHEN starts_with(before, e.location || ',') THEN "pgflow".turn_of(before, e.location) END AS last
+        INTO loop_row
+        FROM "pgflow".events AS e
+        WHERE e.workflow_id = new_id AND e.kind = 'loop' AND e.location > passed COLLATE "C"
+        ORDER BY e.location COLLATE "C" LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        passed := loop_row.location;
+        CONTINUE WHEN loop_row.last IS NULL AND loop_row.seq IS NOT NULL AND (cut IS NULL OR loop_row.seq <= cut);
+        IF loop_row.created_at > since THEN  -- it was opened later
+            DELETE FROM "pgflow".events AS e
+            WHERE e.workflow_id = new_id AND (e.location = loop_row.location OR starts_with(e.location, loop_row.location || ','));
+            CONTINUE;
+        END IF;
+        progress := NULL;
+        SELECT n.number, h.turn_state, h.turn_seq INTO turn_row
+        FROM (
+            SELECT e.workflow_id, e.location, e.turn_state, e.turn_seq FROM "pgflow".events AS e
+            UNION ALL
+            SELECT f.workflow_id, f.location, f.turn_state, f.turn_seq FROM "pgflow".forgotten_events AS f WHERE f.rewind = 0
+        ) AS h
+        CROSS JOIN LATERAL (SELECT string_to_array(substr(h.location, length(loop_row.location) + 2), ',') AS rest) AS r
+        CROSS JOIN LATERAL (SELECT regexp_replace(r.rest[1], '[a-z]', '', 'g')::int - 1 AS number) AS n
+        WHERE h.workflow_id = workflow_id AND h.turn_state IS NOT NULL AND cardinality(r.rest) = 2
+          AND h.location > loop_row.location || ',' COLLATE "C" AND h.location < loop_row.location || '-' COLLATE "C"
+          AND (cut IS NULL OR coalesce(h.turn_seq, 0) <= cut) AND (loop_row.last IS NULL OR n.number <= loop_row.last)
+        ORDER BY n.number DESC, h.location COLLATE "C" LIMIT 1;
+        IF FOUND THEN
+            progress := turn_row.number;
+            state := turn_row.turn_state;
+            start := turn_row.turn_seq;
+        END IF;
+        IF loop_row.last IS NULL AND loop_row.status <> 'completed' AND loop_row.progress > coalesce(progress, -1)
+            AND (cut IS NULL OR coalesce(loop_row.loop_seq, 0) <= cut)
+        THEN  -- a turn that had no row yet
+            progress := loop_row.progress;
+            state := loop_row.loop_state;
+            start := loop_row.loop_seq;
+        END IF;
+        IF progress IS NULL THEN
+            RAISE EXCEPTION '%: before % the loop at % was in a turn that has been trimmed from history', what,
+                "pgflow".display_location(before), "pgflow".display_location(loop_row.location)
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Choose a place before a turn that is kept, or before the loop.';
+        END IF;
+        turn := "pgflow".turn_location(loop_row.location, progress) || ',';
+        -- Turns before it are of no use to a replay; its own forgotten rows come back.
+        DELETE FROM "pgflow".events AS e
+        WHERE e.workflow_id = new_id AND starts_with(e.location, loop_row.location || ',') AND NOT starts_with(e.location, turn);
+        INSERT INTO "pgflow".events (
+            workflow_id, location, iteration, seq, version, kind, name, status, attempts, created_at, completed_at, input, output, error,
+            wake_at, turn_state, turn_now, loop_progress, loop_state, encoding, turn_seq, loop_seq)
+        SELECT new_id, f.location, f.iteration, f.seq, f.version, f.kind, f.name, f.status, f.attempts, f.created_at, f.completed_at,
+            f.input, f.output, f.error, f.wake_at, f.turn_state, f.turn_now, f.loop_progress, f.loop_state, f.encoding,
+            f.turn_seq, f.loop_seq
+        FROM "pgflow".forgotten_events AS f
+        WHERE f.workflow_id = workflow_id AND f.rewind = 0 AND f.location > loop_row.location || ',' COLLATE "C"
+          AND f.location < loop_row.location || '-' COLLATE "C" AND starts_with(f.location, turn) AND f.location < before COLLATE "C"
+        ON CONFLICT DO NOTHING;
+        UPDATE "pgflow".events AS e SET
+            status = 'pending', seq = NULL, completed_at = NULL, output = NULL, error = NULL,
+            loop_progress = progress, loop_state = state, loop_seq = start
+        WHERE e.workflow_id = new_id AND e.location = loop_row.location;
+    END LOOP;
+    -- What ended later has not ended; its deadlines count anew. So with what the code itself cancelled: it does so again.
+    UPDATE "pgflow".events AS e SET
+        status = 'pending', attempts = 0, seq = NULL, completed_at = NULL, output = NULL, error = NULL, wake_at = NULL
+    WHERE e.workflow_id = new_id AND e.kind <> 'loop' AND (
+        e.seq > cut
+        OR (e.seq IS NULL AND e.status = 'cancelled')
+        OR (e.seq IS NULL AND e.status = 'completed' AND e.kind = 'timeout' AND coalesce(e.completed_at, e.created_at) >= since));
+    -- What was called later goes, unless a row that stays has been called after it: history has no holes.
+    DELETE FROM "pgflow".events AS e
+    USING (
+        SELECT c.location, max(s.location COLLATE "C") AS last
+        FROM "pgflow".events AS c
+        LEFT JOIN (
+            SELECT k.location, array_to_string((string_to_array(k.location, ','))[1:depth], ',') AS scope
+            FROM "pgflow".events AS k
+            CROSS JOIN LATERAL generate_series(0, cardinality(string_to_array(k.location, ',')) - 1) AS depth
+            WHERE k.workflow_id = new_id AND (k.seq IS NOT NULL OR k.created_at <= since)
+        ) AS s ON s.scope = array_to_string(trim_array(string_to_array(c.location, ','), 1), ',')
+        WHERE c.workflow_id = new_id AND c.seq IS NULL AND c.created_at > since
+        GROUP BY c.location
+    ) AS candidate
+    WHERE e.workflow_id = new_id AND e.location = candidate.location AND (candidate.last IS NULL OR candidate.last < e.location COLLATE "C");
+    RETURN cut;
+END
+
+
 -- Locks a signal that is set aside and returns its receiver; an error when it is not.
 -- dead_signal(signal_id uuid, what text)
 -- RETURNS uuid
@@ -280,16 +436,7 @@ END
 DECLARE
     new_id uuid := coalesce(id, "pgflow".uuid7());
     new_queue text;
-    place record;
     cut int;  -- results up to this place in the order of completion are copied; null: all
-    since timestamptz;  -- when the first result that is not copied was committed; null: there is none
-    loop_row record;
-    turn_row record;
-    turn text;
-    progress int;
-    state json;
-    start int;
-    passed text := '';
 BEGIN
     IF queue = '' OR length(queue) > 200 OR queue ~ '[[:cntrl:]]' THEN
         RAISE EXCEPTION 'fork: queue=%: expected a name of 1 to 200 printable characters', quote_literal(left(queue, 300))
@@ -303,128 +450,11 @@ BEGIN
     END IF;
     -- History must not change while it is copied.
     PERFORM FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id FOR NO KEY UPDATE;
-    SELECT h.kind, h.completed_at INTO place
-    FROM "pgflow".history AS h WHERE h.workflow_id = workflow_id AND h.location = before COLLATE "C";
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'fork: history of workflow % has no step at %', workflow_id, "pgflow".display_location(before)
-            USING ERRCODE = 'no_data_found', HINT = 'Name the location of a step in active history, or in a turn that is kept.';
-    END IF;
-    -- What is copied came before in both orders. Of the results, those before the first one at the place or behind it: a result that
-    -- came after one that is dropped may have come because of it.
-    SELECT min(h.seq) - 1 INTO cut FROM "pgflow".history AS h WHERE h.workflow_id = workflow_id AND h.location >= before COLLATE "C";
-    -- A loop behind the place whose first turns are gone may have had results ever since it was opened.
-    SELECT least(cut, min(r.seq) - 1) INTO cut
-    FROM "pgflow".history AS l
-    JOIN "pgflow".history AS r ON r.workflow_id = l.workflow_id AND r.seq IS NOT NULL AND r.completed_at >= l.created_at
-    WHERE l.workflow_id = workflow_id AND l.kind = 'loop' AND l.location >= before COLLATE "C" AND l.loop_progress > 0
-      AND NOT EXISTS (
-          SELECT FROM "pgflow".history AS t
-          WHERE t.workflow_id = workflow_id AND t.location >= l.location || ',1,' COLLATE "C" AND t.location < l.location || ',1-' COLLATE "C");
-    SELECT h.completed_at INTO since
-    FROM "pgflow".history AS h WHERE h.workflow_id = workflow_id AND h.seq > cut ORDER BY h.seq, h.completed_at LIMIT 1;
-    IF since IS NULL AND place.kind NOT IN ('branch', 'version_check', 'removed') THEN
-        since := place.completed_at;
-    END IF;
+    cut := "pgflow".copy_history(workflow_id, before, new_id, 'fork');
     INSERT INTO "pgflow".workflows (id, name, tags, tags_given, input, seed, state, forked_from, created_at, cancellations)
     SELECT new_id, w.name, w.tags, w.tags_given, w.input, coalesce(w.seed, w.id), w.state, w.id, w.created_at,
         (SELECT array_agg(c ORDER BY c) FROM unnest(w.cancellations) AS c WHERE cut IS NULL OR c <= cut)
     FROM "pgflow".workflows AS w WHERE w.id = workflow_id;
-    INSERT INTO "pgflow".events (
-        workflow_id, location, iteration, seq, version, kind, name, status, attempts, created_at, completed_at, input, output, error,
-        wake_at, turn_state, turn_now, loop_progress, loop_state, encoding, turn_seq, loop_seq)
-    SELECT new_id, e.location, e.iteration, e.seq, e.version, e.kind, e.name, e.status, e.attempts, e.created_at, e.completed_at, e.input,
-        e.output, e.error, e.wake_at, e.turn_state, e.turn_now, e.loop_progress, e.loop_state, e.encoding, e.turn_seq,
-        e.loop_seq
-    FROM "pgflow".events AS e WHERE e.workflow_id = workflow_id AND e.location < before COLLATE "C";
-    -- Each loop that had not ended by then goes back to the turn that it was in, the outer ones first.
-    LOOP
-        SELECT e.location, e.status, e.seq, e.created_at, coalesce(e.loop_progress, 0) AS progress, e.loop_state, e.loop_seq,
-            CASE WHEN starts_with(before, e.location || ',') THEN
-                regexp_replace(split_part(substr(before, length(e.location) + 2), ',', 1), '[a-z]', '', 'g')::int - 1 END AS last
-        INTO loop_row
-        FROM "pgflow".events AS e
-        WHERE e.workflow_id = new_id AND e.kind = 'loop' AND e.location > passed COLLATE "C"
-        ORDER BY e.location COLLATE "C" LIMIT 1;
-        EXIT WHEN NOT FOUND;
-        passed := loop_row.location;
-        CONTINUE WHEN loop_row.last IS NULL AND loop_row.seq IS NOT NULL AND (cut IS NULL OR loop_row.seq <= cut);
-        IF loop_row.created_at > since THEN  -- it was opened later
-            DELETE FROM "pgflow".events AS e
-            WHERE e.workflow_id = new_id AND (e.location = loop_row.location OR starts_with(e.location, loop_row.location || ','));
-            CONTINUE;
-        END IF;
-        progress := NULL;
-        SELECT n.number, h.turn_state, h.turn_seq INTO turn_row
-        FROM (
-            SELECT e.workflow_id, e.location, e.turn_state, e.turn_seq FROM "pgflow".events AS e
-            UNION ALL
-            SELECT f.workflow_id, f.location, f.turn_state, f.turn_seq FROM "pgflow".forgotten_events AS f
-        ) AS h
-        CROSS JOIN LATERAL (SELECT string_to_array(substr(h.location, length(loop_row.location) + 2), ',') AS rest) AS r
-        CROSS JOIN LATERAL (SELECT regexp_replace(r.rest[1], '[a-z]', '', 'g')::int - 1 AS number) AS n
-        WHERE h.workflow_id = workflow_id AND h.turn_state IS NOT NULL AND cardinality(r.rest) = 2
-          AND h.location > loop_row.location || ',' COLLATE "C" AND h.location < loop_row.location || '-' COLLATE "C"
-          AND (cut IS NULL OR coalesce(h.turn_seq, 0) <= cut) AND (loop_row.last IS NULL OR n.number <= loop_row.last)
-        ORDER BY n.number DESC, h.location COLLATE "C" LIMIT 1;
-        IF FOUND THEN
-            progress := turn_row.number;
-            state := turn_row.turn_state;
-            start := turn_row.turn_seq;
-        END IF;
-        IF loop_row.last IS NULL AND loop_row.status <> 'completed' AND loop_row.progress > coalesce(progress, -1)
-            AND (cut IS NULL OR coalesce(loop_row.loop_seq, 0) <= cut)
-        THEN  -- a turn that had no row yet
-            progress := loop_row.progress;
-            state := loop_row.loop_state;
-            start := loop_row.loop_seq;
-        END IF;
-        IF progress IS NULL THEN
-            RAISE EXCEPTION 'fork: before % the loop at % was in a turn that has been trimmed from history',
-                "pgflow".display_location(before), "pgflow".display_location(loop_row.location)
-                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Fork before a turn that is kept, or before the loop.';
-        END IF;
-        turn := loop_row.location || ','
-            || CASE WHEN progress + 1 > 9 THEN chr(95 + length((progress + 1)::text)) ELSE '' END || (progress + 1)::text || ',';
-        -- Turns before it are of no use to a replay; its own forgotten rows come back.
-        DELETE FROM "pgflow".events AS e
-        WHERE e.workflow_id = new_id AND starts_with(e.location, loop_row.location || ',') AND NOT starts_with(e.location, turn);
-        INSERT INTO "pgflow".events (
-            workflow_id, location, iteration, seq, version, kind, name, status, attempts, created_at, completed_at, input, output, error,
-            wake_at, turn_state, turn_now, loop_progress, loop_state, encoding, turn_seq, loop_seq)
-        SELECT new_id, f.location, f.iteration, f.seq, f.version, f.kind, f.name, f.status, f.attempts, f.created_at, f.completed_at,
-            f.input, f.output, f.error, f.wake_at, f.turn_state, f.turn_now, f.loop_progress, f.loop_state, f.encoding,
-            f.turn_seq, f.loop_seq
-        FROM "pgflow".forgotten_events AS f
-        WHERE f.workflow_id = workflow_id AND f.location > loop_row.location || ',' COLLATE "C"
-          AND f.location < loop_row.location || '-' COLLATE "C" AND starts_with(f.location, turn) AND f.location < before COLLATE "C"
-        ON CONFLICT DO NOTHING;
-        UPDATE "pgflow".events AS e SET
-            status = 'pending', seq = NULL, completed_at = NULL, output = NULL, error = NULL,
-            loop_progress = progress, loop_state = state, loop_seq = start
-        WHERE e.workflow_id = new_id AND e.location = loop_row.location;
-    END LOOP;
-    -- What ended later has not ended; its deadlines count anew. So with what the code itself cancelled: it does so again.
-    UPDATE "pgflow".events AS e SET
-        status = 'pending', attempts = 0, seq = NULL, completed_at = NULL, output = NULL, error = NULL, wake_at = NULL
-    WHERE e.workflow_id = new_id AND e.kind <> 'loop' AND (
-        e.seq > cut
-        OR (e.seq IS NULL AND e.status = 'cancelled')
-        OR (e.seq IS NULL AND e.status = 'completed' AND e.kind = 'timeout' AND coalesce(e.completed_at, e.created_at) >= since));
-    -- What was called later goes, unless a row that stays has been called after it: history has no holes.
-    DELETE FROM "pgflow".events AS e
-    USING (
-        SELECT c.location, max(s.location COLLATE "C") AS last
-        FROM "pgflow".events AS c
-        LEFT JOIN (
-            SELECT k.location, array_to_string((string_to_array(k.location, ','))[1:depth], ',') AS scope
-            FROM "pgflow".events AS k
-            CROSS JOIN LATERAL generate_series(0, cardinality(string_to_array(k.location, ',')) - 1) AS depth
-            WHERE k.workflow_id = new_id AND (k.seq IS NOT NULL OR k.created_at <= since)
-        ) AS s ON s.scope = array_to_string(trim_array(string_to_array(c.location, ','), 1), ',')
-        WHERE c.workflow_id = new_id AND c.seq IS NULL AND c.created_at > since
-        GROUP BY c.location
-    ) AS candidate
-    WHERE e.workflow_id = new_id AND e.location = candidate.location AND (candidate.last IS NULL OR candidate.last < e.location COLLATE "C");
     IF EXISTS (
         SELECT FROM "pgflow".events AS c
         WHERE c.workflow_id = new_id AND c.kind = 'child_workflow' AND c.status = 'completed'
@@ -553,9 +583,10 @@ END
 -- record_ends()
 -- RETURNS trigger
 BEGIN
-    -- A run also goes when a dispatch takes back what it has just inserted: then nothing has ended.
-    INSERT INTO "pgflow".ends (workflow_id, name, status, queue, priority, created_at, ended_at)
-    SELECT g.workflow_id, g.name, w.status, g.queue, g.priority, w.created_at, coalesce(w.completed_at, w.created_at)
+    -- A run also goes when a dispatch takes back what it has just inserted: then nothing has ended. What a rewind needs is kept as well.
+    INSERT INTO "pgflow".ends (workflow_id, name, status, queue, priority, created_at, ended_at, unique_key, waiters, epoch)
+    SELECT g.workflow_id, rtrim(g.name, chr(31)), w.status, g.queue, g.priority, w.created_at, coalesce(w.completed_at, w.created_at),
+        g.unique_key, g.waiters, CASE WHEN g.epoch >= 16777216 THEN g.epoch END
     FROM gone AS g
     CROSS JOIN LATERAL (
         SELECT o.status, o.created_at, o.completed_at FROM "pgflow".workflows AS o WHERE o.id = g.workflow_id OFFSET 0
@@ -691,7 +722,7 @@ BEGIN
             RAISE EXCEPTION 'retry: the code of workflow % had gone on from the failure of the step at % before it failed; running '
                 'that step again would bring code and history apart', run.workflow_id, "pgflow".display_location(run.fork_before)
                 USING ERRCODE = 'object_not_in_prerequisite_state',
-                HINT = format('Fork it: fork(%s, before=%s).', run.workflow_id, "pgflow".display_location(run.fork_before));
+                HINT = format('Rewind it: rewind(%1$s, before=%2$s); or fork it: fork(%1$s, before=%2$s).', run.workflow_id, "pgflow".display_location(run.fork_before));
         END IF;
         IF run.freed_key IS NOT NULL AND EXISTS (SELECT FROM "pgflow".runs AS r WHERE r.unique_key = run.freed_key) THEN
             RAISE EXCEPTION 'retry: workflow % is unique, and meanwhile the live workflow % has its name and tags', run.workflow_id,
@@ -719,6 +750,182 @@ BEGIN
         END IF;
     END LOOP;
     PERFORM "pgflow".write_audit('retry', workflow_id, NULL, reason, actor);
+END
+
+
+-- Puts the signals that a rewind has undone the taking of, and those that the workflow's end dropped, back into its mailbox in their order. Returns the mailbox's last number, and how many came back.
+-- return_signals(workflow_id uuid, number integer, ended_at timestamp with time zone, mailbox bigint, OUT last bigint, OUT returned integer)
+-- RETURNS record
+#variable_conflict use_variable
+DECLARE
+    first bigint := greatest(mailbox, (SELECT max(s.number) FROM "pgflow".signals AS s WHERE s.workflow_id = workflow_id), 0);
+    counted bigint;
+BEGIN
+    -- All that waits from now on is numbered anew, in the order in which it came. What a listen took is in the listen's output: its own row may
+    -- be gone, and then it came after whatever had been taken before it. Of an ended workflow (ended_at) also what its end has dropped, which its
+    -- time tells from what a person dropped, and what nobody has delivered: a delivery that began before this would drop that.
+    WITH taken AS MATERIALIZED (
+        SELECT (v.signal->>'id')::uuid AS id, v.signal->>'name' AS name, v.signal->'body' AS body, f.seq, v.place
+        FROM "pgflow".forgotten_events AS f
+        CROSS JOIN LATERAL json_array_elements(CASE json_typeof(f.output) WHEN 'array' THEN f.output WHEN 'object' THEN json_build_array(f.output)
+            ELSE '[]' END) WITH ORDINALITY AS v (signal, place)
+        WHERE f.workflow_id = workflow_id AND f.rewind = number AND f.kind = 'listen' AND f.status = 'completed'
+    ),
+    placed AS (
+        SELECT t.id, t.name, t.body, t.seq, t.place, s.id IS NULL AS gone,
+            coalesce(s.number, max(s.number) OVER (ORDER BY t.seq, t.place ROWS UNBOUNDED PRECEDING), 0) AS came
+        FROM taken AS t LEFT JOIN "pgflow".signals AS s ON s.id = t.id AND s.workflow_id = workflow_id
+    ),
+    waiting AS (
+        SELECT p.id, p.name, p.body, p.came, p.seq, p.place, p.gone, NULL::bigint AS arrival, true AS comes_back FROM placed AS p
+        UNION ALL
+        SELECT s.id, NULL, NULL, coalesce(s.number, 9223372036854775807), NULL, NULL, false, s.arrival, s.dropped_at IS NOT NULL
+        FROM "pgflow".signals AS s
+        WHERE s.workflow_id = workflow_id AND s.consumed_at IS NULL AND s.problem IS NULL
+          AND CASE
+              WHEN s.dropped_at IS NOT NULL THEN ended_at IS NOT NULL AND (s.dropped_at = ended_at OR s.number IS NULL)
+              WHEN s.number IS NULL THEN ended_at IS NOT NULL
+              ELSE true END
+    ),
+    ordered AS MATERIALIZED (
+        SELECT w.id, w.name, w.body, w.gone, w.comes_back, first + row_number() OVER (ORDER BY w.came, w.seq, w.place, w.arrival) AS becomes
+        FROM waiting AS w
+    ),
+    there AS (
+        UPDATE "pgflow".signals AS s SET number = o.becomes, consumed_at = NULL, location = NULL, dropped_at = NULL
+        FROM ordered AS o WHERE s.id = o.id AND NOT o.gone
+    ),
+    rebuilt AS (
+        INSERT INTO "pgflow".signals (id, workflow_id, name, body, number)
+        SELECT o.id, workflow_id, o.name, o.body, o.becomes FROM ordered AS o WHERE o.gone
+    )
+    SELECT count(*), count(*) FILTER (WHERE o.comes_back) INTO counted, returned FROM ordered AS o;
+    last := first + counted;
+END
+
+
+-- Lets a workflow that is paused or failed, or has ended, run again under its own id from before a location (in stored form). What came after goes to forgotten history, signals that were taken there return; children started there are left or cancelled. With dry_run nothing is done. Returns what was undone. The reason and the actor go into the table audit.
+-- rewind(workflow_id uuid, before text, children text DEFAULT 'leave'::text, reason text DEFAULT NULL::text, actor text DEFAULT NULL::text, dry_run boolean DEFAULT false)
+-- RETURNS jsonb
+#variable_conflict use_variable
+DECLARE
+    run record;
+    flow record;
+    kept record;
+    ended boolean;
+    number int;
+    key bytea;
+    holder uuid;
+    undone record;
+    mail record;
+    child uuid;
+    live uuid[];
+    recorded uuid[];
+    result jsonb;
+    violated text;
+BEGIN
+    IF children IS NULL OR children NOT IN ('leave', 'cancel') THEN
+        RAISE EXCEPTION 'rewind: children=%: expected leave or cancel', coalesce(quote_literal(left(children, 300)), 'null')
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF before IS NULL THEN
+        RAISE EXCEPTION 'rewind: before is null, expected the location of a step' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    PERFORM "pgflow".must_exist(workflow_id, 'rewind');
+    IF NOT EXISTS (
+        SELECT FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) AND a.attname = 'rewind'
+        JOIN pg_type AS t ON t.typrelid = i.indrelid
+        WHERE t.oid = pg_typeof(NULL::"pgflow".forgotten_events) AND i.indisprimary)
+    THEN
+        RAISE EXCEPTION 'rewind: the key of forgotten history has not been built anew since the schema was upgraded'
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Upgrade again: pgflow db upgrade goes on with it.';
+    END IF;
+    -- The run first, then what is kept of the workflow. One that has ended has no run: two who rewind it meet at its other row.
+    SELECT r.* INTO run FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id FOR NO KEY UPDATE;
+    ended := NOT FOUND;
+    SELECT w.* INTO flow FROM "pgflow".workflows AS w WHERE w.id = workflow_id FOR NO KEY UPDATE;
+    IF ended AND EXISTS (SELECT FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id) THEN
+        RAISE EXCEPTION 'rewind: somebody else has rewound the workflow % at the same moment', workflow_id
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Look at it; pause it first to rewind it again.';
+    ELSIF NOT ended AND run.status NOT IN ('paused', 'failed') THEN
+        RAISE EXCEPTION 'rewind: the workflow % is %, expected one that is paused or failed, or has ended', workflow_id,
+            CASE WHEN run.pause_requested THEN run.status || ' and about to be paused' ELSE run.status END
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = CASE WHEN run.pause_requested THEN 'It is paused when its activities in flight have ended.' ELSE 'Pause it first.' END;
+    ELSIF ended AND flow.status IS NULL THEN
+        RAISE EXCEPTION 'rewind: the workflow % has neither ended nor a row in runs', workflow_id USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    SELECT k.* INTO kept FROM "pgflow".ends AS k
+    WHERE ended AND k.ended_at = coalesce(flow.completed_at, flow.created_at) AND k.workflow_id = workflow_id;
+    key := CASE WHEN ended THEN kept.unique_key ELSE coalesce(run.unique_key, run.freed_key) END;
+    SELECT r.workflow_id INTO holder FROM "pgflow".runs AS r WHERE r.unique_key = key AND r.workflow_id <> workflow_id;
+    IF FOUND THEN
+        RAISE EXCEPTION 'rewind: workflow % is unique, and meanwhile the live workflow % has its name and tags', workflow_id, holder
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Let that one end first.';
+    END IF;
+    number := coalesce(cardinality(flow.rewinds), 0) + 1;
+    BEGIN
+        SELECT * INTO undone FROM "pgflow".undo_history(workflow_id, before, number);
+        SELECT * INTO mail FROM "pgflow".return_signals(
+            workflow_id, number, CASE WHEN ended THEN flow.completed_at END, CASE WHEN ended THEN 0 ELSE run.mailbox END);
+        IF ended OR run.status = 'failed' THEN  -- what was asked of it before its end is over with it
+            DELETE FROM "pgflow".requests AS q WHERE q.workflow_id = workflow_id AND q.kind = 'cancel';
+        END IF;
+        -- Behind its name stands a character that no name has: workers of before, whose ids know of no rewinds, find it under none of theirs.
+        IF ended THEN
+            INSERT INTO "pgflow".runs (workflow_id, name, queue, priority, status, wake_at, epoch, mailbox, unique_key, waiters, created_at)
+            VALUES (workflow_id, flow.name || chr(31), coalesce(kept.queue, 'default'), coalesce(kept.priority, 0), 'pending', now(),
+                least(greatest(kept.epoch, 16777216), 2147483645) + 1, mail.last, key, kept.waiters, flow.created_at);
+            PERFORM "pgflow".forget_end(workflow_id);
+        ELSE
+            UPDATE "pgflow".runs AS r SET
+                name = flow.name || chr(31), status = 'pending', wake_at = now(), epoch = least(r.epoch, 2147483645) + 1, mailbox = mail.last,
+                unique_key = key, freed_key = NULL, waiting_for = NULL, awaits_children = false, worker_id = NULL, claim = NULL,
+                last_worker = NULL, reset = NULL, fork_before = NULL, suspicions = NULL, crashes = NULL, presumed = NULL, suspected_at = NULL,
+                pause_requested = false, cancel_requested = r.cancel_requested AND run.status = 'paused'
+            WHERE r.workflow_id = workflow_id;
+        END IF;
+        UPDATE "pgflow".workflows AS w SET
+            status = NULL, output = NULL, error = NULL, completed_at = NULL, rewinds = w.rewinds || undone.undone,
+            cancellations = (SELECT array_agg(c ORDER BY c) FROM unnest(w.cancellations) AS c WHERE undone.cut IS NULL OR c <= undone.cut)
+        WHERE w.id = workflow_id;
+        SELECT array_agg(DISTINCT c.id ORDER BY c.id) INTO live
+        FROM "pgflow".forgotten_events AS f
+        JOIN "pgflow".workflows AS c ON c.id = (f.output->>'id')::uuid AND c.parent_id = workflow_id AND c.status IS NULL
+        WHERE f.workflow_id = workflow_id AND f.rewind = number AND f.kind = 'child_workflow' AND f.status = 'completed';
+        IF children = 'cancel' THEN
+            FOREACH child IN ARRAY coalesce(live, '{}') LOOP
+                PERFORM "pgflow".cancel(child, reason, actor);
+            END LOOP;
+        END IF;
+        -- Who has recorded the output keeps it.
+        SELECT array_agg(DISTINCT o.workflow_id ORDER BY o.workflow_id) INTO recorded
+        FROM unnest(array_append(kept.waiters || CASE WHEN NOT ended THEN run.waiters END, flow.parent_id)) AS told (id)
+        JOIN "pgflow".events AS o ON o.workflow_id = told.id
+        WHERE o.kind = 'child_output' AND o.status <> 'pending' AND o.input->>'id' = workflow_id::text;
+        result := jsonb_build_object(
+            'rewind', number, 'steps', undone.steps, 'signals', mail.returned, 'children', to_jsonb(coalesce(live, '{}')),
+            'recorded_by', to_jsonb(coalesce(recorded, '{}')));
+        PERFORM "pgflow".write_audit('rewind', workflow_id, NULL, reason, actor,
+            result || jsonb_build_object('before', "pgflow".display_location(before), 'children_are', children));
+        IF "pgflow".may_hint() THEN
+            PERFORM pg_notify('pgflow_wake_b0e190599d32269b', r.queue) FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id;
+        END IF;
+        IF dry_run THEN
+            RAISE EXCEPTION USING ERRCODE = 'PF000';  -- takes back what was done
+        END IF;
+    EXCEPTION
+        WHEN SQLSTATE 'PF000' THEN
+            NULL;
+        WHEN unique_violation THEN
+            GET STACKED DIAGNOSTICS violated = CONSTRAINT_NAME;
+            IF violated <> 'runs_unique_key' THEN
+                RAISE;
+            END IF;
+            RAISE EXCEPTION 'rewind: workflow % is unique, and at this moment another one of its name and tags was started', workflow_id
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Let that one end first.';
+    END;
+    RETURN result;
 END
 
 
@@ -834,6 +1041,114 @@ BEGIN
         CASE WHEN coalesce(reason, '') = '' THEN 'terminated by an operator' ELSE 'terminated by an operator: ' || left(reason, 2000) END));
     PERFORM "pgflow".write_audit('terminate', workflow_id, NULL, reason, actor);
     RETURN true;
+END
+
+
+-- Where a turn of the loop at a location stands, in stored form; turns count from 0.
+-- turn_location(loop text, turn integer)
+-- RETURNS text
+SELECT $1 || ',' || CASE WHEN $2 + 1 > 9 THEN chr(95 + length(($2 + 1)::text)) ELSE '' END || ($2 + 1)::text
+
+
+-- The turn, from 0, of the loop at a location (the second) in which a location below it stands.
+-- turn_of(location text, loop text)
+-- RETURNS integer
+SELECT regexp_replace(split_part(split_part(substr($1, length($2) + 2), ',', 1), '.', 1), '[a-z]', '', 'g')::int - 1
+
+
+-- Takes history back to what it was before a step, in both orders: what came later goes to forgotten history under the number of a rewind. Returns the last place in the order of completion that is left (null: all), which locations the rewind undid (as in workflows.rewinds), and how many steps.
+-- undo_history(workflow_id uuid, before text, number integer, OUT cut integer, OUT undone text, OUT steps integer)
+-- RETURNS record
+#variable_conflict use_variable
+DECLARE
+    copy uuid := gen_random_uuid();  -- under which history as it was before the step is put together
+BEGIN
+    cut := "pgflow".copy_history(workflow_id, before, copy, 'rewind');
+    WITH held AS MATERIALIZED (
+        SELECT e.location, false AS forgotten, e.kind, e.status, e.seq, e.attempts, e.completed_at, e.wake_at, e.loop_progress, e.loop_seq
+        FROM "pgflow".events AS e WHERE e.workflow_id = workflow_id
+        UNION ALL
+        SELECT f.location, true, f.kind, f.status, f.seq, f.attempts, f.completed_at, f.wake_at, f.loop_progress, f.loop_seq
+        FROM "pgflow".forgotten_events AS f WHERE f.workflow_id = workflow_id AND f.rewind = 0
+    ),
+    copied AS MATERIALIZED (
+        SELECT c.location, c.kind, c.status, c.seq, c.attempts, c.completed_at, c.wake_at, c.loop_progress, c.loop_seq
+        FROM "pgflow".events AS c WHERE c.workflow_id = copy
+    ),
+    loops AS MATERIALIZED (
+        SELECT l.location, l.seq IS NOT NULL AS ended, "pgflow".turn_location(l.location, coalesce(l.loop_progress, 0)) AS turn,
+            "pgflow".turn_location(l.location, coalesce(l.loop_progress, 0) + 1) AS later
+        FROM copied AS l WHERE l.kind = 'loop'
+    ),
+    -- same: it stays as it is. forgets: a loop that only forgets turns which had ended by then. passed: a row of such a turn.
+    fates AS MATERIALIZED (
+        SELECT h.location, h.forgotten, h.kind, c.location IS NOT NULL AS stays,
+            c.location IS NOT NULL AND (h.status, h.seq, h.attempts, h.completed_at, h.wake_at, h.loop_progress, h.loop_seq)
+                IS NOT DISTINCT FROM (c.status, c.seq, c.attempts, c.completed_at, c.wake_at, c.loop_progress, c.loop_seq) AS same,
+            c.location IS NOT NULL AND h.kind = 'loop' AND h.status = c.status
+                AND coalesce(c.loop_progress, 0) >= coalesce(h.loop_progress, 0) AS forgets,
+            c.location IS NULL AND h.location < before COLLATE "C" AND EXISTS (
+                SELECT FROM loops AS l
+                WHERE h.location > l.location || ',' COLLATE "C"
+                  AND h.location < CASE WHEN l.ended THEN l.location || '-' ELSE l.turn END COLLATE "C") AS passed
+        FROM held AS h LEFT JOIN copied AS c ON c.location = h.location
+    ),
+    goes AS MATERIALIZED (
+        SELECT f.location, f.forgotten, f.kind, f.stays, regexp_replace(f.location, ',?[^,]*$', '') AS body
+        FROM fates AS f WHERE NOT (f.same OR f.passed OR f.forgets)
+    ),
+    -- What was undone before the place: steps that do something under an id of their own, and whole bodies. Of those in one body that come after
+    -- all that stays in it, the first and the last say enough.
+    earlier AS MATERIALIZED (
+        SELECT g.location, g.body, (
+            SELECT max(f.location COLLATE "C") FROM fates AS f
+            WHERE f.same AND (g.body = '' OR starts_with(f.location, g.body || ','))) AS stays_last
+        FROM goes AS g
+        WHERE g.location < before COLLATE "C"
+          AND (g.kind IN ('activity', 'child_workflow', 'signal_send') OR (NOT g.stays AND g.kind IN ('loop', 'branch', 'timeout')))
+    ),
+    marks AS MATERIALIZED (
+        SELECT '=' || e.location AS mark FROM earlier AS e WHERE e.stays_last > e.location COLLATE "C"
+        UNION ALL
+        SELECT '+' || min(e.location COLLATE "C") || ':' || max(e.location COLLATE "C")
+        FROM earlier AS e WHERE (e.stays_last > e.location COLLATE "C") IS NOT TRUE GROUP BY e.body
+        UNION ALL
+        -- Of turns that came later than the one to which a loop goes back, history may have been trimmed.
+        SELECT '+' || l.later || ':'
+        FROM loops AS l
+        WHERE NOT l.ended AND l.location < before COLLATE "C"
+          AND EXISTS (SELECT FROM goes AS g WHERE g.location = l.location OR starts_with(g.location, l.location || ','))
+    ),
+    moved AS (
+        DELETE FROM "pgflow".events AS e USING fates AS f
+        WHERE e.workflow_id = workflow_id AND e.location = f.location AND NOT f.forgotten AND NOT f.same
+        RETURNING e.*, f.passed, f.forgets
+    ),
+    archived AS (
+        INSERT INTO "pgflow".forgotten_events (
+            workflow_id, location, iteration, seq, version, kind, name, status, attempts, created_at, completed_at, input, output, error,
+            wake_at, turn_state, turn_now, loop_progress, loop_state, encoding, turn_seq, loop_seq, rewind)
+        SELECT m.workflow_id, m.location, m.iteration, m.seq, m.version, m.kind, m.name, m.status, m.attempts, m.created_at, m.completed_at,
+            m.input, m.output, m.error, m.wake_at, m.turn_state, m.turn_now, m.loop_progress, m.loop_state, m.encoding, m.turn_seq, m.loop_seq,
+            CASE WHEN m.passed THEN 0 ELSE number END
+        FROM moved AS m WHERE NOT m.forgets
+    ),
+    relabelled AS (
+        UPDATE "pgflow".forgotten_events AS f SET rewind = number
+        FROM goes AS g
+        WHERE f.workflow_id = workflow_id AND f.location = g.location AND f.rewind = 0 AND g.forgotten
+    ),
+    revived AS (
+        DELETE FROM "pgflow".forgotten_events AS f USING fates AS o
+        WHERE f.workflow_id = workflow_id AND f.location = o.location AND f.rewind = 0 AND o.forgotten AND (o.same OR o.forgets)
+    ),
+    spare AS (
+        DELETE FROM "pgflow".events AS c USING fates AS f
+        WHERE c.workflow_id = copy AND c.location = f.location AND f.same AND NOT f.forgotten
+    )
+    SELECT (SELECT count(*) FROM goes), before || coalesce(' ' || (SELECT string_agg(m.mark, ' ' ORDER BY m.mark) FROM marks AS m), '')
+    INTO steps, undone;
+    UPDATE "pgflow".events AS e SET workflow_id = workflow_id WHERE e.workflow_id = copy;
 END
 
 

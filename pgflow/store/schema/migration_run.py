@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import psycopg
 from psycopg.sql import SQL, Identifier
-from sqlalchemy import Connection, Engine, Index, MetaData
+from sqlalchemy import Connection, Engine, Index, MetaData, Table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex, CreateSchema
@@ -99,8 +99,8 @@ def run(engine: Engine, schema: str, apply: Callable[[Connection], None], patien
 
 
 def build_missing(engine: Engine, schema: str, metadata: MetaData, head: object, patience: float = PATIENCE) -> None:
-    """Build the indexes that migrations have left out, or that an interrupted build has left invalid. Nobody waits for
-    that.
+    """Build the indexes and keys that migrations have left out, or that an interrupted build has left invalid. Nobody
+    waits for that.
 
     Args:
         engine: Connects to the database.
@@ -128,6 +128,52 @@ def build_missing(engine: Engine, schema: str, metadata: MetaData, head: object,
                 _build(raw, schema, index, str(index.name) in found, patience)
                 if (former := REPLACED.get(str(index.name))) in found:
                     raw.execute(SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(Identifier(schema, former)))
+        for table in metadata.sorted_tables:
+            _build_key(raw, schema, table, patience)
+
+
+def _build_key(connection: PsycopgConnection, schema: str, table: Table, patience: float) -> None:
+    """Give a table the key that it should have, if a migration has left the old one: an index beside it, then a swap.
+
+    Raises:
+        MigrationFailed: It could not be built; the schema is migrated.
+    """
+    wanted = [column.name for column in table.primary_key.columns]
+    found = connection.execute(
+        "SELECT k.conname, ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS c (number, place) "
+        "JOIN pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = c.number ORDER BY c.place) "
+        "FROM pg_constraint AS k JOIN pg_class AS t ON t.oid = k.conrelid "
+        "JOIN pg_namespace AS n ON n.oid = t.relnamespace "
+        "WHERE k.contype = 'p' AND n.nspname = %s AND t.relname = %s",
+        [schema, table.name],
+    ).fetchone()
+    if found is None or found[1] == wanted:
+        return
+    name, place = found[0], Identifier(schema, table.name)
+    index = Index(f"{name}_next", *table.primary_key.columns, unique=True)
+    there = connection.execute(
+        "SELECT i.indisvalid FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid "
+        "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s",
+        [schema, index.name],
+    ).fetchone()
+    if there is None or not there[0]:
+        _build(connection, schema, index, there is not None, patience)
+    swap = SQL("ALTER TABLE {} DROP CONSTRAINT {}, ADD CONSTRAINT {} PRIMARY KEY USING INDEX {}").format(
+        place, Identifier(name), Identifier(name), Identifier(str(index.name))
+    )
+    deadline, backoff = time.monotonic() + patience, Backoff()
+    connection.execute("SELECT set_config('lock_timeout', %s, false)", [f"{int(LOCK_TIMEOUT * 1000)}ms"])
+    while True:
+        try:
+            connection.execute(swap)
+            return
+        except _HELD as error:
+            if time.monotonic() > deadline:
+                raise MigrationFailed(
+                    f'the schema "{schema}" is migrated, but its table {table.name} could not be given its key within '
+                    f"{patience:g} s: others have transactions open that use it. Migrate again when they have ended."
+                ) from error
+        time.sleep(backoff.spread_pause())
 
 
 def _build(connection: PsycopgConnection, schema: str, index: Index, invalid: bool, patience: float) -> None:

@@ -78,6 +78,7 @@ FUNCTIONS: Mapping[str, frozenset[str]] = {
     "redeliver": _OPERATORS,
     "resume": _OPERATORS,
     "retry": _OPERATORS,
+    "rewind": _OPERATORS,
     "terminate": _OPERATORS,
     "update_workflow": _OPERATORS,
     "dispatch": _SENDERS,
@@ -91,11 +92,16 @@ FUNCTIONS: Mapping[str, frozenset[str]] = {
     "may_hint": _ANYBODY,
     "uuid7": _ANYBODY,
     # Parts of the functions above, which call them as their owner. Some skip checks that those have made.
+    "copy_history": _NOBODY,
     "dead_signal": _NOBODY,
     "end_cancelled": _NOBODY,
     "forget_end": _NOBODY,
     "must_exist": _NOBODY,
+    "return_signals": _NOBODY,
     "send_signal": _NOBODY,
+    "turn_location": _NOBODY,
+    "turn_of": _NOBODY,
+    "undo_history": _NOBODY,
     "write_audit": _NOBODY,
 }
 """Who may call which functions, by name; of one name all."""

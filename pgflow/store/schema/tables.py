@@ -107,6 +107,12 @@ def make_metadata(schema: str | None = None) -> MetaData:
             ARRAY(Integer()),
             "Places in the order of completion (seq) at which its code was told of requests to cancel it.",
         ),
+        column(
+            "rewinds",
+            ARRAY(Text()),
+            "A text for each time that it was rewound: the location before which, then what was undone before that as "
+            "well (=: a step with all below it; +: from one to another in a body, or to its end). Null: never.",
+        ),
         Index(
             "workflows_tags",
             "tags",
@@ -124,7 +130,13 @@ def make_metadata(schema: str | None = None) -> MetaData:
         "runs",
         metadata,
         column("workflow_id", UUID(), "The workflow.", key=True),
-        column("name", Text(), "The workflow's name, as workers ask for it.", null=False),
+        column(
+            "name",
+            Text(),
+            "The workflow's name, as workers ask for it: that of a rewound one with the control character 31 behind "
+            "it.",
+            null=False,
+        ),
         column("queue", Text(), "The queue that workers serve.", null=False, default="'default'"),
         column("priority", Integer(), "Higher goes first.", null=False, default="0"),
         column("status", Text(), "pending, running, sleeping, paused or failed.", null=False),
@@ -223,6 +235,7 @@ def make_metadata(schema: str | None = None) -> MetaData:
             "wake_at",
             postgresql_where=text("status IN ('pending', 'sleeping') AND wake_at IS NOT NULL"),
         ),
+        Index("runs_rewound", "queue", "wake_at", postgresql_where=text("right(name, 1) = chr(31)")),
         Index("runs_suspected", "queue", "name", postgresql_where=text("suspicions IS NOT NULL")),
         Index("runs_owned", "worker_id", "claim", postgresql_where=text("status = 'running'")),
         *_indexes_for_lists(),
@@ -245,6 +258,9 @@ def make_metadata(schema: str | None = None) -> MetaData:
         column("priority", Integer(), "Its priority at its end; null: not known."),
         column("created_at", TIME, "When it was dispatched.", null=False),
         column("ended_at", TIME, "When it ended.", null=False),
+        column("unique_key", LargeBinary(), "Digest of name and tags, if it was unique at its end."),
+        column("waiters", ARRAY(UUID()), "Workflows that were told of its end though they are not its parent."),
+        column("epoch", Integer(), "Its last epoch, from 2^24 on; null: below."),
         PrimaryKeyConstraint("ended_at", "workflow_id"),
         Index("ends_cancelled", *_PLACE, postgresql_where=text("status = 'cancelled'")),
         Index("ends_name_cancelled", "name", *_PLACE, postgresql_where=text("status = 'cancelled'")),
@@ -263,7 +279,15 @@ def make_metadata(schema: str | None = None) -> MetaData:
         metadata,
         *history_columns(),
         column("forgotten_at", TIME, "When the row left active history.", null=False, default="now()"),
-        comment="Forgotten history: rows of finished loop turns, kept for people to read.",
+        column(
+            "rewind",
+            Integer(),
+            "The rewind that undid the step, counted from 1; 0: none did.",
+            key=True,
+            default="0",
+        ),
+        comment="Forgotten history: rows of finished loop turns, and of what a rewind has undone, kept for people to "
+        "read.",
     )
     Table(
         "signals",
@@ -354,7 +378,7 @@ def make_metadata(schema: str | None = None) -> MetaData:
         column(
             "operation",
             Text(),
-            "What: cancel, pause, resume, retry, terminate, update, fork, redeliver or drop (a signal).",
+            "What: cancel, pause, resume, retry, rewind, terminate, update, fork, redeliver or drop (a signal).",
             null=False,
         ),
         column("workflow_id", UUID(), "On which workflow; of a signal: the one that it was sent to."),

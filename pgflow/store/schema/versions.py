@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 18
+SCHEMA_VERSION = 19
 """The version of the schema that this code was written for; each migration that changes something adds one."""
 
-NEEDS = 17
+NEEDS = 19
 """The oldest version of the schema that this code can work on."""

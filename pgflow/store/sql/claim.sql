@@ -10,6 +10,8 @@
 -- comes at once. Of all others only later statements know what their last owners have left.
 -- Runs that are suspected of killing processes are passed over (claim_suspected.sql takes them); whether any are due is answered: how often
 -- the most suspected one is.
+-- A rewound run has a character behind its name that no name has (workers of before, which make ids without the number of the rewind, find none).
+-- Whether any is due, or near, is answered: it is taken by the claims that ask for such names as well.
 -- What lies ahead: when the next of the sleepers that this worker could take is due, as far as `horizon` seconds ahead (a timer of
 -- the worker's takes the place of polling for them); and priorities that it has not met, by one index probe between each two
 -- neighbours of those it knows, so that what it costs depends neither on how many runs there are nor on dead entries.
@@ -104,11 +106,16 @@ SELECT
         WHERE r.suspicions IS NOT NULL AND r.queue = ANY (%(queues)s::text[]) AND r.name = ANY (%(names)s::text[])
           AND r.status IN ('pending', 'sleeping') AND r.wake_at <= now()
     ) AS suspected,
+    EXISTS (
+        SELECT FROM {schema}.runs AS r
+        WHERE right(r.name, 1) = chr(31) AND r.queue = ANY (%(queues)s::text[])
+          AND r.status IN ('pending', 'sleeping') AND r.wake_at <= now() + make_interval(secs => %(horizon)s::double precision)
+    ) AS rewound,
     NULL::uuid AS workflow_id, NULL AS name, NULL AS queue, NULL::int AS epoch, NULL::bigint AS mailbox, NULL::boolean AS cancel,
     NULL AS input, NULL::jsonb AS tags, NULL::timestamptz AS created_at, NULL::uuid AS parent_id, NULL::uuid AS seed
 UNION ALL
 SELECT
-    picked.level::int, picked.wake_at, NULL, NULL, NULL, NULL,
+    picked.level::int, picked.wake_at, NULL, NULL, NULL, NULL, NULL,
     taken.workflow_id, taken.name, taken.queue, taken.epoch, taken.mailbox, taken.cancel_requested,
     w.input::text, nullif(w.tags, '{}'), w.created_at, w.parent_id, coalesce(w.seed, w.id)
 FROM taken

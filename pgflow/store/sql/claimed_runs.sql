@@ -2,12 +2,12 @@
 -- own, for a snapshot of its own: younger than the claim's locks.
 -- A run that this worker gave up itself may still be in its memory: then neither its input nor its history is read again.
 SELECT
-    r.workflow_id, r.workflow_id::text, r.name, r.queue, r.epoch,
+    r.workflow_id, r.workflow_id::text, w.name, r.queue, r.epoch,
     CASE WHEN r.last_worker = r.worker_id THEN '{}' ELSE w.input::text END,
     coalesce(w.tags_given, w.tags), w.created_at, w.parent_id, coalesce(w.seed, w.id), r.mailbox, r.cancel_requested,
     w.state::text, CASE WHEN w.tags_given IS NOT NULL THEN w.tags END,
     coalesce(r.last_worker = r.worker_id, false), w.cancellations,
-    cardinality(r.suspicions), r.crashes, r.suspected_at
+    w.rewinds, cardinality(r.suspicions), r.crashes, r.suspected_at
 FROM {schema}.runs AS r
 JOIN {schema}.workflows AS w ON w.id = r.workflow_id
 WHERE r.worker_id = %(worker)s::bigint AND r.claim = %(claim)s::bigint AND r.status = 'running' AND r.epoch > %(beyond)s::int

@@ -64,7 +64,7 @@ LEFT JOIN LATERAL (
     SELECT w.id, w.name FROM {schema}.workflows AS w WHERE NOT told.created AND w.id = told.id LIMIT 1
 ) AS known ON true
 LEFT JOIN LATERAL (
-    SELECT r.workflow_id, r.name FROM {schema}.runs AS r WHERE NOT told.created AND r.unique_key = told.unique_key LIMIT 1
+    SELECT r.workflow_id, rtrim(r.name, chr(31)) AS name FROM {schema}.runs AS r WHERE NOT told.created AND r.unique_key = told.unique_key LIMIT 1
 ) AS holder ON true
 LEFT JOIN twins ON twins.unique_key = told.unique_key
 ORDER BY told.number
