@@ -40,6 +40,7 @@ from pgflow.execution.activities.activity_context import ActivityContext
 from pgflow.execution.context import WorkflowContext
 from pgflow.execution.steps.child import ChildHandle
 from pgflow.execution.steps.loop import Break, Continue
+from pgflow.model.explanation import ChildInfo, Explanation, UnreadSignal
 from pgflow.model.info import AuditEntry, BulkResult, Count, DeadSignal, HistoryEvent, Page, Rewound, WorkflowInfo
 from pgflow.store.schema.migrations import migrate
 from pgflow.worker.worker import Worker
@@ -53,10 +54,12 @@ __all__ = [
     "Break",
     "BulkResult",
     "ChildHandle",
+    "ChildInfo",
     "Client",
     "Continue",
     "Count",
     "DeadSignal",
+    "Explanation",
     "HistoryDiverged",
     "HistoryEvent",
     "LatentHistory",
@@ -78,6 +81,7 @@ __all__ = [
     "SyncSubscription",
     "SyncWorkflowHandle",
     "TransactionMisused",
+    "UnreadSignal",
     "Worker",
     "WorkerCrashed",
     "WorkerMisused",

@@ -13,7 +13,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 TWINS = {
-    "pgflow/client": ("bulk", "client", "core", "dead_letters", "handle", "lists", "operations", "subscription"),
+    "pgflow/client": (
+        "bulk",
+        "client",
+        "core",
+        "dead_letters",
+        "explain",
+        "handle",
+        "lists",
+        "operations",
+        "subscription",
+    ),
     "pgflow/store/client": ("caller", "pool", "subscriptions"),
 }
 """The folders that have a folder `sync`, and the files there of which each has a twin in it."""
@@ -29,7 +39,10 @@ WORDS = (
     (r"\bawait ", ""),
     (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
     (r"\bStopAsyncIteration\b", "StopIteration"),
-    (r"\b(BulkOperations|Client|Core|DeadLetters|Lists|Operations|Subscription|WorkflowHandle)\b", r"Sync\1"),
+    (
+        r"\b(BulkOperations|Client|Core|DeadLetters|Explaining|Lists|Operations|Subscription|WorkflowHandle)\b",
+        r"Sync\1",
+    ),
     (r"\b[aA]sync(contextmanager|Connection|Iterator)\b", r"\1"),
     (r"\bon_loop\b", "on_threads"),
     (r"\bLoop([A-Z])", r"Thread\1"),

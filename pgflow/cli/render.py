@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pgflow.model.info import AuditEntry, DeadSignal, HistoryEvent, Rewound, WorkflowInfo
+from pgflow.model.explanation import Explanation
+from pgflow.model.info import AuditEntry, DeadSignal, HistoryEvent, WorkflowInfo
 
 _COLOURS = {
     "pending": "cyan",
@@ -46,7 +47,7 @@ def document(found: Any, **more: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, WorkflowInfo | HistoryEvent | DeadSignal | AuditEntry | Rewound):
+    if is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, list):
         return [_plain(each) for each in value]
@@ -98,6 +99,25 @@ def workflow(found: WorkflowInfo) -> None:
             cell = safe(str(value))
         table.add_row(Text(field.name, "bold"), cell)
     _print(table)
+
+
+def explanation(found: Explanation) -> None:
+    """Why a workflow waits, one line for each reason, and what it waits for."""
+    if found.reasons:
+        _print(Text("\n").join([Text("why it is there", "italic"), *map(safe, found.reasons)]))
+    if found.pending:
+        history(found.pending, title="pending steps")
+    for title, rows, columns in (
+        ("unread signals", found.mailbox, ("id", "name", "created_at")),
+        ("children that have not ended", found.children, ("id", "name", "status")),
+    ):
+        if rows:
+            table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+            for column in columns:
+                table.add_column(column, no_wrap=column != "name", overflow="fold")
+            for one in rows:
+                table.add_row(*(_cell(getattr(one, column)) for column in columns))
+            _print(table)
 
 
 def history(found: Sequence[HistoryEvent], title: str | None = None) -> None:
@@ -164,6 +184,10 @@ def safe(text: str) -> Text:
     return Text("".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text))
 
 
+def _cell(value: Any) -> Text:
+    return _time(value) if isinstance(value, datetime) else safe(str(value))
+
+
 def _status(status: str) -> Text:
     return Text(status, _COLOURS.get(status, ""))
 
@@ -192,6 +216,6 @@ def _bounded(text: str) -> Text:
     return safe(text if len(text) <= _LONGEST else text[:_LONGEST] + " ...")
 
 
-def _print(table: Table) -> None:
+def _print(table: Table | Text) -> None:
     width = None if sys.stdout.isatty() else WIDTH_OF_FILES
     Console(width=width, markup=False, highlight=False, emoji=False).print(table)

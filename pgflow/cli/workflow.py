@@ -15,17 +15,18 @@ from pgflow.cli import render
 from pgflow.cli.database_options import database_options, readable_errors
 from pgflow.cli.find import count, list_
 from pgflow.cli.operate import COMMANDS
+from pgflow.cli.watch import watch_option, watched
+from pgflow.model.explanation import SHOWN, explanation
 from pgflow.model.info import HistoryEvent, WorkflowInfo
 from pgflow.store.database.connections import Database
 from pgflow.store.database.query import Query, ask_blocking
-from pgflow.store.queries import histories, inspection, rights
+from pgflow.store.queries import explaining, histories, inspection, rights
 from pgflow.store.schema.compatibility import check_blocking
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-PENDING_SHOWN = 50
-"""Pending steps that `show` lists, at most."""
+ENDED = ("completed", "failed", "cancelled")
 
 AUDIT_SHOWN = 5
 """Operations that `show` lists, at most; `pgflow audit ID` lists all."""
@@ -46,20 +47,33 @@ for _command in (list_, count, *COMMANDS):
 @click.argument("id", type=click.UUID)
 @database_options
 @_json
-def show(id: UUID, dsn: str, schema: str, as_json: bool) -> None:
-    """Show the workflow ID, what it waits for, and the last operations on it."""
+@watch_option
+def show(id: UUID, dsn: str, schema: str, as_json: bool, watch: bool) -> None:
+    """Show the workflow ID, why it waits and what for, and the last operations on it.
+
+    Example: pgflow workflow show 0198c0de-0000-7000-8000-000000000000 --watch
+    """
     with readable_errors(), _asking(dsn, schema) as ask:
-        found = _known(ask, schema, id)
-        waits = ask(inspection.pending(schema, id, PENDING_SHOWN))
-        done = ask(inspection.audit(schema, workflow_id=id, limit=AUDIT_SHOWN))
-    if as_json:
-        click.echo(render.document(found, pending=waits, audit=done))
-        return
-    render.workflow(found)
-    if waits:
-        render.history(waits, title="pending steps")
-    if done:
-        render.audit(done, title="what operators did last")
+
+        def look() -> tuple[object, bool]:
+            found = _known(ask, schema, id)
+            waits = ask(inspection.pending(schema, id, SHOWN + 1))
+            facts = ask(explaining.facts(schema, id, waits))
+            if facts is None:
+                raise _unknown(schema, id)
+            why = explanation(id, facts, waits)
+            done = ask(inspection.audit(schema, workflow_id=id, limit=AUDIT_SHOWN))
+            if as_json:
+                parts = {name: getattr(why, name) for name in ("reasons", "pending", "mailbox", "children", "more")}
+                click.echo(render.document(found, **parts, audit=done))
+            else:
+                render.workflow(found)
+                render.explanation(why)
+                if done:
+                    render.audit(done, title="what operators did last")
+            return (found, waits, why.mailbox, why.children, done), found.status in ENDED
+
+        watched(look) if watch else look()
 
 
 @workflow.command()

@@ -15,6 +15,7 @@ from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.options import actor_of, reason_of, uuid_of
 from pgflow.errors import WorkflowNotFound
 from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent
+from pgflow.model.explanation import SHOWN, Explanation, explanation
 from pgflow.model.info import HistoryEvent, WorkflowInfo
 from pgflow.store.client.caller import execute_on, mail_on, wake_on
 from pgflow.store.client.endings_by_task import TaskEndings
@@ -22,7 +23,7 @@ from pgflow.store.client.pool import Connections
 from pgflow.store.client.subscriptions import Subscriptions
 from pgflow.store.database.connections import Database
 from pgflow.store.database.query import Query
-from pgflow.store.queries import dispatching, inspection, operating, signalling
+from pgflow.store.queries import dispatching, explaining, inspection, operating, signalling
 
 T = TypeVar("T")
 
@@ -161,6 +162,19 @@ class Core:
         if not found:
             raise self.not_found(id)
         return found[0]
+
+    async def explain(self, id: UUID | str) -> Explanation:
+        """Why a workflow is where it is.
+
+        Raises:
+            WorkflowNotFound: There is none.
+        """
+        workflow_id = uuid_of(id)
+        pending = await self.connections.execute(inspection.pending(self.schema, workflow_id, SHOWN + 1))
+        facts = await self.connections.execute(explaining.facts(self.schema, workflow_id, pending))
+        if facts is None:
+            raise self.not_found(id)
+        return explanation(workflow_id, facts, pending)
 
     async def history(self, id: UUID | str, forgotten: bool) -> list[HistoryEvent]:
         """A workflow's history in order.

@@ -11,6 +11,7 @@ from pgflow.client.filters import children_of, location_of
 from pgflow.definitions.calls import sending_of
 from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.options import check_priority, check_queue, uuid_of
+from pgflow.model.explanation import Explanation
 from pgflow.model.info import HistoryEvent, Rewound, WorkflowInfo
 from pgflow.model.moments import in_utc
 from pgflow.store.queries import operating
@@ -69,6 +70,17 @@ class WorkflowHandle(Generic[R]):
                 print(event.location, event.kind, event.status)
         """
         return await self._core.history(self.id, forgotten)
+
+    async def explain(self) -> Explanation:
+        """Why the workflow waits, in words, with what it waits for, as the client's method of that name does.
+
+        Raises:
+            WorkflowNotFound: it is no longer retained.
+
+        Example:
+            print(*(await handle.explain()).reasons, sep="\\n")
+        """
+        return await self._core.explain(self.id)
 
     async def signal(self, body: Any, *, id: UUID | str | None = None) -> UUID:
         """Send the workflow a signal; its `listen` takes it once.

@@ -39,10 +39,26 @@ ACTIVITY = [
 """What `ActivityContext` offers to activities; the rest is the engine's."""
 
 GIVEN = {
-    "Activity", "ActivityContext", "AuditEntry", "ChildHandle", "DeadSignal", "HistoryEvent", "Page", "Registry",
-    "Subscription", "SyncSubscription", "SyncWorkflowHandle", "Workflow", "WorkflowContext", "WorkflowHandle",
-    "WorkflowInfo", "Count",
-}  # fmt: skip
+    "Activity",
+    "ActivityContext",
+    "AuditEntry",
+    "ChildHandle",
+    "ChildInfo",
+    "Count",
+    "DeadSignal",
+    "Explanation",
+    "HistoryEvent",
+    "Page",
+    "Registry",
+    "Subscription",
+    "SyncSubscription",
+    "SyncWorkflowHandle",
+    "UnreadSignal",
+    "Workflow",
+    "WorkflowContext",
+    "WorkflowHandle",
+    "WorkflowInfo",
+}
 """Classes of what the functions and methods give, which are exported for annotations."""
 
 SURFACE = [

@@ -17,6 +17,7 @@ import psycopg
 from pgflow.client.sync.bulk import SyncBulkOperations
 from pgflow.client.sync.core import SyncCore
 from pgflow.client.sync.dead_letters import SyncDeadLetters
+from pgflow.client.sync.explain import SyncExplaining
 from pgflow.client.filters import inputs_of, parts_of
 from pgflow.client.sync.handle import SyncWorkflowHandle
 from pgflow.client.sync.lists import SyncLists
@@ -46,7 +47,7 @@ HISTORY_LIMIT = 1_000_000
 """The most rows of history that are read at once."""
 
 
-class SyncClient(SyncLists, SyncOperations, SyncBulkOperations, SyncDeadLetters):
+class SyncClient(SyncLists, SyncOperations, SyncBulkOperations, SyncDeadLetters, SyncExplaining):
     """Talks to the database that the workers work on.
 
     Args:

@@ -14,6 +14,7 @@ from pgflow.client.filters import children_of, location_of
 from pgflow.definitions.calls import sending_of
 from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.options import check_priority, check_queue, uuid_of
+from pgflow.model.explanation import Explanation
 from pgflow.model.info import HistoryEvent, Rewound, WorkflowInfo
 from pgflow.model.moments import in_utc
 from pgflow.store.queries import operating
@@ -72,6 +73,17 @@ class SyncWorkflowHandle(Generic[R]):
                 print(event.location, event.kind, event.status)
         """
         return self._core.history(self.id, forgotten)
+
+    def explain(self) -> Explanation:
+        """Why the workflow waits, in words, with what it waits for, as the client's method of that name does.
+
+        Raises:
+            WorkflowNotFound: it is no longer retained.
+
+        Example:
+            print(*(handle.explain()).reasons, sep="\\n")
+        """
+        return self._core.explain(self.id)
 
     def signal(self, body: Any, *, id: UUID | str | None = None) -> UUID:
         """Send the workflow a signal; its `listen` takes it once.
