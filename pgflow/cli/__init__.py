@@ -28,6 +28,28 @@ _COMMANDS = {
 }
 
 
+_PREFIXES = {"exporter": "PGFLOW_EXPORTER", "worker": "PGFLOW_WORKER"}
+"""Commands that run in containers: each of their options can be given by the environment as well."""
+
+
+def _name_variables(command: click.Command, prefix: str | None) -> None:
+    """Have the help and the errors name the environment variables of options.
+
+    Args:
+        prefix: Options without a variable get one that begins so: `--log-level` PGFLOW_WORKER_LOG_LEVEL.
+    """
+    for option in command.params:
+        if not isinstance(option, click.Option):
+            continue
+        if option.envvar is None and prefix is not None and option.expose_value:
+            word = max(option.opts, key=len).lstrip("-").replace("-", "_").upper()
+            option.envvar = f"{prefix}_{word}"
+        option.show_envvar = option.envvar is not None
+    if isinstance(command, click.Group):
+        for one in command.commands.values():
+            _name_variables(one, prefix)
+
+
 class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_COMMANDS)
@@ -38,6 +60,7 @@ class _Lazy(click.Group):
         module, name, _ = _COMMANDS[cmd_name]
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
+        _name_variables(command, _PREFIXES.get(cmd_name))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

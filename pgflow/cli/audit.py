@@ -8,13 +8,14 @@ from uuid import UUID
 import click
 
 from pgflow.cli import render
+from pgflow.cli.completion import WORKFLOW_ID
 from pgflow.cli.database_options import database_options, readable_errors
 from pgflow.client.filters import OPERATIONS
 from pgflow.client.sync.client import SyncClient
 
 
 @click.command()
-@click.argument("id", type=click.UUID, required=False)
+@click.argument("id", type=WORKFLOW_ID, required=False)
 @database_options
 @click.option("--actor", help="Only what this actor did, or this database role.")
 @click.option("--operation", type=click.Choice(OPERATIONS), help="Only this operation.")
@@ -37,7 +38,10 @@ def audit(
     limit: int,
     as_json: bool,
 ) -> None:
-    """Show what operators did to the workflow ID, or to any workflow, newest first. Times are UTC."""
+    """Show what operators did to the workflow ID, or to any workflow, newest first. Times are UTC.
+
+    Example: pgflow audit --actor kim --operation retry --since 2026-11-30
+    """
     moment = None if since is None else _moment(since)
     with readable_errors(), SyncClient(dsn, schema, connections=1) as client:
         found = client.audit(id, actor=actor, operation=operation, since=moment, limit=limit + 1, after=after)

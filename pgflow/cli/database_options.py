@@ -27,7 +27,7 @@ def database_options(command: F) -> F:
         "--dsn",
         envvar="PGFLOW_DATABASE_URL",
         required=True,
-        help="The database: a postgresql:// URL or key=value words. Else PGFLOW_DATABASE_URL.",
+        help="The database: a postgresql:// URL or key=value words.",
     )(schema_option(command))
 
 
@@ -36,9 +36,9 @@ def audit_options(command: F) -> F:
     who = click.option(
         "--actor",
         envvar="PGFLOW_ACTOR",
-        help="Who is doing this, for `pgflow audit`. Else PGFLOW_ACTOR, else the database's role.",
+        help="Who is doing this, for `pgflow audit`; without, the database's role.",
     )
-    why = click.option("--reason", envvar="PGFLOW_REASON", help="Why, for `pgflow audit`. Else PGFLOW_REASON.")
+    why = click.option("--reason", envvar="PGFLOW_REASON", help="Why, for `pgflow audit`.")
     return who(why(command))
 
 

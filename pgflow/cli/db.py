@@ -30,7 +30,10 @@ db.add_command(roles)
 @click.option("--revision", default="head", show_default=True, help="How far to go.")
 @patience_option
 def upgrade(dsn: str, schema: str, revision: str, patience: float) -> None:
-    """Create the schema or bring it up to date. Running two at once is safe."""
+    """Create the schema or bring it up to date. Running two at once is safe.
+
+    Example: pgflow db upgrade --dsn postgresql://owner@db/shop
+    """
     with readable_errors():
         before = migrations.current(dsn, schema)
         migrations.upgrade(dsn, schema, revision, patience=patience)
@@ -46,7 +49,10 @@ def upgrade(dsn: str, schema: str, revision: str, patience: float) -> None:
 @click.confirmation_option(prompt="This may delete workflows and their history. Continue?")
 @patience_option
 def downgrade(dsn: str, schema: str, revision: str, patience: float) -> None:
-    """Undo migrations."""
+    """Undo migrations.
+
+    Example: pgflow db downgrade --revision 0015
+    """
     with readable_errors():
         migrations.downgrade(dsn, schema, revision, patience=patience)
         after = migrations.current(dsn, schema)
@@ -56,7 +62,10 @@ def downgrade(dsn: str, schema: str, revision: str, patience: float) -> None:
 @db.command()
 @database_options
 def current(dsn: str, schema: str) -> None:
-    """Show which revision the schema is at, and which is the newest. Exits with 1 when they differ."""
+    """Show which revision the schema is at, and which is the newest. Exits with 1 when they differ.
+
+    Example: pgflow db current || pgflow db upgrade
+    """
     with readable_errors():
         found, head = migrations.current(dsn, schema), migrations.newest()
     click.echo(f'schema "{schema}" is at {found or "nothing"}; the newest revision is {head}')
@@ -68,6 +77,9 @@ def current(dsn: str, schema: str) -> None:
 @schema_option
 @click.option("--revision", default="head", show_default=True, help="How far to go; a range is `0001:head`.")
 def sql(schema: str, revision: str) -> None:
-    """Print the SQL of an upgrade, for a DBA to read and run."""
+    """Print the SQL of an upgrade, for a DBA to read and run.
+
+    Example: pgflow db sql --revision 0015:head > upgrade.sql
+    """
     with readable_errors():
         click.echo(migrations.offline_sql(schema, revision))

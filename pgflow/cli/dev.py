@@ -33,6 +33,8 @@ def dev(targets: tuple[str, ...], schema: str, directory: Path, lifespan: str | 
     """Run an embedded PostgreSQL, migrated, and the workflows of MODULE on it, until Ctrl-C.
 
     Without MODULE it is the server alone. The line that it prints first names the server to other programs.
+
+    Example: pgflow dev shop.workflows
     """
     code = 0
     workflows, shared = workflows_of(targets), lifespan_of(lifespan)

@@ -27,14 +27,14 @@ PORT = 9188
     envvar="PGFLOW_EXPORTER_PORT",
     default=PORT,
     show_default=True,
-    help="Serve /metrics, /livez and /readyz at this port. Else PGFLOW_EXPORTER_PORT.",
+    help="Serve /metrics, /livez and /readyz at this port.",
 )
 @click.option(
     "--host",
     envvar="PGFLOW_EXPORTER_HOST",
     default="0.0.0.0",
     show_default=True,
-    help="The address of that port. Else PGFLOW_EXPORTER_HOST.",
+    help="The address of that port.",
 )
 @click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
 @click.option("--log-format", default="human", show_default=True, help="human or json.")

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from pgflow.cli.completion import QUEUE, WORKFLOW_ID, WORKFLOW_NAME, complete_statuses
 from pgflow.client.filters import STATUSES
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -54,11 +55,12 @@ def tag(given: str) -> tuple[str, Any]:
 
 
 _FILTERS = (
-    click.option("--name", help="Only workflows of this name."),
+    click.option("--name", type=WORKFLOW_NAME, help="Only workflows of this name."),
     click.option(
         "--status",
         "statuses",
         type=_statuses,
+        shell_complete=complete_statuses,
         metavar="STATUS",
         multiple=True,
         help=f"Only those in this status: {', '.join(STATUSES)}; repeatable, or with commas.",
@@ -71,8 +73,8 @@ _FILTERS = (
         help='Only those with this tag; repeatable. The value is a number, true, false, null, or else a text ("7" in '
         "quotes is one).",
     ),
-    click.option("--queue", help="Only those of this queue, also of what has ended."),
-    click.option("--parent", "parent_id", type=click.UUID, help="Only children of this workflow."),
+    click.option("--queue", type=QUEUE, help="Only those of this queue, also of what has ended."),
+    click.option("--parent", "parent_id", type=WORKFLOW_ID, help="Only children of this workflow."),
     click.option("--error-type", help="Only those that failed with an error of this type, such as ConnectionError."),
     click.option("--waiting-for", metavar="SIGNAL", help="Only those that wait for a signal of this name."),
     click.option(

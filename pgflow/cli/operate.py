@@ -14,6 +14,7 @@ from uuid import UUID
 import click
 
 from pgflow.cli import render
+from pgflow.cli.completion import QUEUE, WORKFLOW_ID, WORKFLOW_NAME
 from pgflow.cli.database_options import audit_options, database_options, readable_errors
 from pgflow.cli.operate_many import bulk_options, is_one, operate_many
 from pgflow.client.filters import CHILDREN
@@ -21,8 +22,8 @@ from pgflow.client.sync.client import SyncClient
 from pgflow.decorators import signal as declare_signal
 from pgflow.model.info import Rewound
 
-_id = click.argument("id", type=click.UUID)
-_one_or_many = click.argument("id", type=click.UUID, required=False)
+_id = click.argument("id", type=WORKFLOW_ID)
+_one_or_many = click.argument("id", type=WORKFLOW_ID, required=False)
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def _client(dsn: str, schema: str, actor: str | None = None) -> Iterator[SyncCli
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=WORKFLOW_NAME)
 @click.argument("input", default="{}")
 @click.option("--id", type=click.UUID, help="Your own id for it; if it was used before, nothing is started.")
 @click.option("--tags", default="{}", metavar="JSON", help="A flat JSON object by which the workflow can be found.")
@@ -42,7 +43,7 @@ def _client(dsn: str, schema: str, actor: str | None = None) -> Iterator[SyncCli
     help="At most one live workflow, of those started with --unique, has this name and exactly these tags.",
 )
 @click.option("--priority", default=0, show_default=True, help="Higher goes first.")
-@click.option("--queue", default="default", show_default=True, help="The queue that workers serve.")
+@click.option("--queue", type=QUEUE, default="default", show_default=True, help="The queue that workers serve.")
 @database_options
 def dispatch(
     name: str,
@@ -55,7 +56,10 @@ def dispatch(
     dsn: str,
     schema: str,
 ) -> None:
-    """Start the workflow NAME with INPUT, a JSON object of its arguments, and print its id."""
+    """Start the workflow NAME with INPUT, a JSON object of its arguments, and print its id.
+
+    Example: pgflow workflow dispatch checkout '{"order": 7}' --tags '{"customer": 42}'
+    """
     arguments, labels = _object(input, "INPUT"), _object(tags, "--tags")
     reserved = {"id", "tags", "unique", "run_at", "priority", "queue", "connection"} & arguments.keys()
     with _client(dsn, schema) as client:
@@ -74,7 +78,10 @@ def dispatch(
 @click.argument("body", default="{}")
 @database_options
 def signal(id: UUID, name: str, body: str, dsn: str, schema: str) -> None:
-    """Send the workflow ID a signal: its NAME, and its BODY, a JSON object of its fields."""
+    """Send the workflow ID a signal: its NAME, and its BODY, a JSON object of its fields.
+
+    Example: pgflow workflow signal 0198c0de-0000-7000-8000-000000000000 approved '{"by": "eva"}'
+    """
     with _client(dsn, schema) as client:
         click.echo(client.signal(_packet(name, _object(body, "BODY")), to=id))
 
@@ -219,7 +226,10 @@ def update(
 def fork(
     id: UUID, before: str, queue: str | None, dsn: str, schema: str, actor: str | None, reason: str | None
 ) -> None:
-    """Start a new workflow from the history of the workflow ID before a step, and print its id."""
+    """Start a new workflow from the history of the workflow ID before a step, and print its id.
+
+    Example: pgflow workflow fork 0198c0de-0000-7000-8000-000000000000 --before '{2, 5}'
+    """
     with _client(dsn, schema, actor) as client:
         click.echo(client.fork(id, before, queue=queue, reason=reason).id)
 

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import click
 
+from pgflow.cli.completion import QUEUE, WORKFLOW_ID, WORKFLOW_NAME
 from pgflow.cli.filter_options import tag
 from pgflow.client.filters import BULK, STATUSES
 from pgflow.model.info import BulkResult
@@ -25,11 +26,11 @@ _FILTERS = ("name", "status", "tags", "queue", "parent_id")
 def bulk_options(command: F) -> F:
     """The filters, and how it is to be done."""
     options = (
-        click.option("--name", help="Instead of an ID: all workflows of this name."),
+        click.option("--name", type=WORKFLOW_NAME, help="Instead of an ID: all workflows of this name."),
         click.option("--status", type=click.Choice(STATUSES), help="All in this status."),
         click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="All with this tag; repeatable."),
-        click.option("--queue", help="All live ones of this queue."),
-        click.option("--parent", "parent_id", type=click.UUID, help="All children of this workflow."),
+        click.option("--queue", type=QUEUE, help="All live ones of this queue."),
+        click.option("--parent", "parent_id", type=WORKFLOW_ID, help="All children of this workflow."),
         click.option(
             "--limit", type=click.IntRange(min=1), default=BULK, show_default=True, help="How many, the youngest first."
         ),

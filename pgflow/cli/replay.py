@@ -109,6 +109,8 @@ def replay(
     Only the workflows' own code is executed, and nothing is written. Exits with 0 when every history fits, with 1 when
     some do not, and with 2 when they could not be checked. Workflows that have ended are checked too, since live ones
     may have recorded the same steps by the time of the deployment; --live leaves them out.
+
+    Example: pgflow replay shop.workflows --live --limit 1000
     """
     with _unchecked():
         wanted = statuses or STATUSES

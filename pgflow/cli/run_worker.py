@@ -41,8 +41,7 @@ def lifespan_option(command: F) -> F:
         "--lifespan",
         envvar="PGFLOW_LIFESPAN",
         metavar="MODULE:NAME",
-        help="The function whose async context manager yields what `ctx.resource` of activities finds. Else "
-        "PGFLOW_LIFESPAN.",
+        help="The function whose async context manager yields what `ctx.resource` of activities finds.",
     )(command)
 
 
@@ -84,15 +83,14 @@ def lifespan_option(command: F) -> F:
     "--metrics-port",
     type=click.IntRange(1, 65_535),
     envvar="PGFLOW_METRICS_PORT",
-    help="Serve /metrics, /livez and /readyz at this port, for all processes together. Else PGFLOW_METRICS_PORT, else "
-    "none is served.",
+    help="Serve /metrics, /livez and /readyz at this port, for all processes together; without, nowhere.",
 )
 @click.option(
     "--metrics-host",
     envvar="PGFLOW_METRICS_HOST",
     default="0.0.0.0",
     show_default=True,
-    help="The address of that port. Else PGFLOW_METRICS_HOST.",
+    help="The address of that port.",
 )
 @lifespan_option
 @click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
@@ -122,6 +120,8 @@ def worker(
     """Run the workflows of MODULE, or the one (or the list) called NAME in it.
 
     SIGTERM or SIGINT: claims no more, lets running activities end for the grace period, hands everything back.
+
+    Example: pgflow worker shop.workflows --queue default --queue mail --processes 4
     """
     try:
         configure(log_level, log_format)

@@ -10,6 +10,7 @@ from uuid import UUID
 import click
 
 from pgflow.cli import render
+from pgflow.cli.completion import WORKFLOW_ID
 from pgflow.cli.database_options import audit_options, database_options, readable_errors
 from pgflow.client.sync.client import SyncClient
 
@@ -24,7 +25,7 @@ def signal() -> None:
 @signal.command("list")
 @database_options
 @click.option("--dead", is_flag=True, required=True, help="Those that were set aside; there is no list of others.")
-@click.option("--workflow", "workflow_id", type=click.UUID, help="Only those that were sent to this workflow.")
+@click.option("--workflow", "workflow_id", type=WORKFLOW_ID, help="Only those that were sent to this workflow.")
 @click.option("--name", help="Only those of this type.")
 @click.option("--after", type=click.UUID, help="Continue a list after this id.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many, at most.")
@@ -39,7 +40,10 @@ def list_(
     limit: int,
     as_json: bool,
 ) -> None:
-    """List signals that were set aside."""
+    """List signals that were set aside.
+
+    Example: pgflow signal list --dead --name deposit
+    """
     with readable_errors(), SyncClient(dsn, schema, connections=1) as client:
         found = client.dead_signals(workflow_id, name, limit + 1, after=after)
     shown, more = found[:limit], len(found) > limit
@@ -59,6 +63,8 @@ def list_(
 def redeliver(id: UUID, body: str | None, dsn: str, schema: str, actor: str | None, reason: str | None) -> None:
     """Deliver the signal ID again, at the end of the mailbox; with BODY, a JSON object of its fields, if
     that is given.
+
+    Example: pgflow signal redeliver 0198c0de-0000-7000-8000-000000000000 '{"cents": 700}'
     """
     fields = None
     if body is not None:
@@ -78,7 +84,10 @@ def redeliver(id: UUID, body: str | None, dsn: str, schema: str, actor: str | No
 @database_options
 @audit_options
 def drop(id: UUID, dsn: str, schema: str, actor: str | None, reason: str | None) -> None:
-    """Drop the signal ID for good."""
+    """Drop the signal ID for good.
+
+    Example: pgflow signal drop 0198c0de-0000-7000-8000-000000000000 --reason "sent by a test"
+    """
     with readable_errors(), SyncClient(dsn, schema, connections=1, actor=actor) as client:
         client.drop(id, reason=reason)
     click.echo("it is dropped")

@@ -12,6 +12,7 @@ from uuid import UUID
 import click
 
 from pgflow.cli import render
+from pgflow.cli.completion import WORKFLOW_ID
 from pgflow.cli.database_options import database_options, readable_errors
 from pgflow.cli.find import count, list_
 from pgflow.cli.operate import COMMANDS
@@ -44,7 +45,7 @@ for _command in (list_, count, *COMMANDS):
 
 
 @workflow.command()
-@click.argument("id", type=click.UUID)
+@click.argument("id", type=WORKFLOW_ID)
 @database_options
 @_json
 @watch_option
@@ -77,7 +78,7 @@ def show(id: UUID, dsn: str, schema: str, as_json: bool, watch: bool) -> None:
 
 
 @workflow.command()
-@click.argument("id", type=click.UUID)
+@click.argument("id", type=WORKFLOW_ID)
 @database_options
 @click.option(
     "--forgotten",
@@ -87,7 +88,10 @@ def show(id: UUID, dsn: str, schema: str, as_json: bool, watch: bool) -> None:
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="How many steps, at most.")
 @_json
 def history(id: UUID, dsn: str, schema: str, forgotten: bool, limit: int, as_json: bool) -> None:
-    """Show the steps of the workflow ID in order of execution."""
+    """Show the steps of the workflow ID in order of execution.
+
+    Example: pgflow workflow history 0198c0de-0000-7000-8000-000000000000 --forgotten
+    """
     with readable_errors(), _asking(dsn, schema) as ask:
         found: list[HistoryEvent] = ask(inspection.history(schema, id, forgotten, limit + 1))
         if not found:
@@ -102,12 +106,14 @@ def history(id: UUID, dsn: str, schema: str, forgotten: bool, limit: int, as_jso
 
 
 @workflow.command()
-@click.argument("id", type=click.UUID)
+@click.argument("id", type=WORKFLOW_ID)
 @database_options
 def export(id: UUID, dsn: str, schema: str) -> None:
     """Print the workflow ID and its active history as one JSON document.
 
     `pgflow.testing.replay(workflow, document)` runs today's code over it in a unit test.
+
+    Example: pgflow workflow export 0198c0de-0000-7000-8000-000000000000 > tests/histories/checkout.json
     """
     with readable_errors(), _asking(dsn, schema) as ask:
         found = ask(histories.read(schema, id))
