@@ -41,7 +41,17 @@ from pgflow.execution.context import WorkflowContext
 from pgflow.execution.steps.child import ChildHandle
 from pgflow.execution.steps.loop import Break, Continue
 from pgflow.model.explanation import ChildInfo, Explanation, UnreadSignal
-from pgflow.model.info import AuditEntry, BulkResult, Count, DeadSignal, HistoryEvent, Page, Rewound, WorkflowInfo
+from pgflow.model.info import (
+    AuditEntry,
+    BulkResult,
+    Count,
+    DeadSignal,
+    HistoryEvent,
+    Page,
+    Pruned,
+    Rewound,
+    WorkflowInfo,
+)
 from pgflow.store.schema.migrations import migrate
 from pgflow.worker.worker import Worker
 
@@ -70,6 +80,7 @@ __all__ = [
     "NondeterminismError",
     "Page",
     "PgflowError",
+    "Pruned",
     "ReadOnlyServer",
     "Registry",
     "RetryPolicy",

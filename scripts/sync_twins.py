@@ -22,6 +22,7 @@ TWINS = {
         "handle",
         "lists",
         "operations",
+        "pruning",
         "subscription",
     ),
     "pgflow/store/client": ("caller", "pool", "subscriptions"),
@@ -40,7 +41,8 @@ WORDS = (
     (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
     (r"\bStopAsyncIteration\b", "StopIteration"),
     (
-        r"\b(BulkOperations|Client|Core|DeadLetters|Explaining|Lists|Operations|Subscription|WorkflowHandle)\b",
+        r"\b(BulkOperations|Client|Core|DeadLetters|Explaining|Lists|Operations|Pruning|Subscription|"
+        r"WorkflowHandle)\b",
         r"Sync\1",
     ),
     (r"\b[aA]sync(contextmanager|Connection|Iterator)\b", r"\1"),

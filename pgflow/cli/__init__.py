@@ -21,6 +21,7 @@ _COMMANDS = {
     "db": ("pgflow.cli.db", "db", "Create and migrate the schema."),
     "dev": ("pgflow.cli.dev", "dev", "Run workflows on an embedded PostgreSQL, to try things out."),
     "exporter": ("pgflow.cli.exporter", "exporter", "Serve metrics of the database."),
+    "prune": ("pgflow.cli.prune", "prune", "Remove workflows that ended long ago."),
     "replay": ("pgflow.cli.replay", "replay", "Check that the current code fits the stored histories."),
     "signal": ("pgflow.cli.signals", "signal", "Show signals that no workflow could read, and settle them."),
     "worker": ("pgflow.cli.run_worker", "worker", "Run workflows."),

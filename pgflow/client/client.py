@@ -19,6 +19,7 @@ from pgflow.client.filters import inputs_of, parts_of
 from pgflow.client.handle import WorkflowHandle
 from pgflow.client.lists import Lists
 from pgflow.client.operations import Operations
+from pgflow.client.pruning import Pruning
 from pgflow.client.subscription import Subscription
 from pgflow.codec import PAYLOAD_LIMIT
 from pgflow.definitions.calls import Options, input_of, sending_of, workflow_name
@@ -44,7 +45,7 @@ HISTORY_LIMIT = 1_000_000
 """The most rows of history that are read at once."""
 
 
-class Client(Lists, Operations, BulkOperations, DeadLetters, Explaining):
+class Client(Lists, Operations, BulkOperations, Pruning, DeadLetters, Explaining):
     """Talks to the database that the workers work on.
 
     Args:

@@ -26,7 +26,19 @@ from pgflow.store.queries.listing import Asked
 STATUSES = ("pending", "running", "sleeping", "paused", "completed", "failed", "cancelled")
 
 
-OPERATIONS = ("cancel", "pause", "resume", "retry", "rewind", "terminate", "update", "fork", "redeliver", "drop")
+OPERATIONS = (
+    "cancel",
+    "pause",
+    "resume",
+    "retry",
+    "rewind",
+    "terminate",
+    "update",
+    "fork",
+    "prune",
+    "redeliver",
+    "drop",
+)
 """What an operator may have done."""
 
 
@@ -190,6 +202,49 @@ class BulkFilter:
     def _filter(self, status: str | None, limit: int, after: str | None) -> Filter:
         name, tags, queue, parent_id = self._given
         return Filter(name=name, status=status, tags=tags, limit=limit, queue=queue, parent_id=parent_id, after=after)
+
+
+ENDED = ("completed", "failed", "cancelled")
+"""The statuses of what can be removed."""
+
+
+class PruneFilter:
+    """Which workflows are to be removed, checked.
+
+    Args:
+        older_than: how long ago they ended, at least.
+        limit: how many, at most; None: all.
+
+    Raises:
+        ValueError: a negative age, a status that is not final, a limit below 1, and what `Filter` refuses.
+    """
+
+    def __init__(
+        self,
+        older_than: timedelta | float,
+        name: str | None,
+        status: str | Iterable[str] | None,
+        tags: Mapping[str, Any] | None,
+        queue: str | None,
+        parent_id: UUID | str | None,
+        limit: int | None,
+    ) -> None:
+        age = timedelta(seconds=seconds(older_than, "older_than"))
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise ValueError(f"limit={limit!r}: expected a whole number, at least 1, or None")
+        given = ("completed", "cancelled") if status is None else (status,) if isinstance(status, str) else (*status,)
+        if not given or not set(given) <= set(ENDED):
+            raise ValueError(f"status={status!r}: expected one or several of {', '.join(ENDED)}")
+        Filter(name=name, tags=tags, queue=queue, parent_id=parent_id, limit=1)  # refuses what is wrong of it
+        self.statuses = tuple(dict.fromkeys(given))
+        self.asked = {
+            "older_than": age,
+            "statuses": list(self.statuses),
+            "name": name,
+            "queue": queue,
+            "tags": tags_text(tags) if tags else None,
+            "parent_id": None if parent_id is None else uuid_of(parent_id),
+        }
 
 
 class DeadFilter:

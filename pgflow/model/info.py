@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
@@ -136,7 +136,7 @@ class AuditEntry:
         id: its number: the later, the higher.
         actor: who, as was said; the database's role if nothing was.
         role: the database's role that did it.
-        operation: cancel, pause, resume, retry, fork, redeliver or drop.
+        operation: cancel, pause, resume, retry, terminate, fork, prune, redeliver or drop.
         workflow_id: on which workflow; of a signal the one that it was sent to.
         subject: on what, where that is no workflow: the id of a signal.
         reason: why, as was said.
@@ -152,6 +152,22 @@ class AuditEntry:
     subject: str | None
     reason: str | None
     details: dict[str, Any] | None
+
+
+class Pruned(int):
+    """How many workflows were removed (with `dry_run`: would be).
+
+    Attributes:
+        kept: how many of those that match stay, by why: "awaited" (somebody may still await their output), or "busy"
+            (somebody has them locked, or they have gone on, or gone).
+    """
+
+    kept: dict[str, int]
+
+    def __new__(cls, removed: int, kept: Mapping[str, int] | None = None) -> Pruned:
+        made = super().__new__(cls, removed)
+        made.kept = dict(kept or {})
+        return made
 
 
 class Page(list[WorkflowInfo]):

@@ -98,6 +98,8 @@ class Crossing:
     """Called after the commit with the `Sent` or the `Dispatched` that answers the command."""
     on_refused: Callable[[Crossing, BaseException], None]
     """Called with `LeaseLost`, or with what the database said of the command."""
+    location: str = ""
+    """Where the step stands, in stored form; empty: not known."""
 
 
 @dataclass(slots=True)

@@ -49,6 +49,7 @@ GIVEN = {
     "Explanation",
     "HistoryEvent",
     "Page",
+    "Pruned",
     "Registry",
     "Subscription",
     "SyncSubscription",

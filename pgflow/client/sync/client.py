@@ -22,6 +22,7 @@ from pgflow.client.filters import inputs_of, parts_of
 from pgflow.client.sync.handle import SyncWorkflowHandle
 from pgflow.client.sync.lists import SyncLists
 from pgflow.client.sync.operations import SyncOperations
+from pgflow.client.sync.pruning import SyncPruning
 from pgflow.client.sync.subscription import SyncSubscription
 from pgflow.codec import PAYLOAD_LIMIT
 from pgflow.definitions.calls import Options, input_of, sending_of, workflow_name
@@ -47,7 +48,7 @@ HISTORY_LIMIT = 1_000_000
 """The most rows of history that are read at once."""
 
 
-class SyncClient(SyncLists, SyncOperations, SyncBulkOperations, SyncDeadLetters, SyncExplaining):
+class SyncClient(SyncLists, SyncOperations, SyncBulkOperations, SyncPruning, SyncDeadLetters, SyncExplaining):
     """Talks to the database that the workers work on.
 
     Args:

@@ -153,7 +153,7 @@ class RunCrossings:
             self._in_flight.pop(step, None)
             self._run.lost(error)
 
-        return Crossing(claimed.workflow_id, claimed.epoch, step.command(id), done, refused)
+        return Crossing(claimed.workflow_id, claimed.epoch, step.command(id), done, refused, step.location)
 
     def _done(self, step: CrossingView, answer: Sent | Dispatched) -> None:
         self._in_flight.pop(step, None)

@@ -196,6 +196,7 @@ class CrossingSender:
         parameters: dict[str, Any] = {
             "sender_ids": [crossing.workflow_id for crossing in batch],
             "epochs": [crossing.epoch for crossing in batch],
+            "locations": [crossing.location for crossing in batch],
         }
         answers: Answers = await self._execute(self._line, parameters, [crossing.command for crossing in batch])
         await faults.reach("crossings.after")
@@ -352,6 +353,7 @@ class Crossings:
         wanted = {
             "workflow_ids": list(others.values()),
             "waiters": [parameters["sender_ids"][number] for number in others],
+            "locations": [parameters["locations"][number] for number in others],
         }
         rows = await _rows(line, self._database.statement("crossing_wait"), wanted)
         busy = {id for (id,) in rows}

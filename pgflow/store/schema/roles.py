@@ -45,6 +45,7 @@ RELATIONS: Mapping[str, Relation] = {
     "workflows": Relation(_ROWS, frozenset({"input", "output", "error", "state"})),
     "runs": Relation(_ROWS),
     "ends": Relation(_ROWS),
+    "finders": Relation(_ROWS),
     "events": Relation(_ROWS, _STEP),
     "forgotten_events": Relation(_ROWS, _STEP),
     "signals": Relation(_ROWS, frozenset({"body", "problem"})),
@@ -65,6 +66,7 @@ RELATIONS: Mapping[str, Relation] = {
 """Tables and views by name."""
 
 _OPERATORS = frozenset({"worker", "operator"})
+_WORKERS = frozenset({"worker"})
 _SENDERS = frozenset({"worker", "sender"})
 _ANYBODY = frozenset(KINDS)
 _NOBODY: frozenset[str] = frozenset()
@@ -75,6 +77,7 @@ FUNCTIONS: Mapping[str, frozenset[str]] = {
     "fork": _OPERATORS,
     "operate_many": _OPERATORS,
     "pause": _OPERATORS,
+    "prune": _OPERATORS,
     "redeliver": _OPERATORS,
     "resume": _OPERATORS,
     "retry": _OPERATORS,
@@ -85,6 +88,7 @@ FUNCTIONS: Mapping[str, frozenset[str]] = {
     "dispatch_once": _SENDERS,
     "signal": _SENDERS,
     "signal_once": _SENDERS,
+    "remove_workflows": _WORKERS,
     # These tell nothing, and change nothing, that their caller could not do without them.
     "display_location": _ANYBODY,
     "error_type": _ANYBODY,
@@ -96,6 +100,7 @@ FUNCTIONS: Mapping[str, frozenset[str]] = {
     "dead_signal": _NOBODY,
     "end_cancelled": _NOBODY,
     "forget_end": _NOBODY,
+    "may_await": _NOBODY,
     "must_exist": _NOBODY,
     "return_signals": _NOBODY,
     "send_signal": _NOBODY,
@@ -109,7 +114,7 @@ FUNCTIONS: Mapping[str, frozenset[str]] = {
 
 def with_owners_rights() -> set[str]:
     """The functions that run with the rights of the schema's owner, and are not everybody's to call."""
-    return {name for name, kinds in FUNCTIONS.items() if kinds in (_OPERATORS, _SENDERS)}
+    return {name for name, kinds in FUNCTIONS.items() if kinds in (_OPERATORS, _SENDERS, _WORKERS)}
 
 
 class Grant(NamedTuple):

@@ -113,6 +113,12 @@ def make_metadata(schema: str | None = None) -> MetaData:
             "A text for each time that it was rewound: the location before which, then what was undone before that as "
             "well (=: a step with all below it; +: from one to another in a body, or to its end). Null: never.",
         ),
+        column(
+            "parent_location",
+            Text(collation="C"),
+            "Where in its parent's history the step stands that dispatched it; null: no parent, or code of before "
+            "schema 0020.",
+        ),
         Index(
             "workflows_tags",
             "tags",
@@ -262,11 +268,22 @@ def make_metadata(schema: str | None = None) -> MetaData:
         column("waiters", ARRAY(UUID()), "Workflows that were told of its end though they are not its parent."),
         column("epoch", Integer(), "Its last epoch, from 2^24 on; null: below."),
         PrimaryKeyConstraint("ended_at", "workflow_id"),
+        Index("ends_name", "name", "ended_at", "workflow_id"),
         Index("ends_cancelled", *_PLACE, postgresql_where=text("status = 'cancelled'")),
         Index("ends_name_cancelled", "name", *_PLACE, postgresql_where=text("status = 'cancelled'")),
         Index("ends_queue", "queue", *_PLACE, postgresql_where=text("queue <> 'default'")),
         comment="One row for each workflow that is completed or cancelled, for lists: inserted as it ends, by a "
         "trigger on runs, and never changed. Gone with the workflow, or when it is to go on after all.",
+    )
+    Table(
+        "finders",
+        metadata,
+        column("workflow_id", UUID(), "The workflow that was found.", key=True),
+        column("finder_id", UUID(), "Who found it, or is a fork of one who has it.", key=True),
+        column("location", Text(collation="C"), "Where the step stands that found it; empty: not known.", key=True),
+        Index("finders_finder", "finder_id"),
+        comment="Who may await a workflow though they are not its parent: they found it when they dispatched a unique "
+        "one, or are forks. Gone with either.",
     )
     Table(
         "events",
@@ -359,7 +376,8 @@ def make_metadata(schema: str | None = None) -> MetaData:
             "name",
             Text(),
             "signals: remove those that were taken or dropped some time ago; audit: remove rows that are old; ends: "
-            "enter what ended before schema 0017, once (the row goes when that is done).",
+            "enter what ended before schema 0017, once (the row goes when that is done); finders: enter who found "
+            "unique workflows before schema 0020, likewise.",
             key=True,
         ),
         column("holder", UUID(), "Who does it, or did it last: a number that a worker draws at its start."),
@@ -378,7 +396,7 @@ def make_metadata(schema: str | None = None) -> MetaData:
         column(
             "operation",
             Text(),
-            "What: cancel, pause, resume, retry, rewind, terminate, update, fork, redeliver or drop (a signal).",
+            "What: cancel, pause, resume, retry, rewind, terminate, update, fork, prune, redeliver or drop (a signal).",
             null=False,
         ),
         column("workflow_id", UUID(), "On which workflow; of a signal: the one that it was sent to."),

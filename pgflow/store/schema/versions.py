@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 19
+SCHEMA_VERSION = 20
 """The version of the schema that this code was written for; each migration that changes something adds one."""
 
-NEEDS = 19
+NEEDS = 20
 """The oldest version of the schema that this code can work on."""

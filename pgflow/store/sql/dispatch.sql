@@ -20,16 +20,16 @@ keyed AS (
     RETURNING workflow_id
 ),
 alone AS (
-    INSERT INTO {schema}.workflows (id, name, tags, input, parent_id, root_id, detached)
-    SELECT DISTINCT ON (id) id, name, tags, input, parent_id, root_id, detached
+    INSERT INTO {schema}.workflows (id, name, tags, input, parent_id, root_id, detached, parent_location)
+    SELECT DISTINCT ON (id) id, name, tags, input, parent_id, root_id, detached, parent_location
     FROM wanted
     WHERE unique_key IS NOT NULL AND id IN (SELECT workflow_id FROM keyed)
     ORDER BY id, number
     RETURNING id
 ),
 others AS (
-    INSERT INTO {schema}.workflows (id, name, tags, input, parent_id, root_id, detached)
-    SELECT id, name, tags, input, parent_id, root_id, detached
+    INSERT INTO {schema}.workflows (id, name, tags, input, parent_id, root_id, detached, parent_location)
+    SELECT id, name, tags, input, parent_id, root_id, detached, parent_location
     FROM wanted
     WHERE unique_key IS NULL
     ORDER BY id
