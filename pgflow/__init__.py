@@ -52,6 +52,7 @@ from pgflow.model.info import (
     Rewound,
     WorkflowInfo,
 )
+from pgflow.model.queue_info import QueueInfo, QueueWork
 from pgflow.store.schema.migrations import migrate
 from pgflow.worker.worker import Worker
 
@@ -81,6 +82,8 @@ __all__ = [
     "Page",
     "PgflowError",
     "Pruned",
+    "QueueInfo",
+    "QueueWork",
     "ReadOnlyServer",
     "Registry",
     "RetryPolicy",

@@ -23,6 +23,7 @@ TWINS = {
         "lists",
         "operations",
         "pruning",
+        "queues",
         "subscription",
     ),
     "pgflow/store/client": ("caller", "pool", "subscriptions"),
@@ -41,7 +42,7 @@ WORDS = (
     (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
     (r"\bStopAsyncIteration\b", "StopIteration"),
     (
-        r"\b(BulkOperations|Client|Core|DeadLetters|Explaining|Lists|Operations|Pruning|Subscription|"
+        r"\b(BulkOperations|Client|Core|DeadLetters|Explaining|Lists|Operations|Pruning|Queues|Subscription|"
         r"WorkflowHandle)\b",
         r"Sync\1",
     ),

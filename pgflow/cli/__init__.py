@@ -22,6 +22,7 @@ _COMMANDS = {
     "dev": ("pgflow.cli.dev", "dev", "Run workflows on an embedded PostgreSQL, to try things out."),
     "exporter": ("pgflow.cli.exporter", "exporter", "Serve metrics of the database."),
     "prune": ("pgflow.cli.prune", "prune", "Remove workflows that ended long ago."),
+    "queue": ("pgflow.cli.queue_commands", "queue", "Show what waits in queues."),
     "replay": ("pgflow.cli.replay", "replay", "Check that the current code fits the stored histories."),
     "signal": ("pgflow.cli.signals", "signal", "Show signals that no workflow could read, and settle them."),
     "worker": ("pgflow.cli.run_worker", "worker", "Run workflows."),

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from pgflow.model.explanation import Explanation
 from pgflow.model.info import AuditEntry, DeadSignal, HistoryEvent, WorkflowInfo
+from pgflow.model.queue_info import QueueInfo
 
 _COLOURS = {
     "pending": "cyan",
@@ -48,7 +49,7 @@ def document(found: Any, **more: Any) -> str:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, list):
         return [_plain(each) for each in value]
     return value
@@ -176,6 +177,21 @@ def audit(found: Sequence[AuditEntry], title: str | None = None) -> None:
         what = " ".join(str(each) for each in (one.workflow_id, one.subject and f"signal {one.subject}") if each)
         why = Text("; ").join(part for part in (_bounded(one.reason or ""), _short(one.details)) if part.plain)
         table.add_row(str(one.id), _time(one.at), safe(who), safe(one.operation), safe(what), why)
+    _print(table)
+
+
+def queues(found: Sequence[QueueInfo]) -> None:
+    """One line for each queue, and below it one for each name of workflows that wait in it."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("queue", "workers", "workflow", "due", "oldest due since", "next due"):
+        table.add_column(name, no_wrap=name not in ("queue", "workflow"), overflow="fold")
+    for one in found:
+        workers = Text(str(one.workers), "" if one.workers or not one.due else "red")
+        due = Text(f"{one.due}{'+' if one.more else ''}")
+        table.add_row(safe(one.name), workers, Text(""), due, _time(one.oldest_due_at), _time(one.next_at))
+        for work in one.work:
+            cells = Text(str(work.due)), _time(work.oldest_due_at), _time(work.next_at)
+            table.add_row(Text(""), Text(""), safe(work.workflow), *cells)
     _print(table)
 
 

@@ -20,6 +20,7 @@ from pgflow.client.handle import WorkflowHandle
 from pgflow.client.lists import Lists
 from pgflow.client.operations import Operations
 from pgflow.client.pruning import Pruning
+from pgflow.client.queues import Queues
 from pgflow.client.subscription import Subscription
 from pgflow.codec import PAYLOAD_LIMIT
 from pgflow.definitions.calls import Options, input_of, sending_of, workflow_name
@@ -77,6 +78,11 @@ class Client(Lists, Operations, BulkOperations, Pruning, DeadLetters, Explaining
         actor: str | None = None,
     ) -> None:
         self._core = Core(dsn, schema, connections, payload_limit, hints, call_timeout, actor)
+
+    @property
+    def queues(self) -> Queues:
+        """What waits in queues: `await client.queues.list()`."""
+        return Queues(self._core)
 
     async def __aenter__(self) -> Self:
         """Connect.

@@ -50,6 +50,8 @@ GIVEN = {
     "HistoryEvent",
     "Page",
     "Pruned",
+    "QueueInfo",
+    "QueueWork",
     "Registry",
     "Subscription",
     "SyncSubscription",

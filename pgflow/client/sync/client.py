@@ -23,6 +23,7 @@ from pgflow.client.sync.handle import SyncWorkflowHandle
 from pgflow.client.sync.lists import SyncLists
 from pgflow.client.sync.operations import SyncOperations
 from pgflow.client.sync.pruning import SyncPruning
+from pgflow.client.sync.queues import SyncQueues
 from pgflow.client.sync.subscription import SyncSubscription
 from pgflow.codec import PAYLOAD_LIMIT
 from pgflow.definitions.calls import Options, input_of, sending_of, workflow_name
@@ -80,6 +81,11 @@ class SyncClient(SyncLists, SyncOperations, SyncBulkOperations, SyncPruning, Syn
         actor: str | None = None,
     ) -> None:
         self._core = SyncCore(dsn, schema, connections, payload_limit, hints, call_timeout, actor)
+
+    @property
+    def queues(self) -> SyncQueues:
+        """What waits in queues: `client.queues.list()`."""
+        return SyncQueues(self._core)
 
     def __enter__(self) -> Self:
         """Connect.

@@ -49,14 +49,17 @@ def queues(schema: str) -> Query[list[Family]]:
     """The statement for the depth and age of each queue, by the workflows' names."""
 
     def read(rows: Sequence[tuple[Any, ...]]) -> list[Family]:
-        depth: dict[Labels, float] = {(queue, name): due for queue, name, due, _ in rows}
-        age: dict[Labels, float] = {(queue, name): max(0.0, oldest or 0.0) for queue, name, _, oldest in rows}
+        depth: dict[Labels, float] = {(queue, name): float(due) for queue, name, due, *_ in rows}
+        age: dict[Labels, float] = {
+            (queue, name): 0.0 if oldest is None else max(0.0, (now - oldest).total_seconds())
+            for queue, name, _, oldest, _, now, _ in rows
+        }
         return [
             gauge("pgflow_queue_due", _DUE, depth, "queue", "workflow"),
             gauge("pgflow_queue_oldest_due_seconds", _OLDEST, age, "queue", "workflow"),
         ]
 
-    return Query(statement("exporter_queues", schema), {"levels": SERIES, "bound": COUNTED}, read)
+    return Query(statement("queues", schema), {"levels": SERIES, "bound": COUNTED}, read)
 
 
 def live(schema: str) -> Query[list[Family]]:

@@ -3,8 +3,8 @@
 WITH size AS (
     SELECT least(1.0, %(pages)s::float8 * current_setting('block_size')::int / greatest(1, pg_relation_size(to_regclass(%(table)s)))) AS part
 )
-SELECT r.name, r.status, count(*) / (SELECT size.part FROM size)
+SELECT rtrim(r.name, chr(31)), r.status, count(*) / (SELECT size.part FROM size)
 FROM {schema}.runs AS r TABLESAMPLE SYSTEM ((SELECT 100 * size.part FROM size))
-GROUP BY r.name, r.status
+GROUP BY rtrim(r.name, chr(31)), r.status
 ORDER BY count(*) DESC
 LIMIT %(series)s::int

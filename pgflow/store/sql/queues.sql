@@ -1,6 +1,7 @@
--- Work that is due, by queue and name: how much, and for how long the oldest. Levels (a queue, a name and a priority) are found by one
+-- Work that waits, by queue and name: how much of it is due, since when, and when the next will be. Levels (a queue, a name and a priority) are found by one
 -- index probe each, as far as `levels` of them; of each the due runs are one range of the index, of which so many are counted that all of
--- them together come to `bound` at most. The oldest is one probe, whatever there is.
+-- them together come to `bound` at most. The oldest and the next are one probe each,
+-- whatever there is.
 WITH RECURSIVE levels AS (
     (
         SELECT 1 AS number, r.queue, r.name, r.priority
@@ -41,10 +42,11 @@ WITH RECURSIVE levels AS (
 share AS (
     SELECT %(bound)s::int / count(*) AS each FROM levels
 )
-SELECT levels.queue, levels.name, sum(due.runs)::float8, extract(epoch FROM now() - min(due.oldest))::float8
+-- A rewound run has a character behind its name.
+SELECT levels.queue, rtrim(levels.name, chr(31)), sum(due.runs)::bigint, min(due.oldest), min(next.wake_at), now(), bool_or(due.cut)
 FROM levels
 CROSS JOIN LATERAL (
-    SELECT count(*) AS runs, min(first.wake_at) AS oldest
+    SELECT count(*) AS runs, min(first.wake_at) AS oldest, count(*) >= (SELECT share.each FROM share) AS cut
     FROM (
         SELECT r.wake_at
         FROM {schema}.runs AS r
@@ -54,5 +56,13 @@ CROSS JOIN LATERAL (
         LIMIT (SELECT share.each FROM share)
     ) AS first
 ) AS due
-GROUP BY levels.queue, levels.name
-ORDER BY levels.queue, levels.name
+LEFT JOIN LATERAL (
+    SELECT r.wake_at
+    FROM {schema}.runs AS r
+    WHERE r.queue = levels.queue AND r.name = levels.name AND r.priority = levels.priority
+      AND r.status IN ('pending', 'sleeping') AND r.wake_at IS NOT NULL AND r.wake_at > now() AND r.wake_at < 'infinity'
+    ORDER BY r.wake_at
+    LIMIT 1
+) AS next ON true
+GROUP BY levels.queue, rtrim(levels.name, chr(31))
+ORDER BY levels.queue, rtrim(levels.name, chr(31))
