@@ -54,7 +54,22 @@ def tag(given: str) -> tuple[str, Any]:
     return name, text if isinstance(value, dict | list) else value
 
 
-_FILTERS = (
+FILTERS = (
+    "name",
+    "statuses",
+    "tags",
+    "queue",
+    "parent_id",
+    "error_type",
+    "waiting_for",
+    "created_after",
+    "created_before",
+    "ended_after",
+    "ended_before",
+)
+"""The parameters that the options give to a command."""
+
+_OPTIONS = (
     click.option("--name", type=WORKFLOW_NAME, help="Only workflows of this name."),
     click.option(
         "--status",
@@ -91,7 +106,7 @@ _FILTERS = (
 
 def filter_options(command: F) -> F:
     """All filters of a list."""
-    return reduce(lambda wrapped, option: option(wrapped), reversed(_FILTERS), command)
+    return reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), command)
 
 
 def filters_of(statuses: tuple[list[str], ...], tags: tuple[str, ...], **asked: Any) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def resume(id: UUID | None, dsn: str, schema: str, actor: str | None, reason: st
 def retry(id: UUID | None, dsn: str, schema: str, actor: str | None, reason: str | None, **asked: Any) -> None:
     """Run the failed workflow ID again from its history, or all failed ones that match the filters.
 
-    Example: pgflow workflow retry --name checkout --limit 1000 --reason "the bank is back"
+    Example: pgflow workflow retry --error-type ConnectionError --ended-after 2h --reason "the bank is back"
     """
     single = is_one(id, asked)
     with _client(dsn, schema, actor) as client:

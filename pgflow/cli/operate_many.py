@@ -10,9 +10,8 @@ from uuid import UUID
 
 import click
 
-from pgflow.cli.completion import QUEUE, WORKFLOW_ID, WORKFLOW_NAME
-from pgflow.cli.filter_options import tag
-from pgflow.client.filters import BULK, STATUSES
+from pgflow.cli.filter_options import FILTERS, filter_options, filters_of
+from pgflow.client.filters import BULK
 from pgflow.model.info import BulkResult
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -20,17 +19,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 _SHOWN = 20
 """Refusals that are shown at most; `--json` has all."""
 
-_FILTERS = ("name", "status", "tags", "queue", "parent_id")
-
 
 def bulk_options(command: F) -> F:
     """The filters, and how it is to be done."""
     options = (
-        click.option("--name", type=WORKFLOW_NAME, help="Instead of an ID: all workflows of this name."),
-        click.option("--status", type=click.Choice(STATUSES), help="All in this status."),
-        click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="All with this tag; repeatable."),
-        click.option("--queue", type=QUEUE, help="All live ones of this queue."),
-        click.option("--parent", "parent_id", type=WORKFLOW_ID, help="All children of this workflow."),
         click.option(
             "--limit", type=click.IntRange(min=1), default=BULK, show_default=True, help="How many, the youngest first."
         ),
@@ -38,7 +30,7 @@ def bulk_options(command: F) -> F:
         click.option("--yes", is_flag=True, help="Do not ask before many are changed."),
         click.option("--json", "as_json", is_flag=True, help="One JSON document about many, for programs."),
     )
-    return reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+    return filter_options(reduce(lambda wrapped, option: option(wrapped), reversed(options), command))
 
 
 def is_one(id: UUID | None, asked: dict[str, Any]) -> bool:
@@ -47,9 +39,9 @@ def is_one(id: UUID | None, asked: dict[str, Any]) -> bool:
     Raises:
         click.UsageError: neither is, or both.
     """
-    given = [key for key in _FILTERS if asked[key]]
+    given = [key for key in FILTERS if asked[key]]
     if id is None and not given:
-        raise click.UsageError("expected an ID, or which workflows: --name, --status, --tag, --queue, --parent")
+        raise click.UsageError("expected an ID, or which workflows: --name, --status, --tag, ... (see --help)")
     if id is not None and (given or asked["dry_run"]):
         raise click.UsageError("expected an ID or filters, found both; --dry-run is for filters")
     return id is not None
@@ -64,7 +56,7 @@ def operate_many(
         operation: the client's method, such as `client.cancel_many`.
         verb: what is done, such as "cancel".
     """
-    asked["tags"] = dict(map(tag, asked["tags"])) or None
+    asked = filters_of(**asked)
     dry_run = asked.pop("dry_run")
     if not (yes or dry_run):
         would = operation(**asked, dry_run=True, reason=reason)

@@ -7,12 +7,12 @@ what was done stays done whatever comes after it, and to call it again goes on w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import Unpack
 from uuid import UUID
 
 from pgflow.client.core import HasCore
-from pgflow.client.filters import BULK, BulkFilter
+from pgflow.client.filters import BULK, BulkFilter, BulkFilters
 from pgflow.model.info import BulkResult
 from pgflow.store.queries import operating
 
@@ -30,23 +30,20 @@ class BulkOperations(HasCore):
         self,
         *,
         ids: Iterable[UUID | str] | None = None,
-        name: str | None = None,
-        status: str | None = None,
-        tags: Mapping[str, Any] | None = None,
-        queue: str | None = None,
-        parent_id: UUID | str | None = None,
         limit: int = BULK,
         dry_run: bool = False,
         reason: str | None = None,
+        **filters: Unpack[BulkFilters],
     ) -> BulkResult:
         """Ask for workflows to be cancelled, as `cancel` does.
 
         Args:
-            ids: which; or else a filter, as `list` has it: of `name`, `status`, `tags`, `queue` and `parent_id` at
-                least one. Without `status` those that have not ended.
+            ids: which; or else filters.
             limit: how many, at most, the youngest first; the result says whether there are more.
             dry_run: do nothing; say what would be done, and what refused.
             reason: why, for the table `audit`: at most 2,000 characters.
+            filters: as `list` has them (`name`, `status`, `tags`, `queue`, `parent_id`, `error_type`, ...): at least
+                one. Without `status` those that have not ended.
 
         Returns:
             The ids of those for which it was done, and of those that refused, with why.
@@ -59,21 +56,17 @@ class BulkOperations(HasCore):
             result = await client.cancel_many(name="newsletter", tags={"campaign": 7}, reason="wrong price")
             print(len(result.done), result.refused)
         """
-        asked = BulkFilter("cancel", ids, name, status, tags, queue, parent_id, limit)
+        asked = BulkFilter("cancel", ids, limit, filters)
         return await self._operate_many(asked, dry_run, reason)
 
     async def pause_many(
         self,
         *,
         ids: Iterable[UUID | str] | None = None,
-        name: str | None = None,
-        status: str | None = None,
-        tags: Mapping[str, Any] | None = None,
-        queue: str | None = None,
-        parent_id: UUID | str | None = None,
         limit: int = BULK,
         dry_run: bool = False,
         reason: str | None = None,
+        **filters: Unpack[BulkFilters],
     ) -> BulkResult:
         """Pause workflows, as `pause` does.
 
@@ -82,21 +75,17 @@ class BulkOperations(HasCore):
         Example:
             await client.pause_many(queue="mail", reason="the mail server is down")
         """
-        asked = BulkFilter("pause", ids, name, status, tags, queue, parent_id, limit)
+        asked = BulkFilter("pause", ids, limit, filters)
         return await self._operate_many(asked, dry_run, reason)
 
     async def resume_many(
         self,
         *,
         ids: Iterable[UUID | str] | None = None,
-        name: str | None = None,
-        status: str | None = None,
-        tags: Mapping[str, Any] | None = None,
-        queue: str | None = None,
-        parent_id: UUID | str | None = None,
         limit: int = BULK,
         dry_run: bool = False,
         reason: str | None = None,
+        **filters: Unpack[BulkFilters],
     ) -> BulkResult:
         """Let paused workflows go on, as `resume` does.
 
@@ -105,21 +94,17 @@ class BulkOperations(HasCore):
         Example:
             await client.resume_many(queue="mail")
         """
-        asked = BulkFilter("resume", ids, name, status, tags, queue, parent_id, limit)
+        asked = BulkFilter("resume", ids, limit, filters)
         return await self._operate_many(asked, dry_run, reason)
 
     async def retry_many(
         self,
         *,
         ids: Iterable[UUID | str] | None = None,
-        name: str | None = None,
-        status: str | None = None,
-        tags: Mapping[str, Any] | None = None,
-        queue: str | None = None,
-        parent_id: UUID | str | None = None,
         limit: int = BULK,
         dry_run: bool = False,
         reason: str | None = None,
+        **filters: Unpack[BulkFilters],
     ) -> BulkResult:
         """Run failed workflows again from their histories, as `retry` does.
 
@@ -128,21 +113,17 @@ class BulkOperations(HasCore):
         Example:
             result = await client.retry_many(name="checkout", limit=1000, reason="the bank is back")
         """
-        asked = BulkFilter("retry", ids, name, status, tags, queue, parent_id, limit)
+        asked = BulkFilter("retry", ids, limit, filters)
         return await self._operate_many(asked, dry_run, reason)
 
     async def terminate_many(
         self,
         *,
         ids: Iterable[UUID | str] | None = None,
-        name: str | None = None,
-        status: str | None = None,
-        tags: Mapping[str, Any] | None = None,
-        queue: str | None = None,
-        parent_id: UUID | str | None = None,
         limit: int = BULK,
         dry_run: bool = False,
         reason: str | None = None,
+        **filters: Unpack[BulkFilters],
     ) -> BulkResult:
         """End workflows at once, without their code, as `terminate` does.
 
@@ -151,7 +132,7 @@ class BulkOperations(HasCore):
         Example:
             await client.terminate_many(name="no_longer_there", reason="its code was removed")
         """
-        asked = BulkFilter("terminate", ids, name, status, tags, queue, parent_id, limit)
+        asked = BulkFilter("terminate", ids, limit, filters)
         return await self._operate_many(asked, dry_run, reason)
 
     async def _operate_many(self, asked: BulkFilter, dry_run: bool, reason: str | None) -> BulkResult:

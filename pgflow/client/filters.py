@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 from uuid import UUID
 
 from pgflow.codec import encode
@@ -151,38 +151,51 @@ _MEANT = {"cancel": _LIVE, "pause": _LIVE[:3], "resume": ("paused",), "retry": (
 """The statuses of the workflows that are meant where none is named."""
 
 
+class BulkFilters(TypedDict, total=False):
+    """The filters of `Client.list`, as methods that operate many workflows take them; None: not given."""
+
+    name: str | None
+    status: str | Iterable[str] | None
+    tags: Mapping[str, Any] | None
+    queue: str | None
+    parent_id: UUID | str | None
+    created_after: datetime | None
+    created_before: datetime | None
+    ended_after: datetime | None
+    ended_before: datetime | None
+    error_type: str | None
+    waiting_for: type | str | None
+
+
 class BulkFilter:
     """Which workflows are to be operated together, checked.
 
     Args:
         operation: what is to be done.
-        ids: which; None: those that the filter names.
+        ids: which; None: those that the filters name.
         limit: how many, at most.
+        filters: those of `Client.list`.
 
     Raises:
         ValueError: neither ids nor a filter is given, or both; what `Filter` refuses; a limit below 1.
+        TypeError: a filter that there is not.
     """
 
-    def __init__(
-        self,
-        operation: str,
-        ids: Iterable[UUID | str] | None,
-        name: str | None,
-        status: str | None,
-        tags: Mapping[str, Any] | None,
-        queue: str | None,
-        parent_id: UUID | str | None,
-        limit: int,
-    ) -> None:
-        given = {"name": name, "status": status, "tags": tags or None, "queue": queue, "parent_id": parent_id}
-        filtered = [key for key, value in given.items() if value is not None]
-        if ids is None and not filtered:
+    def __init__(self, operation: str, ids: Iterable[UUID | str] | None, limit: int, filters: BulkFilters) -> None:
+        unknown = filters.keys() - BulkFilters.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"{operation}_many() got an unexpected keyword argument {min(unknown)!r}")
+        self._given: dict[str, Any] = {
+            key: value for key, value in filters.items() if value is not None and value != {}
+        }
+        if ids is None and not self._given:
+            known = ", ".join(BulkFilters.__annotations__)
             raise ValueError(
-                f"{operation}_many: expected ids, or a filter (name, status, tags, queue, parent_id); found neither, "
-                "and all workflows can hardly be meant"
+                f"{operation}_many: expected ids, or a filter ({known}); found neither, and all workflows can hardly "
+                "be meant"
             )
-        if ids is not None and filtered:
-            raise ValueError(f"{operation}_many: expected ids or a filter, found ids and {', '.join(filtered)}")
+        if ids is not None and self._given:
+            raise ValueError(f"{operation}_many: expected ids or a filter, found ids and {', '.join(self._given)}")
         if isinstance(ids, str | bytes):
             raise ValueError(f"{operation}_many: ids={ids!r}: expected several ids, such as [{ids!r}]")
         if type(limit) is not int or limit < 1:
@@ -190,18 +203,18 @@ class BulkFilter:
         self.operation = operation
         self.limit = limit
         self.ids = [] if ids is None else list(dict.fromkeys([uuid_of(id) for id in ids]))
-        self._given = (name, tags, queue, parent_id)
-        self._filter(status, limit, None)  # refuses what is wrong of it
-        self.statuses = () if ids is not None else _MEANT[operation] if status is None else (status,)
+        self._filter(limit=limit)  # refuses what is wrong of it
+        status = self._given.pop("status", None)
+        found = _MEANT[operation] if status is None else tuple(_statuses(status) or STATUSES)
+        self.statuses = () if ids is not None else found
         """The statuses to look for, one after the other; none where ids are given."""
 
     def page(self, schema: str, status: str, limit: int, after: str | None) -> Query[Page]:
         """The statement that lists some of them: those of a status, after a page's cursor."""
-        return self._filter(status, limit, after).query(schema)
+        return self._filter(status=status, limit=limit, after=after).query(schema)
 
-    def _filter(self, status: str | None, limit: int, after: str | None) -> Filter:
-        name, tags, queue, parent_id = self._given
-        return Filter(name=name, status=status, tags=tags, limit=limit, queue=queue, parent_id=parent_id, after=after)
+    def _filter(self, **asked: Any) -> Filter:
+        return Filter(**{**self._given, **asked})
 
 
 ENDED = ("completed", "failed", "cancelled")

@@ -20,6 +20,8 @@ def test_all_that_match(pgflow: Command) -> None:
     assert "pause: 2, refused: 0" in pgflow("workflow", "pause", "--tag", "n=1", "--yes", "--reason", "why")
     document = json.loads(pgflow("workflow", "resume", "--name", "job", "--yes", "--json"))
     assert sorted(document["done"]) == sorted(ids[1::2]) and document["refused"] == {} and not document["more"]
+    assert "would cancel: 4, refused: 0" in pgflow("workflow", "cancel", "--created-after", "1h", "--dry-run")
+    assert "would cancel: 0, refused: 0" in pgflow("workflow", "cancel", "--created-before", "1h", "--dry-run")
     assert "cancel: 1, refused: 0" in pgflow("workflow", "cancel", "--name", "job", "--limit", "1", "--yes")
     told = pgflow("workflow", "retry", "--name", "job", "--status", "cancelled", "--yes", code=1)
     assert "retry: 0, refused: 1" in told and "expected a failed one" in told

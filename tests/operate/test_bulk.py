@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -60,12 +61,30 @@ async def test_all_failed_ones_are_retried_but_those_that_refuse(dsn: str) -> No
         result = await client.retry_many(tags={"kind": "x"}, reason="mended")
         assert sorted(result.done) == sorted(handle.id for handle in jobs) and not result.more
         assert list(result.refused) == [saga.id]
-        assert "had gone on from the failure" in result.refused[saga.id] and "Fork it" in result.refused[saga.id]
+        assert "had gone on from the failure" in result.refused[saga.id] and "fork it" in result.refused[saga.id]
         for handle in jobs:
             assert await handle.output(20) == "a"
         entries = await client.audit()
         assert [(e.operation, e.reason) for e in entries] == [("retry", "mended")] * 5
         assert (await client.retry_many(name="job")).done == [], "none is left"
+
+
+async def test_any_filter_of_a_list_will_do(dsn: str) -> None:
+    """Also what workflows have come to; the statuses of the operation go with it, unless others are named."""
+    BROKEN.add("a")
+    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[job]):
+        failed = await client.dispatch_many(job, [{} for _ in range(3)])
+        late = await client.dispatch(job, run_at=datetime.now(UTC) + timedelta(days=1))
+        await until(lambda: ask(dsn, "SELECT count(*) FROM pgflow.runs WHERE status = 'failed'") == [(3,)])
+        ids = sorted(handle.id for handle in failed)
+        hour = datetime.now(UTC) - timedelta(hours=1)
+        assert (await client.retry_many(error_type="OSError", dry_run=True)).done == []
+        for asked in ({"error_type": "ActivityFailed"}, {"ended_after": hour}, {"created_after": hour}):
+            assert sorted((await client.retry_many(**asked, dry_run=True)).done) == ids, asked
+        both = await client.terminate_many(status=["failed", "pending"], created_after=hour, dry_run=True)
+        assert both.done == [late.id] and sorted(both.refused) == ids, "failed ones refuse, and are named"
+        with pytest.raises(TypeError, match="retry_many.. got an unexpected keyword argument 'nmae'"):
+            await client.retry_many(nmae="job")  # type: ignore[call-arg]
 
 
 async def test_by_ids(dsn: str) -> None:
