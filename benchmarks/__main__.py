@@ -17,6 +17,7 @@ from benchmarks.scenarios import (
     held_open,
     latency,
     loops,
+    observed,
     retained,
     sleepers,
     steps,
@@ -36,6 +37,7 @@ SCENARIOS: dict[str, Scenario] = {
     "takeover": takeover.run,
     "held_open": held_open.run,
     "retained": retained.run,
+    "observed": observed.run,
 }
 
 

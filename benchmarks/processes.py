@@ -95,11 +95,11 @@ class Process:
 
 
 class WorkerProcess(Process):
-    """`pgflow worker` on the benchmarks' workflows, with default settings."""
+    """`pgflow worker` on the benchmarks' workflows, with default settings unless `options` say otherwise."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, *options: str) -> None:
         before = _registered(dsn)
-        super().__init__(["cli.py", "worker", "benchmarks.flows", "--dsn", dsn, "--log-level", "error"])
+        super().__init__(["cli.py", "worker", "benchmarks.flows", "--dsn", dsn, "--log-level", "error", *options])
         self._dsn = dsn
 
         def ready() -> bool:

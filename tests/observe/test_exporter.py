@@ -13,9 +13,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from psycopg.conninfo import make_conninfo
 
 import pgflow
+from pgflow.cli import main
 from pgflow.database_metrics import Exporter
 from pgflow.observe.exposition import exposition
 from pgflow.store.queries import exporting
@@ -232,12 +234,31 @@ async def test_what_a_role_may_not_read_is_missing_and_the_rest_is_there(
         found = read(exporter)
         assert found.sum("pgflow_up") == 1 and found.all("pgflow_workers_expired")
         missing = {one.labels["group"] for one in found.all("pgflow_exporter_missing") if one.value}
-        assert missing == {"signals", "ended"} and not found.all("pgflow_dead_letters")
-        assert found.sum("pgflow_exporter_failures_total") == 2
+        assert missing == {"signals", "letters", "ended"} and not found.all("pgflow_dead_letters")
+        assert found.sum("pgflow_exporter_failures_total") == 3
         said = [record.message for record in caplog.records if record.name == "pgflow.observe"]
-        assert len(said) == 2 and "permission denied" in said[0]
+        assert len(said) == 3 and "permission denied" in said[0]
     finally:
         exporter.close()
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
+
+
+@pytest.mark.parametrize("payloads", [False, True])
+async def test_the_rights_of_a_reader_are_enough(dsn: str, database: Connection, payloads: bool) -> None:
+    """Dead letters alone need more: why they do not fit may quote them."""
+    role = f"reads_{os.getpid()}"
+    database.execute(f"CREATE ROLE {role} LOGIN".encode())
+    try:
+        options = ["--reader", role, "--apply", *(["--payloads"] if payloads else [])]
+        said = CliRunner().invoke(main, ["db", "roles", "--dsn", dsn, *options])
+        assert said.exit_code == 0, said.output
+        exporter = Exporter(make_conninfo(dsn, user=role))
+        exporter.check()
+        found = read(exporter)
+        exporter.close()
+        missing = {one.labels["group"] for one in found.all("pgflow_exporter_missing") if one.value}
+        assert found.sum("pgflow_up") == 1 and missing == (set() if payloads else {"letters"})
+    finally:
         database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
 
 
@@ -249,7 +270,7 @@ async def test_a_table_that_is_locked_delays_nobody_for_long(
         other.execute("LOCK TABLE pgflow.signals")
         found = again(exporter, monkeypatch)
     missing = {one.labels["group"] for one in found.all("pgflow_exporter_missing") if one.value}
-    assert missing == {"signals", "sizes"} and found.sum("pgflow_up") == 1
+    assert missing == {"signals", "letters", "sizes"} and found.sum("pgflow_up") == 1
     assert again(exporter, monkeypatch).sum("pgflow_exporter_missing") == 0
 
 

@@ -83,18 +83,26 @@ def _by_status(schema: str, table: str, file: str, pages: int) -> Query[list[Fam
 
 
 def signals(schema: str) -> Query[list[Family]]:
-    """The statement for dead letters, and for signals that nobody has delivered."""
+    """The statement for signals that nobody has delivered."""
 
     def read(rows: Sequence[tuple[Any, ...]]) -> list[Family]:
-        ((waiting, oldest),) = [(count, age) for name, count, age in rows if name is None]
-        dead: dict[Labels, float] = {(name,): count for name, count, _ in rows if name is not None}
+        ((waiting, oldest),) = rows
         return [
-            gauge("pgflow_dead_letters", "Signals that were set aside: their bodies do not fit.", dead, "signal"),
             gauge("pgflow_undelivered_signals", "Signals that no worker has delivered yet.", waiting),
             gauge("pgflow_undelivered_oldest_seconds", "How long ago the oldest of them was sent.", max(0.0, oldest)),
         ]
 
-    return Query(statement("exporter_signals", schema), {"bound": LETTERS, "series": SERIES}, read)
+    return Query(statement("exporter_signals", schema), {"bound": LETTERS}, read)
+
+
+def letters(schema: str) -> Query[list[Family]]:
+    """The statement for dead letters. It needs the right to read why they do not fit, which may quote them."""
+
+    def read(rows: Sequence[tuple[Any, ...]]) -> list[Family]:
+        dead: dict[Labels, float] = {(name,): count for name, count in rows}
+        return [gauge("pgflow_dead_letters", "Signals that were set aside: their bodies do not fit.", dead, "signal")]
+
+    return Query(statement("exporter_letters", schema), {"bound": LETTERS, "series": SERIES}, read)
 
 
 def workers(schema: str) -> Query[list[Family]]:
@@ -154,6 +162,7 @@ GROUPS = (
     Group("workers", 5, workers),
     Group("queues", 5, queues),
     Group("signals", 15, signals),
+    Group("letters", 15, letters),
     Group("vacuum", 15, vacuum),
     Group("live", 60, live),
     Group("sizes", 60, sizes),
