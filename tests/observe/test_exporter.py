@@ -23,6 +23,7 @@ from pgflow.observe.exposition import exposition
 from pgflow.store.queries import exporting
 from tests import waiting
 from tests.observe.scraping import Scrape, free_port, get, scrape, status
+from tests.pooler import pooler
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -260,6 +261,20 @@ async def test_the_rights_of_a_reader_are_enough(dsn: str, database: Connection,
         assert found.sum("pgflow_up") == 1 and missing == (set() if payloads else {"letters"})
     finally:
         database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
+
+
+def test_through_a_pooler(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing stays in the sessions that it shares: neither a setting nor that they only read."""
+    with pooler(dsn, sessions=1) as shared:
+        exporter = Exporter(shared.dsn)
+        exporter.check()
+        for _ in range(2):
+            found = again(exporter, monkeypatch)
+            assert found.sum("pgflow_up") == 1 and found.sum("pgflow_exporter_missing") == 0
+        with psycopg.connect(shared.dsn, autocommit=True, prepare_threshold=None) as other:
+            settings = "SELECT current_setting('transaction_read_only'), current_setting('statement_timeout')"
+            assert other.execute(settings).fetchone() == ("off", "0")
+        exporter.close()
 
 
 async def test_a_table_that_is_locked_delays_nobody_for_long(
