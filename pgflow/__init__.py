@@ -35,6 +35,7 @@ from pgflow.errors import (
     WorkflowFailed,
     WorkflowNotFound,
     WorkflowTerminated,
+    WorkflowTimeout,
 )
 from pgflow.execution.activities.activity_context import ActivityContext
 from pgflow.execution.context import WorkflowContext
@@ -107,6 +108,7 @@ __all__ = [
     "WorkflowInfo",
     "WorkflowNotFound",
     "WorkflowTerminated",
+    "WorkflowTimeout",
     "activity",
     "message",
     "migrate",

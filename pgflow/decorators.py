@@ -25,11 +25,10 @@ from pgflow.definitions.descriptors import (
     T,
     Workflow,
     activity_of,
-    checked_retry,
-    timeout_of,
 )
 from pgflow.definitions.functions import checked_name, place, sort_of
-from pgflow.definitions.retry import RetryPolicy
+from pgflow.definitions.options import deadline_of
+from pgflow.definitions.retry import RetryPolicy, checked_retry, timeout_of
 from pgflow.definitions.signature import parameters_of
 
 if TYPE_CHECKING:
@@ -49,26 +48,40 @@ def workflow(fn: WorkflowFunction[P, T], /) -> Workflow[P, T]: ...
 
 
 @overload
-def workflow(*, name: str | None = None) -> Callable[[WorkflowFunction[P, T]], Workflow[P, T]]: ...
+def workflow(
+    *, name: str | None = None, timeout: timedelta | float | None = None
+) -> Callable[[WorkflowFunction[P, T]], Workflow[P, T]]: ...
 
 
-def workflow(fn: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+def workflow(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    timeout: timedelta | float | None = None,
+) -> Any:
     """Register an `async def` whose first parameter is its `WorkflowContext` as a workflow.
 
     Args:
         name: what it is called in the database; the function's name if not given.
+        timeout: how long the whole workflow may take (a timedelta or seconds) from its dispatch, its last retry, rewind
+            or fork; then it is cancelled, and fails with `WorkflowTimeout`. None: as long as it needs. Whoever
+            dispatches it by its name alone does not know of this.
 
     Raises:
         TypeError: it is not an `async def`, or has no parameter for the context.
+        ValueError: a timeout that is no duration above 0.
 
     Example:
         @pgflow.workflow
         async def checkout(ctx: pgflow.WorkflowContext, order: Order) -> Receipt: ...
     """
 
+    limit = deadline_of(timeout)
+
     def decorate(function: Callable[..., Any]) -> Workflow[Any, Any]:
         chosen = name_for(function, "workflow", name)
-        return Workflow(function, chosen, *parameters_of(function))
+        return Workflow(function, chosen, *parameters_of(function), limit)
 
     return decorate if fn is None else decorate(fn)
 

@@ -3,6 +3,7 @@
     PgflowError
       +- ActivityFailed          an activity failed after its last attempt
       +- WorkflowFailed          a workflow whose output was asked for has failed
+      |    +- WorkflowTimeout        ... has failed by its own deadline
       +- WorkflowCancelled       ... has been cancelled
       |    +- WorkflowTerminated     ... has been ended by an operator
       +- WorkflowNotFound        no workflow of that id, or none that matches
@@ -83,6 +84,10 @@ class WorkflowFailed(PgflowError):
         self.workflow_id = workflow_id
         self.error_type = error_type
         self.error_message = error_message
+
+
+class WorkflowTimeout(WorkflowFailed):
+    """A workflow whose output was asked for had not ended by its deadline, and was cancelled for that."""
 
 
 class WorkflowCancelled(PgflowError):

@@ -17,10 +17,11 @@ from pgflow.errors import WorkflowNotFound
 from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent
 from pgflow.model.explanation import SHOWN, Explanation, explanation
 from pgflow.model.info import HistoryEvent, WorkflowInfo
-from pgflow.store.client.caller import execute_on, mail_on, wake_on
+from pgflow.store.client.caller import execute_on, expect_on, mail_on, wake_on
 from pgflow.store.client.endings_by_task import TaskEndings
 from pgflow.store.client.pool import Connections
 from pgflow.store.client.subscriptions import Subscriptions
+from pgflow.store.database.channels import is_near
 from pgflow.store.database.connections import Database
 from pgflow.store.database.query import Query
 from pgflow.store.queries import dispatching, explaining, inspection, operating, signalling
@@ -130,7 +131,12 @@ class Core:
         return (dispatching.dispatch_fresh if fresh else dispatching.dispatch)(self.schema, requests)
 
     async def dispatch(
-        self, query: Query[list[Dispatched]], connection: Any, wakes: str | None, id: UUID | None = None
+        self,
+        query: Query[list[Dispatched]],
+        connection: Any,
+        wakes: str | None,
+        id: UUID | None = None,
+        timeout: float | None = None,
     ) -> list[Dispatched]:
         """Dispatch; repeat it if another client started the same workflow at the same moment and cannot be seen yet.
 
@@ -139,17 +145,21 @@ class Core:
             connection: One of the caller's, whose transaction this joins; None: one of the client's.
             wakes: The queue that has work then; None: it has none yet.
             id: The work, if it is a single workflow.
+            timeout: Seconds until its deadline.
         """
         for _ in range(10):
             if connection is None:
-                started = await self.connections.start(query, wakes, id)
+                started = await self.connections.start(query, wakes, id, timeout)
             else:
                 started = await execute_on(connection, query)
             if not any(one.unseen for one in started):
                 break
-        if connection is not None and wakes is not None and self.connections.hints and self.connections.rights.writes:
-            if any(one.created for one in started):
+        hints = self.connections.hints and self.connections.rights.writes  # else the function sends them
+        if connection is not None and hints and any(one.created for one in started):
+            if wakes is not None:
                 await wake_on(connection, self.schema, wakes)
+            if is_near(timeout):
+                await expect_on(connection, self.schema, timeout)
         return started
 
     async def get(self, id: UUID | str) -> WorkflowInfo:

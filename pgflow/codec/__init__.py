@@ -18,6 +18,7 @@ from pgflow.codec.stored_errors import (
     decode_error,
     described,
     encode_error,
+    encode_timeout,
     message_of,
     traceback_of,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "described",
     "encode",
     "encode_error",
+    "encode_timeout",
     "loads",
     "message_of",
     "traceback_of",

@@ -40,6 +40,13 @@ def encode_error(error: BaseException) -> str:
     )
 
 
+def encode_timeout(message: str, seconds: float) -> str:
+    """The same of a workflow whose deadline has passed: an error that nobody has raised."""
+    whole = int(seconds)
+    timeout = whole if whole == seconds else seconds  # as the database writes it
+    return _dumps({"type": "WorkflowTimeout", "message": message, "timeout": timeout})
+
+
 def decode_error(text: str) -> dict[str, Any]:
     """What `encode_error` stored; what cannot be read is shown as its text."""
     try:

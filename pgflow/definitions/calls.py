@@ -6,7 +6,7 @@ They are checked and encoded here, and the answers read, the same for both sides
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,10 +14,17 @@ from pgflow.codec import decode, decode_error, encode
 from pgflow.definitions.decorated import not_a_workflow
 from pgflow.definitions.descriptors import Workflow
 from pgflow.definitions.functions import is_name
-from pgflow.definitions.options import check_priority, check_queue, uuid_of
+from pgflow.definitions.options import check_priority, check_queue, deadline_of, uuid_of
 from pgflow.definitions.packets import signal_name
 from pgflow.definitions.tags import tags_text
-from pgflow.errors import PgflowError, WorkflowCancelled, WorkflowFailed, WorkflowNotFound, WorkflowTerminated
+from pgflow.errors import (
+    PgflowError,
+    WorkflowCancelled,
+    WorkflowFailed,
+    WorkflowNotFound,
+    WorkflowTerminated,
+    WorkflowTimeout,
+)
 from pgflow.model.commands import Dispatch, Dispatched, Sending, Sent, Standing
 from pgflow.model.moments import in_utc
 
@@ -26,7 +33,8 @@ class Options:
     """The options of a dispatch, checked.
 
     Raises:
-        ValueError: tags that are no flat object, a naive `run_at`, a priority or queue out of range.
+        ValueError: tags that are no flat object, a naive `run_at`, a priority or queue out of range, a timeout that is
+            no duration above 0.
     """
 
     def __init__(
@@ -36,6 +44,7 @@ class Options:
         run_at: datetime | None = None,
         priority: int = 0,
         queue: str = "default",
+        timeout: timedelta | float | None = None,
     ) -> None:
         if run_at is not None:
             run_at = in_utc(run_at, "run_at")
@@ -46,10 +55,21 @@ class Options:
         self.run_at = run_at
         self.priority = priority
         self.queue = queue
+        self.timeout = deadline_of(timeout)
 
     def dispatch(self, id: UUID, name: str, input: str) -> Dispatch:
         """The request for one workflow."""
-        return Dispatch(id, name, input, self.tags_text, self.unique, self.run_at, self.priority, self.queue)
+        return Dispatch(
+            id,
+            name,
+            input,
+            self.tags_text,
+            self.unique,
+            self.run_at,
+            self.priority,
+            self.queue,
+            timeout=self.timeout,
+        )
 
     def check(self, request: Dispatch, started: Dispatched) -> UUID:
         """The id of what was started, or was there.
@@ -121,6 +141,7 @@ def output_of(standing: Standing, workflow: Workflow[Any, Any] | None) -> tuple[
 
     Raises:
         WorkflowFailed: it failed.
+        WorkflowTimeout: it failed by its deadline.
         WorkflowCancelled: it was cancelled.
         WorkflowTerminated: an operator has ended it.
     """
@@ -134,7 +155,9 @@ def output_of(standing: Standing, workflow: Workflow[Any, Any] | None) -> tuple[
     if standing.status == "failed":
         recorded = decode_error(standing.error or "{}")
         kind, message = str(recorded.get("type")), str(recorded.get("message"))
-        raise WorkflowFailed(
+        # A failure that came from another's deadline has the name alone.
+        timed_out = kind == WorkflowTimeout.__name__ and "timeout" in recorded
+        raise (WorkflowTimeout if timed_out else WorkflowFailed)(
             f'workflow "{standing.name}" {standing.id} failed: {kind}: {message}',
             workflow_id=standing.id,
             error_type=kind,

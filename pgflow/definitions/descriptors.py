@@ -27,7 +27,7 @@ from pgflow.codec import PAYLOAD_LIMIT, decode, encode
 from pgflow.definitions.decorated import Decorated, not_a_workflow, unawaited
 from pgflow.definitions.functions import AttemptContext, checked_name, is_async, is_method
 from pgflow.definitions.options import UNSET, check_options, given_options, merged_options
-from pgflow.definitions.retry import RetryPolicy, seconds
+from pgflow.definitions.retry import RetryPolicy, checked_retry, timeout_of
 from pgflow.definitions.signature import Parameters, ReturnType, parameters_of
 from pgflow.errors import NonRetryable, SerializationError
 
@@ -58,6 +58,8 @@ class Workflow(Decorated, Generic[P, R]):
     name: str
     _parameters: Parameters = field(repr=False)
     _returned: ReturnType = field(repr=False)
+    timeout: float | None = None
+    """Seconds after which it is cancelled if it has not ended, unless `options` says otherwise; None: no deadline."""
     chosen: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What `options` has chosen for a start."""
 
@@ -87,6 +89,7 @@ class Workflow(Decorated, Generic[P, R]):
         run_at: datetime | None = UNSET,
         priority: int = UNSET,
         queue: str = UNSET,
+        timeout: timedelta | float | None = UNSET,
         connection: Any = UNSET,
     ) -> Workflow[P, R]:
         """This workflow with options for its start, or under another name.
@@ -95,6 +98,8 @@ class Workflow(Decorated, Generic[P, R]):
             name: another name in the database.
             id, tags, unique, run_at, priority, queue, connection: as for `client.dispatch`.
             detached: as for `ctx.dispatch`.
+            timeout: how long the whole workflow may take (a timedelta or seconds) from its dispatch, its last retry,
+                rewind or fork; then it is cancelled, and fails with `WorkflowTimeout`. None: as long as it needs.
 
         Raises:
             ValueError: a value out of its range.
@@ -112,6 +117,7 @@ class Workflow(Decorated, Generic[P, R]):
             run_at=run_at,
             priority=priority,
             queue=queue,
+            timeout=timeout,
             connection=connection,
         )
         if name is None and not given:
@@ -153,7 +159,14 @@ class Workflow(Decorated, Generic[P, R]):
                     f"it for an option of its own. Write `{start}({self.fn.__name__}.options(...), ...)`, which "
                     "passes all its arguments to the workflow; options go into `.options(...)`."
                 )
-        return merged_options(self.chosen, given, allowed, where)
+        return self.with_chosen(given, allowed, where)
+
+    def with_chosen(self, given: Mapping[str, Any], allowed: Collection[str], where: str) -> Mapping[str, Any]:
+        """What was chosen by `options` and what is given at a start, which goes first; as of `start_options`."""
+        options = merged_options(self.chosen, given, allowed, where)
+        if self.timeout is None or "timeout" not in allowed or "timeout" in options:
+            return options
+        return {**options, "timeout": self.timeout}
 
     def encode_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int = PAYLOAD_LIMIT) -> str:
         """The input as JSON: an object of the arguments by name.
@@ -477,24 +490,3 @@ class Registry:
             KeyError: there is none.
         """
         return self._by_name[name]
-
-
-def timeout_of(value: timedelta | float | None, which: str = "timeout") -> float | None:
-    """A timeout of an activity in seconds; None: for ever.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if value is None:
-        return None
-    limit = seconds(value, f"{which} of an activity")
-    if limit == 0:
-        raise ValueError(f"{which} of an activity: expected more than 0 seconds, or None for no limit")
-    return limit
-
-
-def checked_retry(policy: RetryPolicy) -> RetryPolicy:
-    """`policy`, if it is one."""
-    if not isinstance(policy, RetryPolicy):
-        raise TypeError(f"retry: expected a pgflow.RetryPolicy, found {policy!r}")
-    return policy

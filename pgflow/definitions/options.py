@@ -6,24 +6,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
 from pgflow.definitions.functions import is_name
+from pgflow.definitions.retry import seconds
 from pgflow.definitions.tags import tags_text
 from pgflow.model.moments import in_utc
 
 UNSET: Any = MappingProxyType({})
 """Stands for what is not given, where None is a value."""
 
-ONE = ("id", "tags", "unique", "run_at", "priority", "queue", "connection")
-"""What `client.dispatch` and `client.start` take."""
+ONE = ("id", "tags", "unique", "run_at", "priority", "queue", "timeout", "connection")
+"""What `client.dispatch` and `client.start` take; `timeout` from a workflow's options alone."""
 
-MANY = ("tags", "run_at", "priority", "queue", "connection")
+MANY = ("tags", "run_at", "priority", "queue", "timeout", "connection")
 """What `client.dispatch_many` takes."""
 
-CHILD = ("tags", "unique", "detached", "run_at", "priority", "queue")
+CHILD = ("tags", "unique", "detached", "run_at", "priority", "queue", "timeout")
 """What `ctx.dispatch` and `ctx.start` take."""
 
 LONGEST_REASON = 2_000
@@ -50,7 +52,7 @@ def check_options(given: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: tags that are no flat object, a naive `run_at`, a priority or queue out of range, an id that is
-            none.
+            none, a timeout that is no duration above 0.
     """
     for name, value in given.items():
         if name == "run_at" and value is not None:
@@ -61,6 +63,8 @@ def check_options(given: Mapping[str, Any]) -> None:
             check_queue(value)
         elif name == "tags":
             tags_text(value)
+        elif name == "timeout":
+            deadline_of(value)
         elif name == "id" and value is not None:
             uuid_of(value)
 
@@ -88,6 +92,20 @@ def merged_options(
                 f"{_NOT_FOR.get(name, 'nothing is started')}"
             )
     return {**chosen, **given}
+
+
+def deadline_of(timeout: timedelta | float | None) -> float | None:
+    """The seconds that a whole workflow may take; None: any.
+
+    Raises:
+        ValueError: it is no duration above 0.
+    """
+    if timeout is None:
+        return None
+    found = seconds(timeout, "timeout of a workflow")
+    if found == 0:
+        raise ValueError("timeout of a workflow: expected more than 0 seconds, or None for no deadline")
+    return found
 
 
 def check_priority(priority: Any) -> None:

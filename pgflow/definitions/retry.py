@@ -173,3 +173,24 @@ def _is_called(kind: type[BaseException], name: str) -> bool:
         name in (each.__name__, each.__qualname__, f"{each.__module__}.{each.__qualname__}") or each is imported
         for each in kind.__mro__
     )
+
+
+def timeout_of(value: timedelta | float | None, which: str = "timeout") -> float | None:
+    """A timeout of an activity in seconds; None: for ever.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if value is None:
+        return None
+    limit = seconds(value, f"{which} of an activity")
+    if limit == 0:
+        raise ValueError(f"{which} of an activity: expected more than 0 seconds, or None for no limit")
+    return limit
+
+
+def checked_retry(policy: RetryPolicy) -> RetryPolicy:
+    """`policy`, if it is one."""
+    if not isinstance(policy, RetryPolicy):
+        raise TypeError(f"retry: expected a pgflow.RetryPolicy, found {policy!r}")
+    return policy

@@ -57,6 +57,8 @@ class Claimed:
     """Places in the order of completion at which requests to cancel were delivered."""
     rewinds: Sequence[str] = ()
     """What each rewind of it has undone (`pgflow.history.rewinds`)."""
+    timed_out: float | None = None
+    """Its deadline has passed, and it was cancelled for that: the seconds that it had."""
     run: RunKey = field(init=False)
     """What fences the writes under this claim."""
 
@@ -76,6 +78,8 @@ class Arrived:
     """The last place in the mailbox that is taken now."""
     cancel: bool = False
     pause: bool = False
+    timed_out: float | None = None
+    """The seconds that it had, if it is cancelled by its deadline."""
     signals: list[Signal] = field(default_factory=list)
     """What is new in the mailbox, in order; ends of children take a place in it and are not among these."""
     looked_at: float = math.inf

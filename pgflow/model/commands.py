@@ -23,6 +23,8 @@ class Dispatch(NamedTuple):
     """Of a child, priority and queue may be None: those of the workflow that dispatches it."""
     detached: bool = False
     """Of a child: cancelling the workflow that dispatches it does not reach it."""
+    timeout: float | None = None
+    """Seconds after which it is cancelled if it has not ended; None: it has no deadline."""
 
 
 class Dispatched(NamedTuple):

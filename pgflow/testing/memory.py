@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from pgflow.codec import encode_timeout
 from pgflow.errors import LeaseLost, PgflowError
 from pgflow.history.events import KIND_LOOP, KIND_REMOVED, STATUS_COMPLETED, STATUS_PENDING, Event
 from pgflow.history.location import display, turn, turns
@@ -97,6 +98,7 @@ class Memory(Exchange):
             None if workflow.tags_given is None else json.loads(workflow.tags),
             warm,
             cancellations=workflow.cancellations,
+            timed_out=run.timed_out,
         )
 
     def free(self, worker: int) -> None:
@@ -182,6 +184,38 @@ class Memory(Exchange):
             return True
         self.requests.append(Request(workflow_id, "cancel"))
         return True
+
+    def pass_deadlines(self) -> list[UUID]:
+        """Cancel the workflows whose deadline has passed, and end those of them that nobody has ever had: failed, or
+        cancelled if that was asked for before.
+        """
+        passed = []
+        for run in [run for run in self.runs.values() if run.deadline is not None and run.deadline <= self.now]:
+            workflow = self.workflows[run.workflow_id]
+            cancelled = (
+                run.cancel_requested or workflow.cancellations or Request(run.workflow_id, "cancel") in self.requests
+            )
+            run = run._replace(deadline=None)
+            if run.epoch == 0 and run.status in ("pending", "paused"):
+                self.now += _TICK
+                seconds = workflow.timeout or 0.0
+                error = encode_timeout(f"no worker has taken it within {seconds:.15g} s", seconds)
+                run = run if cancelled else run._replace(timed_out=seconds)
+                self._change(run, Cancelled() if cancelled else Failed(error), RunChanges())
+            elif run.status == "failed" or cancelled:
+                self.runs[run.workflow_id] = run
+                continue
+            else:
+                status = "pending" if run.status in ("sleeping", "paused") else run.status
+                self.runs[run.workflow_id] = run._replace(
+                    timed_out=workflow.timeout or 0.0,
+                    cancel_requested=True,
+                    pause_requested=False,
+                    status=status,
+                    wake_at=run.wake_at if status == "running" else self.now,
+                )
+            passed.append(run.workflow_id)
+        return passed
 
     def _change(self, run: RunRow, outcome: Outcome | None, run_changes: RunChanges) -> None:
         """What becomes of the run, and of what is kept with its workflow."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -76,9 +77,13 @@ class Exchange(Tables):
             parent_id,
             root_id,
             request.detached,
+            timeout=request.timeout,
         )
         due = self.now if request.run_at is None else max(request.run_at, self.now)
-        self.runs[request.id] = RunRow(request.id, request.name, queue, priority, "pending", due, unique_key=key)
+        deadline = None if request.timeout is None else self.now + timedelta(seconds=request.timeout)
+        self.runs[request.id] = RunRow(
+            request.id, request.name, queue, priority, "pending", due, unique_key=key, deadline=deadline
+        )
         return Dispatched(request.id, request.name, True)
 
     def send(self, sending: Sending, sender_id: UUID | None = None) -> Sent:
@@ -207,6 +212,9 @@ class Exchange(Tables):
                 pause_requested=run.pause_requested and not cancel,
                 status=status,
                 wake_at=due,
+                deadline=self.now
+                if cancel and run.epoch == 0 and run.status in ("pending", "paused")
+                else run.deadline,
             ),
         )
         self.runs[run.workflow_id] = run
@@ -221,6 +229,7 @@ class Exchange(Tables):
                     mailbox,
                     run.cancel_requested,
                     run.pause_requested,
+                    run.timed_out,
                 )
                 news.signals = new
                 delivered.arrived.append(news)
@@ -241,7 +250,8 @@ class Exchange(Tables):
             if run is None or run.worker != worker:
                 continue
             if run.mailbox > after or run.cancel_requested or run.pause_requested or id in pausing:
-                news = Arrived(id, run.epoch, after, run.mailbox, run.cancel_requested, run.pause_requested)
+                asked = (run.cancel_requested, run.pause_requested, run.timed_out)
+                news = Arrived(id, run.epoch, after, run.mailbox, *asked)
                 news.signals = self.mailbox(id, after)
                 found.append(news)
         return found

@@ -48,6 +48,7 @@ class WorkflowRow(NamedTuple):
     tags_given: str | None = None
     """The tags given at dispatch, once activities have changed them."""
     cancellations: tuple[int, ...] = ()
+    timeout: float | None = None
 
 
 class RunRow(NamedTuple):
@@ -76,6 +77,9 @@ class RunRow(NamedTuple):
     """Workflows that get a notice of its end though they are not its parent."""
     reset: tuple[str, ...] = ()
     fork_before: str | None = None
+    deadline: datetime | None = None
+    timed_out: float | None = None
+    """Its deadline has passed, and it was cancelled for that: the seconds that it had."""
 
 
 class SignalRow(NamedTuple):

@@ -31,7 +31,7 @@ from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome
 from pgflow.model.rows import Message
 from pgflow.model.writes import Advance, Crossing, Inquiry, Write
 from pgflow.testing.harness import outside_of_tasks
-from pgflow.testing.watching import recorded_error, watched
+from pgflow.testing.watching import failure_of, seconds_of, watched
 
 _MOST_TURNS = 10_000
 """Pumps after which code that goes on without a step is left: turns of a loop that call none, for example."""
@@ -135,6 +135,7 @@ class _Replay:
             stored.now,
             list(stored.events),
             cancellations=stored.cancellations,
+            timed_out=seconds_of(stored.error) if stored.status == "failed" else None,
         )
         run = execute(claimed, watched(self._workflow, self._note), self)
         try:
@@ -169,7 +170,7 @@ class _Replay:
         if isinstance(outcome, Cancelled):
             return self._replayed("cancelled")
         if isinstance(outcome, Failed):
-            error = self._raised or recorded_error(outcome.error)
+            error = failure_of(outcome.error, self._raised)
             if self._stored.status != "failed":
                 raise error
             return self._replayed("failed", error=error)

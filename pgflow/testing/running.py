@@ -21,7 +21,7 @@ from uuid import UUID
 from pgflow.codec import PAYLOAD_LIMIT, encode
 from pgflow.definitions.decorated import not_a_workflow, not_an_activity
 from pgflow.definitions.descriptors import Activity, Workflow, activity_names
-from pgflow.definitions.options import UNSET, given_options
+from pgflow.definitions.options import UNSET, deadline_of, given_options
 from pgflow.definitions.packets import signal_name
 from pgflow.definitions.tags import tags_text
 from pgflow.errors import PgflowError
@@ -43,7 +43,7 @@ from pgflow.model.writes import Advance, Crossing, Inquiry, Write
 from pgflow.testing.harness import outside_of_tasks
 from pgflow.testing.memory import Memory
 from pgflow.testing.memory_ports import MemoryPorts
-from pgflow.testing.watching import recorded_error, watched
+from pgflow.testing.watching import failure_of, watched
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -171,7 +171,9 @@ def _run(
     check_number(limit, "limit", 1)
     shared = Resources(resources, "pgflow.testing.run(resources=[...])")
     memory = Memory(now)
-    memory.dispatch(Dispatch(_ID, workflow.name, workflow.encode_arguments(args, kwargs), tags_text(tags)))
+    timeout = deadline_of(workflow.chosen.get("timeout", workflow.timeout))
+    text = workflow.encode_arguments(args, kwargs)
+    memory.dispatch(Dispatch(_ID, workflow.name, text, tags_text(tags), timeout=timeout))
     for number, body in enumerate(signals, 1):
         memory.send(_sending(number, body))
     memory.deliver()
@@ -266,9 +268,11 @@ class _Runner(Generic[R]):
         with self._asyncio:
             while (run := memory.runs.get(_ID)) is not None and run.status != "failed" and self._limit > 0:
                 if run.status == "sleeping":
-                    if run.wake_at is None:
+                    due = min((moment for moment in (run.wake_at, run.deadline) if moment is not None), default=None)
+                    if due is None:
                         break
-                    memory.now = max(memory.now, run.wake_at)
+                    memory.now = max(memory.now, due)
+                    memory.pass_deadlines()
                 self._live()
         returned: tuple[R] | None = None
         error: BaseException | None = None
@@ -276,7 +280,7 @@ class _Runner(Generic[R]):
         if stored.status == "completed":
             returned = (self._workflow.decode_result(stored.output or "null"),)
         elif stored.status == "failed":
-            error = self._error or recorded_error(stored.error)
+            error = failure_of(stored.error, self._error)
         return Ran(stored.status, error, stored, returned)
 
     def _live(self) -> None:
@@ -305,7 +309,10 @@ class _Runner(Generic[R]):
 
     def _go_on(self) -> None:
         """Let the next thing happen: time passes only when nothing else can."""
-        if self._scheduled:
+        deadline = self._memory.runs[_ID].deadline
+        if deadline is not None and deadline <= self._memory.now:
+            self._pass_deadline()
+        elif self._scheduled:
             run = self._scheduled.popleft()
             run.scheduled = False
             self._limit -= 1
@@ -317,10 +324,21 @@ class _Runner(Generic[R]):
         elif self._calls:
             self._perform(self._calls.popleft())
         else:
-            timer = min((timer for timer in self._timers if not timer.cancelled), key=lambda timer: timer.when)
+            timers = (timer for timer in self._timers if not timer.cancelled)
+            timer = min(timers, key=lambda timer: timer.when, default=None)
+            if deadline is not None and (timer is None or deadline <= timer.when):
+                self._memory.now = deadline
+                return
+            assert timer is not None, "it waits for something"
             self._timers.remove(timer)
             self._memory.now = max(self._memory.now, timer.when)
             timer.callback()
+
+    def _pass_deadline(self) -> None:
+        """Cancel the workflow, in memory as it is."""
+        self._memory.pass_deadlines()
+        for news in self._memory.attend(self._ports.worker, {_ID: self._run.claimed.mailbox}):
+            self._run.receive(news)
 
     def _perform(self, call: ActivityCall) -> None:
         if call.cancelled:

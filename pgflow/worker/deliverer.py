@@ -2,12 +2,16 @@
 
 A hint names the worker that holds the receiver, or held it last: that one delivers at once. The others look a moment
 later, in case it is gone, and all look from time to time, since hints may be lost.
+
+Deadlines of workflows pass here as well: what is due is cancelled by one statement, and the runs in memory hear of it
+like of any request to cancel. Each look learns when the next one is due, and hints tell of those that come before that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -16,6 +20,7 @@ from uuid import UUID
 import psycopg
 
 from pgflow.model.claimed import Arrived
+from pgflow.observe.log_records import log_failed_workflow
 from pgflow.store.database.background import BackgroundTask
 from pgflow.store.database.backoff import Backoff
 from pgflow.store.exchange.deliveries import DeliveryQueue
@@ -32,6 +37,9 @@ AGAIN = 0.005
 LONGEST_PAUSE = 5.0
 """Seconds between two attempts when the database refuses, at most."""
 
+
+BETWEEN_DEADLINES = 0.02
+"""Seconds between two looks for deadlines, at least: those that fall due together are passed together."""
 
 GONE_PAUSE = 0.5
 """Seconds between two looks for workflows that were ended elsewhere, at least."""
@@ -75,7 +83,8 @@ class Deliverer:
         """Whether some of the workflows in memory may have been ended elsewhere."""
         self._looked_for_gone = 0.0
         self._woken = woken
-        self._due = time.monotonic()
+        self._due = self._next_deadline = time.monotonic()
+        self._looked_for_deadlines = -math.inf
         self._attend = True
         self._hinted = False
         self._again = Backoff(AGAIN, self._poll)
@@ -110,6 +119,13 @@ class Deliverer:
             self._due = due
             self._changed.set()
 
+    def expect(self, seconds: float) -> None:
+        """A deadline was set, so many seconds from now."""
+        due = time.monotonic() + seconds
+        if due < self._next_deadline:
+            self._next_deadline = due
+            self._changed.set()
+
     async def _run(self) -> None:
         backoff = Backoff(0.05, LONGEST_PAUSE)
         while True:
@@ -124,14 +140,15 @@ class Deliverer:
                 log.warning("delivering signals failed, the next attempt is in %.2f s: %s", pause, error)
                 self._attend = True
                 self._hinted = self._hinted or hinted
-                self._due = time.monotonic() + pause
+                self._due = self._next_deadline = time.monotonic() + pause
             else:
                 backoff.reset()
             self.looked.set()
 
     async def _until_due(self) -> None:
         while True:
-            left = self._due - time.monotonic()
+            deadlines = max(self._next_deadline, self._looked_for_deadlines + BETWEEN_DEADLINES)
+            left = min(self._due, deadlines) - time.monotonic()
             if left <= 0:
                 return
             self._changed.clear()
@@ -140,7 +157,6 @@ class Deliverer:
                     await self._changed.wait()
             except TimeoutError:
                 self._attend = True
-                return
 
     async def _deliver(self, attend: bool, hinted: bool) -> None:
         delivery = await self._queue.deliver()
@@ -150,6 +166,8 @@ class Deliverer:
             self._again.reset()
         for arrived in delivery.arrived:
             self._arrive(arrived)
+        if delivery.unclaimed or time.monotonic() >= self._next_deadline:
+            attend = await self._pass_deadlines() or attend  # behind what was sent: a request to cancel goes first
         if delivery.woken:
             self._woken()
             for queue in delivery.woken:
@@ -166,6 +184,21 @@ class Deliverer:
         if hinted:
             # A run that was in memory when the hint was sent may have suspended since: its own write made it pending.
             self._woken()
+
+    async def _pass_deadlines(self) -> bool:
+        """Cancel what is due by its deadline; whether there was anything."""
+        self._looked_for_deadlines = time.monotonic()
+        self._next_deadline = self._looked_for_deadlines + self._poll
+        found = await self._queue.pass_deadlines()
+        if found.next_in is not None:
+            # What somebody has locked is due, and is tried again after the pause.
+            self._next_deadline = min(self._next_deadline, time.monotonic() + max(found.next_in, AGAIN))
+        for one in found.passed:
+            if one.error is not None:
+                log_failed_workflow(one, one.error)
+        if any(not one.ended for one in found.passed):
+            self._woken()
+        return bool(found.passed)
 
     async def _look_for_gone(self, held: Collection[UUID]) -> None:
         """A hint may have been of a workflow that this worker runs and somebody has ended. Most hints are of something

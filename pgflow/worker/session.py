@@ -114,7 +114,9 @@ class WorkerSession:
         """Where runs hand over rows and outcomes."""
         self.loops = LoopAdvancer(database, fence, on_death=on_death, metrics=metrics)
         """Where runs hand over the forgetting of turns."""
-        self.crossings = Crossings(database, fence, self._started, self._sent, on_death=on_death)
+        self.crossings = Crossings(
+            database, fence, self._started, self._sent, lambda seconds: self.expect(seconds), on_death=on_death
+        )
         """Where runs hand over what they do to other workflows."""
         self._claims = Claims(database, fence, settings.limits.other_arguments is not None)
         self._claimer = Claimer(
@@ -142,6 +144,8 @@ class WorkerSession:
             self.look,
             on_death,
         )
+        self.expect = self._deliverer.expect
+        """Learn that a deadline was set, so many seconds from now."""
         self._on_death = on_death
         self._threads = ThreadPoolExecutor(
             settings.threads + settings.transactions, thread_name_prefix="pgflow activity"

@@ -265,7 +265,7 @@ class Worker:
         recovery.adopt(connection)
         notifier = Notifier(database, trims=True)
         notifier.start()
-        listener = Listener(database, wake=self._hint, mail=self._mail, reconnected=self._look)
+        listener = Listener(database, wake=self._hint, mail=self._mail, deadline=self._expect, reconnected=self._look)
         listener.start()
         observation = self.observation
         watchdog = Watchdog(
@@ -442,6 +442,10 @@ class Worker:
     def _mail(self, worker: int) -> None:
         if self._session is not None:
             self._session.mail(worker)
+
+    def _expect(self, seconds: float) -> None:
+        if self._session is not None:
+            self._session.expect(seconds)
 
     def _describe(self) -> str | None:
         return self._session.describe() if self._session is not None else None

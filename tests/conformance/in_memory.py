@@ -61,6 +61,10 @@ class InMemory(Subject):
         return self.memory.send(sending)
 
     async def operate(self, what: str, id: UUID) -> bool:
+        if what == "time_out":
+            if (run := self.memory.runs.get(id)) is not None:
+                self.memory.runs[id] = run._replace(deadline=self.memory.now)
+            return id in self.memory.pass_deadlines()
         found: bool = getattr(self.memory, what)(id)
         return found
 
@@ -92,6 +96,7 @@ class InMemory(Subject):
             for name in ("workflow_id", "name", "queue"):
                 del run[name]
             run["wake_at"] = moment(run["wake_at"])
+            run["deadline"] = run["deadline"] is not None
             run["unique_key"], run["freed_key"] = run["unique_key"] is not None, run["freed_key"] is not None
             run["waiters"] = sorted(run["waiters"])
             run["waiting_for"], run["reset"] = sorted(run["waiting_for"]), sorted(run["reset"])

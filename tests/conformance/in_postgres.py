@@ -36,11 +36,11 @@ EVENT = (
 )
 WORKFLOW = (
     "parent_id root_id detached status output::text error::text completed_at state::text tags::text "
-    "tags_given::text cancellations"
+    "tags_given::text cancellations timeout"
 ).split()
 RUN = (
     "priority status wake_at epoch worker_id last_worker mailbox waiting_for awaits_children cancel_requested "
-    "pause_requested unique_key freed_key waiters reset fork_before"
+    "pause_requested unique_key freed_key waiters reset fork_before deadline timed_out"
 ).split()
 SIGNAL = "id name body::text sender_id number consumed_at location dropped_at problem".split()
 
@@ -138,6 +138,9 @@ class InPostgres(Subject):
         return sent._replace(worker=self.number(sent.worker))
 
     async def operate(self, what: str, id: UUID) -> bool:
+        if what == "time_out":
+            self.scene.do("UPDATE runs SET deadline = now() WHERE workflow_id = %s", id)
+            return bool(self.scene.one("SELECT count(*) FROM pass_deadlines() WHERE id = %s", id))
         found: bool = self.scene.one(f"SELECT {what}(%s::uuid)", id)
         return found
 
@@ -174,6 +177,7 @@ class InPostgres(Subject):
         for run in runs:
             run["worker"], run["last_worker"] = self.number(run.pop("worker_id")), self.number(run["last_worker"])
             run["wake_at"] = moment(run["wake_at"])
+            run["deadline"] = run["deadline"] is not None
             run["unique_key"], run["freed_key"] = run["unique_key"] is not None, run["freed_key"] is not None
             for name in ("waiters", "waiting_for", "reset"):
                 run[name] = sorted(run[name] or ())

@@ -223,7 +223,7 @@ class Subject(ABC):
 
     @abstractmethod
     async def operate(self, what: str, id: UUID) -> bool:
-        """Cancel, pause or resume a workflow."""
+        """Cancel, pause or resume a workflow, or let its deadline pass (`time_out`)."""
 
     @abstractmethod
     async def claim(

@@ -249,7 +249,8 @@ class Conversation:
 
     async def operate(self) -> None:
         if self.workflows:
-            await self.both("operate", self.rng.choice(("cancel", "pause", "resume")), self.rng.choice(self.workflows))
+            what = self.rng.choice(("cancel", "pause", "resume", "time_out"))
+            await self.both("operate", what, self.rng.choice(self.workflows))
 
     async def deliver(self) -> None:
         await self.both("deliver", self.worker())

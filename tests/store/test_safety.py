@@ -122,9 +122,10 @@ UNLOCKED = {
     "dispatch": "DELETE FROM {schema}.runs AS r WHERE key IS NOT NULL AND r.workflow_id = given_id",
     "end_cancelled": "DELETE FROM {schema}.runs AS r WHERE r.workflow_id = workflow_id",
     "record_failure": "UPDATE {schema}.runs AS r SET error_type",
+    "end_timed_out": "UPDATE {schema}.runs AS r SET",
 }
 """What changes one row, by its id, and no other: it locks it by that (`dispatch` removes what it has just inserted; who
-calls `end_cancelled` has locked the row; `record_failure` is the trigger of that row's own change).
+calls `end_cancelled` or `end_timed_out` has locked the row; `record_failure` is the trigger of that row's own change).
 """
 
 

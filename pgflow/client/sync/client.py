@@ -28,7 +28,7 @@ from pgflow.client.sync.subscription import SyncSubscription
 from pgflow.codec import PAYLOAD_LIMIT
 from pgflow.definitions.calls import Options, input_of, sending_of, workflow_name
 from pgflow.definitions.descriptors import Workflow
-from pgflow.definitions.options import MANY, ONE, UNSET, given_options, merged_options, uuid_of
+from pgflow.definitions.options import MANY, ONE, UNSET, given_options, uuid_of
 from pgflow.definitions.packets import message_name
 from pgflow.definitions.tags import tags_text
 from pgflow.model.info import HistoryEvent, WorkflowInfo
@@ -214,16 +214,19 @@ class SyncClient(SyncLists, SyncOperations, SyncBulkOperations, SyncPruning, Syn
         run_at: datetime | None = None,
         priority: int = 0,
         queue: str = "default",
+        timeout: timedelta | float | None = None,
         connection: Any = None,
     ) -> SyncWorkflowHandle[Any]:
-        options = Options(tags, unique, run_at, priority, queue)
+        options = Options(tags, unique, run_at, priority, queue, timeout)
         name, text = input_of(workflow, args, kwargs, self._core.payload_limit)
         request = options.dispatch(uuid7() if id is None else uuid_of(id), name, text)
         # An error would end a caller's transaction: there, and for ids that may be known, it is looked first.
-        fresh = id is None and not unique and connection is None
+        fresh = id is None and not unique and connection is None and options.timeout is None
         query = self._core.starting([request], connection, fresh=fresh)
         try:
-            (started,) = self._core.dispatch(query, connection, queue if run_at is None else None, request.id)
+            (started,) = self._core.dispatch(
+                query, connection, queue if run_at is None else None, request.id, options.timeout
+            )
         except psycopg.Error as error:
             if (refused := dispatching.held_up(error, request)) is None:
                 raise
@@ -286,7 +289,7 @@ class SyncClient(SyncLists, SyncOperations, SyncBulkOperations, SyncPruning, Syn
         """
         given = given_options(tags=tags, run_at=run_at, priority=priority, queue=queue, connection=connection)
         if isinstance(workflow, Workflow):
-            given = {**merged_options(workflow.chosen, given, MANY, "client.dispatch_many")}
+            given = {**workflow.with_chosen(given, MANY, "client.dispatch_many")}
         return self._start_many(workflow, arguments, **given)
 
     def _start_many(
@@ -298,17 +301,19 @@ class SyncClient(SyncLists, SyncOperations, SyncBulkOperations, SyncPruning, Syn
         run_at: datetime | None = None,
         priority: int = 0,
         queue: str = "default",
+        timeout: timedelta | float | None = None,
         connection: Any = None,
     ) -> builtins.list[SyncWorkflowHandle[Any]]:
-        options = Options(tags, False, run_at, priority, queue)
+        options = Options(tags, False, run_at, priority, queue, timeout)
         name, inputs = inputs_of(workflow, arguments, self._core.payload_limit)
         ids = uuid7s(len(inputs))
         requests = [options.dispatch(id, name, text) for id, text in zip(ids, inputs, strict=True)]
         definition = workflow if isinstance(workflow, Workflow) else None
         handles = []
+        fresh = connection is None and options.timeout is None
         for part in parts_of(requests, AT_ONCE, BYTES_AT_ONCE):
-            query = self._core.starting(part, connection, fresh=connection is None)
-            answer = self._core.dispatch(query, connection, queue if run_at is None else None)
+            query = self._core.starting(part, connection, fresh=fresh)
+            answer = self._core.dispatch(query, connection, queue if run_at is None else None, timeout=options.timeout)
             for request, started in zip(part, answer, strict=True):
                 handles.append(SyncWorkflowHandle(self, options.check(request, started), definition))
         return handles

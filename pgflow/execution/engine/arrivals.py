@@ -19,6 +19,8 @@ def receive(run: RunView, arrived: Arrived) -> bool:
     claimed.mailbox = max(claimed.mailbox, arrived.mailbox)
     if arrived.cancel and arrived.looked_at > run.cancel_taken_at:
         claimed.cancel_requested = True
+        if arrived.timed_out is not None:
+            claimed.timed_out = arrived.timed_out
     if run.closed or run.outcome is not None:
         return True  # the write in flight, or the next claim, finds it in the database
     run.pausing = arrived.pause

@@ -7,7 +7,7 @@
 
 Delivered, live or at that `seq` of a replay, it cancels the run's task once, then those steps in the order of
 locations. The code may compensate with further steps; the workflow is cancelled if the error leaves it, and completed
-if it returns.
+if it returns. A deadline that has passed is such a request (`deadlines_pass.sql`); if that error leaves it, it fails.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from datetime import datetime
 
 from pgflow.execution.engine.arrivals import apply_requests
-from pgflow.execution.engine.interfaces import RunView, StepView
+from pgflow.execution.engine.interfaces import FirstCancel, RunView, StepView
 from pgflow.history.events import STATUS_CANCELLED
 
 
@@ -84,6 +84,8 @@ def _innermost(run: RunView) -> list[StepView]:
 def _cancel(run: RunView, steps: list[StepView], at: datetime) -> None:
     run.scope.pass_time(at)
     run.cancelled = True
+    if run.first_cancel is None:
+        run.first_cancel = FirstCancel(run.calls, tuple(step.location for step in steps))
     owner: asyncio.Task[object] | None = run.scope.owner
     assert owner is not None
     owner.cancel()

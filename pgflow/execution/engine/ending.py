@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from pgflow.codec import class_name, described, encode_error
+from pgflow.codec import class_name, described, encode_error, encode_timeout
 from pgflow.errors import EngineError, PgflowError
 from pgflow.execution.engine.failure_origin import abandoned_by, steps_of
 from pgflow.execution.engine.interfaces import RunView, StepView
@@ -30,8 +30,8 @@ def outcome_of(run: RunView, root: asyncio.Task[Any]) -> Outcome:
             if error is None:
                 output = run.workflow.encode_result(root.result(), run.limits.payload)
             elif run.cancelled and root.cancelled():
-                _abandon_rest(run)
-                return Cancelled()
+                unfinished = _abandon_rest(run)
+                return Cancelled() if run.claimed.timed_out is None else _timed_out(run, unfinished)
         except BaseException as failure:  # an output's own code may raise anything
             if error is not None:
                 failure.__cause__ = error
@@ -87,6 +87,19 @@ def _abandon_rest(run: RunView, returned: bool = False) -> list[StepView]:
     if found:
         settle_unawaited(run.scope, found, returned)
     return unfinished
+
+
+def _timed_out(run: RunView, unfinished: list[StepView]) -> Failed:
+    """The failure of a run that its deadline has cancelled. A retry runs again what that cancelled, unless the code has
+    compensated.
+    """
+    assert run.first_cancel is not None
+    after, locations = run.claimed.timed_out, run.first_cancel.locations
+    error = encode_timeout(f"it had not ended within {after:.15g} s, and was cancelled", after or 0.0)
+    if run.calls > run.first_cancel.calls:
+        return Failed(error, (), min(locations, default=None))
+    again = {step.location for step in [*unfinished, *(run.aftermath or ())]}
+    return Failed(error, tuple(sorted(again.union(locations))))
 
 
 def _failed(run: RunView, error: BaseException, unfinished: list[StepView]) -> Failed:

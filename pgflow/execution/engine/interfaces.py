@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime
 from random import Random
-from typing import Any, ClassVar, NoReturn, Protocol
+from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol
 
 from pgflow.definitions.descriptors import Workflow
 from pgflow.errors import EngineError
@@ -165,6 +165,15 @@ class CrossingsView(Protocol):
     def forget(self, step: AwaitingView) -> None: ...
 
 
+class FirstCancel(NamedTuple):
+    """The first cancellation that a run's code has got."""
+
+    calls: int
+    """Steps that the code had called by then."""
+    locations: tuple[str, ...]
+    """The steps that it cancelled."""
+
+
 class RunView(Protocol):
     """One claimed workflow and the execution of its code. `Run` says what each of these is."""
 
@@ -175,6 +184,7 @@ class RunView(Protocol):
     calls: int
     cancelled: bool
     cancel_taken_at: float
+    first_cancel: FirstCancel | None
     aftermath: list[StepView] | None
     bodies: dict[asyncio.Task[Any] | None, ScopeView]
     pausing: bool

@@ -30,7 +30,7 @@ from pgflow.execution.engine.crossings import RunCrossings
 from pgflow.execution.engine.ending import engine_failure, outcome_of, stuck
 from pgflow.execution.engine.held_back import tell_what_holds_back
 from pgflow.execution.engine.host import Services
-from pgflow.execution.engine.interfaces import ScopeView, StepView
+from pgflow.execution.engine.interfaces import FirstCancel, ScopeView, StepView
 from pgflow.execution.engine.mailbox import Mailbox
 from pgflow.execution.engine.result_order import Order
 from pgflow.execution.engine.scope import Scope
@@ -96,6 +96,7 @@ class Run(StepServices):
         "claimed",
         "closed",
         "crossings",
+        "first_cancel",
         "halted",
         "history",
         "host",
@@ -138,6 +139,7 @@ class Run(StepServices):
         """Steps that the code has called so far."""
         self.cancelled = False
         """Whether a cancellation has been delivered to the code."""
+        self.first_cancel: FirstCancel | None = None
         self.cancel_taken_at = -math.inf
         """When the last request to cancel was taken; who looked before may still have seen it."""
         self.aftermath: list[StepView] | None = None

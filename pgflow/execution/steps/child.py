@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Coroutine, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from threading import get_ident
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 from uuid import UUID
@@ -92,7 +92,7 @@ class DispatchStep(CrossingStep):
     Args:
         workflow: the workflow, or its name.
         args, kwargs: its arguments.
-        options: tags, uniqueness and when it may start, checked.
+        options: tags, uniqueness, when it may start and its deadline, checked.
         priority, queue: those of this workflow if None.
         detached: whether cancelling this workflow does not reach it.
     """
@@ -133,6 +133,7 @@ class DispatchStep(CrossingStep):
             priority,
             queue,
             bool(detached),
+            options.timeout,
         )
 
     def command(self, id: UUID) -> Dispatch:
@@ -323,6 +324,7 @@ class StartsChildren:
         run_at: datetime | None = None,
         priority: int | None = None,
         queue: str | None = None,
+        timeout: timedelta | float | None = None,
     ) -> Coroutine[Any, Any, ChildHandle[Any]]:
         options = Options(
             tags,
@@ -330,6 +332,7 @@ class StartsChildren:
             run_at,
             0 if priority is None else priority,
             "default" if queue is None else queue,
+            timeout,
         )
         step = DispatchStep(self._scope, self._version, workflow, args, kwargs, options, priority, queue, detached)
         return called(step)

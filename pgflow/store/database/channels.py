@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 from uuid import UUID
 
 WAKE = "pgflow_wake_"
@@ -23,6 +23,7 @@ PAYLOAD_BYTES = 7_999
 IDS_IN_A_PAYLOAD = 200
 """Ids of one `done` payload, at most, so that it fits."""
 
+_DEADLINE = re.compile(r"\+[0-9]{1,9}(\.[0-9]{1,20})?")
 _FROM = "pgflow.from"
 _SENDER = re.compile(rf',?"{re.escape(_FROM)}":"([0-9a-f]{{32}})\.([0-9]{{1,19}})"\}}$')
 
@@ -48,7 +49,7 @@ def done_channel(schema: str) -> str:
 
 def mail_channel(schema: str) -> str:
     """The channel that says that something was sent to a workflow; the payload is the id of the worker that has or had
-    it, or 0.
+    it, or 0. (Or a plus sign, and in how many seconds a deadline is due that was set.)
     """
     return MAIL + _suffix(schema)
 
@@ -81,6 +82,27 @@ def parse_wake(payload: str) -> tuple[str, UUID | None]:
 def parse_mail(payload: str) -> int:
     """The worker that has or had the workflow to which something was sent; 0: any. Anybody may notify."""
     return int(payload) if payload.isascii() and payload.isdigit() else 0
+
+
+HINTED = 600.0
+"""Seconds until a deadline that is hinted at, at most: workers look for those that are further away."""
+
+
+def is_near(seconds: float | None) -> TypeGuard[float]:
+    """Whether a deadline in so many seconds is hinted at."""
+    return seconds is not None and seconds <= HINTED
+
+
+def deadline_payload(seconds: float) -> str:
+    """The payload, on the channel of mail, that says that a deadline was set; to older code it says that somebody has
+    mail.
+    """
+    return f"+{seconds:.3f}"
+
+
+def parse_deadline(payload: str) -> float | None:
+    """In how many seconds a deadline is due that was set; None: it is another payload. Anybody may notify."""
+    return float(payload[1:]) if _DEADLINE.fullmatch(payload) else None
 
 
 class Notice(NamedTuple):

@@ -272,6 +272,7 @@ class Crossings:
         worker: int | Fence,
         started: Callable[[Iterable[str]], None],
         sent: Callable[[Iterable[int]], None],
+        expect: Callable[[float], None] = lambda seconds: None,
         *,
         on_death: Callable[[BaseException], None] | None = None,
     ) -> None:
@@ -282,9 +283,11 @@ class Crossings:
             started: Called after a commit with the queues that have new work.
             sent: Called after a commit with the workers that hold the receivers of the signals, or held them last; 0:
                 any.
+            expect: Called after a commit with the seconds until the deadline of a child.
             on_death: Called when a part of it stops, since its own code raised an error.
         """
         self._database = database
+        self._expect = expect
         self._fence = fence = fence_of(worker)
         self._signals = CrossingSender(database, fence, "signals", self._send_signals, AT_ONCE, sent, on_death)
         self._children = CrossingSender(database, fence, "children", self._send_children, AT_ONCE, started, on_death)
@@ -329,7 +332,7 @@ class Crossings:
     async def _send_children(self, line: Line, parameters: dict[str, Any], commands: list[Dispatch]) -> Answers:
         text = self._text("dispatch_crossing", "dispatch")
         parameters |= dispatching.columns_of(commands)
-        return _started(await _rows(line, text, parameters), commands)
+        return self._started(await _rows(line, text, parameters), commands)
 
     async def _send_unique(self, line: Line, parameters: dict[str, Any], commands: list[Dispatch]) -> Answers:
         text = self._text("dispatch_crossing", "dispatch")
@@ -339,7 +342,7 @@ class Crossings:
                 self._database.statement("lock_timeout"), {"lock_timeout": KEY_WAIT}, prepare=True
             )
             cursor = await transaction.execute(text, {**parameters, "worker": line.under}, prepare=True)
-        answers = _started(await cursor.fetchall(), commands)
+        answers = self._started(await cursor.fetchall(), commands)
         # A workflow that found another one in place of its child is not its parent, but asks for a notice of its end
         # too.
         others = {
@@ -359,6 +362,17 @@ class Crossings:
         busy = {id for (id,) in rows}
         return [(number, None if others.get(number) in busy else answer, queue) for number, answer, queue in answers]
 
+    def _started(self, rows: Sequence[tuple[Any, ...]], commands: list[Dispatch]) -> Answers:
+        answers: Answers = []
+        for number, id, name, created, queue in rows:
+            command = commands[number]
+            if command.timeout is not None:
+                self._expect(command.timeout)
+            dispatched = Dispatched(id, name, created)
+            due = created and command.run_at is None
+            answers.append((number, None if dispatched.unseen else dispatched, queue if due else None))
+        return answers
+
     def _text(self, *names: str) -> bytes:
         return b"".join(map(self._database.statement, (_FENCE, *names)))
 
@@ -367,15 +381,6 @@ async def _rows(line: Line, text: bytes, parameters: dict[str, Any]) -> Sequence
     connection = await line.get()
     (answer,) = await flush(connection, (text, {**parameters, "worker": line.under}))
     return rows_of(answer)
-
-
-def _started(rows: Sequence[tuple[Any, ...]], commands: list[Dispatch]) -> Answers:
-    answers: Answers = []
-    for number, id, name, created, queue in rows:
-        due = created and commands[number].run_at is None
-        dispatched = Dispatched(id, name, created)
-        answers.append((number, None if dispatched.unseen else dispatched, queue if due else None))
-    return answers
 
 
 def _size(crossing: Crossing) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from pgflow import faults
@@ -25,6 +25,9 @@ from pgflow.store.leasing.fencing import Fence, fence_of
 
 AT_ONCE = 1_000
 """The most signals, and the most requests, that one statement delivers."""
+
+DEADLINES_AT_ONCE = 100
+"""The most workflows that one statement cancels by their deadlines."""
 
 SIGNALS = 10_000
 """The most signals of one mailbox that are read at once."""
@@ -40,10 +43,34 @@ class DeliveryRound:
     """The queues of runs that were woken."""
     owners: set[int] = field(default_factory=set)
     """Other workers, whose runs have news."""
+    unclaimed: bool = False
+    """Whether some were cancelled that no worker has ever had: they are to be ended with those whose deadline passes.
+    """
     moved: bool = False
     """Whether this worker has to look for news of its own runs, since its number moved while the statement was away."""
     passed_over: list[UUID] = field(default_factory=list)
     """Receivers that were locked by another session: what was sent to them waits for the next round."""
+
+
+class PassedDeadline(NamedTuple):
+    """A workflow whose deadline has passed. `Subject` of records about it."""
+
+    workflow_id: UUID
+    name: str
+    timeout: float
+    ended: bool
+    """Whether it has failed by that, since no worker has ever had it; else it is being cancelled."""
+    error: str | None
+    """What it has failed with."""
+
+
+@dataclass(slots=True)
+class PassedDeadlines:
+    """What came of a look for deadlines."""
+
+    passed: list[PassedDeadline] = field(default_factory=list)
+    next_in: float | None = None
+    """Seconds until the next one; below 0: it is due, and somebody has the workflow locked. None: there is none."""
 
 
 class DeliveryQueue:
@@ -95,11 +122,12 @@ class DeliveryQueue:
             after_request = after_request if last_request is None else last_request
 
     def _add(self, delivery: DeliveryRound, rows: list[tuple[Any, ...]], looked_at: float, number: int) -> None:
-        for _, _, _, _, _, id, queue, status, worker, epoch, after, mailbox, cancel, pause, *signal in rows:
+        for _, _, _, _, _, id, queue, status, worker, epoch, after, mailbox, cancel, pause, timed_out, *signal in rows:
             if id is None:
                 continue
             if status == "pending":
                 delivery.woken.add(queue)
+                delivery.unclaimed = delivery.unclaimed or (cancel and epoch == 0)
             elif status == "running" and worker != number:
                 if self._fence.had(worker):
                     delivery.moved = True
@@ -108,10 +136,34 @@ class DeliveryQueue:
             elif status == "running":
                 last = delivery.arrived[-1] if delivery.arrived else None
                 if last is None or last.workflow_id != id or last.mailbox != mailbox:
-                    last = Arrived(id, epoch, after, mailbox, cancel, pause, looked_at=looked_at)
+                    last = Arrived(id, epoch, after, mailbox, cancel, pause, timed_out, looked_at=looked_at)
                     delivery.arrived.append(last)
                 if signal[0] is not None:
                     last.signals.append(Signal(*signal))
+
+    async def pass_deadlines(self) -> PassedDeadlines:
+        """Cancel what is due by its deadline, a batch at a time; what somebody has locked waits for the next call.
+
+        Raises:
+            psycopg.Error: The database refused; what was done before stays done.
+        """
+        found = PassedDeadlines()
+        while True:
+            connection = await self._line.get()
+            await faults.reach("deadlines.before")
+            cursor = await connection.execute(self._database.statement("deadline_next"), prepare=True)
+            ((found.next_in,),) = await cursor.fetchall()
+            if found.next_in is None or found.next_in > 0:
+                return found
+            cursor = await connection.execute(
+                self._database.statement("deadlines_pass"), {"most": DEADLINES_AT_ONCE}, prepare=True
+            )
+            rows = await cursor.fetchall()
+            found.passed.extend(PassedDeadline(*row) for row in rows)
+            if len(rows) < DEADLINES_AT_ONCE:
+                cursor = await connection.execute(self._database.statement("deadline_next"), prepare=True)
+                ((found.next_in,),) = await cursor.fetchall()
+                return found
 
     async def attend(self, seen: Mapping[UUID, int], pausing: Collection[UUID] = ()) -> list[Arrived]:
         """Look for news of the runs that this worker holds.
@@ -131,10 +183,10 @@ class DeliveryQueue:
         )
         news: dict[UUID, Arrived] = {}
         behind: dict[UUID, int] = {}
-        for id, epoch, mailbox, cancel, pause in await cursor.fetchall():
+        for id, epoch, mailbox, cancel, pause, timed_out in await cursor.fetchall():
             known = seen.get(id)
             if known is not None and (mailbox > known or cancel or pause or id in pausing):
-                news[id] = Arrived(id, epoch, known, mailbox, cancel, pause, looked_at=looked_at)
+                news[id] = Arrived(id, epoch, known, mailbox, cancel, pause, timed_out, looked_at=looked_at)
                 if mailbox > known:
                     behind[id] = known
         if behind:

@@ -426,11 +426,13 @@ def _read(row: Sequence[Any], now: datetime) -> Claimed:
         warm,
         cancellations,
         rewinds,
+        timed_out,
         *deaths,
     ) = row
     claimed = Claimed(id, name, queue, epoch, input_, tags, created_at, parent_id, seed, mailbox, cancel, now)
     claimed.state, claimed.tags_now, claimed.warm, claimed.cancellations = state, tags_now, warm, cancellations or ()
     claimed.rewinds = rewinds or ()
+    claimed.timed_out = timed_out
     suspicions, crashes, claimed.suspected_at = deaths
     if suspicions:
         claimed.suspicions, claimed.crashes = suspicions, crashes or ()

@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from uuid import UUID
 
 import psycopg
@@ -23,6 +24,7 @@ from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.channels import (
     done_channel,
     mail_channel,
+    parse_deadline,
     parse_done,
     parse_mail,
     parse_wake,
@@ -74,6 +76,7 @@ class Listener:
         wake: Callable[[str, UUID | None], None] | None = None,
         done: Callable[[list[UUID]], None] | None = None,
         mail: Callable[[int], None] | None = None,
+        deadline: Callable[[float], None] | None = None,
         reconnected: Callable[[], None] | None = None,
     ) -> None:
         """
@@ -82,6 +85,7 @@ class Listener:
             wake: Called with the name of a queue that has work, and the id of the new workflow if it is a single one.
             done: Called with the ids of workflows that have ended.
             mail: Called when something was sent to a workflow, with the worker that has it or had it last, or 0.
+            deadline: Called when a deadline was set, with the seconds until then.
             reconnected: Called whenever it begins to listen, the first time as well: what was sent before is missed.
         """
         self._database = database
@@ -92,7 +96,7 @@ class Listener:
         if done is not None:
             self._takers[done_channel(database.schema)] = lambda payload: done(parse_done(payload))
         if mail is not None:
-            self._takers[mail_channel(database.schema)] = lambda payload: mail(parse_mail(payload))
+            self._takers[mail_channel(database.schema)] = partial(_take_mail, mail, deadline)
         self._reconnected = reconnected
         self._task: asyncio.Task[None] | None = None
         self.listening = asyncio.Event()
@@ -153,6 +157,14 @@ class Listener:
     def _take(self, channel: str, payload: str) -> None:
         if (take := self._takers.get(channel)) is not None:
             take(payload)
+
+
+def _take_mail(mail: Callable[[int], None], deadline: Callable[[float], None] | None, payload: str) -> None:
+    seconds = parse_deadline(payload)
+    if seconds is None:
+        mail(parse_mail(payload))
+    elif deadline is not None:
+        deadline(seconds)
 
 
 class Notifier:

@@ -86,7 +86,7 @@ def dispatch_called(schema: str, workflows: Sequence[Dispatch], quiet: bool) -> 
 def columns_of(workflows: Sequence[Dispatch]) -> dict[str, str]:
     """The parameters that carry what is to be started, by column."""
     columns: Sequence[Sequence[Any]] = list(zip(*workflows, strict=True)) if workflows else [()] * len(Dispatch._fields)
-    names = ("ids", "names", "inputs", "tags", "uniques", "run_ats", "priorities", "queues", "detached")
+    names = ("ids", "names", "inputs", "tags", "uniques", "run_ats", "priorities", "queues", "detached", "timeouts")
     found = dict(zip(names, map(literal, columns), strict=True))
     found["inputs"] = ArrayText(found["inputs"])
     return found

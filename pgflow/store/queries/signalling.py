@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pgflow.model.commands import Sending, Sent
-from pgflow.store.database.channels import mail_channel
+from pgflow.store.database.channels import deadline_payload, mail_channel
 from pgflow.store.database.connections import statement
 from pgflow.store.database.pipeline import Statement
 from pgflow.store.database.query import Query
@@ -52,6 +52,12 @@ def mail(schema: str, workers: Iterable[int]) -> Query[None]:
     """
     payloads = [str(worker) for worker in sorted(set(workers))]
     return Query(statement("notify", schema), {"channel": mail_channel(schema), "payloads": payloads}, _nothing)
+
+
+def expect(schema: str, seconds: float) -> Query[None]:
+    """The hint that a deadline was set, so many seconds from now."""
+    params = {"channel": mail_channel(schema), "payloads": [deadline_payload(seconds)]}
+    return Query(statement("notify", schema), params, _nothing)
 
 
 def mail_behind(schema: str, signals: Sequence[Sending]) -> Statement:

@@ -217,13 +217,14 @@ END
 
 
 -- Starts a workflow in the caller's transaction and returns its id. An id used before with the same name, or a live workflow of the same name and tags when is_unique, comes back and nothing is started.
--- dispatch(name text, input json DEFAULT '{}'::json, tags jsonb DEFAULT NULL::jsonb, id uuid DEFAULT NULL::uuid, is_unique boolean DEFAULT false, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0, queue text DEFAULT 'default'::text)
+-- dispatch(name text, input json DEFAULT '{}'::json, tags jsonb DEFAULT NULL::jsonb, id uuid DEFAULT NULL::uuid, is_unique boolean DEFAULT false, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT 0, queue text DEFAULT 'default'::text, timeout interval DEFAULT NULL::interval)
 -- RETURNS uuid
 #variable_conflict use_variable
 DECLARE
     given_id uuid := coalesce(id, "pgflow".uuid7());
     given_tags jsonb := coalesce(tags, '{}');
     payload_limit int := coalesce(nullif(current_setting('pgflow.payload_limit', true), '')::int, 1048576);
+    after interval := make_interval(secs => extract(epoch FROM timeout)::double precision);  -- a month is 30 days
     key bytea;
     found_id uuid;
     found_name text;
@@ -263,6 +264,10 @@ BEGIN
         RAISE EXCEPTION 'dispatch: run_at is %, expected a moment before the year 10000, or infinity', run_at
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF timeout <= interval '0' OR timeout > interval '36600 days' THEN
+        RAISE EXCEPTION 'dispatch: timeout is %, expected more than nothing and at most 36600 days', timeout
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     IF is_unique THEN
         key := sha256(convert_to(name || chr(31) || given_tags::text, 'UTF8'));  -- as the clients' statement has it
     END IF;
@@ -286,8 +291,8 @@ BEGIN
         -- unique enters `runs` first, all else `workflows`.
         IF key IS NOT NULL THEN
             BEGIN
-                INSERT INTO "pgflow".runs (workflow_id, name, queue, priority, status, wake_at, unique_key)
-                VALUES (given_id, name, queue, coalesce(priority, 0), 'pending', greatest(run_at, now()), key)
+                INSERT INTO "pgflow".runs (workflow_id, name, queue, priority, status, wake_at, unique_key, deadline)
+                VALUES (given_id, name, queue, coalesce(priority, 0), 'pending', greatest(run_at, now()), key, now() + after)
                 ON CONFLICT DO NOTHING;
             EXCEPTION WHEN lock_not_available OR query_canceled THEN
                 RAISE EXCEPTION 'dispatch: expected to learn in time whether a live workflow "%" has the tags %; most likely a transaction that is '
@@ -296,15 +301,16 @@ BEGIN
             END;
             CONTINUE WHEN NOT FOUND;
         END IF;
-        INSERT INTO "pgflow".workflows (id, name, tags, input) VALUES (given_id, name, given_tags, input)
+        INSERT INTO "pgflow".workflows (id, name, tags, input, timeout)
+        VALUES (given_id, name, given_tags, input, extract(epoch FROM after)::double precision)
         ON CONFLICT DO NOTHING;
         IF NOT FOUND THEN
             DELETE FROM "pgflow".runs AS r WHERE key IS NOT NULL AND r.workflow_id = given_id;
             CONTINUE;
         END IF;
         IF key IS NULL THEN
-            INSERT INTO "pgflow".runs (workflow_id, name, queue, priority, status, wake_at)
-            VALUES (given_id, name, queue, coalesce(priority, 0), 'pending', greatest(run_at, now()));
+            INSERT INTO "pgflow".runs (workflow_id, name, queue, priority, status, wake_at, deadline)
+            VALUES (given_id, name, queue, coalesce(priority, 0), 'pending', greatest(run_at, now()), now() + after);
         END IF;
         -- A hint, where hints can be sent.
         IF (run_at IS NULL OR run_at <= now())
@@ -312,6 +318,7 @@ BEGIN
         THEN
             PERFORM pg_notify('pgflow_wake_b0e190599d32269b', queue);
         END IF;
+        PERFORM "pgflow".hint_at_deadline(extract(epoch FROM after)::double precision);
         RETURN given_id;
     END LOOP;
     RAISE EXCEPTION 'dispatch: workflow "%" with tags % is started and ended by others all the time', name, given_tags
@@ -320,13 +327,13 @@ END
 
 
 -- Starts a workflow as dispatch does, for clients that may not write tables: answers its id and name, or those of the workflow of another name that has the id, and then starts nothing.
--- dispatch_once(id uuid, name text, input json, tags jsonb, is_unique boolean, run_at timestamp with time zone, priority integer, queue text)
+-- dispatch_once(id uuid, name text, input json, tags jsonb, is_unique boolean, run_at timestamp with time zone, priority integer, queue text, timeout double precision DEFAULT NULL::double precision)
 -- RETURNS TABLE(started_id uuid, started_name text)
 #variable_conflict use_variable
 BEGIN
     SELECT w.id, w.name INTO started_id, started_name FROM "pgflow".workflows AS w WHERE w.id = id AND w.name <> name;
     IF NOT FOUND THEN
-        started_id := "pgflow".dispatch(name, input, tags, id, is_unique, run_at, priority, queue);
+        started_id := "pgflow".dispatch(name, input, tags, id, is_unique, run_at, priority, queue, make_interval(secs => timeout));
         started_name := name;
     END IF;
     RETURN NEXT;
@@ -387,6 +394,42 @@ BEGIN
             UNION
             SELECT coalesce(r.worker_id, r.last_worker, 0) FROM "pgflow".runs AS r WHERE r.workflow_id = ANY (heirs)
         ) AS owners;
+    END IF;
+END
+
+
+-- Ends a workflow, whose row in runs the caller has locked and that no worker has ever had, as failed by its deadline: who waits for it is told.
+-- end_timed_out(workflow_id uuid, after double precision)
+-- RETURNS void
+#variable_conflict use_variable
+DECLARE
+    parent uuid;
+    waiters uuid[];
+    heirs uuid[];
+BEGIN
+    -- The run is locked. What is kept of the workflow comes first, since runs gets from there what it failed with; then those who are told.
+    UPDATE "pgflow".workflows AS w SET
+        status = 'failed', completed_at = now(),
+        error = format('{"type":"WorkflowTimeout","message":"no worker has taken it within %s s","timeout":%s}', after, after)::json
+    WHERE w.id = workflow_id
+    RETURNING w.parent_id INTO parent;
+    UPDATE "pgflow".runs AS r SET
+        status = 'failed', wake_at = NULL, pause_requested = false, deadline = NULL, timed_out = after,
+        unique_key = NULL, freed_key = r.unique_key
+    WHERE r.workflow_id = workflow_id
+    RETURNING r.waiters INTO waiters;
+    WITH told AS (
+        INSERT INTO "pgflow".requests (workflow_id, kind)
+        SELECT parent, 'child' WHERE parent IS NOT NULL
+        UNION
+        SELECT waiter.id, 'child' FROM unnest(waiters) AS waiter (id)
+        RETURNING requests.workflow_id
+    )
+    SELECT array_agg(told.workflow_id) INTO heirs FROM told;
+    IF "pgflow".may_hint() THEN
+        PERFORM pg_notify('pgflow_done_b0e190599d32269b', workflow_id::text);
+        PERFORM pg_notify('pgflow_mail_b0e190599d32269b', owners.owner::text)
+        FROM (SELECT DISTINCT coalesce(r.worker_id, r.last_worker, 0) FROM "pgflow".runs AS r WHERE r.workflow_id = ANY (heirs)) AS owners (owner);
     END IF;
 END
 
@@ -454,8 +497,8 @@ BEGIN
     PERFORM FROM "pgflow".workflows AS w WHERE w.id = workflow_id FOR KEY SHARE;
     PERFORM "pgflow".must_exist(workflow_id, 'fork');
     cut := "pgflow".copy_history(workflow_id, before, new_id, 'fork');
-    INSERT INTO "pgflow".workflows (id, name, tags, tags_given, input, seed, state, forked_from, created_at, cancellations)
-    SELECT new_id, w.name, w.tags, w.tags_given, w.input, coalesce(w.seed, w.id), w.state, w.id, w.created_at,
+    INSERT INTO "pgflow".workflows (id, name, tags, tags_given, input, seed, state, forked_from, created_at, timeout, cancellations)
+    SELECT new_id, w.name, w.tags, w.tags_given, w.input, coalesce(w.seed, w.id), w.state, w.id, w.created_at, w.timeout,
         (SELECT array_agg(c ORDER BY c) FROM unnest(w.cancellations) AS c WHERE cut IS NULL OR c <= cut)
     FROM "pgflow".workflows AS w WHERE w.id = workflow_id;
     IF EXISTS (
@@ -475,14 +518,30 @@ BEGIN
     FROM "pgflow".events AS e WHERE e.workflow_id = new_id AND e.kind = 'child_workflow' AND e.status = 'completed'
     ON CONFLICT DO NOTHING;
     new_queue := coalesce(queue, (SELECT r.queue FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id), 'default');
-    INSERT INTO "pgflow".runs (workflow_id, name, queue, status, wake_at, epoch, created_at)
-    SELECT new_id, w.name, new_queue, 'pending', now(), 1, w.created_at FROM "pgflow".workflows AS w WHERE w.id = new_id;
+    INSERT INTO "pgflow".runs (workflow_id, name, queue, status, wake_at, epoch, created_at, deadline, timed_out)
+    SELECT new_id, w.name, new_queue, 'pending', now(), 1, w.created_at,
+        -- What was cancelled before the place goes on with that, and has no deadline any more.
+        CASE WHEN w.cancellations IS NULL THEN now() + make_interval(secs => w.timeout) END,
+        CASE WHEN w.cancellations IS NOT NULL THEN (SELECT r.timed_out FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id) END
+    FROM "pgflow".workflows AS w WHERE w.id = new_id;
+    PERFORM "pgflow".hint_at_deadline(w.timeout) FROM "pgflow".workflows AS w WHERE w.id = new_id;
     IF "pgflow".may_hint() THEN
         PERFORM pg_notify('pgflow_wake_b0e190599d32269b', new_queue);
     END IF;
     PERFORM "pgflow".write_audit('fork', workflow_id, NULL, reason, actor, jsonb_build_object(
         'new_id', new_id, 'before', "pgflow".display_location(before), 'queue', new_queue));
     RETURN new_id;
+END
+
+
+-- Tells workers that a deadline has been set, so many seconds from now, where hints can be sent.
+-- hint_at_deadline(after double precision)
+-- RETURNS void
+BEGIN
+    -- Deadlines that are further away than this are found by the looks that workers have between two hints.
+    IF after <= 600 AND "pgflow".may_hint() THEN
+        PERFORM pg_notify('pgflow_mail_b0e190599d32269b', '+' || after);
+    END IF;
 END
 
 
@@ -599,6 +658,65 @@ BEGIN
         RETURN NEXT;
     END LOOP;
     PERFORM set_config('lock_timeout', patience, true);
+END
+
+
+-- Cancels the workflows whose deadline has passed, and ends those of them that no worker has ever had (ended): failed, or cancelled if that was asked for before. A row for each; error is what it failed with. Workers call it in time, and whoever may operate may call it.
+-- pass_deadlines(most integer DEFAULT 100)
+-- RETURNS TABLE(id uuid, name text, after double precision, ended boolean, error text)
+#variable_conflict use_column
+DECLARE
+    ids uuid[];
+    run record;
+BEGIN
+    -- What somebody else has locked is left for the next time: nobody waits here.
+    SELECT array_agg(due.workflow_id) INTO ids FROM (
+        SELECT r.workflow_id FROM "pgflow".runs AS r
+        WHERE r.deadline <= now() ORDER BY r.deadline LIMIT most
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) AS due;
+    -- By a statement of its own, whose snapshot is younger than the locks.
+    FOR run IN
+        SELECT r.workflow_id, w.name, r.status, r.epoch, r.queue, r.worker_id, coalesce(w.timeout, 0) AS after, (
+            r.cancel_requested OR cardinality(w.cancellations) > 0
+            OR EXISTS (SELECT FROM "pgflow".requests AS q WHERE q.workflow_id = r.workflow_id AND q.kind = 'cancel')
+        ) AS cancelled
+        FROM "pgflow".runs AS r
+        LEFT JOIN "pgflow".workflows AS w ON w.id = r.workflow_id
+        WHERE r.workflow_id = ANY (ids)
+        ORDER BY r.workflow_id
+    LOOP
+        ended := run.epoch = 0 AND run.status IN ('pending', 'paused');
+        IF ended AND run.cancelled THEN
+            PERFORM "pgflow".end_cancelled(run.workflow_id, NULL);
+        ELSIF ended THEN
+            PERFORM "pgflow".end_timed_out(run.workflow_id, run.after);
+        ELSIF run.status = 'failed' OR run.cancelled THEN
+            -- A retry sets another deadline; what is cancelled is perhaps compensating, and keeps the time that it needs.
+            UPDATE "pgflow".runs AS r SET deadline = NULL WHERE r.workflow_id = run.workflow_id;
+            CONTINUE;
+        ELSE
+            -- As a request to cancel that is delivered (mail_deliver.sql): it wakes who sleeps, and resumes who is paused.
+            UPDATE "pgflow".runs AS r SET
+                deadline = NULL, timed_out = run.after, cancel_requested = true, pause_requested = false,
+                status = CASE WHEN r.status IN ('sleeping', 'paused') THEN 'pending' ELSE r.status END,
+                wake_at = CASE WHEN r.status <> 'running' THEN now() END
+            WHERE r.workflow_id = run.workflow_id;
+            IF "pgflow".may_hint() THEN
+                IF run.status = 'running' THEN
+                    PERFORM pg_notify('pgflow_mail_b0e190599d32269b', run.worker_id::text);
+                ELSE
+                    PERFORM pg_notify('pgflow_wake_b0e190599d32269b', run.queue);
+                END IF;
+            END IF;
+        END IF;
+        id := run.workflow_id;
+        name := run.name;
+        after := run.after;
+        error := CASE WHEN ended AND NOT run.cancelled THEN (
+            SELECT w.error::text FROM "pgflow".workflows AS w WHERE w.id = run.workflow_id) END;
+        RETURN NEXT;
+    END LOOP;
 END
 
 
@@ -919,6 +1037,15 @@ BEGIN
                 (SELECT r.workflow_id FROM "pgflow".runs AS r WHERE r.unique_key = run.freed_key)
                 USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Let that one end first.';
         END IF;
+        IF run.timed_out IS NOT NULL THEN
+            -- The cancellation that the deadline brought is taken back with the steps that it cancelled, if these run again.
+            UPDATE "pgflow".workflows AS w SET cancellations = (
+                SELECT array_agg(c ORDER BY c) FROM unnest(w.cancellations) AS c
+                WHERE NOT EXISTS (
+                    SELECT FROM "pgflow".events AS e
+                    WHERE e.workflow_id = run.workflow_id AND e.location = ANY (run.reset) AND e.status = 'cancelled' AND e.seq = c))
+            WHERE w.id = run.workflow_id;
+        END IF;
         -- The steps themselves, what a timeout among them had cancelled, and the loops around them.
         UPDATE "pgflow".events AS e SET
             status = 'pending', attempts = 0, seq = NULL, completed_at = NULL, output = NULL,
@@ -933,8 +1060,14 @@ BEGIN
         UPDATE "pgflow".workflows AS w SET status = NULL, error = NULL, completed_at = NULL WHERE w.id = run.workflow_id;
         UPDATE "pgflow".runs AS r SET
             status = 'pending', wake_at = now(), epoch = r.epoch + 1, reset = NULL, unique_key = r.freed_key, freed_key = NULL,
-            cancel_requested = false, pause_requested = false
+            cancel_requested = false, pause_requested = false,
+            -- What stays cancelled goes on with that, and has no deadline any more.
+            timed_out = (SELECT r.timed_out FROM "pgflow".workflows AS w WHERE w.id = r.workflow_id AND cardinality(w.cancellations) > 0),
+            deadline = (
+                SELECT now() + make_interval(secs => w.timeout) FROM "pgflow".workflows AS w
+                WHERE w.id = r.workflow_id AND coalesce(cardinality(w.cancellations), 0) = 0)
         WHERE r.workflow_id = run.workflow_id;
+        PERFORM "pgflow".hint_at_deadline(w.timeout) FROM "pgflow".workflows AS w WHERE w.id = run.workflow_id;
         IF "pgflow".may_hint() THEN
             PERFORM pg_notify('pgflow_wake_b0e190599d32269b', run.queue);
         END IF;
@@ -1080,6 +1213,13 @@ BEGIN
             status = NULL, output = NULL, error = NULL, completed_at = NULL, rewinds = w.rewinds || undone.undone,
             cancellations = (SELECT array_agg(c ORDER BY c) FROM unnest(w.cancellations) AS c WHERE undone.cut IS NULL OR c <= undone.cut)
         WHERE w.id = workflow_id;
+        -- Its deadline counts anew, unless it goes on with a cancellation from before the place.
+        UPDATE "pgflow".runs AS r SET
+            timed_out = CASE WHEN cardinality(w.cancellations) > 0 OR r.cancel_requested THEN r.timed_out END,
+            deadline = CASE WHEN cardinality(w.cancellations) > 0 OR r.cancel_requested THEN NULL ELSE now() + make_interval(secs => w.timeout) END
+        FROM "pgflow".workflows AS w
+        WHERE r.workflow_id = workflow_id AND w.id = workflow_id AND (w.timeout IS NOT NULL OR r.timed_out IS NOT NULL);
+        PERFORM "pgflow".hint_at_deadline(flow.timeout);
         SELECT array_agg(DISTINCT c.id ORDER BY c.id) INTO live
         FROM "pgflow".forgotten_events AS f
         JOIN "pgflow".workflows AS c ON c.id = (f.output->>'id')::uuid AND c.parent_id = workflow_id AND c.status IS NULL

@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Double,
     Identity,
     Index,
     Integer,
@@ -118,6 +119,11 @@ def make_metadata(schema: str | None = None) -> MetaData:
             Text(collation="C"),
             "Where in its parent's history the step stands that dispatched it; null: no parent, or code of before "
             "schema 0020.",
+        ),
+        column(
+            "timeout",
+            Double(),
+            "Seconds from dispatch, its last retry, rewind or fork until it is cancelled; null: it has no deadline.",
         ),
         Index(
             "workflows_tags",
@@ -233,6 +239,14 @@ def make_metadata(schema: str | None = None) -> MetaData:
             "Failed: the type of the error, at most 200 characters; else that of its last failure, if any.",
         ),
         column("failed_at", TIME, "Failed: when; else when it failed last, if it has."),
+        column("deadline", TIME, "When it is cancelled, if it has not ended; null: never, or that has been done."),
+        column(
+            "timed_out",
+            Double(),
+            "Its deadline has passed, and it was cancelled for that: the seconds that it had. When the cancellation "
+            "leaves it, it fails.",
+        ),
+        Index("runs_deadline", "deadline", postgresql_where=text("deadline IS NOT NULL")),
         Index(
             "runs_claimable",
             "queue",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 20
+SCHEMA_VERSION = 21
 """The version of the schema that this code was written for; each migration that changes something adds one."""
 
-NEEDS = 20
+NEEDS = 21
 """The oldest version of the schema that this code can work on."""

@@ -7,7 +7,7 @@ SELECT
     coalesce(w.tags_given, w.tags), w.created_at, w.parent_id, coalesce(w.seed, w.id), r.mailbox, r.cancel_requested,
     w.state::text, CASE WHEN w.tags_given IS NOT NULL THEN w.tags END,
     coalesce(r.last_worker = r.worker_id, false), w.cancellations,
-    w.rewinds, cardinality(r.suspicions), r.crashes, r.suspected_at
+    w.rewinds, r.timed_out, cardinality(r.suspicions), r.crashes, r.suspected_at
 FROM {schema}.runs AS r
 JOIN {schema}.workflows AS w ON w.id = r.workflow_id
 WHERE r.worker_id = %(worker)s::bigint AND r.claim = %(claim)s::bigint AND r.status = 'running' AND r.epoch > %(beyond)s::int

@@ -11,8 +11,8 @@
     FROM given
 ),
 keyed AS (
-    INSERT INTO {schema}.runs (workflow_id, name, queue, priority, status, wake_at, unique_key)
-    SELECT id, name, queue, priority, 'pending', greatest(run_at, now()), unique_key
+    INSERT INTO {schema}.runs (workflow_id, name, queue, priority, status, wake_at, unique_key, deadline)
+    SELECT id, name, queue, priority, 'pending', greatest(run_at, now()), unique_key, now() + make_interval(secs => timeout)
     FROM wanted
     WHERE unique_key IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}.workflows AS w WHERE w.id = wanted.id OFFSET 0)
     ORDER BY unique_key, number
@@ -20,16 +20,16 @@ keyed AS (
     RETURNING workflow_id
 ),
 alone AS (
-    INSERT INTO {schema}.workflows (id, name, tags, input, parent_id, root_id, detached, parent_location)
-    SELECT DISTINCT ON (id) id, name, tags, input, parent_id, root_id, detached, parent_location
+    INSERT INTO {schema}.workflows (id, name, tags, input, parent_id, root_id, detached, timeout, parent_location)
+    SELECT DISTINCT ON (id) id, name, tags, input, parent_id, root_id, detached, timeout, parent_location
     FROM wanted
     WHERE unique_key IS NOT NULL AND id IN (SELECT workflow_id FROM keyed)
     ORDER BY id, number
     RETURNING id
 ),
 others AS (
-    INSERT INTO {schema}.workflows (id, name, tags, input, parent_id, root_id, detached, parent_location)
-    SELECT id, name, tags, input, parent_id, root_id, detached, parent_location
+    INSERT INTO {schema}.workflows (id, name, tags, input, parent_id, root_id, detached, timeout, parent_location)
+    SELECT id, name, tags, input, parent_id, root_id, detached, timeout, parent_location
     FROM wanted
     WHERE unique_key IS NULL
     ORDER BY id
@@ -40,8 +40,8 @@ started AS (
     SELECT id FROM alone UNION ALL SELECT id FROM others
 ),
 running AS (
-    INSERT INTO {schema}.runs (workflow_id, name, queue, priority, status, wake_at)
-    SELECT DISTINCT ON (id) id, name, queue, priority, 'pending', greatest(run_at, now())
+    INSERT INTO {schema}.runs (workflow_id, name, queue, priority, status, wake_at, deadline)
+    SELECT DISTINCT ON (id) id, name, queue, priority, 'pending', greatest(run_at, now()), now() + make_interval(secs => timeout)
     FROM wanted
     WHERE unique_key IS NULL AND (id IN (SELECT started.id FROM started)) IS TRUE
     ORDER BY id, number

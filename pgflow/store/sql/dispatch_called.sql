@@ -7,9 +7,9 @@ FROM (
 ) AS set
 CROSS JOIN unnest(
     %(ids)s::uuid[], %(names)s::text[], %(inputs)s::text[], %(tags)s::jsonb[], %(uniques)s::boolean[],
-    %(run_ats)s::timestamptz[], %(priorities)s::int[], %(queues)s::text[]
-) WITH ORDINALITY AS given (id, name, input, tags, is_unique, run_at, priority, queue, number)
+    %(run_ats)s::timestamptz[], %(priorities)s::int[], %(queues)s::text[], %(timeouts)s::float8[]
+) WITH ORDINALITY AS given (id, name, input, tags, is_unique, run_at, priority, queue, timeout, number)
 CROSS JOIN LATERAL {schema}.dispatch_once(
-    given.id, given.name, given.input::json, given.tags, given.is_unique, given.run_at, given.priority, given.queue
+    given.id, given.name, given.input::json, given.tags, given.is_unique, given.run_at, given.priority, given.queue, given.timeout
 ) AS started
 ORDER BY given.number

@@ -88,6 +88,8 @@ told AS (
         mailbox = r.mailbox + news.count,
         cancel_requested = r.cancel_requested OR (news.cancel AND r.status <> 'failed'),
         pause_requested = r.pause_requested AND NOT news.cancel,
+        -- Nobody has ever had it: it is ended in SQL, by whoever sees to deadlines next (deadlines_pass.sql).
+        deadline = CASE WHEN news.cancel AND r.epoch = 0 AND r.status IN ('pending', 'paused') THEN now() ELSE r.deadline END,
         status = CASE
             WHEN r.status IN ('sleeping', 'paused') AND news.cancel THEN 'pending'
             WHEN r.status = 'sleeping' AND (r.waiting_for && news.names OR (r.awaits_children AND news.child)) THEN 'pending'
@@ -98,12 +100,12 @@ told AS (
             ELSE r.wake_at END
     FROM news
     WHERE r.workflow_id = news.workflow_id AND EXISTS (SELECT FROM locked)
-    RETURNING r.workflow_id, r.queue, r.status, r.worker_id, r.epoch, r.mailbox, r.cancel_requested, r.pause_requested, news.count
+    RETURNING r.workflow_id, r.queue, r.status, r.worker_id, r.epoch, r.mailbox, r.cancel_requested, r.pause_requested, r.timed_out, news.count
 )
 SELECT
     page.signals, page.last_signal, page.requests, page.last_request, page.passed_over,
     told.workflow_id, told.queue, told.status, told.worker_id, told.epoch, told.mailbox - told.count, told.mailbox,
-    told.cancel_requested, told.pause_requested, numbered.id, numbered.number, numbered.name, numbered.body
+    told.cancel_requested, told.pause_requested, told.timed_out, numbered.id, numbered.number, numbered.name, numbered.body
 FROM (
     SELECT (SELECT count(*)::int FROM mail) AS signals, (SELECT max(arrival) FROM mail) AS last_signal,
            (SELECT count(*)::int FROM asks) AS requests, (SELECT max(id) FROM asks) AS last_request,

@@ -9,9 +9,9 @@ from typing import Any
 
 from pgflow.store.client.on_threads import execute_on
 from pgflow.store.queries.dispatching import may_notify, wake
-from pgflow.store.queries.signalling import mail
+from pgflow.store.queries.signalling import expect, mail
 
-__all__ = ["execute_on", "mail_on", "wake_on"]
+__all__ = ["execute_on", "expect_on", "mail_on", "wake_on"]
 
 
 def wake_on(connection: Any, schema: str, queue: str) -> None:
@@ -24,3 +24,9 @@ def mail_on(connection: Any, schema: str, worker: int) -> None:
     """Hint that something will have been sent to a workflow that a worker has or had."""
     if execute_on(connection, may_notify(schema)):
         execute_on(connection, mail(schema, [worker]))
+
+
+def expect_on(connection: Any, schema: str, seconds: float) -> None:
+    """Hint that a deadline will have been set, in so many seconds."""
+    if execute_on(connection, may_notify(schema)):
+        execute_on(connection, expect(schema, seconds))

@@ -25,6 +25,7 @@ from pgflow.store.client.on_threads import (
     sleep,
 )
 from pgflow.store.database import standby
+from pgflow.store.database.channels import is_near
 from pgflow.store.database.connections import Database
 from pgflow.store.database.pipeline import Statement, log_lost_hints, rows_of
 from pgflow.store.database.pooler import Connection
@@ -106,20 +107,25 @@ class Connections:
         """
         return self._exchange(query, [], until)
 
-    def start(self, query: Query[T], queue: str | None, id: UUID | None) -> T:
+    def start(self, query: Query[T], queue: str | None, id: UUID | None, timeout: float | None = None) -> T:
         """Send a dispatch, and a hint at the queue that has work then; raises as `execute` does.
 
         Args:
             query: The dispatch.
             queue: None: It has no work yet.
             id: The work, if it is a single workflow.
+            timeout: Seconds until its deadline; None: it has none.
         """
         hints: list[Statement] = []
         if queue is not None and self._may_notify and self._hinting.leaves_now():
             hint = wake(self._database.schema, [queue], id=id, quick=True)
             hints = [(hint.sql, hint.params)]
+        further: list[Statement] = []
+        if is_near(timeout) and self._may_notify:
+            hint = signalling.expect(self._database.schema, timeout)
+            further = [(hint.sql, hint.params)]
         try:
-            found = self._exchange(query, hints)
+            found = self._exchange(query, [*hints, *further])
         except NoAnswer as error:
             raise error if id is None else with_id(error, id, "workflow") from error
         if queue is not None and self.hints and not hints:
