@@ -196,7 +196,7 @@ BEGIN
         SELECT a.grantee, a.is_grantable FROM pg_proc AS p CROSS JOIN LATERAL aclexplode(p.proacl) AS a
         WHERE p.oid = {cancel}::regprocedure AND a.grantee <> p.proowner
     LOOP
-        EXECUTE format('GRANT EXECUTE ON FUNCTION {schema}.pass_deadlines(int) TO %s%s',
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s%s', {passing}::regprocedure,
             CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE given.grantee::regrole::text END,
             CASE WHEN given.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END);
     END LOOP;
@@ -269,7 +269,8 @@ def upgrade() -> None:
     _execute(HINT_COMMENT)
     for statement in (OBJECTS / "deadlines.sql").read_text(encoding="utf-8").split("--;"):
         _execute(statement)
-    _execute(OPERATORS.replace("{cancel}", _literal(f"{_quoted()}.cancel(uuid, text, text)")))
+    passing, cancel = (_literal(f"{_quoted()}.{name}") for name in ("pass_deadlines(int)", "cancel(uuid, text, text)"))
+    _execute(OPERATORS.replace("{passing}", passing).replace("{cancel}", cancel))
     _rewrite(FUNCTIONS)
     _settle(VERSION)
 

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 import pgflow
+from pgflow import faults
 from tests.waiting import status, until
 
 GATE: dict[str, asyncio.Event] = {}
@@ -117,20 +118,24 @@ async def test_a_running_activity_is_cancelled(dsn: str) -> None:
         assert worker.id is not None
 
 
-async def test_before_the_first_worker(dsn: str) -> None:
-    """The request waits with the workflow while it cannot be ended at once; its first step is cancelled, and nothing of
-    it runs.
+@pytest.mark.parametrize("claimed_first", [False, True])
+async def test_before_the_first_worker(dsn: str, claimed_first: bool) -> None:
+    """The request waits with the workflow while it cannot be ended at once, and ends it then; if it is claimed before
+    that, its first step is cancelled, and nothing of it runs.
     """
     async with pgflow.Client(dsn) as client:
         handle = await client.dispatch(careful)
         with psycopg.connect(dsn) as sql:
             sql.execute("SELECT FROM pgflow.runs FOR NO KEY UPDATE")
             assert await client.cancel(handle.id) is True
+            if claimed_first:
+                sql.execute("UPDATE pgflow.runs SET cancel_requested = true")
+                sql.execute("DELETE FROM pgflow.requests")
         async with pgflow.Worker(dsn, workflows=WORKFLOWS):
             with pytest.raises(pgflow.WorkflowCancelled):
                 await handle.output(timeout=20)
-        (event,) = await client.history(handle.id)
-        assert (event.name, event.status, event.attempts) == ("note", "cancelled", 0)
+        events = [(event.name, event.status, event.attempts) for event in await client.history(handle.id)]
+        assert events == ([("note", "cancelled", 0)] if claimed_first else [])
 
 
 @pytest.mark.parametrize("cached", [1000, 0])
@@ -251,3 +256,53 @@ async def test_a_running_workflow_pauses_when_its_activity_has_ended(dsn: str) -
         assert [e.status for e in await client.history(handle.id)] == ["completed"]
         await client.resume(handle.id)
         assert await handle.output(timeout=20) == 7
+
+
+@pgflow.workflow
+async def starts_strangers(ctx: pgflow.WorkflowContext) -> None:
+    await ctx.dispatch("nobody's", queue="nowhere", run_at=ctx.now() + timedelta(days=1))
+    child = await ctx.dispatch("nobody's", queue="nowhere")
+    await child.output()
+
+
+@pytest.mark.parametrize("how", ["cancel", "terminate"])
+async def test_children_that_nobody_has_ever_had(dsn: str, how: str) -> None:
+    """They need no worker that knows their name, nor do those who wait for them."""
+    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[starts_strangers], poll=60):
+        handle = await client.dispatch(starts_strangers)
+        await status(client, handle, "sleeping")
+        children = await client.list(parent_id=handle.id)
+        await client.pause(children[0].id)
+        assert [child.status for child in await client.list(parent_id=handle.id)].count("paused") == 1
+        await getattr(client, how)(handle.id)
+        with pytest.raises(pgflow.WorkflowCancelled):
+            await handle.output(30)
+        assert len(children) == 2
+        for child in children:
+            with pytest.raises(pgflow.WorkflowCancelled):
+                await client.handle("nobody's", child.id).output(30)
+        assert [entry.workflow_id for entry in await client.audit(operation=how)] == [handle.id]
+
+
+async def test_a_child_whose_deliverer_dies(dsn: str) -> None:
+    """The request was delivered, and nobody came to end the child: the next worker does."""
+    async with pgflow.Client(dsn) as client:
+        handle = await client.dispatch("nobody's", queue="nowhere")
+        with psycopg.connect(dsn, autocommit=True) as sql:
+            sql.execute("INSERT INTO pgflow.requests (workflow_id, kind) VALUES (%s, 'cancel')", [handle.id])
+
+        def die() -> None:
+            raise psycopg.OperationalError("gone")
+
+        with faults.install({"deadlines.before": die}):
+            async with pgflow.Worker(dsn, workflows=[starts_strangers]):
+                await until(lambda: asked(dsn), "the request is delivered")
+        assert (await handle.info()).status == "pending"
+        async with pgflow.Worker(dsn, workflows=[starts_strangers]):
+            with pytest.raises(pgflow.WorkflowCancelled):
+                await handle.output(30)
+
+
+def asked(dsn: str) -> bool:
+    with psycopg.connect(dsn, autocommit=True) as sql:
+        return sql.execute("SELECT cancel_requested FROM pgflow.runs").fetchone() == (True,)
