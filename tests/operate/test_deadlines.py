@@ -252,6 +252,7 @@ async def test_forks_of_one_that_has_compensated(dsn: str) -> None:
         handle = await client.dispatch(compensates)
         await status(client, handle, "sleeping")
         passed(dsn, handle)
+        await until(lambda: DONE == ["compensating"])
         await handle.signal(Go("on"))
         await timed_out(handle)
         with pytest.raises(pgflow.PgflowError, match=r"fork\(.*before=\{1\}\)"):
@@ -362,3 +363,25 @@ def test_who_has_none_has_the_same_statements(name: str) -> None:
     from pgflow.store.database.connections import statement
 
     assert b"deadline" not in statement(name, "pgflow") and b"timed_out" not in statement(name, "pgflow")
+
+
+async def test_a_rewind_counts_anew(dsn: str) -> None:
+    """From before the cancellation; from behind it the compensation goes on, to the same end."""
+    query = "SELECT deadline > now(), timed_out FROM pgflow.runs WHERE workflow_id = %s"
+    async with pgflow.Client(dsn) as client:
+        async with pgflow.Worker(dsn, workflows=WORKFLOWS):
+            handle = await client.dispatch(compensates)
+            await status(client, handle, "sleeping")
+            passed(dsn, handle)
+            await until(lambda: DONE == ["compensating"])
+            await handle.signal(Go("on"))
+            await timed_out(handle)
+        await client.rewind(handle.id, "{4}")
+        assert sql(dsn, query, handle.id) == [(None, 3600.0)]
+        async with pgflow.Worker(dsn, workflows=WORKFLOWS):
+            await timed_out(handle)
+        assert DONE.count("compensated") == 2
+        await client.rewind(handle.id, "{1}")
+        assert sql(dsn, query, handle.id) == [(True, None)]
+        async with pgflow.Worker(dsn, workflows=WORKFLOWS):
+            await handle.output(30)  # the signal has come back, and it had time for that
