@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from uuid import uuid4
 
@@ -93,3 +94,39 @@ def test_retry_and_fork(dsn: str) -> None:
     assert "is no location" in flow("fork", id, "--before", "here", code=1)
     assert flow("retry", id) == "it goes on"
     assert one(dsn, "SELECT status, attempts, seq FROM pgflow.events") == ("pending", 0, None)
+
+
+def test_rewind(dsn: str) -> None:
+    """It asks before it is done, unless told not to; a refusal changes nothing."""
+    flow = Command(dsn)
+    id = flow("dispatch", "checkout")
+    assert "is pending, expected one that is paused or failed" in flow("rewind", id, "--before", "{1}", "--yes", code=1)
+    steps = "INSERT INTO pgflow.events (workflow_id, location, seq, kind, name, status, output) VALUES "
+    one(dsn, steps + "(%s, '1', 1, 'activity', 'charge', 'completed', '7')", id)
+    child = flow("dispatch", "below")
+    one(
+        dsn,
+        steps + "(%s, '2', 2, 'child_workflow', 'below', 'completed', json_build_object('id', %s::text))",
+        id,
+        child,
+    )
+    one(dsn, "UPDATE pgflow.workflows SET parent_id = %s WHERE id = %s", id, child)
+    one(dsn, "UPDATE pgflow.runs SET status = 'failed' WHERE workflow_id = %s", id)
+    one(dsn, "UPDATE pgflow.workflows SET status = 'failed', completed_at = now() WHERE id = %s", id)
+    said = flow("rewind", id, "--before", "{2}", "--dry-run")
+    assert said == f"Rewind 1: 1 steps would be undone, 0 signals would be returned. Children left running: {child}."
+    asked = flow("rewind", id, "--before", "{2}", code=1)
+    assert "Rewind it? [y/N]" in asked and one(dsn, "SELECT status FROM pgflow.workflows WHERE id = %s", id) == (
+        "failed",
+    )
+    assert "has no step at {9}" in flow("rewind", id, "--before", "{9}", "--yes", code=1)
+    assert "is no location" in flow("rewind", id, "--before", "one", "--yes", code=1)
+    assert "is not one of" in flow("rewind", id, "--before", "{2}", "--children", "kill", code=2)
+    done = json.loads(
+        flow("rewind", id, "--before", "{2}", "--children", "cancel", "--yes", "--json", "--reason", "why")
+    )
+    assert done == {"number": 1, "steps": 1, "signals": 0, "children": [child], "recorded_by": []}
+    assert one(dsn, "SELECT status FROM pgflow.workflows WHERE id = %s", child) == ("cancelled",)
+    assert one(dsn, "SELECT reason FROM pgflow.audit WHERE operation = 'rewind'") == ("why",)
+    assert json.loads(flow("history", id, "--json"))[0]["rewind"] == 0 and "(rewind 1)" not in flow("history", id)
+    assert "completed (rewind 1)" in flow("history", id, "--forgotten")

@@ -187,3 +187,20 @@ async def test_a_number_that_moves_while_a_delivery_is_on_its_way(scene: Scene) 
     (arrived,) = await slow.attend({run: 0})
     assert [signal.name for signal in arrived.signals] == ["go"]
     await slow.close()
+
+
+async def test_a_signal_to_what_is_rewound_meanwhile_is_not_dropped(
+    scene: Scene, boxes: tuple[DeliveryQueue, DeliveryQueue]
+) -> None:
+    """The delivery has seen no run, since the workflow had ended."""
+    slow, _ = boxes
+    run = scene.run()
+    scene.do(
+        "INSERT INTO events (workflow_id, location, seq, kind, status) VALUES (%s, '1', 1, 'sleep', 'completed')", run
+    )
+    scene.do("UPDATE workflows SET status = 'completed', completed_at = now()")
+    scene.do("DELETE FROM runs")
+    scene.do("INSERT INTO signals (id, workflow_id, name, body) VALUES (%s, %s, 'go', '{}')", uuid7(), run)
+    await held_up(scene, slow, lambda: scene.do("SELECT rewind(%s, '1')", run))
+    assert scene.all("SELECT number, dropped_at FROM signals") == [(1, None)]
+    assert scene.one("SELECT mailbox FROM runs") == 1

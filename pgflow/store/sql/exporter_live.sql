@@ -1,5 +1,5 @@
 -- Workflows that may go on, or have failed, by name and status: from as many pages of their table as `pages`, spread over all of it, which is
--- the whole of it where it has no more. `part` is the part that was read.
+-- the whole of it where it has no more. Rewound ones stand there with a character behind their name. `part` is the part that was read.
 WITH size AS (
     SELECT least(1.0, %(pages)s::float8 * current_setting('block_size')::int / greatest(1, pg_relation_size(to_regclass(%(table)s)))) AS part
 )
