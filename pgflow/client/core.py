@@ -180,8 +180,8 @@ class Core:
             WorkflowNotFound: There is none.
         """
         workflow_id = uuid_of(id)
-        pending = await self.connections.execute(inspection.pending(self.schema, workflow_id, SHOWN + 1))
-        facts = await self.connections.execute(explaining.facts(self.schema, workflow_id, pending))
+        pending = await self.read(inspection.pending(self.schema, workflow_id, SHOWN + 1))
+        facts = await self.read(explaining.facts(self.schema, workflow_id, pending))
         if facts is None:
             raise self.not_found(id)
         return explanation(workflow_id, facts, pending)

@@ -22,6 +22,6 @@ class Queues:
             for queue in await client.queues.list():
                 print(queue.name, queue.workers, queue.due, queue.oldest_due_at)
         """
-        execute, schema = self._core.connections.execute, self._core.schema
-        served = await execute(queueing.workers(schema))
-        return await execute(queueing.waiting(schema, served))
+        read, schema = self._core.read, self._core.schema
+        served = await read(queueing.workers(schema))
+        return await read(queueing.waiting(schema, served))

@@ -260,6 +260,8 @@ def test_a_reader_looks_at_everything_but_payloads(dsns: dict[str, str], owner: 
         assert result.exit_code == 0, result.output
     with pgflow.SyncClient(reader) as client:
         assert client.dead_signals() == []
+        assert "no living worker" in client.explain(id).reasons[0]
+        assert "default" in [queue.name for queue in client.queues.list()]
         assert client.list(error_type="NoSuchError", tags={"a": 1}) == []
         assert client.list(error_type="NoSuchError", queue="slow") == []
         assert client.count(status=["failed", "pending"], queue="default") > 0

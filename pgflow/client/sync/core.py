@@ -183,8 +183,8 @@ class SyncCore:
             WorkflowNotFound: There is none.
         """
         workflow_id = uuid_of(id)
-        pending = self.connections.execute(inspection.pending(self.schema, workflow_id, SHOWN + 1))
-        facts = self.connections.execute(explaining.facts(self.schema, workflow_id, pending))
+        pending = self.read(inspection.pending(self.schema, workflow_id, SHOWN + 1))
+        facts = self.read(explaining.facts(self.schema, workflow_id, pending))
         if facts is None:
             raise self.not_found(id)
         return explanation(workflow_id, facts, pending)

@@ -25,6 +25,6 @@ class SyncQueues:
             for queue in client.queues.list():
                 print(queue.name, queue.workers, queue.due, queue.oldest_due_at)
         """
-        execute, schema = self._core.connections.execute, self._core.schema
-        served = execute(queueing.workers(schema))
-        return execute(queueing.waiting(schema, served))
+        read, schema = self._core.read, self._core.schema
+        served = read(queueing.workers(schema))
+        return read(queueing.waiting(schema, served))

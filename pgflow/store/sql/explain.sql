@@ -32,7 +32,7 @@ SELECT
         SELECT jsonb_agg(jsonb_build_object('id', c.id, 'name', c.name, 'status', c.status) ORDER BY c.created_at, c.id)
         FROM (
             SELECT f.id, f.name, f.created_at, q.status
-            FROM (SELECT * FROM {schema}.workflows AS c WHERE c.parent_id = w.id LIMIT %(looked_at)s::bigint) AS f
+            FROM (SELECT c.id, c.name, c.created_at FROM {schema}.workflows AS c WHERE c.parent_id = w.id LIMIT %(looked_at)s::bigint) AS f
             JOIN {schema}.runs AS q ON q.workflow_id = f.id
             LIMIT %(limit)s::bigint + 1
         ) AS c

@@ -1,0 +1,1 @@
+"""Files of `deploy/`: what they start, and with which settings."""
