@@ -46,9 +46,6 @@ def exporter(dsn: str, schema: str, port: int, host: str, log_level: str, log_fo
 
     Example: pgflow exporter --dsn postgresql://reader@standby/shop --port 9188
     """
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
     with readable_errors():
         configure(log_level, log_format)
         made = Exporter(dsn, schema)
@@ -63,6 +60,9 @@ def exporter(dsn: str, schema: str, port: int, host: str, log_level: str, log_fo
             health=made.health,
             options="--port (PGFLOW_EXPORTER_PORT) or --host (PGFLOW_EXPORTER_HOST)",
         )
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
     with served:
         _log.info("metrics of the database are served at port %d of %s", served.port, host)
         ended.wait()

@@ -55,6 +55,7 @@ class HttpPort(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
+    request_queue_size = 64  # while more than these wait to be accepted, the system lets clients wait for seconds
 
     def __init__(
         self,
