@@ -1,5 +1,5 @@
-"""Ten million workflows that have ended, with their events: the rate of steps and of workflows beside that in an empty
-database, and what each page of a list and each count takes.
+"""Ten million workflows that have ended, with their events: what each page of a list and each count takes, the rate of
+steps and of workflows beside that in an empty database, and while old ones are pruned beside that while they are not.
 
 What is loaded is as lists find it hardest: a tag that all have and one that a thousand have, a name that is rare, a
 status that is rare, a parent of a tenth of all, a hundred workflows at each moment of dispatch.
@@ -7,9 +7,10 @@ status that is rare, a parent of a tenth of all, a hundred workflows at each mom
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -29,8 +30,11 @@ WORKFLOWS = 10_000_000
 AT_ONCE = 250_000
 """Of them that one statement loads."""
 
-BEGAN = datetime(2031, 1, 1, tzinfo=UTC)
+BEGAN = datetime(2020, 1, 1, tzinfo=UTC)
 PARENT = UUID(int=1)
+
+PRUNED = 2_000
+"""Workflows that one call removes."""
 
 LIMIT = 10_000
 """Of a count."""
@@ -72,12 +76,13 @@ FROM made CROSS JOIN generate_series(1, 4) AS step
 
 
 def run(plan: Plan) -> list[Figure]:
-    """The rates in alternation, then the lists."""
+    """The lists first, while nothing younger is there; then the rates in alternation."""
     count = plan.workflows or plan.scaled(WORKFLOWS, 100)
     with plan.server.database() as empty, loaded(plan, count) as (full, took, size):
         figures = [
             Figure("load", "s", [took], f"{count:,} workflows that have ended, with {4 * count:,} events, and VACUUM"),
             Figure("size", "GB", [size]),
+            *looks(full, count, 5 if plan.quick else LOOKS),
         ]
         for what, workflow, number in (("steps", steps, 1_000), ("workflows", noop, 20_000)):
             rates: dict[str, list[float]] = {empty: [], full: []}
@@ -89,8 +94,47 @@ def run(plan: Plan) -> list[Figure]:
                 Figure(f"{what}, in an empty database", "workflows/s", rates[empty]),
                 ratio(f"{what}, beside those / in an empty database", rates[full], rates[empty]),
             ]
-        # What pruning costs a load belongs here: it needs this database.
-        return figures + looks(full, count, 5 if plan.quick else LOOKS)
+        return figures + pruned(plan, full)
+
+
+def pruned(plan: Plan, dsn: str) -> list[Figure]:
+    """The rate of workflows while old ones are removed, as fast as one caller does that, and while none are."""
+    rates: dict[bool, list[float]] = {False: [], True: []}
+    removed, seconds = 0, 0.0
+    for _ in range(plan.repeats):
+        for beside, found in rates.items():
+            nothing: AbstractContextManager[list[int]] = nullcontext([])
+            with pruning(dsn) if beside else nothing as done:
+                began = time.perf_counter()
+                found.append(drain_in(plan.server, dsn, WorkerProcess, noop, plan.scaled(20_000)).rate)
+            if beside:
+                removed, seconds = removed + sum(done), seconds + time.perf_counter() - began
+    return [
+        Figure("workflows, while old ones are pruned", "workflows/s", rates[True], f"{removed:,} were removed"),
+        Figure("workflows, while none are", "workflows/s", rates[False]),
+        ratio("workflows, while old ones are pruned / while none are", rates[True], rates[False]),
+        Figure("pruned beside that", "workflows/s", [removed / seconds]),
+    ]
+
+
+@contextmanager
+def pruning(dsn: str) -> Iterator[list[int]]:
+    """Removes old workflows until the end of the block: how many each call removed."""
+    done: list[int] = []
+    stop = threading.Event()
+
+    def prune() -> None:
+        with pgflow.SyncClient(dsn) as client:
+            while not stop.is_set():
+                done.append(int(client.prune(older_than=timedelta(days=30), limit=PRUNED)))
+
+    thread = threading.Thread(target=prune)
+    thread.start()
+    try:
+        yield done
+    finally:
+        stop.set()
+        thread.join()
 
 
 @contextmanager
