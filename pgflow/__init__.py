@@ -41,6 +41,7 @@ from pgflow.execution.activities.activity_context import ActivityContext
 from pgflow.execution.context import WorkflowContext
 from pgflow.execution.steps.child import ChildHandle
 from pgflow.execution.steps.loop import Break, Continue
+from pgflow.model.diagnosis import Diagnosis, Finding
 from pgflow.model.explanation import ChildInfo, Explanation, UnreadSignal
 from pgflow.model.info import (
     AuditEntry,
@@ -71,7 +72,9 @@ __all__ = [
     "Continue",
     "Count",
     "DeadSignal",
+    "Diagnosis",
     "Explanation",
+    "Finding",
     "HistoryDiverged",
     "HistoryEvent",
     "LatentHistory",

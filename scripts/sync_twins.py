@@ -18,6 +18,7 @@ TWINS = {
         "client",
         "core",
         "dead_letters",
+        "examination",
         "explain",
         "handle",
         "lists",
@@ -26,7 +27,7 @@ TWINS = {
         "queues",
         "subscription",
     ),
-    "pgflow/store/client": ("caller", "pool", "subscriptions"),
+    "pgflow/store/client": ("caller", "examining", "pool", "subscriptions"),
 }
 """The folders that have a folder `sync`, and the files there of which each has a twin in it."""
 
@@ -42,7 +43,7 @@ WORDS = (
     (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
     (r"\bStopAsyncIteration\b", "StopIteration"),
     (
-        r"\b(BulkOperations|Client|Core|DeadLetters|Explaining|Lists|Operations|Pruning|Queues|Subscription|"
+        r"\b(BulkOperations|Client|Core|DeadLetters|Examination|Explaining|Lists|Operations|Pruning|Queues|Subscription|"
         r"WorkflowHandle)\b",
         r"Sync\1",
     ),

@@ -39,7 +39,12 @@ FLOORS = (
 
 WITHIN = {
     "execution": (("event_loop",), ("activities",), ("engine",), ("checks", "steps"), ("context",), ("execute",)),
-    "store": (("database",), ("leasing", "queries", "schema"), ("exchange", "journal", "notify"), ("client",)),
+    "store": (
+        ("database",),
+        ("leasing", "queries", "schema"),
+        ("doctor", "exchange", "journal", "notify"),
+        ("client",),
+    ),
 }
 """The floors within a room."""
 

@@ -20,6 +20,7 @@ _COMMANDS = {
     "audit": ("pgflow.cli.audit", "audit", "Show what operators did."),
     "db": ("pgflow.cli.db", "db", "Create and migrate the schema."),
     "dev": ("pgflow.cli.dev", "dev", "Run workflows on an embedded PostgreSQL, to try things out."),
+    "doctor": ("pgflow.cli.doctor", "doctor", "Look for what is wrong with the database, and say what to do."),
     "exporter": ("pgflow.cli.exporter", "exporter", "Serve metrics of the database."),
     "prune": ("pgflow.cli.prune", "prune", "Remove workflows that ended long ago."),
     "queue": ("pgflow.cli.queue_commands", "queue", "Show what waits in queues."),

@@ -14,6 +14,7 @@ import psycopg
 from pgflow.client.bulk import BulkOperations
 from pgflow.client.core import Core
 from pgflow.client.dead_letters import DeadLetters
+from pgflow.client.examination import Examination
 from pgflow.client.explain import Explaining
 from pgflow.client.filters import inputs_of, parts_of
 from pgflow.client.handle import WorkflowHandle
@@ -46,7 +47,7 @@ HISTORY_LIMIT = 1_000_000
 """The most rows of history that are read at once."""
 
 
-class Client(Lists, Operations, BulkOperations, Pruning, DeadLetters, Explaining):
+class Client(Lists, Operations, BulkOperations, Pruning, DeadLetters, Explaining, Examination):
     """Talks to the database that the workers work on.
 
     Args:

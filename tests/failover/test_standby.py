@@ -46,6 +46,14 @@ def test_the_exporter_on_a_standby(servers: tuple[Server, Server]) -> None:
     assert not here["pgflow_vacuum_held_back_seconds"].samples[0].values[0]
 
 
+def test_the_doctor_on_a_standby(servers: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All checks are made; what a standby holds back is found at the primary."""
+    primary, standby = servers
+    with pgflow.SyncClient(primary.dsn) as client, pgflow.SyncClient(standby.dsn) as reader:
+        here = client.doctor()
+        assert (here.findings, reader.doctor()) == ([], here)
+
+
 async def test_a_client_on_a_standby_reads(servers: tuple[Server, Server], caplog: pytest.LogCaptureFixture) -> None:
     primary, standby = servers
     caplog.set_level(logging.INFO)

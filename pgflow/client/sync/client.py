@@ -17,6 +17,7 @@ import psycopg
 from pgflow.client.sync.bulk import SyncBulkOperations
 from pgflow.client.sync.core import SyncCore
 from pgflow.client.sync.dead_letters import SyncDeadLetters
+from pgflow.client.sync.examination import SyncExamination
 from pgflow.client.sync.explain import SyncExplaining
 from pgflow.client.filters import inputs_of, parts_of
 from pgflow.client.sync.handle import SyncWorkflowHandle
@@ -49,7 +50,9 @@ HISTORY_LIMIT = 1_000_000
 """The most rows of history that are read at once."""
 
 
-class SyncClient(SyncLists, SyncOperations, SyncBulkOperations, SyncPruning, SyncDeadLetters, SyncExplaining):
+class SyncClient(
+    SyncLists, SyncOperations, SyncBulkOperations, SyncPruning, SyncDeadLetters, SyncExplaining, SyncExamination
+):
     """Talks to the database that the workers work on.
 
     Args:

@@ -28,6 +28,7 @@ from pgflow.store.database.background import report_death
 from pgflow.store.database.connections import Database
 from pgflow.store.database.pipeline import flush
 from pgflow.store.database.pooler import AsyncConnection
+from pgflow.store.database.query import ask
 from pgflow.store.database.retrying import Retries
 from pgflow.store.notify.notifier import GATHER, Notifier
 from pgflow.store.notify.receiving import receive
@@ -41,6 +42,7 @@ __all__ = [
     "LoopPlaces",
     "LoopReads",
     "LoopWork",
+    "ask",
     "check",
     "connect",
     "execute_on",

@@ -12,6 +12,7 @@ from pgflow.store.client.joined import execute_blocking as execute_on
 from pgflow.store.database.connections import Database
 from pgflow.store.database.pipeline import flush_blocking as flush
 from pgflow.store.database.pooler import Connection
+from pgflow.store.database.query import ask_blocking as ask
 from pgflow.store.database.retrying import Retries
 from pgflow.store.database.sockets import hang_up
 from pgflow.store.notify.receiving import receive_blocking as receive
@@ -25,6 +26,7 @@ __all__ = [
     "ThreadPlaces",
     "ThreadReads",
     "ThreadWork",
+    "ask",
     "check",
     "connect",
     "execute_on",

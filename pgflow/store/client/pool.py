@@ -11,6 +11,7 @@ import psycopg
 
 from pgflow import forking
 from pgflow.model.commands import Sending, Sent
+from pgflow.store.client.examining import ExaminingSession
 from pgflow.store.client.on_loop import (
     GroupCommit,
     LoopHints,
@@ -188,6 +189,17 @@ class Connections:
                     await connection.close()
         finally:
             places.release()
+
+    @asynccontextmanager
+    async def examining(self) -> AsyncIterator[ExaminingSession]:
+        """A connection on which the database is examined, whether or not its schema fits this code.
+
+        Raises:
+            psycopg.OperationalError: It cannot be reached.
+        """
+        self._owner.check()
+        async with self._one(Retries(self._timeout)) as connection:
+            yield ExaminingSession(connection, self._database.schema)
 
     def _kept(self) -> AsyncConnection | None:
         try:

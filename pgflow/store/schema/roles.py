@@ -120,6 +120,24 @@ def with_owners_rights() -> set[str]:
     return {name for name, kinds in FUNCTIONS.items() if kinds in (_OPERATORS, _SENDERS, _WORKERS)}
 
 
+def expected_rights() -> Iterable[tuple[str, bool, str, str]]:
+    """For each kind: rights on whole tables and views, and whether only those have them that see payloads."""
+    for name, relation in RELATIONS.items():
+        for right in relation.worker.split(", "):
+            yield "worker", False, name, right
+        yield "reader", bool(relation.payloads), name, _READ
+        if relation.everybody:
+            yield "operator", False, name, _READ
+            yield "sender", False, name, _READ
+
+
+def expected_functions() -> Iterable[tuple[str, str]]:
+    """For each kind: the functions that it may call."""
+    for name, kinds in FUNCTIONS.items():
+        for kind in sorted(kinds):
+            yield kind, name
+
+
 class Grant(NamedTuple):
     """One role, and what it is to be."""
 

@@ -14,6 +14,7 @@ import psycopg
 
 from pgflow import forking
 from pgflow.model.commands import Sending, Sent
+from pgflow.store.client.sync.examining import ExaminingSession
 from pgflow.store.client.on_threads import (
     SingleCommit,
     ThreadHints,
@@ -189,6 +190,17 @@ class Connections:
                     connection.close()
         finally:
             places.release()
+
+    @contextmanager
+    def examining(self) -> Iterator[ExaminingSession]:
+        """A connection on which the database is examined, whether or not its schema fits this code.
+
+        Raises:
+            psycopg.OperationalError: It cannot be reached.
+        """
+        self._owner.check()
+        with self._one(Retries(self._timeout)) as connection:
+            yield ExaminingSession(connection, self._database.schema)
 
     def _kept(self) -> Connection | None:
         try:
