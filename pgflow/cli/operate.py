@@ -1,5 +1,5 @@
-"""`pgflow workflow dispatch | signal | cancel | pause | resume | retry | rewind | terminate | update | fork`: changes
-workflows, as a client does.
+"""`pgflow workflow dispatch | signal | cancel | pause | resume | retry | rewind | terminate | update | wake | fork`:
+changes workflows, as a client does.
 """
 
 from __future__ import annotations
@@ -219,6 +219,21 @@ def update(
 
 @click.command()
 @_id
+@database_options
+@audit_options
+def wake(id: UUID, dsn: str, schema: str, actor: str | None, reason: str | None) -> None:
+    """Let the workflow ID, which sleeps, look again now; activities that wait for their next attempt are tried at once.
+
+    Its own sleeps, deadlines and listens go on as they were.
+
+    Example: pgflow workflow wake 0198c0de-0000-7000-8000-000000000000 --reason "the bank is back"
+    """
+    with _client(dsn, schema, actor) as client:
+        _say(client.wake(id, reason=reason), "it looks again", "it does not sleep")
+
+
+@click.command()
+@_id
 @click.option("--before", required=True, metavar="LOCATION", help='The first step to run again, such as "{2, 5, 1}".')
 @click.option("--queue", help="The queue of the new workflow; by default that of workflow ID, if it is still known.")
 @database_options
@@ -273,7 +288,7 @@ def rewind(
     click.echo(render.document(done) if as_json else _undone(done, children, "would be" if dry_run else "were"))
 
 
-COMMANDS = (dispatch, signal, cancel, pause, resume, retry, rewind, terminate, update, fork)
+COMMANDS = (dispatch, signal, cancel, pause, resume, retry, rewind, terminate, update, wake, fork)
 
 
 def _undone(found: Rewound, children: str, verb: str) -> str:

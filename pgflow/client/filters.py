@@ -34,6 +34,7 @@ OPERATIONS = (
     "rewind",
     "terminate",
     "update",
+    "wake",
     "fork",
     "prune",
     "redeliver",

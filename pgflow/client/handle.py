@@ -183,6 +183,15 @@ class WorkflowHandle(Generic[R]):
         changes, note = changes_of(queue, priority, run_at), self._core.audit_note(reason)
         return await self._core.operate(operating.update(self._core.schema, self.id, changes, note))
 
+    async def wake(self, *, reason: str | None = None) -> bool:
+        """Let the workflow, which sleeps, look again now, as the client's method of that name does; False when it does
+        not sleep.
+
+        Example:
+            await handle.wake(reason="the bank is back")
+        """
+        return await self._core.operate(operating.wake(self._core.schema, self.id, self._core.audit_note(reason)))
+
     def __repr__(self) -> str:
         return f"WorkflowHandle({str(self.id)!r})"
 

@@ -1,4 +1,4 @@
-"""What an operator does with one workflow: cancel, pause, resume, retry, rewind, terminate, update, fork.
+"""What an operator does with one workflow: cancel, pause, resume, retry, rewind, terminate, update, wake, fork.
 
 And what says who did so.
 """
@@ -177,6 +177,25 @@ class Operations(HasCore):
         note = self._core.audit_note(reason)
         return await self._core.operate(operating.update(self._core.schema, uuid_of(id), changes, note))
 
+    async def wake(self, id: UUID | str, *, reason: str | None = None) -> bool:
+        """Let a workflow that sleeps look again now: activities that wait for their next attempt are tried at once.
+
+        What its code waits for stays as it is: sleeps, deadlines and listens go on, so nothing is cut short.
+
+        Args:
+            reason: why, for the table `audit`: at most 2,000 characters.
+
+        Returns:
+            False when it does not sleep: it runs, is due, is paused (`resume` it) or has ended.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+
+        Example:
+            await client.wake(handle.id, reason="the bank is back")
+        """
+        return await self._core.operate(operating.wake(self._core.schema, uuid_of(id), self._core.audit_note(reason)))
+
     async def fork(
         self, id: UUID | str, before: str, *, queue: str | None = None, reason: str | None = None
     ) -> WorkflowHandle[Any]:
@@ -217,8 +236,8 @@ class Operations(HasCore):
         Args:
             workflow_id: only what was done to this workflow, and to signals that were sent to it.
             actor: only what this one did: the `actor` of a client, or else a role of the database.
-            operation: only this: "cancel", "pause", "resume", "retry", "rewind", "terminate", "update", "fork",
-                "prune", "redeliver" or "drop".
+            operation: only this: "cancel", "pause", "resume", "retry", "rewind", "terminate", "update", "wake",
+                "fork", "prune", "redeliver" or "drop".
             since: only what was done at this moment or later (with a time zone).
             limit: how many, at most.
             after: go on with a list: the id of its last entry.

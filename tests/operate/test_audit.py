@@ -100,6 +100,7 @@ CALLS = {
     "resume": ("paused", "SELECT pgflow.resume(%(id)s{more})"),
     "retry": ("failed", "SELECT pgflow.retry(%(id)s{more})"),
     "terminate": ("pending", "SELECT pgflow.terminate(%(id)s{more})"),
+    "wake": ("sleeping", "SELECT pgflow.wake(%(id)s{more})"),
     "update": ("pending", "SELECT pgflow.update_workflow(%(id)s, priority => 7{more})"),
     "fork": ("failed", "SELECT pgflow.fork(%(id)s, '1'{more})"),
     "redeliver": ("pending", "SELECT pgflow.redeliver(%(signal)s{more})"),

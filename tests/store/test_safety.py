@@ -113,6 +113,7 @@ ALONE = {
     "rewind": "the workflow that is rewound",
     "terminate": "the workflow that is ended",
     "update_workflow": "the workflow that is changed",
+    "wake": "the workflow that is woken",
 }
 """What locks one row, by its id, and no other: there is no order to keep."""
 

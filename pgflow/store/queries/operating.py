@@ -1,4 +1,5 @@
-"""Operating workflows: statements that cancel, pause, resume, retry, rewind, terminate, update and fork them.
+"""Operating workflows: statements that cancel, pause, resume, retry, rewind, terminate, update, wake and fork
+them.
 
 Each is one of the schema's functions, so that a person with psql has the same as a client.
 """
@@ -61,6 +62,11 @@ def retry(schema: str, workflow_id: UUID, note: AuditNote) -> Query[Any]:
 def terminate(schema: str, workflow_id: UUID, note: AuditNote) -> Query[bool]:
     """The statement that ends a workflow without its code."""
     return call(schema, "terminate(%(id)s::uuid", {"id": workflow_id}, note)
+
+
+def wake(schema: str, workflow_id: UUID, note: AuditNote) -> Query[bool]:
+    """The statement that lets a workflow that sleeps look again."""
+    return call(schema, "wake(%(id)s::uuid", {"id": workflow_id}, note)
 
 
 class ClaimChanges(NamedTuple):

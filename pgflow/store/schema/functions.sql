@@ -1549,6 +1549,34 @@ SELECT encode(
         'hex')::uuid
 
 
+-- Lets a workflow that sleeps look again now: activities that wait for their next attempt are tried at once, and what was missed is found; its sleeps, deadlines and listens go on as they were. False when it does not sleep. The reason and the actor go into the table audit.
+-- wake(workflow_id uuid, reason text DEFAULT NULL::text, actor text DEFAULT NULL::text)
+-- RETURNS boolean
+#variable_conflict use_variable
+DECLARE
+    run record;
+    attempts int;
+BEGIN
+    PERFORM "pgflow".must_exist(workflow_id, 'wake');
+    SELECT r.status, r.queue INTO run FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id FOR NO KEY UPDATE;
+    IF NOT FOUND OR run.status <> 'sleeping' THEN
+        RETURN false;
+    END IF;
+    -- Nobody writes to its history while it sleeps. The moments of sleeps, deadlines and listens are the code's own and stay.
+    UPDATE "pgflow".events AS e SET wake_at = now()
+    WHERE e.workflow_id = workflow_id AND e.kind = 'activity' AND e.status = 'pending' AND e.wake_at > now();
+    GET DIAGNOSTICS attempts = ROW_COUNT;
+    -- Not by the worker that may have it in memory as it was: its history is to be read again.
+    UPDATE "pgflow".runs AS r SET status = 'pending', wake_at = now(), waiting_for = NULL, awaits_children = false, last_worker = NULL
+    WHERE r.workflow_id = workflow_id;
+    IF "pgflow".may_hint() THEN
+        PERFORM pg_notify('pgflow_wake_b0e190599d32269b', run.queue);
+    END IF;
+    PERFORM "pgflow".write_audit('wake', workflow_id, NULL, reason, actor, jsonb_build_object('attempts', attempts));
+    RETURN true;
+END
+
+
 -- Leaves a row in the table audit. The actor is the database's role if none is given.
 -- write_audit(operation text, workflow_id uuid, subject text, reason text, actor text, details jsonb DEFAULT NULL::jsonb)
 -- RETURNS void

@@ -85,6 +85,7 @@ FUNCTIONS: Mapping[str, frozenset[str]] = {
     "rewind": _OPERATORS,
     "terminate": _OPERATORS,
     "update_workflow": _OPERATORS,
+    "wake": _OPERATORS,
     "dispatch": _SENDERS,
     "dispatch_once": _SENDERS,
     "signal": _SENDERS,

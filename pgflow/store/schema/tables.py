@@ -410,7 +410,8 @@ def make_metadata(schema: str | None = None) -> MetaData:
         column(
             "operation",
             Text(),
-            "What: cancel, pause, resume, retry, rewind, terminate, update, fork, prune, redeliver or drop (a signal).",
+            "What: cancel, pause, resume, retry, rewind, terminate, update, wake, fork, prune, redeliver or drop "
+            "(a signal).",
             null=False,
         ),
         column("workflow_id", UUID(), "On which workflow; of a signal: the one that it was sent to."),
