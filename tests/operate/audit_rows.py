@@ -28,12 +28,12 @@ def count(dsn: str) -> int:
 
 
 def new(dsn: str, how: str = "pending") -> UUID:
-    """A workflow that stands somehow: pending, paused, failed with a step behind it, ended."""
+    """A workflow that stands somehow: pending, paused, sleeping, failed with a step behind it, ended."""
     id: UUID
     ((id,),) = ask(dsn, "SELECT pgflow.dispatch('flow')")
     ask(dsn, "UPDATE pgflow.runs SET epoch = 1 WHERE workflow_id = %s", id)  # a worker has had it
-    if how == "paused":
-        ask(dsn, "UPDATE pgflow.runs SET status = 'paused' WHERE workflow_id = %s", id)
+    if how in ("paused", "sleeping"):
+        ask(dsn, "UPDATE pgflow.runs SET status = %s WHERE workflow_id = %s", how, id)
     elif how == "failed":
         ask(dsn, "UPDATE pgflow.runs SET status = 'failed', wake_at = NULL, reset = '{1}' WHERE workflow_id = %s", id)
         ask(dsn, "UPDATE pgflow.workflows SET status = 'failed', error = '{}', completed_at = now() WHERE id = %s", id)
