@@ -51,6 +51,7 @@ from pgflow.model.info import (
     HistoryEvent,
     Page,
     Pruned,
+    RetentionRule,
     Rewound,
     WorkflowInfo,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "QueueWork",
     "ReadOnlyServer",
     "Registry",
+    "RetentionRule",
     "RetryPolicy",
     "Rewound",
     "SchemaOutdated",

@@ -10,6 +10,7 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Concatenate,
+    Literal,
     TypeVar,
     cast,
     overload,
@@ -28,7 +29,7 @@ from pgflow.definitions.descriptors import (
 )
 from pgflow.definitions.functions import checked_name, place, sort_of
 from pgflow.definitions.options import deadline_of
-from pgflow.definitions.retry import RetryPolicy, checked_retry, timeout_of
+from pgflow.definitions.retry import RetryPolicy, checked_retry, kept_for, timeout_of
 from pgflow.definitions.signature import parameters_of
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ def workflow(fn: WorkflowFunction[P, T], /) -> Workflow[P, T]: ...
 
 @overload
 def workflow(
-    *, name: str | None = None, timeout: timedelta | float | None = None
+    *,
+    name: str | None = None,
+    timeout: timedelta | float | None = None,
+    keep: timedelta | float | Literal["forever"] | None = None,
 ) -> Callable[[WorkflowFunction[P, T]], Workflow[P, T]]: ...
 
 
@@ -59,6 +63,7 @@ def workflow(
     *,
     name: str | None = None,
     timeout: timedelta | float | None = None,
+    keep: timedelta | float | Literal["forever"] | None = None,
 ) -> Any:
     """Register an `async def` whose first parameter is its `WorkflowContext` as a workflow.
 
@@ -67,10 +72,13 @@ def workflow(
         timeout: how long the whole workflow may take (a timedelta or seconds) from its dispatch, its last retry, rewind
             or fork; then it is cancelled, and fails with `WorkflowTimeout`. None: as long as it needs. Whoever
             dispatches it by its name alone does not know of this.
+        keep: how long one stays in the database after it has completed or was cancelled (a timedelta, seconds, or
+            "forever"), unless an operator says otherwise; stored when a worker that knows it starts. None: that is not
+            said here.
 
     Raises:
         TypeError: it is not an `async def`, or has no parameter for the context.
-        ValueError: a timeout that is no duration above 0.
+        ValueError: a `timeout` or `keep` that is no duration above 0.
 
     Example:
         @pgflow.workflow
@@ -78,10 +86,11 @@ def workflow(
     """
 
     limit = deadline_of(timeout)
+    kept = None if keep is None else kept_for(keep, "keep")
 
     def decorate(function: Callable[..., Any]) -> Workflow[Any, Any]:
         chosen = name_for(function, "workflow", name)
-        return Workflow(function, chosen, *parameters_of(function), limit)
+        return Workflow(function, chosen, *parameters_of(function), limit, keep=kept)
 
     return decorate if fn is None else decorate(fn)
 

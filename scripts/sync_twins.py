@@ -25,6 +25,7 @@ TWINS = {
         "operations",
         "pruning",
         "queues",
+        "retention",
         "subscription",
     ),
     "pgflow/store/client": ("caller", "examining", "pool", "subscriptions"),
@@ -43,8 +44,8 @@ WORDS = (
     (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
     (r"\bStopAsyncIteration\b", "StopIteration"),
     (
-        r"\b(BulkOperations|Client|Core|DeadLetters|Examination|Explaining|Lists|Operations|Pruning|Queues|Subscription|"
-        r"WorkflowHandle)\b",
+        r"\b(BulkOperations|Client|Core|DeadLetters|Examination|Explaining|Lists|Operations|Pruning|Queues|Retains|"
+        r"Retention|Subscription|WorkflowHandle)\b",
         r"Sync\1",
     ),
     (r"\b[aA]sync(contextmanager|Connection|Iterator)\b", r"\1"),

@@ -25,6 +25,7 @@ _COMMANDS = {
     "prune": ("pgflow.cli.prune", "prune", "Remove workflows that ended long ago."),
     "queue": ("pgflow.cli.queue_commands", "queue", "Show what waits in queues."),
     "replay": ("pgflow.cli.replay", "replay", "Check that the current code fits the stored histories."),
+    "retention": ("pgflow.cli.retention_group", "retention", "Say how long ended workflows are kept."),
     "signal": ("pgflow.cli.signals", "signal", "Show signals that no workflow could read, and settle them."),
     "worker": ("pgflow.cli.run_worker", "worker", "Run workflows."),
     "workflow": ("pgflow.cli.workflow", "workflow", "Show workflows, and operate them."),

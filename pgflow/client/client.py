@@ -22,6 +22,7 @@ from pgflow.client.lists import Lists
 from pgflow.client.operations import Operations
 from pgflow.client.pruning import Pruning
 from pgflow.client.queues import Queues
+from pgflow.client.retention import Retains
 from pgflow.client.subscription import Subscription
 from pgflow.codec import PAYLOAD_LIMIT
 from pgflow.definitions.calls import Options, input_of, sending_of, workflow_name
@@ -47,7 +48,7 @@ HISTORY_LIMIT = 1_000_000
 """The most rows of history that are read at once."""
 
 
-class Client(Lists, Operations, BulkOperations, Pruning, DeadLetters, Explaining, Examination):
+class Client(Lists, Operations, BulkOperations, Pruning, Retains, DeadLetters, Explaining, Examination):
     """Talks to the database that the workers work on.
 
     Args:

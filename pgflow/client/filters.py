@@ -39,6 +39,7 @@ OPERATIONS = (
     "prune",
     "redeliver",
     "drop",
+    "retention",
 )
 """What an operator may have done."""
 

@@ -237,7 +237,7 @@ class Operations(HasCore):
             workflow_id: only what was done to this workflow, and to signals that were sent to it.
             actor: only what this one did: the `actor` of a client, or else a role of the database.
             operation: only this: "cancel", "pause", "resume", "retry", "rewind", "terminate", "update", "wake",
-                "fork", "prune", "redeliver" or "drop".
+                "fork", "prune", "redeliver", "drop" or "retention".
             since: only what was done at this moment or later (with a time zone).
             limit: how many, at most.
             after: go on with a list: the id of its last entry.

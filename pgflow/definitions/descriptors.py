@@ -1,8 +1,7 @@
 """What users register: `@workflow` and `@activity`. Frozen descriptors and the registry of a worker.
 
 A descriptor shows the name, the docstring and the signature of the function that it was made of. Called as that
-function, an activity wants the context of one; a workflow is never called, since what it does would stand in no
-history.
+function, an activity wants the context of one; a workflow is never called: what it does would stand in no history.
 """
 
 from __future__ import annotations
@@ -62,6 +61,8 @@ class Workflow(Decorated, Generic[P, R]):
     """Seconds after which it is cancelled if it has not ended, unless `options` says otherwise; None: no deadline."""
     chosen: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What `options` has chosen for a start."""
+    keep: float | None = None
+    """Seconds that one is kept after it has completed or was cancelled; None: the code does not say."""
 
     if not TYPE_CHECKING:  # for a type checker it cannot be called at all
 

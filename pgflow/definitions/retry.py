@@ -18,6 +18,8 @@ LONGEST = 100 * 366 * 86_400.0
 LONGEST_DELAY = 365 * 86_400.0
 """Seconds between two attempts, at most: a year."""
 
+FOREVER = "forever"
+
 _NAME = re.compile(r"[^\W\d]\w*(\.([^\W\d]\w*|<locals>))*")
 """A class's name, alone or behind its module's."""
 
@@ -62,6 +64,26 @@ def _shown(value: Any) -> str:
         if isinstance(value, int) and value.bit_length() > 1024
         else repr(value)
     )
+
+
+def kept_for(value: timedelta | float | str, what: str) -> float:
+    """How long something is kept, in seconds; infinity for "forever".
+
+    Raises:
+        ValueError: it is neither a duration above 0 nor "forever".
+
+    Example:
+        >>> kept_for(timedelta(days=1), "keep")
+        86400.0
+    """
+    if value == FOREVER:
+        return math.inf
+    if isinstance(value, str):
+        raise ValueError(f'{what}={value!r}: expected a timedelta, a number of seconds, or "{FOREVER}"')
+    found = seconds(value, what)
+    if found == 0:
+        raise ValueError(f'{what}={value!r}: expected more than 0 seconds, or "{FOREVER}"')
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
 
@@ -136,9 +136,9 @@ class AuditEntry:
         id: its number: the later, the higher.
         actor: who, as was said; the database's role if nothing was.
         role: the database's role that did it.
-        operation: cancel, pause, resume, retry, terminate, fork, prune, redeliver or drop.
+        operation: cancel, pause, resume, retry, terminate, fork, prune, redeliver, drop or retention.
         workflow_id: on which workflow; of a signal the one that it was sent to.
-        subject: on what, where that is no workflow: the id of a signal.
+        subject: on what, where that is no workflow: the id of a signal, the name that retention was set for.
         reason: why, as was said.
         details: what else there is to know: a fork's `new_id`, `before` and `queue`; a signal's `name`.
     """
@@ -152,6 +152,25 @@ class AuditEntry:
     subject: str | None
     reason: str | None
     details: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionRule:
+    """What is said of how long workflows of a name are kept once they have ended.
+
+    Attributes:
+        name: the workflows' name; `*`: all that have nothing of their own.
+        keep: how long after they have completed or were cancelled: a timedelta, or "forever"; None: not said here.
+        failed: likewise after they have failed.
+        set_by: "operator", or "code": declared by workers that know it.
+        changed_at: when it was said.
+    """
+
+    name: str
+    keep: timedelta | str | None
+    failed: timedelta | str | None
+    set_by: str
+    changed_at: datetime
 
 
 class Pruned(int):

@@ -265,7 +265,16 @@ class Worker:
         recovery.adopt(connection)
         notifier = Notifier(database, trims=True)
         notifier.start()
-        listener = Listener(database, wake=self._hint, mail=self._mail, deadline=self._expect, reconnected=self._look)
+        declared = {name: self._registry.get(name).keep for name in self._registry.names}
+        sweeper = Sweeper(database, self._settings.signal_keep, self._settings.audit_keep, declared)
+        listener = Listener(
+            database,
+            wake=self._hint,
+            mail=self._mail,
+            deadline=self._expect,
+            chore=sweeper.hint,
+            reconnected=self._look,
+        )
         listener.start()
         observation = self.observation
         watchdog = Watchdog(
@@ -276,10 +285,8 @@ class Worker:
         )
         observation.watchdog = watchdog
         watchdog.start()
-        sweeper = asyncio.get_running_loop().create_task(
-            Sweeper(database, self._settings.signal_keep, self._settings.audit_keep).run(), name="pgflow sweeper"
-        )
-        sweeper.add_done_callback(partial(report_death, then=self._fail))
+        sweeping = asyncio.get_running_loop().create_task(sweeper.run(), name="pgflow sweeper")
+        sweeping.add_done_callback(partial(report_death, then=self._fail))
         try:
             while not self._stopping:
                 await self._run_session(notifier, recovery, resources)
@@ -288,8 +295,8 @@ class Worker:
         finally:
             watchdog.stop()
             observation.watchdog = None
-            sweeper.cancel()
-            await asyncio.wait([sweeper])
+            sweeping.cancel()
+            await asyncio.wait([sweeping])
             await recovery.drop()
             await listener.close()
             await notifier.close()

@@ -55,6 +55,7 @@ GIVEN = {
     "QueueInfo",
     "QueueWork",
     "Registry",
+    "RetentionRule",
     "Subscription",
     "SyncSubscription",
     "SyncWorkflowHandle",

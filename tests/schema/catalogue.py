@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from pgflow.store.database.channels import done_channel, mail_channel, wake_channel
+from pgflow.store.database.channels import chore_channel, done_channel, mail_channel, wake_channel
 from pgflow.store.database.connections import quoted
 
 _TABLES = {
@@ -65,6 +65,7 @@ def contents(dsn: str, schema: str = "pgflow", *, tables_only: bool = False) -> 
                 value.replace(wake_channel(schema), "<wake>")
                 .replace(mail_channel(schema), "<mail>")
                 .replace(done_channel(schema), "<done>")
+                .replace(chore_channel(schema), "<chore>")
                 .replace(name, "<s>")
             )
             for before in ("FUNCTION ", " ON "):

@@ -25,6 +25,7 @@ from pgflow.client.sync.lists import SyncLists
 from pgflow.client.sync.operations import SyncOperations
 from pgflow.client.sync.pruning import SyncPruning
 from pgflow.client.sync.queues import SyncQueues
+from pgflow.client.sync.retention import SyncRetains
 from pgflow.client.sync.subscription import SyncSubscription
 from pgflow.codec import PAYLOAD_LIMIT
 from pgflow.definitions.calls import Options, input_of, sending_of, workflow_name
@@ -51,7 +52,14 @@ HISTORY_LIMIT = 1_000_000
 
 
 class SyncClient(
-    SyncLists, SyncOperations, SyncBulkOperations, SyncPruning, SyncDeadLetters, SyncExplaining, SyncExamination
+    SyncLists,
+    SyncOperations,
+    SyncBulkOperations,
+    SyncPruning,
+    SyncRetains,
+    SyncDeadLetters,
+    SyncExplaining,
+    SyncExamination,
 ):
     """Talks to the database that the workers work on.
 

@@ -15,6 +15,7 @@ from uuid import UUID
 WAKE = "pgflow_wake_"
 DONE = "pgflow_done_"
 MAIL = "pgflow_mail_"
+CHORE = "pgflow_chore_"
 MESSAGE = "pgflow_message_"
 
 PAYLOAD_BYTES = 7_999
@@ -52,6 +53,11 @@ def mail_channel(schema: str) -> str:
     it, or 0. (Or a plus sign, and in how many seconds a deadline is due that was set.)
     """
     return MAIL + _suffix(schema)
+
+
+def chore_channel(schema: str) -> str:
+    """The channel that says that there is something to do that one worker does for all; the payload names it."""
+    return CHORE + _suffix(schema)
 
 
 def message_channel(schema: str) -> str:

@@ -1,5 +1,6 @@
-"""What one worker at a time does for all, in short transactions: it removes signals that were taken or dropped, and
-audit rows, and enters into `ends` what ended before that table was there.
+"""What one worker at a time does for all, in short transactions: it removes signals that were taken or dropped,
+audit rows, and workflows that have been kept long enough (`retaining.py`), and enters into `ends` what ended before
+that table was there.
 
     not due --time--> due --taken by one worker, for a lease--> walks through the table, page by page --the end--> not
     due
@@ -13,6 +14,7 @@ other work is not slowed down.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -25,6 +27,7 @@ import psycopg
 from pgflow import faults
 from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.connections import Database, Line, quoted
+from pgflow.store.exchange.retaining import Retaining
 
 _log = logging.getLogger("pgflow.store")
 
@@ -59,12 +62,19 @@ class Sweeper:
         database: Where the signals are.
         keep: Seconds that a signal is kept after it was taken or dropped.
         audit_keep: Seconds that a row of the audit table is kept.
+        declared: How long the worker's code says that its workflows are kept, in seconds, by name; None: it does not.
 
     Example:
         await Sweeper(database, keep=86_400).run()
     """
 
-    def __init__(self, database: Database, keep: float, audit_keep: float = AUDIT_KEEP) -> None:
+    def __init__(
+        self,
+        database: Database,
+        keep: float,
+        audit_keep: float = AUDIT_KEEP,
+        declared: Mapping[str, float | None] | None = None,
+    ) -> None:
         self._database = database
         self._line = Line(database, "sweeper")
         self._holder = uuid4()
@@ -75,6 +85,13 @@ class Sweeper:
         """Seconds between two walks through the signals."""
         self.removed = 0
         """Signals removed so far."""
+        self.retaining = Retaining(self._ask, declared or {})
+        """What removes workflows."""
+        self._wanted = asyncio.Event()
+
+    def hint(self) -> None:
+        """Somebody has said that there is something to do."""
+        self._wanted.set()
 
     async def run(self) -> None:
         """Take part until it is cancelled."""
@@ -82,7 +99,10 @@ class Sweeper:
         wait = random.random() * min(self.pause, 10.0)  # workers that start together need not all look at once
         try:
             while True:
-                await asyncio.sleep(wait)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._wanted.wait()
+                self._wanted.clear()
                 try:
                     wait = await self.look()
                     backoff.reset()
@@ -100,7 +120,13 @@ class Sweeper:
         Raises:
             psycopg.Error: The database refused.
         """
-        return min(await self._look_at_signals(), await self._look_at_audit(), await self._look_at_ends())
+        await self.retaining.declare()
+        return min(
+            await self._look_at_signals(),
+            await self._look_at_audit(),
+            await self._look_at_ends(),
+            await self._look_at_retention(),
+        )
 
     async def _look_at_signals(self) -> float:
         """Walk through the table of signals."""
@@ -173,6 +199,14 @@ class Sweeper:
             await asyncio.sleep(min(worked / SHARE, LEASE / 4))
         await self._ask("chore_gone", chore="ends")
         return LATEST
+
+    async def _look_at_retention(self) -> float:
+        """Remove workflows that have been kept long enough, if anybody has said how long that is."""
+        place, due, _ = await self._take("retention")
+        if place is None:
+            return _soon(due, LATEST)
+        pause = await self.retaining.remove()
+        return LATEST if pause is None else await self._done("retention", pause)
 
     async def _take(self, chore: str, table: str = "signals") -> tuple[int | None, float, int]:
         """Where to go on, None if it is not to be done now; seconds until it is due, pages of a table."""

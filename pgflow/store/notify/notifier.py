@@ -22,6 +22,7 @@ from psycopg import sql
 from pgflow.model.rows import Message
 from pgflow.store.database.backoff import Backoff
 from pgflow.store.database.channels import (
+    chore_channel,
     done_channel,
     mail_channel,
     parse_deadline,
@@ -77,6 +78,7 @@ class Listener:
         done: Callable[[list[UUID]], None] | None = None,
         mail: Callable[[int], None] | None = None,
         deadline: Callable[[float], None] | None = None,
+        chore: Callable[[], None] | None = None,
         reconnected: Callable[[], None] | None = None,
     ) -> None:
         """
@@ -86,6 +88,7 @@ class Listener:
             done: Called with the ids of workflows that have ended.
             mail: Called when something was sent to a workflow, with the worker that has it or had it last, or 0.
             deadline: Called when a deadline was set, with the seconds until then.
+            chore: Called when something is to be done that one worker does for all.
             reconnected: Called whenever it begins to listen, the first time as well: what was sent before is missed.
         """
         self._database = database
@@ -97,6 +100,8 @@ class Listener:
             self._takers[done_channel(database.schema)] = lambda payload: done(parse_done(payload))
         if mail is not None:
             self._takers[mail_channel(database.schema)] = partial(_take_mail, mail, deadline)
+        if chore is not None:
+            self._takers[chore_channel(database.schema)] = lambda payload: chore()
         self._reconnected = reconnected
         self._task: asyncio.Task[None] | None = None
         self.listening = asyncio.Event()

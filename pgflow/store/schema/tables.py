@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB, UUID
 
 from pgflow.store.schema.columns import TIME, column, history_columns
+from pgflow.store.schema.keeping_tables import add_keeping
 
 _PLACE = ("created_at", "workflow_id")
 """The order of lists."""
@@ -289,16 +290,7 @@ def make_metadata(schema: str | None = None) -> MetaData:
         comment="One row for each workflow that is completed or cancelled, for lists: inserted as it ends, by a "
         "trigger on runs, and never changed. Gone with the workflow, or when it is to go on after all.",
     )
-    Table(
-        "finders",
-        metadata,
-        column("workflow_id", UUID(), "The workflow that was found.", key=True),
-        column("finder_id", UUID(), "Who found it, or is a fork of one who has it.", key=True),
-        column("location", Text(collation="C"), "Where the step stands that found it; empty: not known.", key=True),
-        Index("finders_finder", "finder_id"),
-        comment="Who may await a workflow though they are not its parent: they found it when they dispatched a unique "
-        "one, or are forks. Gone with either.",
-    )
+    add_keeping(metadata)
     Table(
         "events",
         metadata,
@@ -391,7 +383,7 @@ def make_metadata(schema: str | None = None) -> MetaData:
             Text(),
             "signals: remove those that were taken or dropped some time ago; audit: remove rows that are old; ends: "
             "enter what ended before schema 0017, once (the row goes when that is done); finders: enter who found "
-            "unique workflows before schema 0020, likewise.",
+            "unique workflows before schema 0020, likewise; retention: remove workflows that were kept long enough.",
             key=True,
         ),
         column("holder", UUID(), "Who does it, or did it last: a number that a worker draws at its start."),
@@ -411,11 +403,15 @@ def make_metadata(schema: str | None = None) -> MetaData:
             "operation",
             Text(),
             "What: cancel, pause, resume, retry, rewind, terminate, update, wake, fork, prune, redeliver or drop "
-            "(a signal).",
+            "(a signal), retention.",
             null=False,
         ),
         column("workflow_id", UUID(), "On which workflow; of a signal: the one that it was sent to."),
-        column("subject", Text(), "On what, where that is no workflow: the id of a signal."),
+        column(
+            "subject",
+            Text(),
+            "On what, where that is no workflow: the id of a signal, the name that retention was set for.",
+        ),
         column("reason", Text(), "Why, as was said."),
         column("details", JSONB(), "What else there is to know of it, such as the id of a fork."),
         Index("audit_at", "at", "id"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 22
+SCHEMA_VERSION = 23
 """The version of the schema that this code was written for; each migration that changes something adds one."""
 
-NEEDS = 21
+NEEDS = 23
 """The oldest version of the schema that this code can work on."""
