@@ -1,7 +1,7 @@
 """The tests that `make quick` runs: some of each area, together in under a minute on two quiet cores.
 
-They have the mark `quick`. What stands here is the beginning of a test's id: a file, a folder, or one test. A test is
-chosen because it passes through much of its area and waits for little.
+They have the mark `quick`. The entries are beginnings of test ids: a file, a folder, or one test. A test is chosen
+because it passes through much of its area and waits for little.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What docs/operations.md says of settings and roles is so. About 3 seconds."""
+"""What docs/operations.md says about settings and roles is true. About 3 seconds."""
 
 from __future__ import annotations
 

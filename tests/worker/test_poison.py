@@ -1,4 +1,4 @@
-"""What ends its process is found, and ends as a failure of its own; whoever shared the process completes."""
+"""What ends its process is found and fails; workflows that shared the process complete."""
 
 from __future__ import annotations
 
