@@ -30,6 +30,7 @@ QUICK = (
     "tests/execution/test_tasks.py",
     "tests/history/",
     "tests/messages/test_topics.py",
+    "tests/observe/test_http_port.py",
     "tests/operate/test_fork.py",
     "tests/schema/test_functions.py",
     "tests/signals/test_send.py",
