@@ -32,6 +32,7 @@ import psycopg
 
 from pgflow import faults, forking
 from pgflow.errors import LeaseLost, PgflowError
+from pgflow.model.rows import RunKey
 from pgflow.store.database import pooler
 from pgflow.store.database.connections import Database, Fencing, Line
 from pgflow.store.database.incarnation import Incarnation, read_incarnation
@@ -69,6 +70,11 @@ class HeldRun(NamedTuple):
     """The location of the row that was committed last; None: there is none, or it may have been forgotten."""
     ended: bool
     """Whether that row had ended."""
+
+    @property
+    def key(self) -> RunKey:
+        """What the run's writes are fenced by."""
+        return RunKey(str(self.workflow_id), self.epoch)
 
 
 class Fence(Fencing):
@@ -165,7 +171,7 @@ class MovingFence(Fence):
         """
         self.held: Callable[[], Sequence[HeldRun]] = list
         """The runs in memory."""
-        self.moved: Callable[[Collection[tuple[UUID, int]], int], None] = lambda kept, freed: None
+        self.moved: Callable[[Collection[RunKey], int], None] = lambda kept, freed: None
         """Called after each move with the runs, and their epochs, that are still this worker's, and the number of those
         freed.
         """
@@ -282,9 +288,7 @@ class MovingFence(Fence):
         )
         self.moved(kept, freed)
 
-    async def _transact(
-        self, connection: AsyncConnection, numbers: list[int], number: int
-    ) -> tuple[set[tuple[UUID, int]], int]:
+    async def _transact(self, connection: AsyncConnection, numbers: list[int], number: int) -> tuple[set[RunKey], int]:
         """Move: which runs are still this worker's, and how many it held by a claim whose answer was lost."""
         text = self._database.statement
         ids: dict[str, Any] = {"numbers": numbers}
@@ -313,15 +317,14 @@ class MovingFence(Fence):
             lacking = await (await connection.execute(text("fence_behind"), asked)).fetchall()
             if lacking:
                 self._lose(f"the database lacks what it had acknowledged: {lacking[0][0]}")
-            kept = {(each.workflow_id, each.epoch) for each in held if owned.get(each.workflow_id) == each.epoch}
-            kept_ids = {id for id, _ in kept}
-            unknown = [id for id in owned if id not in kept_ids]
+            kept = {each.workflow_id: each.key for each in held if owned.get(each.workflow_id) == each.epoch}
+            unknown = [id for id in owned if id not in kept]
             await connection.execute(
-                text("fence_move"), {**ids, "number": number, "kept": list(kept_ids), "unknown": unknown}
+                text("fence_move"), {**ids, "number": number, "kept": list(kept), "unknown": unknown}
             )
             await faults.reach("fence.before_commit")
         check_replicated(connection)
-        return kept, len(unknown)
+        return set(kept.values()), len(unknown)
 
     async def _owned(self, connection: AsyncConnection, ids: dict[str, Any]) -> list[tuple[UUID, int]]:
         """Lock the runs that are this worker's, and return them with their epochs; those that somebody else keeps
