@@ -24,6 +24,7 @@ QUICK = (
     "tests/codec/test_payloads.py",
     "tests/conformance/test_batches.py",
     "tests/conformance/test_outcomes.py",
+    "tests/deploy/",
     "tests/docs/test_surface.py",
     "tests/execution/test_ends.py",
     "tests/execution/test_steps.py",
