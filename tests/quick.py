@@ -25,6 +25,7 @@ QUICK = (
     "tests/conformance/test_batches.py",
     "tests/conformance/test_outcomes.py",
     "tests/deploy/",
+    "tests/doctor/test_server.py",
     "tests/docs/test_surface.py",
     "tests/execution/test_ends.py",
     "tests/execution/test_steps.py",
