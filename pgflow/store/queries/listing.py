@@ -31,9 +31,9 @@ from pgflow.store.database.connections import quoted, statement
 from pgflow.store.database.query import Query
 from pgflow.store.queries.inspection import infos_of
 
-SCAN = 10_001
-"""The most rows that are looked at for one page, unless it is to have more: one more than ten thousand, so that a range
-of so many is gone through in one.
+SCAN = 12_000
+"""The most rows that are looked at for one page, unless it is to have more: a range of ten thousand is gone through in
+one, and so are the first ten thousand of what nearly all are.
 """
 
 FEW = 20_000
