@@ -309,7 +309,7 @@ class Journal:
             self._doubtful.difference_update([id(write) for writes, _ in settled for write in writes])
         if self._metrics is not None:
             done = [writes for writes, verdict in settled if isinstance(verdict, datetime)]
-            self._metrics.committed(chain.from_iterable(done))
+            self._metrics.committed(list(chain.from_iterable(done)))
         for writes, verdict in settled:
             committed = isinstance(verdict, datetime)
             for write in writes:
