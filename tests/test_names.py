@@ -1,4 +1,4 @@
-"""One rule says what can be a name in the database, whatever it names."""
+"""What can be a name in the database is one rule, whatever the name is of."""
 
 from typing import Any
 

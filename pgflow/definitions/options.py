@@ -1,4 +1,6 @@
-"""Options of a workflow's start, from `workflow.options(...)` and from keywords of `dispatch`: checked and merged."""
+"""What can be chosen of a workflow's start, by `workflow.options(...)` or by keywords of `dispatch`: checked, and put
+together.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ _NOT_FOR = {
 
 
 def given_options(**options: Any) -> dict[str, Any]:
-    """The options that were given."""
+    """Those that were given."""
     return {name: value for name, value in options.items() if value is not UNSET}
 
 
@@ -70,7 +72,7 @@ def check_options(given: Mapping[str, Any]) -> None:
 def merged_options(
     chosen: Mapping[str, Any], given: Mapping[str, Any], allowed: Collection[str], where: str
 ) -> Mapping[str, Any]:
-    """The options that a workflow carries, overridden by those given at its start.
+    """What a workflow carries, and what is given at its start, which goes first.
 
     Args:
         chosen: by `workflow.options(...)`.
@@ -79,7 +81,7 @@ def merged_options(
         where: who asks, for messages.
 
     Raises:
-        TypeError: an option has no meaning here.
+        TypeError: one that has none.
     """
     if not chosen:
         return given

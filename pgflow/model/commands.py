@@ -15,9 +15,7 @@ class Dispatch(NamedTuple):
     input: str = "{}"
     tags: str = "{}"
     unique: bool = False
-    """Whether to start it only if no other live workflow dispatched with this option has the same name and exactly the
-    same tags.
-    """
+    """Held back while another live workflow that was dispatched so has the same name and exactly the same tags."""
     run_at: datetime | None = None
     """When it may start; None, or a moment that has passed: now."""
     priority: int | None = 0
@@ -30,7 +28,7 @@ class Dispatch(NamedTuple):
 
 
 class Dispatched(NamedTuple):
-    """The result of a dispatch."""
+    """What a dispatch came to."""
 
     id: UUID | None
     """The workflow's id: the given one, or that of the live workflow that holds the same unique key."""
@@ -41,9 +39,7 @@ class Dispatched(NamedTuple):
 
     @property
     def unseen(self) -> bool:
-        """Whether somebody else started the same workflow at the same moment and cannot be seen yet: send the query
-        again.
-        """
+        """Somebody else started the same at the same moment and cannot be seen yet: send the query again."""
         return self.id is None
 
 
@@ -58,7 +54,7 @@ class Standing(NamedTuple):
 
     @property
     def ended(self) -> bool:
-        """Whether it has an output, or will not get one unless it is retried."""
+        """Whether it has an output, or will have none unless it is retried."""
         return self.status in ("completed", "failed", "cancelled")
 
 
@@ -74,7 +70,7 @@ class Sending(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """The result of sending a signal."""
+    """What came of sending a signal."""
 
     receiver: UUID | None
     """The workflow that receives it; None: there is none."""
@@ -83,7 +79,7 @@ class Sent(NamedTuple):
     worker: int
     """The worker that has the receiver, or had it last; 0: any."""
     other: str | None = None
-    """If the id already belongs to another signal: the type of that one."""
+    """Where the id is known already as that of another signal: its type."""
 
     @property
     def accepted(self) -> bool:

@@ -1,4 +1,4 @@
-"""Impossible declarations are refused where they are written."""
+"""Declarations that cannot be, refused where they are written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What asyncio offers between tasks does the same in every life, whatever the addresses in memory are."""
+"""What asyncio offers between tasks does the same in every life, however memory lies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client of either kind whose operations name an actor."""
+"""A client of either kind, whose operations say who asks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cancelling: the code gets a CancelledError, once, and may compensate; in the same way live and on replay."""
+"""Cancelling: the code hears of it as a CancelledError, once, and may compensate; live and on replay alike."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -347,3 +348,59 @@ def scene_rewind(dsn: str, *values: Any) -> None:
             sql.execute("SELECT pgflow.rewind(%s, %s, %s)", values)
         except psycopg.Error as error:
             raise pgflow.PgflowError(str(error)) from error
+
+
+async def test_cancellations_that_came_there(dsn: str) -> None:
+    """They are not delivered again: neither to what had been cancelled, nor to a step beside."""
+
+    @pgflow.workflow
+    async def beside(ctx: pgflow.WorkflowContext) -> list[str]:
+        listening = asyncio.ensure_future(ctx.listen(Note))
+        first = await ctx.activity(work, "a")
+        return [first, await ctx.activity(work, "b"), (await listening).text]
+
+    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[beside]):
+        handle = await client.dispatch(beside)
+        await status(client, handle, "sleeping")
+        await handle.cancel()
+        with pytest.raises(pgflow.WorkflowCancelled):
+            await handle.output(timeout=60)
+        await handle.rewind(before="{3}")
+        await handle.signal(Note("c"))
+        assert await handle.output(timeout=60) == ["a", "b", "c"]
+        assert RAN == ["a", "b", "b"]
+
+
+async def test_what_goes_on_keeps_its_key(dsn: str) -> None:
+    """An attempt that had failed before the place is tried again under the key that it had."""
+    scene, failing = Scene(dsn), [True]
+
+    @pgflow.activity(retry=pgflow.RetryPolicy(max_attempts=5, initial=3600, jitter=False))
+    async def slow(ctx: pgflow.ActivityContext) -> str:
+        KEYS.setdefault("slow", []).append(ctx.idempotency_key)
+        if failing:
+            raise ValueError("not yet")
+        return "slow"
+
+    @pgflow.workflow
+    async def beside(ctx: pgflow.WorkflowContext) -> list[str]:
+        waiting = asyncio.ensure_future(ctx.activity(slow))
+        first = await ctx.activity(work, "a")
+        note = (await ctx.listen(Note)).text
+        return [first, note, await ctx.activity(work, "b"), await waiting]
+
+    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[beside]):
+        handle = await client.dispatch(beside)
+        await status(client, handle, "sleeping")
+        await handle.signal(Note("n"))
+        await until(lambda: scene.one("SELECT count(*) FROM events WHERE name = 'work'") == 2, "the second step")
+        await status(client, handle, "sleeping")
+        await handle.pause()
+        failing.clear()
+        await handle.rewind(before="{3}")
+        scene.do("UPDATE events SET wake_at = now() WHERE name = 'slow'")
+        scene.do("UPDATE runs SET wake_at = now(), status = 'pending' WHERE status = 'sleeping'")
+        assert await handle.output(timeout=60) == ["a", "n", "b", "slow"]
+        assert len(set(KEYS["slow"])) == 1 < len(KEYS["slow"])
+        assert len(KEYS["a"]) == 1 and len(set(KEYS["b"])) == 2
+    scene.close()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 import pgflow
-from tests.operate.test_fork_concurrent import ITEMS, KEYS, WORKFLOWS
+from tests.operate.test_fork_concurrent import ITEMS, KEYS, WORKFLOWS, durations, weigh
 from tests.store.scene import Scene
 
 SEEDS = int(os.environ.get("PGFLOW_REWINDS", "1"))
@@ -68,6 +69,74 @@ async def test_history_is_as_a_fork_would_copy_it(dsn: str, workflow: Any) -> No
                 compared += 1
     scene.close()
     assert compared > 5
+
+
+@pgflow.signal
+@dataclass
+class Note:
+    text: str
+
+
+@pgflow.workflow
+async def below(ctx: pgflow.WorkflowContext, text: str) -> str:
+    return await ctx.activity(weigh, text, len(text) % 3)
+
+
+@pgflow.workflow
+async def listeners(ctx: pgflow.WorkflowContext, seed: int) -> list[str]:
+    """Branches that listen, one by one and in a loop, and start children meanwhile: who gets which note is chance."""
+    took = durations(seed)
+    found: list[str] = []
+
+    async def single(ctx: pgflow.WorkflowContext) -> None:
+        for number in range(3):
+            await ctx.activity(weigh, f"single {number}", took[number])
+            found.append((await ctx.listen(Note)).text)
+        found.append(await (await ctx.dispatch(below, "single")).output())
+
+    async def several(ctx: pgflow.WorkflowContext) -> None:
+        async def turn(ctx: pgflow.WorkflowContext, state: list[str]) -> Any:
+            state = [*state, *[note.text for note in await ctx.listen_many(Note, limit=2)]]
+            await ctx.activity(weigh, f"several {len(state)}", took[len(state)])
+            return pgflow.Break(state) if len(state) >= 4 else pgflow.Continue(state)
+
+        found.extend(await ctx.loop(turn, [], commit_interval=1, keep_iterations=100))
+        found.append(await (await ctx.dispatch(below, "several")).output())
+
+    await ctx.join(single, several)
+    return sorted(found)
+
+
+async def test_each_signal_is_taken_once_or_waits(dsn: str) -> None:
+    """At random places, again and again: none is lost or taken twice, and no child is started under an id of before."""
+    scene, chance = Scene(dsn), random.Random(5)
+    all_notes = sorted(f"note {number}" for number in range(12))
+    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[listeners, below]):
+        for seed in range(3 * SEEDS):
+            handle = await client.dispatch(listeners, seed)
+            for text in all_notes:
+                await handle.signal(Note(text))
+            for number in range(1, 7):
+                output = await handle.output(timeout=60)
+                taken = [text for text in output if text.startswith("note")]
+                assert 7 <= len(taken) == len(set(taken)) and output[-2:] == ["weight of several", "weight of single"]
+                waits = "SELECT body->>'text' FROM signals WHERE workflow_id = %s AND consumed_at IS NULL"
+                assert sorted(taken + scene.all(waits, handle.id)) == all_notes, f"seed {seed}, rewind {number}"
+                numbers = scene.all(
+                    "SELECT number FROM signals WHERE workflow_id = %s AND number IS NOT NULL", handle.id
+                )
+                assert len(set(numbers)) == len(numbers)
+                children = scene.all("SELECT id FROM workflows WHERE parent_id = %s", handle.id)
+                started = scene.all(
+                    "SELECT output->>'id' FROM history WHERE workflow_id = %s AND kind = 'child_workflow' "
+                    "AND status = 'completed'",
+                    handle.id,
+                )
+                assert sorted(started) == sorted(map(str, children))
+                places = scene.all("SELECT location FROM history WHERE workflow_id = %s AND rewind = 0", handle.id)
+                assert (await handle.rewind(before=chance.choice(sorted(places)))).number == number
+            await handle.output(timeout=60)
+    scene.close()
 
 
 @pytest.mark.parametrize("cached", [1000, 0])

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 import pgflow
+from pgflow.store.queries.histories import Histories
 from tests.crashing import until_killed
 from tests.operate.test_rewind import WORKFLOWS, Note, listening, parent, sequence
 from tests.schema.waits import Waits
@@ -202,6 +203,8 @@ async def test_lists_show_it_under_its_name(dsn: str, scene: Scene) -> None:
                 (found,) = await client.list(name="listening", **asked)  # type: ignore[arg-type]
                 assert (found.id, found.name, found.status) == (id, "listening", status)
                 assert await client.count(name="listening", **asked) == 1  # type: ignore[arg-type]
+            with psycopg.connect(dsn, autocommit=True) as reading:
+                assert [one.id for one in Histories(reading, "pgflow").select(["listening"], [status], 9)] == [id]
         (found,) = await client.list(name="listening", error_type="E")
         assert found.id == id
         await client.retry(id)

@@ -1,4 +1,5 @@
-"""Statements that look before they lock: what was done between the look and the lock counts, whatever the look showed.
+"""Statements that look before they lock: what was done between the look and the lock counts, whatever the look has
+shown.
 
 A policy on a table holds up whoever reads it in the role `slow` until a lock is free: its snapshot is then older than
 its locks.

@@ -1,6 +1,4 @@
-"""Insertions that wait for what comes after recorded steps: what can go on does, and what would wait for ever is
-logged.
-"""
+"""Insertions that wait for what comes after recorded steps: what can go on does, and what waits for ever is told."""
 
 from __future__ import annotations
 

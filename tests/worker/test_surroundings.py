@@ -1,4 +1,6 @@
-"""Surroundings change nothing: environment, role, database, and the adapters that the application has registered."""
+"""What the surroundings say changes nothing: environment, role, database, and the adapters that the application has
+registered.
+"""
 
 from __future__ import annotations
 

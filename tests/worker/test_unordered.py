@@ -1,4 +1,4 @@
-"""A worker logs at its start, with the line, where a workflow's code iterates over a set."""
+"""Iterating over a set in a workflow's code is told at the start of a worker, with its line."""
 
 from __future__ import annotations
 

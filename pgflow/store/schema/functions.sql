@@ -174,20 +174,20 @@ BEGIN
         OR (e.seq IS NULL AND e.status = 'cancelled')
         OR (e.seq IS NULL AND e.status = 'completed' AND e.kind = 'timeout' AND coalesce(e.completed_at, e.created_at) >= since));
     -- What was called later goes, unless a row that stays has been called after it: history has no holes.
+    WITH stays AS MATERIALIZED (
+        SELECT array_to_string((string_to_array(k.location, ','))[1:depth], ',') AS scope, max(k.location COLLATE "C") AS last
+        FROM "pgflow".events AS k
+        CROSS JOIN LATERAL generate_series(0, cardinality(string_to_array(k.location, ',')) - 1) AS depth
+        WHERE k.workflow_id = new_id AND (k.seq IS NOT NULL OR k.created_at <= since)
+        GROUP BY 1
+    )
     DELETE FROM "pgflow".events AS e
-    USING (
-        SELECT c.location, max(s.location COLLATE "C") AS last
+    WHERE e.workflow_id = new_id AND e.location = ANY (ARRAY(
+        SELECT c.location
         FROM "pgflow".events AS c
-        LEFT JOIN (
-            SELECT k.location, array_to_string((string_to_array(k.location, ','))[1:depth], ',') AS scope
-            FROM "pgflow".events AS k
-            CROSS JOIN LATERAL generate_series(0, cardinality(string_to_array(k.location, ',')) - 1) AS depth
-            WHERE k.workflow_id = new_id AND (k.seq IS NOT NULL OR k.created_at <= since)
-        ) AS s ON s.scope = array_to_string(trim_array(string_to_array(c.location, ','), 1), ',')
+        LEFT JOIN stays ON stays.scope = array_to_string(trim_array(string_to_array(c.location, ','), 1), ',')
         WHERE c.workflow_id = new_id AND c.seq IS NULL AND c.created_at > since
-        GROUP BY c.location
-    ) AS candidate
-    WHERE e.workflow_id = new_id AND e.location = candidate.location AND (candidate.last IS NULL OR candidate.last < e.location COLLATE "C");
+          AND (stays.last IS NULL OR stays.last < c.location COLLATE "C")));
     RETURN cut;
 END
 
@@ -1515,13 +1515,19 @@ BEGIN
     ),
     -- What was undone before the place: steps that do something under an id of their own, and whole bodies. Of those in one body that come after
     -- all that stays in it, the first and the last say enough.
-    earlier AS MATERIALIZED (
-        SELECT g.location, g.body, (
-            SELECT max(f.location COLLATE "C") FROM fates AS f
-            WHERE f.same AND (g.body = '' OR starts_with(f.location, g.body || ','))) AS stays_last
-        FROM goes AS g
+    candidates AS MATERIALIZED (
+        SELECT g.location, g.body FROM goes AS g
         WHERE g.location < before COLLATE "C"
           AND (g.kind IN ('activity', 'child_workflow', 'signal_send') OR (NOT g.stays AND g.kind IN ('loop', 'branch', 'timeout')))
+    ),
+    bodies AS MATERIALIZED (
+        SELECT b.body, (
+            SELECT max(f.location COLLATE "C") FROM fates AS f
+            WHERE f.same AND (b.body = '' OR starts_with(f.location, b.body || ','))) AS stays_last
+        FROM (SELECT DISTINCT c.body FROM candidates AS c) AS b
+    ),
+    earlier AS MATERIALIZED (
+        SELECT c.location, c.body, b.stays_last FROM candidates AS c JOIN bodies AS b ON b.body = c.body
     ),
     marks AS MATERIALIZED (
         SELECT '=' || e.location AS mark FROM earlier AS e WHERE e.stays_last > e.location COLLATE "C"

@@ -1,8 +1,8 @@
-"""The version numbers by which code and schema recognise each other."""
+"""The numbers by which code and schema know each other."""
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 23
+SCHEMA_VERSION = 24
 """The version of the schema that this code was written for; each migration that changes something adds one."""
 
 NEEDS = 23
