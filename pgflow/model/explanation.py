@@ -84,6 +84,8 @@ class Facts:
     cancel_requested: bool
     fork_before: str | None
     suspicions: int
+    deadline: datetime | None
+    timed_out: float | None
     worker_id: int | None
     host: str | None
     pid: int | None
@@ -122,6 +124,10 @@ def _reasons(facts: Facts, pending: Sequence[HistoryEvent]) -> Iterator[str]:
     yield from _of_the_run(facts)
     if facts.status == "failed":
         return
+    if facts.deadline is not None:
+        yield f"The deadline of the whole workflow is {_moment(facts.deadline, facts)}: it is cancelled then."
+    elif facts.timed_out is not None:
+        yield "Its deadline has passed, and it was cancelled for that: it fails when that leaves its code."
     if facts.cancel_requested:
         yield "It was asked to cancel: its code is told when it runs next, and may compensate first."
     for event in pending[:SHOWN]:

@@ -121,6 +121,33 @@ async def test_by_a_hint_and_a_timer_alone(dsn: str) -> None:
         assert (await asleep.info()).status == "sleeping"
 
 
+async def test_without_hints(dsn: str) -> None:
+    """The next look finds it."""
+    async with pgflow.Client(dsn, hints=False) as client, pgflow.Worker(dsn, workflows=WORKFLOWS, poll=0.1):
+        handle = await client.start(listens.options(name="nobody's", timeout=0.2))
+        await timed_out(handle, "no worker has taken it")
+
+
+async def test_why_it_waits(dsn: str) -> None:
+    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=WORKFLOWS):
+        handle = await client.dispatch(compensates)
+        await status(client, handle, "sleeping")
+        assert "The deadline of the whole workflow is" in " ".join((await client.explain(handle.id)).reasons)
+        passed(dsn, handle)
+        await until(lambda: DONE == ["compensating"])
+        assert "Its deadline has passed" in " ".join((await client.explain(handle.id)).reasons)
+
+
+async def test_many_at_once(dsn: str) -> None:
+    """More than one statement takes."""
+    async with pgflow.Client(dsn) as client:
+        handles = await client.dispatch_many(listens, [{}] * 250)
+        sql(dsn, "UPDATE pgflow.runs SET deadline = now()")
+        async with pgflow.Worker(dsn, workflows=[parent], poll=60):
+            for handle in handles:
+                await timed_out(handle, "no worker has taken it")
+
+
 async def test_one_that_compensates_needs_its_time(dsn: str) -> None:
     async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=WORKFLOWS):
         handle = await client.dispatch(compensates)

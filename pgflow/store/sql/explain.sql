@@ -2,7 +2,7 @@
 -- children. No row: there is no such workflow. Everything is bounded: a mailbox or a family may have a million.
 SELECT
     now(), coalesce(w.status, r.status), w.name, r.queue, r.wake_at, r.epoch, r.pause_requested, r.cancel_requested,
-    {schema}.display_location(r.fork_before), coalesce(cardinality(r.suspicions), 0),
+    {schema}.display_location(r.fork_before), coalesce(cardinality(r.suspicions), 0), r.deadline, r.timed_out,
     r.worker_id, k.host, k.pid, k.heartbeat_at, k.expires_at,
     CASE WHEN r.status = 'running' THEN (
         SELECT concat_ws(' ', e.kind, e.name, 'at', {schema}.display_location(e.location))
