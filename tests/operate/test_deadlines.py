@@ -69,6 +69,11 @@ async def returns(ctx: pgflow.WorkflowContext) -> str:
     return "returned"
 
 
+@pgflow.workflow(timeout=3600)
+async def works(ctx: pgflow.WorkflowContext) -> None:
+    await ctx.activity(stay)
+
+
 @pgflow.workflow
 async def parent(ctx: pgflow.WorkflowContext) -> str:
     child = await ctx.dispatch(listens.options(timeout=0.05))
@@ -83,7 +88,7 @@ async def fails_by_its_child(ctx: pgflow.WorkflowContext) -> None:
     await (await ctx.dispatch(listens.options(timeout=0.05))).output()
 
 
-WORKFLOWS = [listens, compensates, returns, parent, fails_by_its_child]
+WORKFLOWS = [listens, compensates, returns, works, parent, fails_by_its_child]
 
 
 def sql(dsn: str, query: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -171,6 +176,18 @@ async def test_a_body_that_returns_is_completed(dsn: str) -> None:
         sql(dsn, "SELECT pgflow.pass_deadlines()")
         assert await handle.output(30) == "returned"
         assert sorted(DONE) == ["caught", "left", "stays"]
+
+
+async def test_one_that_runs(dsn: str) -> None:
+    """It is in memory, and hears of it there; a retry runs again what was cut off."""
+    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=WORKFLOWS, poll=60):
+        handle = await client.dispatch(works)
+        await until(lambda: DONE == ["stays"])
+        assert passed(dsn, handle) == [(False, 3600.0)]
+        await timed_out(handle)
+        await until(lambda: DONE == ["stays", "left"])
+        await client.retry(handle.id)
+        await until(lambda: DONE == ["stays", "left", "stays"])
 
 
 async def test_a_pause_does_not_stop_it(dsn: str) -> None:
