@@ -72,8 +72,10 @@ class Pruning(HasCore):
             rows = _AT_ONCE if limit is None else min(_AT_ONCE, limit - removed)
             query = removing.remove(self._core.schema, asked.asked, place, rows, dry_run, note)
             page = await self._core.execute(query)
-            place, tried = page.place, page.tried
-            if place is None:
+            tried = page.tried
+            if not any(stays == "removing" for _, stays in tried):
+                place = page.place
+            if page.place is None:
                 # What a failed one might have awaited may go once that has gone.
                 if dry_run or "failed" not in asked.statuses or "awaited" not in kept or removed == before:
                     break
@@ -82,7 +84,7 @@ class Pruning(HasCore):
             for _, stays in tried:
                 if stays is None:
                     removed += 1
-                else:
+                elif place is page.place:
                     kept[stays] = kept.get(stays, 0) + 1
             if progress is not None:
                 progress(Pruned(removed, kept))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -221,6 +223,120 @@ async def test_the_next_look_is_when_something_is_due(dsn: str) -> None:
         assert 50 < await sweep(dsn) < 130
         await client.retention.set("letter", keep=timedelta(days=30))
         assert await sweep(dsn) > 3000
+
+
+def lengthen(dsn: str, id: UUID, active: int, forgotten: int) -> None:
+    for table, count in (("events", active), ("forgotten_events", forgotten)):
+        ask(
+            dsn,
+            f"INSERT INTO pgflow.{table} (workflow_id, location, kind, status, completed_at) "
+            f"SELECT '{id}', 'd' || g, 'activity', 'completed', now() FROM generate_series(1000, 999 + {count}) AS g",
+        )
+
+
+async def test_a_long_history_goes_in_pieces_and_nobody_sees_half_of_it(dsn: str) -> None:
+    (long,) = put(dsn, "letter", 5)
+    short = put(dsn, "letter", 4, count=3)
+    lengthen(dsn, long, 5_500, 7_000)
+    async with pgflow.Client(dsn) as client:
+        calls = 0
+        while long in ids(dsn):
+            calls += 1
+            given = ", ".join(f"'{id}'" for id in (long, *short))
+            tried = dict(
+                ask(dsn, f"SELECT id, stays FROM pgflow.remove_workflows(ARRAY[{given}]::uuid[], interval '1 day')")
+            )
+            if tried[long] is None:
+                break
+            assert tried[long] == "removing" and (calls == 1) == (not set(tried.values()) - {None, "removing"})
+            assert ids(dsn) == {long}, "the others need not wait for it"
+            for act in (client.get, client.history, client.retry, lambda id: client.fork(id, "{1}"), client.pause):
+                with pytest.raises(pgflow.WorkflowNotFound):
+                    await act(long)
+            with pytest.raises(pgflow.WorkflowNotFound):
+                await client.output(long, timeout=0.1)
+            assert (await client.dispatch(letter.options(id=long))).id == long, "its id is taken"
+        assert calls == 4
+        for table in ("events", "forgotten_events", "ends", "runs"):
+            assert ask(dsn, f"SELECT 1 FROM pgflow.{table} WHERE workflow_id = '{long}'") == []
+        async with pgflow.Worker(dsn, workflows=[letter]):
+            assert await (await client.dispatch(letter.options(id=long))).output(20) == "done"
+
+
+@pytest.mark.parametrize("status", ["completed", "failed"])
+async def test_what_was_begun_is_gone_on_with(dsn: str, status: str) -> None:
+    """By whoever removes next: the process that began with it has died."""
+    (long,) = put(dsn, "letter", 5, status=status)
+    lengthen(dsn, long, 6_000, 0)
+    remove = f"SELECT stays FROM pgflow.remove_workflows('{{{long}}}', interval '1 day')"
+    assert ask(dsn, remove) == [("removing",)]
+    async with pgflow.Client(dsn) as client:
+        if status == "failed":
+            await client.retention.set("letter", failed=DAY)
+            await sweep(dsn)
+        else:
+            assert await client.prune(older_than=DAY, status="cancelled", name="letter") == 1
+        assert ids(dsn) == set() and ask(dsn, "SELECT 1 FROM pgflow.events") == []
+
+
+async def test_a_worker_that_is_killed_leaves_each_workflow_whole_or_gone(dsn: str) -> None:
+    put(dsn, "letter", 5, count=30)
+    (long,) = put(dsn, "letter", 4)
+    lengthen(dsn, long, 12_000, 0)
+    async with pgflow.Client(dsn) as client:
+        await client.retention.set("letter", keep=DAY)
+    program = f"""
+import asyncio, os, signal
+from pgflow import faults
+from pgflow.store.database.connections import Database
+from pgflow.store.exchange import retaining
+from pgflow.store.exchange.sweeping import Sweeper
+retaining.BATCH = 7
+left = [{{}}]
+async def die():
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+async def main():
+    await Sweeper(Database({dsn!r}), keep=86400).look()
+with faults.install({{"sweeper.after_retention": die}}):
+    asyncio.run(main())
+"""
+    for deaths in (1, 2, 2):
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", program.replace("[{}]", f"[{deaths}]"))
+        assert await process.wait() == -9
+        known = "EXISTS (SELECT FROM pgflow.workflows AS w WHERE w.id = e.workflow_id)"
+        halves = (
+            f"SELECT 1 FROM pgflow.events AS e WHERE NOT {known} "
+            f"UNION ALL SELECT 1 FROM pgflow.ends AS e WHERE NOT {known} "
+            "UNION ALL SELECT 1 FROM pgflow.workflows AS w WHERE w.status <> 'removing' "
+            "AND NOT EXISTS (SELECT FROM pgflow.events AS e WHERE e.workflow_id = w.id)"
+        )
+        assert ask(dsn, halves) == []
+        ask(dsn, "UPDATE pgflow.chores SET held_until = now()")
+    await sweep(dsn)
+    assert ids(dsn) == set() and ask(dsn, "SELECT 1 FROM pgflow.events") == []
+
+
+async def test_finders_of_before_are_entered_before_anything_goes(dsn: str) -> None:
+    (found,) = put(dsn, "letter", 5)
+    (holder,) = put(dsn, "parcel", 5, status="failed")
+    ask(
+        dsn,
+        "INSERT INTO pgflow.events (workflow_id, location, kind, status, output, completed_at) "
+        f"VALUES ('{holder}', '2', 'child_workflow', 'completed', '{{\"id\":\"{found}\"}}', now())",
+    )
+    ask(dsn, "INSERT INTO pgflow.chores (name) VALUES ('finders')")
+    async with pgflow.Client(dsn) as client:
+        await client.retention.set("*", keep=DAY)
+        await sweep(dsn)
+        assert ask(dsn, "SELECT workflow_id, finder_id, location FROM pgflow.finders") == [(found, holder, "2")]
+        assert ids(dsn) == {found, holder}
+        await client.retention.set("*", failed=DAY)
+        await sweep(dsn)
+        ask(dsn, "UPDATE pgflow.chores SET next_at = now()")
+        await sweep(dsn)
+        assert ids(dsn) == set()
 
 
 async def test_what_is_refused(dsn: str) -> None:

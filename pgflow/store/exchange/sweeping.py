@@ -1,6 +1,6 @@
 """What one worker at a time does for all, in short transactions: it removes signals that were taken or dropped,
-audit rows, and workflows that have been kept long enough (`retaining.py`), and enters into `ends` what ended before
-that table was there.
+audit rows, and workflows that have been kept long enough (`retaining.py`), and enters into `ends` and
+`finders` what was before these tables were there.
 
     not due --time--> due --taken by one worker, for a lease--> walks through the table, page by page --the end--> not
     due
@@ -36,6 +36,9 @@ AUDIT_KEEP = 400 * 86_400.0
 
 ROWS = 1_000
 """The most rows of the audit table that one statement removes."""
+
+FEW = 100
+"""Live workflows whose histories one statement reads, at most."""
 
 PAGES = 64
 """Pages of the table that one statement goes through."""
@@ -125,6 +128,7 @@ class Sweeper:
             await self._look_at_signals(),
             await self._look_at_audit(),
             await self._look_at_ends(),
+            await self._look_at_finders(),
             await self._look_at_retention(),
         )
 
@@ -198,6 +202,26 @@ class Sweeper:
             await faults.reach("sweeper.after_runs")
             await asyncio.sleep(min(worked / SHARE, LEASE / 4))
         await self._ask("chore_gone", chore="ends")
+        return LATEST
+
+    async def _look_at_finders(self) -> float:
+        """Enter who found which unique workflow before `finders` was there, once: until then nothing is removed."""
+        place, due, _ = await self._take("finders")
+        if place is None:
+            return _soon(due, LATEST)
+        last: UUID | None = None
+        while True:
+            began = time.monotonic()
+            rows = await self._ask("chore_finders", after=last, rows=FEW)
+            if not rows:
+                return LATEST
+            ((last,),) = rows
+            if last is None:
+                break
+            worked = time.monotonic() - began
+            await faults.reach("sweeper.after_finders")
+            await asyncio.sleep(min(worked / SHARE, LEASE / 4))
+        await self._ask("chore_gone", chore="finders")
         return LATEST
 
     async def _look_at_retention(self) -> float:

@@ -587,7 +587,7 @@ SELECT coalesce(lower(current_setting('pgflow.hints', true)), '') NOT IN ('off',
 -- RETURNS void
 #variable_conflict use_variable
 BEGIN
-    IF NOT EXISTS (SELECT FROM "pgflow".workflows AS w WHERE w.id = workflow_id) THEN
+    IF NOT EXISTS (SELECT FROM "pgflow".workflows AS w WHERE w.id = workflow_id AND w.status IS DISTINCT FROM 'removing') THEN
         RAISE EXCEPTION '%: there is no workflow %', what, coalesce(workflow_id::text, 'null') USING ERRCODE = 'no_data_found';
     END IF;
 END
@@ -758,7 +758,7 @@ DECLARE
         CASE WHEN name IS NOT NULL THEN ' AND rtrim(o.name, chr(31)) = $2' END, CASE WHEN queue IS NOT NULL THEN ' AND o.queue = $3' END);
     matching text := concat(
         CASE WHEN tags IS NOT NULL THEN ' AND w.tags @> $4' END, CASE WHEN parent_id IS NOT NULL THEN ' AND w.parent_id = $5' END);
-    kinds text[] := array_remove(statuses, 'failed');
+    kinds text[] := array_append(array_remove(statuses, 'failed'), 'removing');  -- what others have begun with is gone on with
     sources text[];
     chosen uuid[];
 BEGIN
@@ -881,7 +881,7 @@ BEGIN
 END
 
 
--- Removes those of these workflows that ended at least so long ago and that nobody may still await, with all that is their own. A row for each: null, or why it stays: it may be awaited, or it is busy (locked, live, young or not there).
+-- Removes those of these workflows that ended at least so long ago and that nobody may still await, with all that is their own. A row for each: null, or why it stays: it may be awaited, it is being removed piece by piece (call this again), or it is busy (locked, live, young or not there).
 -- remove_workflows(workflow_ids uuid[], older_than interval, dry_run boolean DEFAULT false, audited boolean DEFAULT false, reason text DEFAULT NULL::text, actor text DEFAULT NULL::text)
 -- RETURNS TABLE(id uuid, stays text)
 #variable_conflict use_variable
@@ -891,6 +891,10 @@ DECLARE
     ripe uuid[];
     held uuid[];
     gone uuid[];
+    later uuid[];
+    large uuid;
+    piece constant int := 5000;  -- rows of a workflow's history that go at once
+    budget constant int := 20000;  -- and of all together
 BEGIN
     IF EXISTS (SELECT FROM "pgflow".chores AS c WHERE c.name = 'finders') THEN
         RAISE EXCEPTION 'prune: it is not entered yet who has found which unique workflow before schema 0020; workers do that'
@@ -900,7 +904,7 @@ BEGIN
     IF dry_run THEN
         SELECT array_agg(w.id) INTO ripe
         FROM "pgflow".workflows AS w
-        WHERE w.id = ANY (workflow_ids) AND w.status IN ('completed', 'failed', 'cancelled') AND w.completed_at <= before;
+        WHERE w.id = ANY (workflow_ids) AND w.status IN ('completed', 'failed', 'cancelled', 'removing') AND w.completed_at <= before;
     ELSE
         SELECT array_agg(locked.workflow_id) INTO failed
         FROM (
@@ -912,19 +916,48 @@ BEGIN
         FROM (
             SELECT w.id FROM "pgflow".workflows AS w
             WHERE w.id = ANY (workflow_ids) AND w.completed_at <= before
-              AND (w.status IN ('completed', 'cancelled') OR (w.status = 'failed' AND w.id = ANY (failed)))
+              AND (w.status IN ('completed', 'cancelled') OR (w.status IN ('failed', 'removing') AND w.id = ANY (failed))
+                   OR (w.status = 'removing' AND NOT EXISTS (SELECT FROM "pgflow".runs AS r WHERE r.workflow_id = w.id)))
             ORDER BY w.id FOR UPDATE SKIP LOCKED
         ) AS locked;
     END IF;
     -- From here on by what is known behind the locks. Who does not hold one of these by now never will.
     SELECT array_agg(w.id) INTO held
     FROM "pgflow".workflows AS w
-    WHERE w.id = ANY (ripe) AND (
+    WHERE w.id = ANY (ripe) AND w.status <> 'removing' AND (
         (w.parent_id IS NOT NULL AND "pgflow".may_await(w.parent_id, w.parent_location, w.id))
         OR EXISTS (
             SELECT FROM "pgflow".finders AS f
             WHERE f.workflow_id = w.id AND "pgflow".may_await(f.finder_id, f.location, f.workflow_id)));
     SELECT array_agg(r.id) INTO gone FROM unnest(ripe) AS r (id) WHERE r.id <> ALL (coalesce(held, '{}'));
+    IF NOT dry_run AND gone IS NOT NULL THEN
+        -- Some at a time. One that has a long history goes in pieces: from the first on nobody sees it any more, but its id is taken until the last.
+        SELECT array_agg(s.id) FILTER (WHERE s.size <= piece AND s.total <= budget),
+               array_agg(s.id) FILTER (WHERE s.size > piece OR s.total > budget),
+               (array_agg(s.id ORDER BY s.number) FILTER (WHERE s.size > piece))[1]
+        INTO gone, later, large
+        FROM (
+            SELECT c.*, sum(c.size) FILTER (WHERE c.size <= piece) OVER (ORDER BY c.number) AS total
+            FROM (
+                SELECT g.id, g.number,
+                    (SELECT count(*) FROM (SELECT FROM "pgflow".events AS e WHERE e.workflow_id = g.id LIMIT piece + 1) AS few)
+                    + (SELECT count(*) FROM (SELECT FROM "pgflow".forgotten_events AS f WHERE f.workflow_id = g.id LIMIT piece + 1) AS few) AS size
+                FROM unnest(gone) WITH ORDINALITY AS g (id, number) OFFSET 0
+            ) AS c
+        ) AS s;
+        IF large IS NOT NULL THEN
+            UPDATE "pgflow".workflows AS w SET status = 'removing' WHERE w.id = large AND w.status <> 'removing';
+            UPDATE "pgflow".ends AS e SET status = 'removing'
+            FROM "pgflow".workflows AS w
+            WHERE w.id = large AND e.ended_at = coalesce(w.completed_at, w.created_at) AND e.workflow_id = large AND e.status <> 'removing';
+            DELETE FROM "pgflow".forgotten_events AS f WHERE f.ctid = ANY (ARRAY(
+                SELECT o.ctid FROM "pgflow".forgotten_events AS o WHERE o.workflow_id = large LIMIT piece));
+            IF NOT FOUND THEN
+                DELETE FROM "pgflow".events AS e WHERE e.ctid = ANY (ARRAY(
+                    SELECT o.ctid FROM "pgflow".events AS o WHERE o.workflow_id = large LIMIT piece));
+            END IF;
+        END IF;
+    END IF;
     IF NOT dry_run AND gone IS NOT NULL THEN
         -- A signal whose sender may not have recorded it yet, and would send it again, is found by its id then: it goes with those that
         -- were taken. (Only what nobody else has locked.)
@@ -955,6 +988,7 @@ BEGIN
     SELECT given.id, CASE
         WHEN given.id = ANY (gone) THEN NULL
         WHEN given.id = ANY (held) THEN 'awaited'
+        WHEN given.id = ANY (later) THEN 'removing'
         ELSE 'busy' END
     FROM unnest(workflow_ids) AS given (id);
 END

@@ -83,7 +83,7 @@ def make_metadata(schema: str | None = None) -> MetaData:
         column(
             "status",
             Text(),
-            "completed, failed or cancelled; null while it may go on (then see runs.status).",
+            "completed, failed or cancelled; null while it may go on (then see runs.status). removing: piece by piece.",
         ),
         column("parent_id", UUID(), "The workflow that dispatched it, if one did."),
         column("root_id", UUID(), "The first of its ancestors, if it has any."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 24
+SCHEMA_VERSION = 25
 """The version of the schema that this code was written for; each migration that changes something adds one."""
 
 NEEDS = 23

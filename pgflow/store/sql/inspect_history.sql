@@ -4,5 +4,6 @@ SELECT
     h.created_at, h.completed_at, h.wake_at, h.forgotten, h.rewind
 FROM {schema}.history AS h
 WHERE h.workflow_id = %(id)s::uuid AND (%(forgotten)s::boolean OR NOT h.forgotten)
+  AND NOT EXISTS (SELECT FROM {schema}.workflows AS w WHERE w.id = %(id)s::uuid AND w.status = 'removing')
 ORDER BY h.location, h.rewind
 LIMIT %(limit)s::bigint
