@@ -1,4 +1,4 @@
-"""Named points at which a test can hold up or fail the engine; they cost one dictionary look-up otherwise.
+"""Named points at which a test can hold up or fail the engine; without a test each costs one dictionary look-up.
 
 A crash or a race is tested by forcing the interleaving, and some moments (between two statements of one transaction)
 can be reached from nowhere else. Nothing in production installs a hook.
@@ -32,7 +32,7 @@ def install(hooks: dict[str, Hook]) -> Iterator[None]:
 
 
 def watched() -> bool:
-    """Whether a test has installed any hook: then what is sent together otherwise is sent one by one."""
+    """Whether a test has installed any hook: then statements that otherwise leave together are sent one by one."""
     return bool(_hooks)
 
 

@@ -1,11 +1,11 @@
-"""Forked processes: what the parent had open stays the parent's, and the child begins anew.
+"""Forked processes: what the parent had open stays the parent's, and the child starts afresh.
 
-A forked child has copies of everything: of sockets on which the parent talks to the database, of locks that threads
-hold which do not exist there. So at its very start the child puts a dead end in the place of each such socket (nothing
-that it may still do, not even closing a connection, reaches the parent's), and has whoever keeps connections, threads
-and locks begin without any.
+A forked child has copies of everything: of the sockets on which the parent talks to the database, and of locks held by
+threads that do not exist in the child. So at its very start the child replaces each such socket with a dead end (then
+nothing it does, not even closing a connection, reaches the parent's), and all objects that keep connections, threads or
+locks start again without any.
 
-The parent's objects stay in memory: to collect them would run code of theirs.
+The parent's objects stay in memory: collecting them would run code of theirs.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from weakref import WeakSet
 
 
 class Forked(Protocol):
-    """Somebody who has to begin anew."""
+    """An object that has to start afresh in a child."""
 
     def after_fork(self) -> None:
-        """Begin anew: called in the child, before anything else happens there."""
+        """Start afresh: called in the child, before anything else happens there."""
         ...
 
 
@@ -36,19 +36,19 @@ _left_behind: list[Any] = []
 
 
 def watch(one: Forked) -> None:
-    """Have somebody told when this is the child of a fork, for as long as he is there."""
+    """Call an object's `after_fork` in each child of a fork, for as long as the object exists."""
     _watched.add(one)
 
 
 def watch_socket(one: _Socket) -> None:
-    """Keep a child of a fork from a socket, by whatever has it as `fileno()`; closed ones may fail there with any
-    `Exception`.
+    """Keep the children of a fork away from a socket, given by an object that has it as `fileno()`; a closed one may
+    raise any `Exception` there.
     """
     _sockets.add(one)
 
 
 def at_fork(step: Callable[[], None]) -> None:
-    """Have a function called in the child of a fork, for good."""
+    """Call a function in each child of a fork from now on."""
     _steps.append(step)
 
 
@@ -63,7 +63,7 @@ def _begin_anew() -> None:
         leave(one)
         try:
             number = one.fileno()
-        except Exception:  # closed: there is nothing to keep it from
+        except Exception:  # closed: there is nothing to replace
             continue
         if number >= 0:
             os.dup2(dead_end, number, inheritable=False)

@@ -22,7 +22,7 @@ class JournalPort(Protocol):
 
 
 class TransactionPort(Protocol):
-    """One transaction that commits an activity's result together with the activity's own statements."""
+    """A transaction that commits an activity's result together with the activity's own statements."""
 
     @property
     def connection(self) -> Any:
@@ -30,7 +30,9 @@ class TransactionPort(Protocol):
         ...
 
     async def commit(self, write: Write) -> datetime:
-        """Write what belongs to the result and make all of it durable: the time of that. If this raises, nothing is."""
+        """Write what belongs to the result and make all of it durable; returns the time of that. If this raises,
+        nothing is durable.
+        """
         ...
 
     async def rollback(self) -> None:
@@ -50,7 +52,7 @@ class TransactionsPort(Protocol):
     """Where transactional activities get their transactions."""
 
     async def begin(self, *, blocking: bool, timeout: float | None) -> TransactionPort:
-        """Begin one, for a thread or not, for an activity that may take `timeout` seconds."""
+        """Begin a transaction, for a thread or for the event loop, for an activity that may take `timeout` seconds."""
         ...
 
 

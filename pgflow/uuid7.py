@@ -1,4 +1,4 @@
-"""Ids of version 7 (RFC 9562): made by the caller that starts a workflow, in the order of time, so that a retry is
+"""UUIDs of version 7 (RFC 9562), which sort by time. The caller that starts a workflow makes its id, so that a retry is
 harmless.
 
 They grow strictly within a process: the random part of a millisecond's first id is anywhere below half of what 74 bits
@@ -16,11 +16,12 @@ from pgflow import forking
 from pgflow.history.identity import shaped
 
 FRESH = 100
-"""Milliseconds for which an id has just been made."""
+"""The millisecond for which the last id was made."""
 
 MOMENT = 0.01
-"""Seconds for which whoever listens for the end of a workflow with a fresh id waits before looking: it has hardly ended
-yet, and the word of its end comes first."""
+"""Seconds that a listener waits before it looks at a workflow with a fresh id: it has hardly ended yet, and the
+notification of its end comes first.
+"""
 
 _lock = threading.Lock()
 _last_ms = 0
@@ -28,9 +29,7 @@ _last_random = 0
 
 
 def _begin_anew() -> None:
-    """In a forked child: its ids are not to follow closely upon the last one of its parent, as those of its siblings
-    would.
-    """
+    """In a forked child: its ids must not follow closely after its parent's last one, as its siblings' would."""
     global _lock, _last_ms, _last_random
     _lock, _last_ms, _last_random = threading.Lock(), 0, 0
 

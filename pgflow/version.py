@@ -6,5 +6,5 @@ from importlib.metadata import PackageNotFoundError, version
 
 try:
     VERSION = version("pgflow-engine")
-except PackageNotFoundError:  # a checkout that was not installed
+except PackageNotFoundError:  # a checkout that is not installed
     VERSION = "0+checkout"

@@ -1,5 +1,4 @@
-"""A pooler in transaction mode, as unkind as one may be: each transaction gets the session that was idle for the
-longest.
+"""A pooler in transaction mode, as unkind as possible: each transaction gets the session that was idle for the longest.
 
 It speaks PostgreSQL's protocol just enough for that, refuses settings at the start of a session as pgbouncer does
 unless it is told otherwise, and counts what only works by luck behind a pooler.

@@ -1,7 +1,7 @@
 """The tests that `make quick` runs: some of each area, together in under a minute on two quiet cores.
 
-They have the mark `quick`. What stands here is the beginning of a test's id: a file, a folder, or one test. A test is
-chosen because it passes through much of its area and waits for little.
+They have the mark `quick`. The entries are beginnings of test ids: a file, a folder, or one test. A test is chosen
+because it passes through much of its area and waits for little.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ QUICK = (
     "tests/codec/test_payloads.py",
     "tests/conformance/test_batches.py",
     "tests/conformance/test_outcomes.py",
+    "tests/deploy/",
+    "tests/doctor/test_server.py",
     "tests/docs/test_surface.py",
     "tests/execution/test_ends.py",
     "tests/execution/test_steps.py",
     "tests/execution/test_tasks.py",
     "tests/history/",
     "tests/messages/test_topics.py",
+    "tests/observe/test_http_port.py",
     "tests/operate/test_fork.py",
     "tests/schema/test_functions.py",
     "tests/signals/test_send.py",

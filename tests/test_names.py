@@ -1,4 +1,4 @@
-"""What can be a name in the database is one rule, whatever the name is of."""
+"""One rule says what can be a name in the database, whatever it names."""
 
 from typing import Any
 

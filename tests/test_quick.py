@@ -1,4 +1,4 @@
-"""The quick subset names tests that are there, and has some of each area."""
+"""The quick subset names tests that exist, and has some of each area."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What an operator does with many workflows at once: the part of the client that cancels, pauses, resumes, retries or
 terminates all that a filter names.
 
-First it is looked up which they are, then they are operated some at a time, each of these in a transaction of its own:
-what was done stays done whatever comes after it, and to call it again goes on with the rest.
+They are looked up first and then operated in batches, each in a transaction of its own: what was done stays done
+whatever happens after it, and calling it again goes on with the rest.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pgflow.model.info import BulkResult
 from pgflow.store.queries import operating
 
 _AT_ONCE = 200
-"""Workflows that one transaction operates, at most: all of them are locked until its commit."""
+"""The most workflows that one transaction operates: all of them are locked until its commit."""
 
 _PAGE = 1_000
-"""Workflows that one statement looks up, at most."""
+"""The most workflows that one statement looks up."""
 
 
 class BulkOperations(HasCore):
@@ -46,7 +46,7 @@ class BulkOperations(HasCore):
                 one. Without `status` those that have not ended.
 
         Returns:
-            The ids of those for which it was done, and of those that refused, with why.
+            The ids of those for which it was done, and those that refused, each with the reason.
 
         Raises:
             ValueError: neither ids nor a filter is given, or both; an id that is none, a status that there is not, a

@@ -42,7 +42,7 @@ AT_ONCE = 2_000
 """The most workflows that one statement of `dispatch_many` starts."""
 
 BYTES_AT_ONCE = 8 << 20
-"""Characters of input in one statement of `dispatch_many`, at most, unless one workflow has more."""
+"""The most characters of input in one statement of `dispatch_many`, unless a single workflow has more."""
 
 HISTORY_LIMIT = 1_000_000
 """The most rows of history that are read at once."""
@@ -54,13 +54,13 @@ class Client(Lists, Operations, BulkOperations, Pruning, Retains, DeadLetters, E
     Args:
         dsn: the database.
         schema: the schema of pgflow's tables.
-        connections: how many connections it may open.
+        connections: the most connections that it may open.
         payload_limit: the largest input, in bytes of JSON.
-        hints: whether to notify workers; without, they poll, and a caller's transaction can be prepared for a two-phase
-            commit.
+        hints: whether to notify workers; without hints they poll, and a caller's transaction can be prepared for a
+            two-phase commit.
         call_timeout: seconds (or a timedelta) that a call waits for the database, with all its tries; None: no limit
             but the database's own.
-        actor: who operates workflows by this client, for the table `audit`; None: the database's role.
+        actor: who operates workflows with this client, for the table `audit`; None: the database's role.
 
     Example:
         async with pgflow.Client(dsn) as client:
@@ -153,10 +153,11 @@ class Client(Lists, Operations, BulkOperations, Pruning, Retains, DeadLetters, E
 
         Args:
             workflow: the workflow, or its name (then arguments are given by name).
-            id: an id of the caller's; used before with the same name, that workflow's handle comes back and nothing
-                starts.
+            id: an id of the caller's; if a workflow of the same name was started with it before, nothing starts and
+                that one's handle is returned.
             tags: a flat object by which the workflow can be found.
-            unique: one live workflow, of those dispatched so, for this name and exactly these tags; it comes back.
+            unique: whether there may be only one live workflow, of those dispatched with this option, for this name and
+                exactly these tags; if there is one, its handle is returned.
             run_at: not before this moment (with a time zone).
             priority: higher goes first; 0 if not given.
             queue: the queue that workers serve; "default" if not given.
@@ -183,7 +184,7 @@ class Client(Lists, Operations, BulkOperations, Pruning, Retains, DeadLetters, E
     @overload
     async def start(self, workflow: str, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]: ...
     async def start(self, workflow: Workflow[Any, Any] | str, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
-        """Start a workflow, all arguments being its own, whatever its parameters are called; type checkers compare
+        """Start a workflow. All arguments are the workflow's, whatever its parameters are called; type checkers compare
         them.
 
         Args:
@@ -336,7 +337,8 @@ class Client(Lists, Operations, BulkOperations, Pruning, Retains, DeadLetters, E
             body: an instance of a class declared by `@pgflow.signal`.
             to: the receiver's id; or else:
             workflow, tags: the oldest live workflow of this name whose tags contain these (else a failed one) receives
-            it. missing_ok: when nobody does, None comes back instead of an error.
+                it.
+            missing_ok: whether None is returned instead of an error when nobody receives it.
             id: an id of the caller's: while the signal is retained (see `signal_keep`) it is sent once, to the receiver
                 that was found first.
             connection: a connection or session of psycopg's or SQLAlchemy's whose transaction this joins.
@@ -346,7 +348,7 @@ class Client(Lists, Operations, BulkOperations, Pruning, Retains, DeadLetters, E
 
         Raises:
             WorkflowNotFound: nothing matches, or it is completed or cancelled.
-            TypeError: the body is no signal, or it is said neither or both to whom it goes.
+            TypeError: the body is no signal, or of `to` and `workflow` neither or both are given.
             ValueError: the id is none, or belongs to another signal: of another type, or to another workflow.
             SerializationError: the body cannot be stored, or is too large.
 
@@ -370,7 +372,7 @@ class Client(Lists, Operations, BulkOperations, Pruning, Retains, DeadLetters, E
             message: a class declared by `@pgflow.message`.
             tags: only messages whose tags contain these.
             last: begin with the last one that was published before, if it is not older than ten minutes.
-            buffer: messages that wait to be read, at most; when there are more, the oldest is dropped.
+            buffer: the most messages that wait to be read; when there are more, the oldest is dropped.
 
         Raises:
             TypeError: the class is not declared as a message.
@@ -409,7 +411,7 @@ class Client(Lists, Operations, BulkOperations, Pruning, Retains, DeadLetters, E
         """A handle of a workflow that was dispatched elsewhere. The database is not asked whether there is one.
 
         Args:
-            workflow: its definition, by which its output is converted; its name alone, and it is not converted.
+            workflow: its definition, by which its output is converted; with its name alone the output is not converted.
 
         Raises:
             ValueError: the id is none.
@@ -425,7 +427,7 @@ class Client(Lists, Operations, BulkOperations, Pruning, Retains, DeadLetters, E
         """A workflow's history in order.
 
         Args:
-            forgotten: with the kept turns of loops that have left active history.
+            forgotten: whether to include the kept turns of loops that have left active history.
 
         Raises:
             WorkflowNotFound: there is no such workflow.

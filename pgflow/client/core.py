@@ -29,7 +29,7 @@ from pgflow.store.queries import dispatching, explaining, inspection, operating,
 T = TypeVar("T")
 
 HISTORY_LIMIT = 1_000_000
-"""Rows of history that are read at once, at most."""
+"""The most rows of history that are read at once."""
 
 
 class Core:
@@ -107,7 +107,7 @@ class Core:
             raise refused from None
 
     async def operate(self, query: Query[T], connection: Any = None) -> T:
-        """Send a statement that operates workflows; nobody is notified where the client sends no hints.
+        """Send a statement that operates workflows, without a notification if the client sends no hints.
 
         Raises:
             PgflowError: The schema's functions refuse.
@@ -198,7 +198,7 @@ class Core:
         return found
 
     async def signal(self, sending: Sending, missing_ok: bool, connection: Any = None) -> UUID | None:
-        """Send a signal; its id, or None if nobody receives it and nobody has to.
+        """Send a signal; returns its id, or None if nobody receives it and `missing_ok` allows that.
 
         Raises:
             WorkflowNotFound: Nobody receives it.

@@ -14,8 +14,8 @@ from pgflow.store.queries import dead_signals
 
 
 class DeadLetters(HasCore):
-    """The methods of a client for signals that were set aside, since their bodies do not fit the type that was listened
-    for.
+    """The methods of a client for signals that were set aside because their bodies do not fit the type that was
+    listened for.
     """
 
     async def dead_signals(

@@ -1,4 +1,4 @@
-"""What both clients make of what they are given beside commands: what a list is asked for, many inputs. No I/O."""
+"""What both clients check and prepare before they send anything: filters of lists, many inputs, limits. No I/O."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _place(after: UUID | str) -> tuple[datetime | None, UUID]:
 
 
 BULK = 10_000
-"""Workflows that one call operates, at most, unless it says otherwise."""
+"""The most workflows that one call operates, unless it says otherwise."""
 
 _LIVE = ("pending", "running", "sleeping", "paused")
 _MEANT = {"cancel": _LIVE, "pause": _LIVE[:3], "resume": ("paused",), "retry": ("failed",), "terminate": _LIVE}
@@ -285,7 +285,7 @@ class DeadFilter:
 
 
 class AuditFilter:
-    """What a list of operators' doings is asked for, checked.
+    """What a list of operators' actions is asked for, checked.
 
     Raises:
         ValueError: an id that is none, an operation that there is not, a moment without a time zone, a limit below 0.
@@ -421,7 +421,7 @@ def seconds_of(timeout: timedelta | float) -> float:
 
 
 def limit_of(connections: int, payload_limit: int, call_timeout: timedelta | float | None) -> float | None:
-    """How many seconds a client's call may take; None: any. What else a client is given is looked at as well.
+    """How many seconds a client's call may take; None: any. The client's other settings are checked here as well.
 
     Raises:
         ValueError: a number below 1, a duration that is none.

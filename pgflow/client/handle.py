@@ -60,7 +60,8 @@ class WorkflowHandle(Generic[R]):
         """The workflow's history in order.
 
         Args:
-            forgotten: with the kept turns of loops that have left active history, and what rewinds have undone.
+            forgotten: whether to include the kept turns of loops that have left active history, and what rewinds have
+                undone.
 
         Raises:
             WorkflowNotFound: it is no longer retained.
@@ -110,8 +111,7 @@ class WorkflowHandle(Generic[R]):
         return await self._core.operate(operating.cancel(self._core.schema, self.id, self._core.audit_note(reason)))
 
     async def pause(self, *, reason: str | None = None) -> bool:
-        """Let nobody go on with the workflow until it is resumed, as the client's method of that name does; False when
-        it has ended.
+        """Pause the workflow until it is resumed, as the client's method of that name does; False when it has ended.
 
         Example:
             await handle.pause(reason="an incident")

@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 
 class Subscription(Generic[T]):
-    """An iterator over messages, without an end. It stands from the first message asked for, or from the start of a
-    `with` block.
+    """An endless iterator over messages. The subscription begins when the first message is asked for, or at the start
+    of a `with` block.
 
     Example:
         async with client.subscribe(Progress, tags={"order": 7}) as messages:
@@ -33,7 +33,7 @@ class Subscription(Generic[T]):
 
     @property
     def dropped(self) -> int:
-        """Messages that came and were not read: the buffer was full, or a large one was removed before its turn."""
+        """Messages that arrived and were not read: the buffer was full, or a large one was removed before its turn."""
         return self._inbox.dropped
 
     async def next(self, timeout: timedelta | float | None = None) -> T:
@@ -66,7 +66,7 @@ class Subscription(Generic[T]):
         return await self.next()
 
     async def __aenter__(self) -> Self:
-        """Begin: every message that is published from now on comes."""
+        """Begin: every message that is published from now on arrives."""
         await self._subscriptions.begin(self._inbox)
         return self
 

@@ -1,8 +1,8 @@
 """Python values to JSON text and back, by their annotations. No pickle, ever.
 
 What a step returns live is the recorded text converted back, exactly what replay gives: a value that is equal and of
-the same type. Whatever would come back as another one, and whatever JSON or PostgreSQL could not hold (NaN, naive
-datetimes, NUL characters, lone surrogates), is refused with the place where it stands.
+the same type. A value that would come back as another one, or that JSON or PostgreSQL could not hold (NaN, naive
+datetimes, NUL characters, lone surrogates), is refused, and the error says where it is.
 
     encode.py    values to JSON text
     decoding.py  JSON text to values, by pydantic

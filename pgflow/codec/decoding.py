@@ -16,7 +16,7 @@ from pgflow.codec.stored_errors import described
 from pgflow.errors import SerializationError
 
 _ADAPTERS = 10_000
-"""Converters that are kept; programs that make classes all the time must not grow for ever."""
+"""The most converters that are kept: a program that keeps making classes must not grow for ever."""
 
 _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 _adapters: dict[Any, TypeAdapter[Any]] = {}
@@ -25,7 +25,9 @@ _seen: dict[int, tuple[Any, TypeAdapter[Any]]] = {}
 
 
 class ConversionError(Exception):
-    """A text that cannot be converted, or gives another value than was given; the cause is what conversion raised."""
+    """A text that cannot be converted, or whose value is not the one that was given; the cause is what conversion
+    raised.
+    """
 
 
 def decode(text: str, annotation: Any = Any, *, what: str) -> Any:
@@ -65,7 +67,7 @@ _scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # undocument
 
 
 def loads(text: str) -> Any:
-    """`json.loads`, which for a short text spends most of its time on the white space around it."""
+    """`json.loads` but for white space around a text, on which it spends most of its time when the text is short."""
     try:
         value, end = _scan(text, 0)
     except StopIteration:
@@ -85,12 +87,12 @@ def converted(text: str, annotation: Any, what: str) -> Any:
         return found.validate_json(text, by_alias=True, by_name=True)
     except PydanticValidationError as error:
         raise ConversionError(_first_problem(error)) from error
-    except BaseException as error:  # a validator's or a __post_init__'s own: whatever it raises
+    except BaseException as error:  # a validator or __post_init__ of the application may raise anything
         raise ConversionError(described(error)) from error
 
 
 def adapter(annotation: Any, what: str) -> TypeAdapter[Any]:
-    """What converts the values of an annotation.
+    """The converter for the values of an annotation.
 
     Raises:
         SerializationError: nothing can.
@@ -98,7 +100,7 @@ def adapter(annotation: Any, what: str) -> TypeAdapter[Any]:
     seen = _seen.get(id(annotation))
     if seen is not None and seen[0] is annotation:
         return seen[1]
-    # Python finds `str | bytes` equal to `bytes | str`, which convert otherwise: what they look like tells them apart.
+    # Python finds `str | bytes` equal to `bytes | str`, which convert differently: their texts tell them apart.
     key = annotation if isinstance(annotation, type) else (annotation, repr(annotation))
     try:
         found = _adapters.get(key)
@@ -125,7 +127,7 @@ def _make_adapter(annotation: Any, what: str) -> TypeAdapter[Any]:
             # Behind an alias, classes without a configuration of their own take ours.
             alias: Any = TypeAliasType("alias", annotation)
             return TypeAdapter(alias, config=_CONFIG)
-    except Exception as error:  # an application's classes may describe themselves to pydantic, and fail
+    except Exception as error:  # an application's classes may describe themselves to pydantic, and fail to
         raise SerializationError(
             f"{what}: values of {type_name(annotation)} cannot be converted to JSON and back. Use plain data, a "
             f"dataclass or a pydantic model. ({described(error)})"

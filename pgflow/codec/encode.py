@@ -31,7 +31,7 @@ _quote: Callable[[str], str] = json.encoder.encode_basestring
 
 
 def _fast_dumps() -> Callable[[Any], str]:
-    """The encoder that `_dumps` would make at every call, made once where the interpreter has it in C."""
+    """The encoder that `_dumps` would make at every call, made once if the interpreter has it in C."""
     make = getattr(json.encoder, "c_make_encoder", None)
     if make is None:
         return _dumps
@@ -47,15 +47,15 @@ _dumps_simple = _fast_dumps()
 
 
 def encode(value: Any, annotation: Any = Any, *, what: str, limit: int = PAYLOAD_LIMIT, same: bool = True) -> str:
-    """JSON text of a value, by which the same value comes back.
+    """The JSON text of a value, from which the same value can be read back.
 
     Args:
         value: what to store.
         annotation: the type by which it will be converted back; Any: not at all, it has to be plain data.
         what: whose value it is, for messages: 'result of activity "charge"'.
         limit: the largest text, in bytes of UTF-8.
-        same: False: who will convert it, and by which type, is not known here, so that what comes back cannot be seen
-            to.
+        same: whether to check that the same value comes back; False where it is not known here by which type it will be
+            converted.
 
     Raises:
         SerializationError: the value cannot be stored, or would not come back as it is; the message says where in it
@@ -78,7 +78,7 @@ def encode(value: Any, annotation: Any = Any, *, what: str, limit: int = PAYLOAD
             text = _dumps(_plain(value, what, "", 0)) if found is None else found
         except SerializationError:
             raise
-        except BaseException as error:  # a class's own code: whatever it raises
+        except BaseException as error:  # a class's own code may raise anything
             raise SerializationError(f"{what} cannot be stored: writing it raised {described(error)}") from error
     if len(text) * 4 > limit:
         check_size(text, limit, what)
@@ -95,7 +95,7 @@ def encode(value: Any, annotation: Any = Any, *, what: str, limit: int = PAYLOAD
             _check_returns(value, text, annotation, what)
         except SerializationError:
             raise
-        except BaseException as error:  # as above: comparisons are a class's own as well
+        except BaseException as error:  # as above: comparisons are a class's own code too
             raise SerializationError(
                 f"{what} cannot be compared with what would come back: {described(error)}"
             ) from error
@@ -121,8 +121,8 @@ def check_size(text: str, limit: int, what: str) -> None:
 
 
 def _simple_text(value: Any, kind: type, tuples: bool) -> str | None:
-    """The text of plain containers and scalars, of tuples too if that is said, or None: look closer, it
-    may be refused.
+    """The text of plain containers and scalars, and of tuples if they are allowed; None: look closer, the value may
+    have to be refused.
     """
     if not is_plain(value, kind, 0, tuples):
         return None
@@ -136,7 +136,7 @@ def _simple_text(value: Any, kind: type, tuples: bool) -> str | None:
 
 
 def _plain(value: Any, what: str, path: str, depth: int) -> Any:
-    """`value` as JSON has it, or the error that says where it cannot be."""
+    """`value` in the form that JSON has, or the error that says where that is not possible."""
     kind = type(value)
     if kind is str:
         return _text(value, what, path)
@@ -210,7 +210,7 @@ def _rich(value: Any, what: str, path: str, depth: int) -> Any:
 def _own_form(value: Any, serializer: Any, what: str, path: str, depth: int) -> Any:
     """A pydantic class knows its form best: by the names of its fields, with serializers that it declares.
 
-    Once as Python, to find what the form in JSON would hide: naive datetimes, secrets.
+    It is dumped as Python values first, to find what its form in JSON would hide: naive datetimes, secrets.
     """
     options: dict[str, Any] = {"by_alias": False, "round_trip": True, "warnings": False}
     try:
@@ -305,7 +305,7 @@ def _key(key: Any, what: str, path: str) -> str:
 
 
 def _check_returns(value: Any, text: str, annotation: Any, what: str) -> None:
-    """See that the same value comes back.
+    """Check that the same value comes back.
 
     Raises:
         SerializationError: another one does, or none.

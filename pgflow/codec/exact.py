@@ -1,6 +1,5 @@
-"""Values that come back as they are by construction, so that nobody has to look: plain data and plain dataclasses of
-exactly the types that are annotated. To convert them back, and to compare, costs several times as much as to write
-them.
+"""Values that come back as they are by construction, so that this need not be checked: plain data and plain dataclasses
+of exactly the annotated types. Converting them back and comparing would cost several times as much as writing them.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any, Union, get_args, get_origin
 Check = Callable[[Any], bool]
 
 _KEPT = 10_000
-"""Checks that are kept, as converters are."""
+"""The most checks that are kept, as for converters."""
 
 _checks: dict[Any, Check | None] = {}
 _OWN = frozenset({str, int, bool, float})
@@ -24,7 +23,7 @@ DEEPEST = 200
 
 
 def is_exact(value: Any, annotation: Any) -> bool:
-    """Whether a value comes back as it is, as far as is known without looking.
+    """Whether a value is known to come back as it is, without converting it.
 
     Example:
         >>> is_exact([1, 2], list[int]), is_exact([1, True], list[int])
@@ -71,7 +70,7 @@ def _check(annotation: Any, around: tuple[type, ...]) -> Check | None:
 
 
 def is_plain(value: Any, kind: type, depth: int = 0, tuples: bool = False) -> bool:
-    """Whether it is what JSON has, and nothing but that: dicts by texts, lists, texts, numbers, booleans and None.
+    """Whether it consists only of what JSON has: dicts with text keys, lists, texts, numbers, booleans and None.
 
     Args:
         value: what to look at.
@@ -165,8 +164,8 @@ _MISSING = object()
 
 
 def _is_plain_dataclass(kind: Any) -> bool:
-    """Whether it is made of its fields and nothing else: no code of its own has a part in it, and pydantic knows
-    nothing special.
+    """Whether a dataclass consists of its fields and nothing else: no code of its own takes part, and pydantic has no
+    special rules for it.
     """
     own = vars(kind)
     if "__dataclass_fields__" not in own or hasattr(kind, "__post_init__") or type(kind).__call__ is not type.__call__:

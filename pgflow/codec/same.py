@@ -20,7 +20,7 @@ _SHOWN = 60
 def difference(value: Any, back: Any, path: str = "") -> str | None:
     """Where and how a value differs from what came back; None: nowhere.
 
-    An int that comes back as the float of the same value is none: type checkers let it stand for a float.
+    An int that comes back as the float of the same value is no difference: type checkers accept it for a float.
 
     Args:
         value: what was given.
@@ -67,8 +67,8 @@ def _is_equal(value: Any, back: Any) -> bool:
 
 
 def _same_model(kind: type, other: type) -> bool:
-    """Whether two classes are one generic pydantic model, with and without its arguments; pydantic finds these equal
-    too.
+    """Whether two classes are the same generic pydantic model with and without its arguments; pydantic finds these
+    equal too.
     """
     if not (issubclass(kind, BaseModel) and issubclass(other, BaseModel)):
         return False

@@ -1,7 +1,7 @@
 """Exceptions as JSON text: class, message and traceback, each bounded.
 
-What is raised is user code as much as what raises it: to format it may raise anything, take for ever (groups may share
-what they hold, two to the power of forty ways) or give gigabytes. So as much is stored as can be had.
+An exception is user code just as the code that raises it: formatting it may raise anything, take for ever (groups may
+share members in 2 ** 40 ways) or give gigabytes. So as much is stored as can be got.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def message_of(error: BaseException) -> str:
     """An exception's message, bounded and printable."""
     try:
         return printable(str(error), _MESSAGE_LIMIT)
-    except BaseException:  # noqa: BLE001 — an exception's own code may raise anything, SystemExit too
+    except BaseException:  # noqa: BLE001 — an exception's own code may raise anything, even SystemExit
         return f"<{class_name(error)} whose message cannot be had>"
 
 
@@ -76,7 +76,7 @@ def described(error: BaseException) -> str:
 
 
 def traceback_of(error: BaseException) -> str:
-    """An exception's traceback as Python prints it; shorter where that would be endless, or cannot be had."""
+    """An exception's traceback as Python prints it; a shorter one where that would be endless, or fails."""
     try:
         if _is_small(error):
             return printable("".join(traceback.format_exception(error)))
@@ -84,7 +84,7 @@ def traceback_of(error: BaseException) -> str:
         pass
     try:
         frames = traceback.format_tb(BaseException.__dict__["__traceback__"].__get__(error), -_FRAMES)
-    except BaseException:  # noqa: BLE001 — source files are found by loaders of the application's
+    except BaseException:  # noqa: BLE001 — source files may be found by loaders of the application
         frames = []
     head = ["Traceback (most recent call last):\n"] if frames else []
     return printable("".join([*head, *frames, f"{class_name(error)}: {message_of(error)[:_ALONE]}\n"]))
@@ -97,7 +97,7 @@ def printable(text: str, limit: int | None = None) -> str:
 
 
 def _is_small(error: BaseException) -> bool:
-    """Whether Python's own formatting comes to an end soon."""
+    """Whether Python's own formatting would end soon."""
     for number, one in enumerate(_everything_in(error)):
         if number >= _TOGETHER or len(str(one)) > _MESSAGE_LIMIT or len(getattr(one, "__notes__", ())) > _TOGETHER:
             return False
@@ -105,8 +105,8 @@ def _is_small(error: BaseException) -> bool:
 
 
 def _everything_in(error: BaseException) -> Iterator[BaseException]:
-    """Everything that a traceback would show, as often as it would: causes and contexts once, members of groups each
-    time.
+    """Everything that a traceback would show, as often as it would show it: causes and contexts once, members of groups
+    each time.
     """
     chained: set[int] = set()
     waiting = [error]

@@ -1,5 +1,5 @@
-"""JSON that PostgreSQL stores and Python does not read: numbers of thousands of digits, thousands of brackets, written
-by SQL.
+"""JSON that PostgreSQL stores and Python does not read: numbers of thousands of digits or thousands of nested brackets,
+written by SQL.
 
 parsed   for the engine: the value, or the text as `UnreadableText`, which fails the one workflow that needs it
 shown    for people: as much as can be read, and the rest as text
@@ -35,8 +35,8 @@ def parsed(text: str | bytes) -> Any:
 
 
 def shown(value: Any) -> Any:
-    """What `parsed` gave, for people to look at: numbers that Python does not read are texts, and so is all where it
-    nests too deeply.
+    """What `parsed` gave, for people to read: numbers that Python does not read become texts, and so does the whole
+    value if it is nested too deeply.
     """
     if not isinstance(value, UnreadableText):
         return value
@@ -47,7 +47,7 @@ def shown(value: Any) -> Any:
 
 
 def shown_object(value: Any) -> dict[str, Any]:
-    """As `shown`, of what is to be an object: anything else stands in one."""
+    """As `shown`, for what should be an object: anything else is put into one."""
     found = shown(value)
     return found if isinstance(found, dict) else {"unreadable": found}
 

@@ -1,8 +1,8 @@
 """The annotations of a function, resolved where they were written.
 
-A decorator of another module stands between a function and who reads its annotations, which may be texts (PEP 563):
-they are looked up in the module of the innermost function, in what that function encloses, and in what stood around it
-where it was decorated, so that they may name classes that are local to a function.
+Annotations may be texts (PEP 563), and a decorator of another module may stand in between. So they are looked up in the
+module of the innermost function, in its closure, and among the names around it where it was decorated, so that they may
+name classes that are local to a function.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _EMPTY = inspect.Parameter.empty
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """The annotations of a function but for those of its first parameters: the context, which is often imported for
+    """The annotations of a function without those of its first parameters: the context, which is often imported for
     type checkers only, and the `self` of a method.
 
     They are resolved when they are first needed: they may name classes that are defined further down.
 
     Args:
         fn: the function.
-        around: names that stood around it where it was decorated.
+        around: the names around it where it was decorated.
         first: how many parameters are left out.
     """
 
@@ -40,7 +40,7 @@ class Annotations:
     _found: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self) -> Mapping[str, Any]:
-        """Annotations by parameter, and what it returns under "return"; Any where there is none.
+        """Annotations by parameter, that of the result as "return"; Any where there is none.
 
         Raises:
             SerializationError: one of them names what cannot be found.
@@ -73,8 +73,8 @@ class Annotations:
         ) from missing
 
     def _places(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """Where names are looked up, the innermost function first: the names of a module, and those that stand before
-        them.
+        """Where names are looked up, the innermost function first: the names of a module, and those that take
+        precedence over them.
         """
         for layer in reversed(list(layers(self.fn))):
             function = getattr(layer, "__func__", layer)
@@ -87,7 +87,7 @@ class Annotations:
 
 
 def annotations_of(fn: Callable[..., Any], first: int = 1) -> Annotations:
-    """The annotations of a function; to be called where it is decorated, so that names around it can be found.
+    """The annotations of a function; call it where the function is decorated, so that names around it can be found.
 
     Args:
         first: how many parameters are left out.
@@ -99,7 +99,7 @@ def annotations_of(fn: Callable[..., Any], first: int = 1) -> Annotations:
 
 
 def _enclosed(function: Any) -> dict[str, Any]:
-    """What a function encloses of the functions around it, and its own type parameters."""
+    """The closure of a function, and its own type parameters."""
     found = {parameter.__name__: parameter for parameter in getattr(function, "__type_params__", ())}
     code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None)
     for name, cell in zip(code.co_freevars if code else (), cells or (), strict=True):
@@ -111,8 +111,8 @@ def _enclosed(function: Any) -> dict[str, Any]:
 
 
 def _around(fn: Any) -> dict[str, Any]:
-    """What the texts among the annotations name of the body, a function's or a class's, in which the function is being
-    decorated.
+    """The names that texts among the annotations use from the body, of a function or a class, in which the function is
+    being decorated.
     """
     if "." not in getattr(fn, "__qualname__", ""):
         return {}

@@ -1,6 +1,6 @@
 """Commands: what clients and workflows ask of workflows (start one, signal one, ask how one ended), and the answers.
 
-They are checked and encoded here, and the answers read, the same for both sides. No I/O.
+Commands are checked and encoded here and answers read, in the same way for both sides. No I/O.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Options:
         )
 
     def check(self, request: Dispatch, started: Dispatched) -> UUID:
-        """The id of what was started, or was there.
+        """The id of the workflow that was started, or existed already.
 
         Raises:
             ValueError: the id belongs to a workflow of another name.
@@ -137,7 +137,7 @@ def workflow_name(workflow: Any) -> str:
 
 
 def output_of(standing: Standing, workflow: Workflow[Any, Any] | None) -> tuple[Any] | None:
-    """The output in a tuple of one; None while the workflow goes on.
+    """The output in a tuple of one; None while the workflow has not ended.
 
     Raises:
         WorkflowFailed: it failed.
@@ -183,7 +183,7 @@ def sending_of(
     """A signal, checked and encoded.
 
     Raises:
-        TypeError: the body is no signal, or it is said neither or both to whom it goes.
+        TypeError: the body is no signal, or neither or both ways of naming the receiver are used.
         ValueError: an id that is none, tags that are no flat object.
         SerializationError: the body cannot be stored, or is too large.
     """
@@ -202,7 +202,7 @@ def sending_of(
 
 
 def sent_of(sending: Sending, sent: Sent, missing_ok: bool) -> UUID | None:
-    """The id of a signal that was sent; None if it has no receiver and need not have one.
+    """The id of a signal that was sent; None if it has no receiver and needs none.
 
     Raises:
         WorkflowNotFound: nobody receives it.

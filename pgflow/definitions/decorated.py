@@ -1,4 +1,4 @@
-"""What workflows and activities have in common, and what is said of things that are given in their place."""
+"""What workflows and activities have in common, and the errors for other things given in their place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Decorated:
     name: str
 
     def __post_init__(self) -> None:
-        # As functools.update_wrapper has it, which a frozen class does not let in.
+        # As functools.update_wrapper does, which cannot write to a frozen class.
         fn = self.fn
         self.__dict__.update(getattr(fn, "__dict__", {}), __wrapped__=fn)
         self.__dict__.update({name: getattr(fn, name) for name in _TOLD if hasattr(fn, name)})
@@ -84,7 +84,7 @@ def name_for(found: Any, sort: str, name: str | None) -> str:
     """The name under which something is registered.
 
     Raises:
-        TypeError: it can be no workflow, or no activity, or is one already.
+        TypeError: it cannot be a workflow or an activity, or is one already.
         ValueError: the name cannot be one.
     """
     if name is not None:
@@ -101,7 +101,7 @@ def name_for(found: Any, sort: str, name: str | None) -> str:
 
 def unawaited(value: Any, owner: str, advice: str) -> SerializationError | None:
     """The error for a coroutine that was returned in place of a value; None for other values."""
-    if type(value) is not CoroutineType:  # an instance may say anything of its class
+    if type(value) is not CoroutineType:  # an instance may claim any class
         return None
     value.close()
     return SerializationError(f"{owner} returned a coroutine, which nobody has awaited. {advice}")

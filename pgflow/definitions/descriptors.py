@@ -40,7 +40,7 @@ DEFAULT_TIMEOUT = 30.0
 _UNCHANGED: Any = object()
 
 _named: WeakSet[Activity[Any, Any]] = WeakSet()
-"""Activities that are in use, under all of their names."""
+"""The activities in use, by all of their names."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +67,7 @@ class Workflow(Decorated, Generic[P, R]):
     if not TYPE_CHECKING:  # for a type checker it cannot be called at all
 
         def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
-            """Refused: what it does would stand in no history of its own.
+            """Refused: its steps would be recorded in no history.
 
             Raises:
                 TypeError: always; it says what to use instead.
@@ -128,11 +128,11 @@ class Workflow(Decorated, Generic[P, R]):
         return dataclasses.replace(self, name=called, chosen={**self.chosen, **given})
 
     def may_mean(self, keyword: str, positional: int) -> bool:
-        """Whether a keyword may be meant for the function, which has a parameter of that name that is not given by
+        """Whether a keyword may be meant for the function, because it has a parameter of that name that is not given by
         position.
 
         Args:
-            positional: how many arguments are.
+            positional: how many arguments are given by position.
         """
         parameters = self._parameters
         return keyword in parameters.names and keyword not in parameters.positional[:positional]
@@ -149,8 +149,8 @@ class Workflow(Decorated, Generic[P, R]):
             where: who asks, for messages.
 
         Raises:
-            TypeError: one that has no meaning there, or that may be meant for the workflow, which has a parameter of
-                that name.
+            TypeError: an option has no meaning there, or may be meant for the workflow, which has a parameter of that
+                name.
         """
         for name in given:
             if self.may_mean(name, positional):
@@ -362,7 +362,7 @@ class Activity(Decorated, Generic[P, R]):
 
 
 class BoundActivity(Generic[P]):
-    """An activity that is a method, with its object: the plain method, for unit tests and for other activities.
+    """An activity that is a method, bound to an object: the plain method, for unit tests and other activities.
 
     In a workflow an activity is named by its class, `ctx.activity(Gateway.charge, ...)`.
     """
@@ -397,7 +397,7 @@ class _Method:
         self.name = ""
 
     def stands_in(self, owner: type, name: str) -> None:
-        if self.owner is None or not issubclass(owner, self.owner):  # a class that only repeats it has it from there
+        if self.owner is None or not issubclass(owner, self.owner):  # assigned again in another class
             self.owner, self.name = owner, name
 
     def code(self, ctx: Any, /, *args: Any, **kwargs: Any) -> Any:

@@ -44,7 +44,7 @@ def layers(fn: Any) -> Iterator[Any]:
 
 
 def is_async(fn: Any) -> bool:
-    """Whether what a call gives is to be awaited: an `async def`, also behind decorators that are plain functions.
+    """Whether the result of a call has to be awaited: an `async def`, even behind decorators that are plain functions.
 
     Example:
         >>> is_async(asyncio.sleep)
@@ -57,7 +57,7 @@ def generates(fn: Any) -> str | None:
     """What sort of generator a call would give, if it gives one."""
     for layer in layers(fn):
         if _is_coroutine_function(layer):
-            return None  # it makes something of the generator beneath
+            return None  # it does something with the generator beneath
         if inspect.isasyncgenfunction(layer):
             return "an async generator"
         if inspect.isgeneratorfunction(layer):
@@ -66,7 +66,7 @@ def generates(fn: Any) -> str | None:
 
 
 def check_function(fn: Any, sort: str, name: str | None) -> None:
-    """Refuse what can be no workflow, or no activity.
+    """Refuse what cannot be a workflow or an activity.
 
     Args:
         fn: what is decorated.
@@ -74,7 +74,7 @@ def check_function(fn: Any, sort: str, name: str | None) -> None:
         name: the name that the decorator was given.
 
     Raises:
-        TypeError: so it is; the message says what to write instead.
+        TypeError: it cannot be one; the message says what to write instead.
     """
     where = f"@pgflow.{sort} on {place(fn)}"
     wanted = "an `async def`" if sort == "workflow" else "a function"
@@ -100,7 +100,7 @@ def check_function(fn: Any, sort: str, name: str | None) -> None:
 
 
 def is_method(fn: Any) -> bool:
-    """Whether a function stands in the body of a class, for its objects: its first parameter is `self`.
+    """Whether a function is a method: it stands in the body of a class, and its first parameter is `self`.
 
     Example:
         >>> is_method(asyncio.Queue.put), is_method(asyncio.sleep)
@@ -176,7 +176,7 @@ def _instead_of(found: Any, sort: str) -> str:
 
 
 def _check_context(fn: Any, sort: str, where: str) -> None:
-    """Refuse a function whose first parameter is not for the context, as far as it says so."""
+    """Refuse a function whose first parameter, as far as it tells, is not for the context."""
     try:
         signature = inspect.signature(fn)
     except ValueError as error:  # decorators that wrap each other
@@ -212,9 +212,7 @@ def _check_context(fn: Any, sort: str, where: str) -> None:
 
 
 def _context_of(parameter: inspect.Parameter, fn: Any) -> str | None:
-    """Whose context a parameter's annotation names, workflow or activity; "" if it is another class; None where it does
-    not say.
-    """
+    """Whose context an annotation names: workflow or activity; "": another class; None: there is no telling."""
     annotation: Any = parameter.annotation
     if isinstance(annotation, str):
         known = _CONTEXTS.get(annotation.rpartition(".")[2])

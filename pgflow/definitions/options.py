@@ -1,6 +1,4 @@
-"""What can be chosen of a workflow's start, by `workflow.options(...)` or by keywords of `dispatch`: checked, and put
-together.
-"""
+"""Options of a workflow's start, from `workflow.options(...)` and from keywords of `dispatch`: checked and merged."""
 
 from __future__ import annotations
 
@@ -43,7 +41,7 @@ _NOT_FOR = {
 
 
 def given_options(**options: Any) -> dict[str, Any]:
-    """Those that were given."""
+    """The options that were given."""
     return {name: value for name, value in options.items() if value is not UNSET}
 
 
@@ -72,7 +70,7 @@ def check_options(given: Mapping[str, Any]) -> None:
 def merged_options(
     chosen: Mapping[str, Any], given: Mapping[str, Any], allowed: Collection[str], where: str
 ) -> Mapping[str, Any]:
-    """What a workflow carries, and what is given at its start, which goes first.
+    """The options that a workflow carries, overridden by those given at its start.
 
     Args:
         chosen: by `workflow.options(...)`.
@@ -81,7 +79,7 @@ def merged_options(
         where: who asks, for messages.
 
     Raises:
-        TypeError: one that has none.
+        TypeError: an option has no meaning here.
     """
     if not chosen:
         return given

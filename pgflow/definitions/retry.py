@@ -13,10 +13,10 @@ from pgflow.codec.exception_groups import everything_in
 from pgflow.errors import NonRetryable, SerializationError
 
 LONGEST = 100 * 366 * 86_400.0
-"""Seconds that a duration may have, at most: a century, which every clock, thread and server can hold."""
+"""The longest duration in seconds: a century, which every clock, thread and server can handle."""
 
 LONGEST_DELAY = 365 * 86_400.0
-"""Seconds between two attempts, at most: a year."""
+"""The most seconds between two attempts: a year."""
 
 FOREVER = "forever"
 
@@ -30,7 +30,7 @@ def seconds(value: timedelta | float, what: str, longest: float = LONGEST) -> fl
     Args:
         value: a timedelta, or seconds.
         what: whose duration it is, for messages.
-        longest: seconds that it may have, at most.
+        longest: the most seconds that it may have.
 
     Raises:
         ValueError: it is negative, not finite, longer than that, or no duration at all.
@@ -58,7 +58,7 @@ def seconds(value: timedelta | float, what: str, longest: float = LONGEST) -> fl
 
 
 def _shown(value: Any) -> str:
-    """A number as a message has it; Python writes none of thousands of digits."""
+    """A number as messages show it; Python does not print numbers of thousands of digits."""
     return (
         f"an integer of {value.bit_length()} bits"
         if isinstance(value, int) and value.bit_length() > 1024
@@ -129,9 +129,9 @@ class RetryPolicy:
         object.__setattr__(self, "non_retryable", _checked(self.non_retryable))
 
     def retries(self, error: BaseException) -> bool:
-        """Whether a failure by this error is tried again at all (as long as attempts are left).
+        """Whether an activity that failed with this error is tried again at all (as long as attempts are left).
 
-        A group is not when anything in it is not: another attempt would meet that again.
+        A group is not tried again if anything in it is not: another attempt would meet that again.
 
         Example:
             >>> RetryPolicy(non_retryable=("ValueError",)).retries(ExceptionGroup("both", [OSError(), ValueError()]))
@@ -140,7 +140,7 @@ class RetryPolicy:
         return not any(self._refuses(type(one)) for one in everything_in(error))
 
     def _refuses(self, kind: type[BaseException]) -> bool:
-        # By the class alone: an instance may say anything of itself.
+        # Only the class counts: an instance may claim anything.
         if issubclass(kind, NonRetryable | SerializationError):
             return True
         return any(
@@ -186,8 +186,8 @@ def _checked(given: Any) -> tuple[type[BaseException] | str, ...]:
 
 
 def _is_called(kind: type[BaseException], name: str) -> bool:
-    """Whether a class, or one that it is derived from, goes by a name: its own, with its module's, or one that it is
-    imported by.
+    """Whether a class, or one of its bases, has a name: its own, qualified by its module, or one by which it is
+    imported.
     """
     module, dot, last = name.rpartition(".")
     imported = vars(sys.modules[module]).get(last) if dot and module in sys.modules else None

@@ -1,8 +1,8 @@
 """A function's parameters as a JSON object: arguments are stored by name and converted by their annotations.
 
 So a new parameter with a default is a compatible change, and SQL can start a workflow by naming its arguments.
-`*names: str` is a member `names` that holds a list. What `**rest: int` takes are members of their own; should one be
-called like a parameter that is given by its position alone, they stand in an object called `**rest`.
+`*names: str` is a member `names` that holds a list. The keywords that `**rest: int` takes are members of their own; if
+one has the name of a positional-only parameter, they are put into an object called `**rest`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Parameters:
     fn: Callable[..., Any]
     signature: inspect.Signature
     simple: tuple[str, ...] | None
-    """The names, when every parameter is positional or keyword and has no default: the fast way."""
+    """The names, if every parameter is positional or keyword and has no default: the fast path."""
     names: frozenset[str]
     """Names that can be given by keyword."""
     positional: tuple[str, ...]
@@ -121,7 +121,7 @@ class Parameters:
         return dict(bound.arguments)
 
     def _value(self, value: Any, hint: Any, name: str, owner: str) -> Any:
-        # A scalar of exactly the type that is asked for needs no conversion.
+        # A scalar of exactly the annotated type needs no conversion.
         if hint is Any or (type(value) is hint and hint in OWN_TYPE):
             return value
         what = f'argument "{name}" of {owner}'
@@ -155,7 +155,7 @@ class Parameters:
         apart = f"**{self._rest}"
         rest = kwargs
         if self._rest is not None and any(name == apart or _by_position(parameters.get(name)) for name in kwargs):
-            # Bound without them: before Python 3.12 `bind` takes them for the parameters whose names they have.
+            # Bound without them: before Python 3.12 `bind` would take them for the parameters of those names.
             kwargs = {name: value for name, value in kwargs.items() if name in self.names}
         try:
             bound = self.signature.bind(*args, **kwargs)
@@ -179,10 +179,10 @@ class Parameters:
         return given
 
     def _arranged(self, given: dict[str, Any], owner: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """What stands under the names of parameters, as the function is called with it.
+        """The stored arguments in the form in which the function is called with them.
 
         Raises:
-            TypeError: what is to be a list or an object is none.
+            TypeError: a member that should be a list or an object is none.
         """
         args: list[Any] = []
         many = given.pop(self._many, []) if self._many else []
@@ -273,7 +273,7 @@ def parameters_of(fn: Callable[..., Any]) -> tuple[Parameters, ReturnType]:
 
 
 def _by_position(parameter: inspect.Parameter | None) -> bool:
-    """Whether a parameter is given by position alone, so that a keyword of its name is another thing."""
+    """Whether a parameter is positional-only, so that a keyword of its name is something else."""
     return parameter is not None and parameter.kind in (_POSITIONAL_ONLY, _VAR_POSITIONAL)
 
 

@@ -11,10 +11,10 @@ from pgflow.codec import encode
 from pgflow.errors import SerializationError
 
 LIMIT = 16_384
-"""Bytes of JSON that tags may have, unless a limit is given."""
+"""The most bytes of JSON that tags may have, unless a limit is given."""
 
 TagSet = frozenset[tuple[str, type, Any]]
-"""Tags by which containment is a question of subsets: names, the sorts of their values, the values."""
+"""Tags in a form in which containment means subset: names, the types of their values, the values."""
 
 
 def tags_text(tags: Mapping[str, Any] | None, limit: int = LIMIT) -> str:
@@ -41,7 +41,7 @@ def tags_text(tags: Mapping[str, Any] | None, limit: int = LIMIT) -> str:
 
 
 def tag_set(text: str) -> TagSet:
-    """Tags to compare with others, as PostgreSQL's `jsonb` does: by value, whatever a number is written like.
+    """Tags in a form to compare with others as PostgreSQL's `jsonb` does: by value, however a number is written.
 
     Args:
         text: what `tags_text` or a `jsonb` column gives.

@@ -1,5 +1,5 @@
-"""What the methods of a context are given, checked where the code calls them: nothing is recorded of
-what is refused.
+"""The arguments of a context's methods, checked where the code calls them: nothing is recorded of a call that is
+refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pgflow.definitions.packets import signal_name
 from pgflow.history.events import KINDS, NAMELESS
 
 _MOST = 2**31 - 1
-"""What a column of 32 bits holds."""
+"""The largest number that a column of 32 bits holds."""
 
 
 def check_number(value: Any, what: str, least: int) -> int:
@@ -38,10 +38,10 @@ def check_version_number(version: Any, method: str) -> int:
 
 
 def check_closure(closure: Any, method: str) -> None:
-    """Refuse what is no function of a context.
+    """Refuse what is not a function of a context.
 
     Raises:
-        TypeError: so it is; what has a step of its own names it.
+        TypeError: it is not; for a value with a step of its own the message names that step.
     """
     if isinstance(closure, Decorated):
         refused = not_a_workflow if closure.sort == "activity" else not_an_activity
@@ -51,7 +51,7 @@ def check_closure(closure: Any, method: str) -> None:
 
 
 def check_removed(kind: Any, name: Any) -> None:
-    """Refuse what no step can have been.
+    """Refuse a kind and name that no step can have had.
 
     Raises:
         ValueError: there is no such kind, or its steps have names and none is given.

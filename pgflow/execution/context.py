@@ -50,8 +50,8 @@ V_co = TypeVar("V_co", covariant=True)
 
 
 class _LoopBody(Protocol[S, V_co]):
-    """The body of a loop. Of a protocol, other than of a `Callable`, a type checker takes the state's type from the
-    body's annotations and not from the first state alone, which may be `[]`.
+    """The body of a loop. With a protocol, unlike with a `Callable`, type checkers take the state's type from the
+    body's annotations and not only from the first state, which may be `[]`.
     """
 
     def __call__(self, ctx: WorkflowContext, state: S, /) -> Awaitable[Continue[S] | Break[V_co]]: ...
@@ -101,8 +101,8 @@ class WorkflowContext(StartsChildren, StepContext):
     def logger(self) -> ContextLogger:
         """A logger whose records say which workflow this is; silent while the code only repeats what it has done.
 
-        It is that of the module that defines the workflow. A line may be written again when the workflow goes on in
-        another process and the line follows the last result that was recorded: nothing tells whether it was written.
+        It is the logger of the module that defines the workflow. If the workflow goes on in another process, a line
+        after the last recorded result may be written again: nothing tells whether it was written before.
 
         Example:
             ctx.logger.info("paid %s", receipt)
@@ -129,7 +129,7 @@ class WorkflowContext(StartsChildren, StepContext):
     # Steps
 
     def activity(self, fn: Activity[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        """Run an activity; its recorded result, converted back.
+        """Run an activity; returns its recorded result, converted back.
 
         Raises:
             ActivityFailed: after the last attempt.
@@ -206,7 +206,7 @@ class WorkflowContext(StartsChildren, StepContext):
 
         Args:
             types: classes declared by `@pgflow.signal`.
-            limit: how many at most, at least 1.
+            limit: the most signals to take, at least 1.
             timeout: a timedelta or seconds.
 
         Example:
@@ -238,14 +238,15 @@ class WorkflowContext(StartsChildren, StepContext):
             body: an instance of a class declared by `@pgflow.signal`.
             to: the receiver's id; or else:
             workflow, tags: the oldest live workflow of this name whose tags contain these (else a failed one) receives
-            it. missing_ok: when nobody does, None comes back instead of an error.
+                it.
+            missing_ok: whether None is returned instead of an error when nobody receives it.
 
         Returns:
             The signal's id.
 
         Raises:
             WorkflowNotFound: nothing matches, or it is completed or cancelled; recorded, a replay raises it again.
-            TypeError: the body is no signal, or it is said neither or both to whom it goes.
+            TypeError: the body is no signal, or of `to` and `workflow` neither or both are given.
             SerializationError: the body cannot be stored, or is too large.
 
         Example:
@@ -300,8 +301,8 @@ class WorkflowContext(StartsChildren, StepContext):
         Args:
             body: returns `Continue(state)` or `Break(value)`.
             state: what the first turn receives.
-            commit_interval: ended turns between two advancements, at least 1.
-            keep_iterations: forgotten turns kept for people to read, 0 keeps none.
+            commit_interval: how many turns end between two advancements, at least 1.
+            keep_iterations: how many forgotten turns are kept for people to read; 0 keeps none.
 
         Raises:
             SerializationError: the state cannot be stored, or an annotation of the body names what cannot be found.
@@ -383,9 +384,10 @@ class WorkflowContext(StartsChildren, StepContext):
         return aside(self._scope, None, _join, awaitables)
 
     def _duration(self, value: timedelta | float, step: str) -> timedelta:
-        """A duration that a step of this body was given.
+        """A duration given to a step of this body.
 
-        By the body's own time, whether the calendar holds its end is the same on every replay.
+        It is checked by the body's own time, so that whether its end is within the calendar is the same on every
+        replay.
         """
         try:
             if isinstance(value, bool):
@@ -426,11 +428,11 @@ class WorkflowContext(StartsChildren, StepContext):
         return aside(self._scope, f"ctx.check_version({version})", check_version, self._scope, version)
 
     def removed(self, kind: str, name: str = "") -> Coroutine[Any, Any, None]:
-        """Stand where a step used to be.
+        """Stand in place of a step that used to be here.
 
         Args:
             kind: what it was, as history shows it.
-            name: its name, of kinds that have one.
+            name: its name, for kinds that have one.
 
         Raises:
             ValueError: there is no such kind, or its steps have names.
@@ -451,5 +453,5 @@ async def _join(awaitables: list[Any]) -> list[Any]:
 
 
 async def _called(closure: Callable[..., Awaitable[R]], /, *args: Any, **kwargs: Any) -> R:
-    """Call what may be a plain function that returns an awaitable, within the body that it is."""
+    """Call a body, which may be a plain function that returns an awaitable, within its scope."""
     return await closure(*args, **kwargs)

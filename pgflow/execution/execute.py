@@ -19,7 +19,7 @@ _TAGS = (dict, type(None))
 def execute(claimed: Claimed, workflow: Workflow[Any, Any], host: Host) -> Run:
     """Begin, or go on with, a workflow; `host` pumps the run from here on.
 
-    An input that does not fit the code, and rows that nobody can read, are the workflow's failure, not the worker's.
+    An input that does not fit the code, or rows that cannot be read, fail the workflow, not the worker.
     """
     unread = ""
     if not (isinstance(claimed.tags, _TAGS) and isinstance(claimed.tags_now, _TAGS)):

@@ -1,4 +1,4 @@
-"""The cursor: walks the rows of one branch in step with the code, and says what each step that is called meets.
+"""The cursor: walks the rows of one branch in step with the code, and says which row each step that is called meets.
 
 nothing               the step is new
 its own row           the step is replayed
@@ -35,7 +35,7 @@ class Placement(NamedTuple):
 
 
 _new_step: Callable[[type[Placement], tuple[str, Event | None]], Placement] = tuple.__new__
-"""`Placement(...)` without the call in between."""
+"""`Placement(...)` without the overhead of its `__new__`."""
 
 
 class Cursor:
@@ -55,20 +55,22 @@ class Cursor:
         self.exhausted = not events
         """Whether every row has been passed."""
         self._previous: Coordinate | Event = ()
-        """Where the last step stands; a row that was passed is decoded only when a new location is made after it."""
+        """The location of the last step; that of a row that was passed is decoded only when a new location has to be
+        made after it.
+        """
 
     @property
     def next_row(self) -> Event | None:
-        """The row that the code comes to next."""
+        """The next row that the code will meet."""
         return None if self.exhausted else self._events[self._at]
 
     def remaining(self) -> list[Event]:
-        """The rows that the code has not come to: latent history, if it has ended."""
+        """The rows that the code has not reached; if it has ended, they are latent history."""
         return self._events[self._at :]
 
     def meets(self, kind: str, name: str, version: int) -> Event | None:
-        """The row that a step would meet as its own; None if it is new or an insertion, or would diverge. The cursor
-        stays.
+        """The row that a step would meet as its own; None if the step is new or an insertion, or would diverge. The
+        cursor does not move.
         """
         if self.exhausted:
             return None
@@ -86,7 +88,7 @@ class Cursor:
             return self._new()
         at = self._at
         event = self._events[at]
-        # As `meets` has it, written out: a long replay passes here for every row.
+        # The code of `meets` repeated, since a long replay passes here for every row.
         if event.version == version and event.kind == kind and (event.name == name or kind in NAMELESS):
             self._previous = event
             self._at = at = at + 1
@@ -128,10 +130,10 @@ class Cursor:
         raise self._diverged(f"{named(kind, name)}, which the code says was removed", event)
 
     def _older_than(self, version: int) -> Event | None:
-        """The first row to come that is older than a version.
+        """The first of the rows ahead that is older than a version.
 
         A check, or what stands for a removed insertion, writes nothing before an older row. Steps that are inserted
-        right behind it later must not change what it says on the next replay: they are not older, and are looked past.
+        right after it later must not change its answer on the next replay: they are not older, so they are skipped.
         """
         left = islice(self._events, self._at, None)
         return next((event for event in left if event.version < version), None)

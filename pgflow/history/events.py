@@ -1,7 +1,7 @@
 """One row of active history as replay reads it, and an index over a workflow's rows.
 
-Reading must stay cheap for histories of thousands of rows: nothing is decoded here, rows are grouped by their parent's
-stored location and handed out as they came.
+Reading must stay cheap for histories of thousands of rows: nothing is decoded here; rows are grouped by their parent's
+stored location and returned as they are.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class HistoryIndex:
             if seq is not None and seq > highest:
                 highest = seq
             if event[13] is not None or event[4] == KIND_LOOP:
-                # Places that are taken though the rows of their results may have been forgotten.
+                # These places are taken even if the rows of their results have been forgotten.
                 highest = max(highest, event.turn_seq or 0, event.loop_seq or 0)
         self._by_parent = by_parent
         self._last_below: dict[str, str] | None = None

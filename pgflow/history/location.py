@@ -1,7 +1,7 @@
 """Locations: where a step stands in the execution of a workflow's code, with room between any two.
 
-A location is a tuple of coordinates, one a level of nesting; a coordinate is a tuple of ordinates, more than one where
-a step was inserted. Stored as text that sorts, byte by byte, in execution order.
+A location is a tuple of coordinates, one per level of nesting; a coordinate is a tuple of ordinates, more than one
+where a step was inserted. It is stored as text that sorts, byte by byte, in execution order.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _encode_number(number: int) -> str:
 
 
 NUMBERS = [_encode_number(number) for number in range(1000)]
-"""The stored forms of the first ordinates: nearly all steps stand at one of these."""
+"""The stored forms of the first ordinates: nearly all steps are at one of these."""
 
 
 def encode_coordinate(coordinate: Coordinate) -> str:
@@ -76,7 +76,7 @@ def decode(stored: str) -> Location:
 
 
 def display(location: str | Location) -> str:
-    """A location for people, e.g. `{2, 10.1}`; a text that is none, as it is."""
+    """A location for people, e.g. `{2, 10.1}`; a text that is no location is returned as it is."""
     try:
         where = decode(location) if isinstance(location, str) else location
     except ValueError:
@@ -88,7 +88,7 @@ def parse_displayed(text: str) -> Location:
     """The location that `display` shows as `text`.
 
     Raises:
-        ValueError: it shows none so.
+        ValueError: no location is displayed like this.
     """
     inside = text.strip()
     if not (inside.startswith("{") and inside.endswith("}")):

@@ -1,8 +1,8 @@
-"""A workflow's stored history, and the JSON document by which it travels.
+"""A workflow's stored history, and the JSON document in which it is exported.
 
-The document is made to be kept beside a test and read in a diff: payloads stand in it as JSON values. One whose text
-would not come back unchanged from a value (written by SQL with other spaces, say) stands as its text under
-`<name>_text` instead, so that a replay reads exactly what the database holds.
+The document is made to be kept beside a test and read in a diff: it has payloads as JSON values. A payload whose text
+would not come back unchanged from a value (written by SQL with other spaces, say) is there as text under `<name>_text`
+instead, so that a replay reads exactly what the database holds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pgflow.codec.unreadable import UnreadableText
 from pgflow.history.events import Event
 
 FORMAT = 1
-"""Grows when a document can no longer be read as those before it."""
+"""Grows when documents can no longer be read like those before."""
 
 _PAYLOADS = frozenset({"input", "output", "error", "turn_state", "loop_state"})
 _MOMENTS = frozenset({"at", "wake_at", "turn_now"})

@@ -13,8 +13,9 @@ from pgflow.history.events import Event
 from pgflow.model.rows import RunKey, Signal
 
 CONFIRM = timedelta(seconds=1)
-"""How long after the death of a process was noticed it counts as certain: a process that lives, and has only lost its
-connections, has come back by then."""
+"""How long after it was noticed the death of a process counts as certain: one that lives and has only lost its
+connections has come back by then.
+"""
 
 
 @dataclass(slots=True)
@@ -27,7 +28,7 @@ class Claimed:
     epoch: int
     input: str
     tags: dict[str, Any]
-    """The tags given at dispatch, whatever activities have made of them since."""
+    """The tags given at dispatch, however activities have changed them since."""
     created_at: datetime
     parent_id: UUID | None
     seed: UUID
@@ -44,9 +45,9 @@ class Claimed:
     tags_now: dict[str, Any] | None = None
     """The tags that it has now, if activities have changed them."""
     warm: bool = False
-    """This worker had it last and gave it up by itself: history and input were not read again."""
+    """Whether this worker had it last and gave it up by itself: then history and input were not read again."""
     suspicions: int = 0
-    """How many deaths of processes it is suspected of: they held it, and it has made no progress since."""
+    """How many deaths of processes it is suspected of: those processes held it, and it has made no progress since."""
     crashes: Sequence[int] = ()
     """The workers among those that died while they held nothing else, and were not counted as attempts
     of activities.
@@ -60,7 +61,7 @@ class Claimed:
     timed_out: float | None = None
     """Its deadline has passed, and it was cancelled for that: the seconds that it had."""
     run: RunKey = field(init=False)
-    """What fences the writes under this claim."""
+    """The key that fences the writes under this claim."""
 
     def __post_init__(self) -> None:
         self.run = RunKey(str(self.workflow_id), self.epoch)
@@ -73,7 +74,7 @@ class Arrived:
     workflow_id: UUID
     epoch: int
     after: int
-    """The last place in the mailbox before these news."""
+    """The last place in the mailbox before this news."""
     mailbox: int
     """The last place in the mailbox that is taken now."""
     cancel: bool = False
@@ -81,8 +82,8 @@ class Arrived:
     timed_out: float | None = None
     """The seconds that it had, if it is cancelled by its deadline."""
     signals: list[Signal] = field(default_factory=list)
-    """What is new in the mailbox, in order; ends of children take a place in it and are not among these."""
-    looked_at: float = math.inf
-    """When the database was asked, on this process's monotonic clock: what was committed here since may
-    not be in it.
+    """The new signals in the mailbox, in order; the end of a child takes a place in the mailbox too, but is not among
+    these.
     """
+    looked_at: float = math.inf
+    """When the database was asked, on this process's monotonic clock: it may lack what was committed here since."""

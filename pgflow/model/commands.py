@@ -15,7 +15,9 @@ class Dispatch(NamedTuple):
     input: str = "{}"
     tags: str = "{}"
     unique: bool = False
-    """Held back while another live workflow that was dispatched so has the same name and exactly the same tags."""
+    """Whether to start it only if no other live workflow dispatched with this option has the same name and exactly the
+    same tags.
+    """
     run_at: datetime | None = None
     """When it may start; None, or a moment that has passed: now."""
     priority: int | None = 0
@@ -28,7 +30,7 @@ class Dispatch(NamedTuple):
 
 
 class Dispatched(NamedTuple):
-    """What a dispatch came to."""
+    """The result of a dispatch."""
 
     id: UUID | None
     """The workflow's id: the given one, or that of the live workflow that holds the same unique key."""
@@ -39,7 +41,9 @@ class Dispatched(NamedTuple):
 
     @property
     def unseen(self) -> bool:
-        """Somebody else started the same at the same moment and cannot be seen yet: send the query again."""
+        """Whether somebody else started the same workflow at the same moment and cannot be seen yet: send the query
+        again.
+        """
         return self.id is None
 
 
@@ -54,7 +58,7 @@ class Standing(NamedTuple):
 
     @property
     def ended(self) -> bool:
-        """Whether it has an output, or will have none unless it is retried."""
+        """Whether it has an output, or will not get one unless it is retried."""
         return self.status in ("completed", "failed", "cancelled")
 
 
@@ -70,7 +74,7 @@ class Sending(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """What came of sending a signal."""
+    """The result of sending a signal."""
 
     receiver: UUID | None
     """The workflow that receives it; None: there is none."""
@@ -79,7 +83,7 @@ class Sent(NamedTuple):
     worker: int
     """The worker that has the receiver, or had it last; 0: any."""
     other: str | None = None
-    """Where the id is known already as that of another signal: its type."""
+    """If the id already belongs to another signal: the type of that one."""
 
     @property
     def accepted(self) -> bool:

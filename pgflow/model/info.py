@@ -40,11 +40,11 @@ class WorkflowInfo:
 
 @dataclass(frozen=True, slots=True)
 class BulkResult:
-    """What became of an operation on many workflows.
+    """The result of an operation on many workflows.
 
     Attributes:
         done: the ids of those for which it was done (with `dry_run`: would be).
-        refused: of each of the others, why it was refused.
+        refused: for each of the others, why it was refused.
         more: whether there are more than the limit allowed: call it again.
     """
 
@@ -105,7 +105,7 @@ class HistoryEvent:
 
 @dataclass(frozen=True, slots=True)
 class DeadSignal:
-    """A signal that was set aside, since its body did not fit the type that was listened for.
+    """A signal that was set aside because its body did not fit the type that was listened for.
 
     Attributes:
         workflow_id: the workflow that it was sent to, and workflow_name its name.
@@ -190,10 +190,10 @@ class Pruned(int):
 
 
 class Page(list[WorkflowInfo]):
-    """A list of workflows, which may go on.
+    """One page of a list of workflows.
 
     Attributes:
-        cursor: to be given as `after` for the rest; None: there is none.
+        cursor: give it as `after` to get the next page; None: there is none.
         short: whether it has fewer than were asked for though there may be more: the time for one page was used up by
             workflows that do not fit, and the cursor goes on after them.
     """

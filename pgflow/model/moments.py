@@ -37,5 +37,5 @@ def in_utc(moment: datetime, what: str) -> datetime:
 
 
 def after(now: datetime, wait: timedelta) -> datetime:
-    """The moment so long after another; the last there is, where the calendar ends before."""
+    """The moment that much later than another; the last moment there is if the calendar ends before that."""
     return now + wait if wait <= LAST - now else max(now, LAST)

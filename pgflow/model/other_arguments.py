@@ -1,4 +1,4 @@
-"""What a replay says of a step that is called with other arguments than it was."""
+"""What a replay reports about a step that is called with other arguments than the recorded ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run comes to, as it is written."""
+"""How a run leaves, as it is written."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """A cancellation left the workflow: it has ended, its run row goes."""
+    """The cancellation left the workflow's code: the workflow has ended, its run row goes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
     """The worker hands the workflow back unfinished: paused if that was asked for, else claimable by another.
 
-    `wake_at` is from when on; None: at once.
+    `wake_at` is the earliest moment for that; None: at once.
     """
 
     wake_at: datetime | None = None

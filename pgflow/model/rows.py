@@ -57,7 +57,7 @@ class Message(NamedTuple):
 class RunKey(NamedTuple):
     """A run at one epoch: what each of its writes is fenced by.
 
-    The id is text, as it travels to the database, so that it is made once a claim and not once a write.
+    The id is text, as it travels to the database, so that it is made once per claim and not once per write.
     """
 
     workflow: str

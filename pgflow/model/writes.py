@@ -29,9 +29,10 @@ class RunChanges:
     """The place in the order of completion at which the request to cancel is delivered, if it is, with this write; the
     request goes on to the children that are not detached."""
     suspicion: str = ""
-    """What becomes of deaths that the run is suspected of: "lifted" by progress, "counted" as attempts, or nothing."""
+    """What happens to the deaths that the run is suspected of: "lifted" by progress, "counted" as attempts, or nothing.
+    """
     messages: list[Message] = field(default_factory=list)
-    """Not for the journal: the run has them sent once this is committed."""
+    """Not written by the journal: the run has them sent once this is committed."""
 
 
 @dataclass(slots=True)
@@ -108,6 +109,7 @@ class Inquiry:
 
     ids: Sequence[UUID]
     on_answer: Callable[[Inquiry, Mapping[UUID, Standing | None]], None]
-    """Called once with those that have ended, and (None) those that there are not; the others go on."""
+    """Called once with the workflows that have ended, and None for those that do not exist; the others have not ended.
+    """
     wait: float = 0.0
     """Seconds to wait before asking, so that one answer covers all that ends until then."""

@@ -5,8 +5,8 @@
     replay:  the stored history --> the code gets the recorded results in the recorded order --> fits, and where it
              would go on; or diverged, with the place, what was expected and what was found
 
-Neither needs a database. `memory.py` and its parts are one in memory, whose methods are the transactions of the real
-store; the simulator of the engine's own tests is a layer over it.
+Neither needs a database. `memory.py` and its parts are one in memory, whose methods correspond to the transactions of
+the real store; the simulator of the engine's own tests is a layer over it.
 """
 
 from pgflow.history.stored import StoredHistory

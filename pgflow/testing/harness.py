@@ -1,4 +1,4 @@
-"""Runs are drained outside of any task: where the caller is in one, on a thread of their own."""
+"""Runs are drained outside of any task; if the caller is in one, on a thread of their own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def outside_of_tasks(call: Callable[[], T]) -> T:
-    """What `call` returns, executed where no event loop runs, so that it may be asked for in async tests as well."""
+    """Execute `call` where no event loop runs, and return its result, so that this works in async tests too."""
     if asyncio._get_running_loop() is None:
         return call()
     context = contextvars.copy_context()

@@ -1,12 +1,13 @@
-"""The database in memory: what tests run on that need none, in `pgflow.testing` and in the engine's own simulator.
+"""The database in memory, for tests that need no real one: in `pgflow.testing` and in the engine's own simulator.
 
 It keeps what execution relies on as PostgreSQL does (one conformance suite runs against both): each write is fenced by
 worker and epoch, a row that has ended is not replaced, the rows of a loop's ended turns leave active history and are
-trimmed, a signal is consumed with the row of the listen that took it, what comes in while a workflow goes to sleep
-wakes it, and what one does to another is done once.
+trimmed, a signal is consumed with the row of the listen that took it, what arrives while a workflow goes to sleep wakes
+it, and what one workflow does to another is done once.
 
-Each method is one transaction. What is not there: waiting and locks, since everything happens one after the other;
-connections and their loss; the death of workers (`free` gives back what one held), and the suspicions that it leads to.
+Each method is one transaction. It has no waiting and no locks, since everything happens one after the other; no
+connections that may be lost; no deaths of workers (`free` gives back what one held) and no suspicions that follow from
+them.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Memory(Exchange):
 
         Args:
             worker: Who takes them.
-            limit: How many, at most.
+            limit: The most to take.
             queues: The queues that it serves.
             names: The names of the workflows that it knows.
             inputs: Whether to read the arguments of steps as well, which a strict replay compares.
@@ -63,7 +64,7 @@ class Memory(Exchange):
         return [self.take(worker, id, inputs=inputs) for _, _, id in sorted(due)[:limit]]
 
     def take(self, worker: int, workflow_id: UUID, *, inputs: bool = True) -> Claimed:
-        """Take one run, due or not, with all that a replay needs; a former owner is fenced out from here on.
+        """Take one run, due or not, with all that a replay needs; from here on a former owner is fenced out.
 
         Args:
             worker: Who takes it.
@@ -102,7 +103,7 @@ class Memory(Exchange):
         )
 
     def free(self, worker: int) -> None:
-        """A worker is gone: what it held is claimable again, or paused where that was asked for."""
+        """Free what a worker held that is gone: it is claimable again, or paused where that was asked for."""
         for run in list(self.runs.values()):
             if run.worker == worker:
                 pauses = run.pause_requested and not run.cancel_requested
@@ -130,7 +131,7 @@ class Memory(Exchange):
         return run
 
     def commit(self, worker: int, write: Write) -> datetime:
-        """Make one write durable: the time of that.
+        """Make one write durable; returns the time of that.
 
         Raises:
             LeaseLost: The run is not this worker's any more; nothing has changed.
@@ -218,7 +219,7 @@ class Memory(Exchange):
         return passed
 
     def _change(self, run: RunRow, outcome: Outcome | None, run_changes: RunChanges) -> None:
-        """What becomes of the run, and of what is kept with its workflow."""
+        """Apply the outcome to the run, and to what is kept with its workflow."""
         workflow = self.workflows[run.workflow_id]
         changes: dict[str, Any] = {}
         if run_changes.state is not None:
@@ -289,7 +290,7 @@ class Memory(Exchange):
         return run._replace(status=status, wake_at=due, worker=None, pause_requested=run.pause_requested and cancel)
 
     def advance(self, worker: int, advance: Advance) -> datetime:
-        """Forget the ended turns of a loop: the time of that.
+        """Forget the ended turns of a loop; returns the time of that.
 
         Raises:
             LeaseLost: The run is not this worker's any more; nothing has changed.
@@ -329,7 +330,7 @@ class Memory(Exchange):
             del forgotten[location]
 
     def cross(self, worker: int, crossing: Crossing) -> Sent | Dispatched:
-        """Do what a workflow does to another one: done twice is done once.
+        """Do what a workflow does to another one; doing it twice has the effect of once.
 
         Raises:
             LeaseLost: The run is not this worker's any more; nothing has changed.

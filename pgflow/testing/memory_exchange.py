@@ -1,4 +1,6 @@
-"""The in-memory store where workflows meet: what they do to each other, what clients ask of them, and its delivery."""
+"""The part of the in-memory store where workflows meet: what they do to each other, what clients ask of them, and how
+it is delivered.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ class Exchange(Tables):
 
         Args:
             request: What to start.
-            parent: The run that starts it as a child, in its own queue and as urgent unless the request says otherwise.
+            parent: The run that starts it as a child, with its own queue and priority unless the request says
+                otherwise.
 
         Raises:
             RefusedValue: The database would refuse it.
@@ -87,7 +90,7 @@ class Exchange(Tables):
         return Dispatched(request.id, request.name, True)
 
     def send(self, sending: Sending, sender_id: UUID | None = None) -> Sent:
-        """Send a signal; sent twice is sent once, to the same receiver.
+        """Send a signal; sending it twice sends it once, to the same receiver.
 
         Raises:
             RefusedValue: The database would refuse it.
@@ -146,7 +149,7 @@ class Exchange(Tables):
         return True
 
     def standings(self, ids: Iterable[UUID]) -> dict[UUID, Standing | None]:
-        """How workflows have ended, those that have, and None for those that there are not."""
+        """How those of these workflows that have ended did so, and None for those that do not exist."""
         found: dict[UUID, Standing | None] = {}
         for id in ids:
             workflow = self.workflows.get(id)
@@ -157,7 +160,7 @@ class Exchange(Tables):
         return found
 
     def deliver(self, worker: int = 0, passing_over: Collection[UUID] = ()) -> Delivered:
-        """Deliver what was sent to workflows: it takes its places in the mailboxes, and wakes who sleeps on it.
+        """Deliver what was sent to workflows: it gets its places in the mailboxes, and wakes those that sleep on it.
 
         Args:
             worker: Who delivers.
@@ -257,7 +260,7 @@ class Exchange(Tables):
         return found
 
     def mailbox(self, workflow_id: UUID, after: int = 0) -> list[Signal]:
-        """What waits in a workflow's mailbox behind a place, in order."""
+        """The signals in a workflow's mailbox after a place, in order."""
         waiting = in_mailbox(self.signals.values(), workflow_id, after)
         return [Signal(signal.id, signal.number or 0, signal.name, signal.body) for signal in waiting]
 

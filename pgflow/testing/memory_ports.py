@@ -1,4 +1,4 @@
-"""The ports of the in-memory store: what a run asks is answered when the owner of the ports says so.
+"""The ports of the in-memory store: they answer what a run asks when their owner says so.
 
     write() -> writes -> commit() -> on_commit, on_refused
     advance() -> advances -> forget() -> on_commit, on_refused
@@ -22,7 +22,7 @@ from pgflow.testing.memory_rows import RefusedValue
 
 
 class Store(Protocol):
-    """What answers: `Memory`, or a test that looks at what passes on its way there."""
+    """The store that answers: `Memory`, or a test that watches what passes on the way there."""
 
     def commit(self, worker: int, write: Write) -> datetime:
         """As `Memory.commit`."""
@@ -75,9 +75,10 @@ class MemoryPorts:
         self.inquiries.append(inquiry)
 
     def commit(self) -> bool:
-        """Make the first write durable, and say so; whether it is.
+        """Make the first write durable and call it back; returns whether it is durable.
 
-        After a write that the database would refuse, nothing is written that its run handed over before it knew.
+        After a write that the database would refuse, nothing is written that the run handed over before it learnt of
+        that.
         """
         if not self.writes:
             return False  # refused together with an earlier one
@@ -97,7 +98,7 @@ class MemoryPorts:
         return False
 
     def forget(self) -> bool:
-        """Make the first advancement durable, and say so; whether it is."""
+        """Make the first advancement durable and call it back; returns whether it is durable."""
         advance = self.advances.pop(0)
         try:
             at = self.store.advance(self.worker, advance)
@@ -108,7 +109,7 @@ class MemoryPorts:
         return True
 
     def do(self, index: int = 0) -> bool:
-        """Make a crossing, the first one if nothing else is said, and answer it; whether it was made."""
+        """Make a crossing, the first one by default, and answer it; returns whether it was made."""
         crossing = self.crossings.pop(index)
         try:
             answer = self.store.cross(self.worker, crossing)

@@ -22,7 +22,7 @@ from pgflow.model.rows import EventRow
 AnyTables = TypeVar("AnyTables", bound="Tables")
 
 UniqueKey = tuple[str, frozenset[tuple[str, str]]]
-"""A name, and tags as they are written: 1.0 and 1 are found by each other, and yet are not the same."""
+"""A name, and tags as they are written: 1.0 and 1 find each other, but are not the same key."""
 
 _EVENT = Event._make
 
@@ -127,7 +127,7 @@ def written(old: Event | None, row: EventRow, now: datetime) -> Event | None:
 
 
 def unique_key(name: str, tags: str) -> UniqueKey:
-    """What a live workflow that was dispatched as unique keeps others from."""
+    """The key that a live workflow dispatched as unique holds."""
     return name, frozenset(
         (tag, format(value, "f") if isinstance(value, Decimal) else json.dumps(value))
         for tag, _, value in tag_set(tags)
@@ -135,7 +135,7 @@ def unique_key(name: str, tags: str) -> UniqueKey:
 
 
 def check_row(row: EventRow) -> None:
-    """See that the database would take a row of history.
+    """Check that the database would take a row of history.
 
     Raises:
         RefusedValue: it would not.
@@ -156,7 +156,7 @@ def check_row(row: EventRow) -> None:
 
 
 def check_text(text: str) -> None:
-    """See that the database would take a text.
+    """Check that the database would take a text.
 
     Raises:
         RefusedValue: it would not.
@@ -166,7 +166,7 @@ def check_text(text: str) -> None:
 
 
 def check_json(*texts: str | None) -> None:
-    """See that the database would take texts as JSON.
+    """Check that the database would take texts as JSON.
 
     Raises:
         RefusedValue: it would not.

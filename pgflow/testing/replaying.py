@@ -1,8 +1,8 @@
 """Replay as a check: today's code over a stored history, without a database, an activity or a timer.
 
-The code gets what history has recorded, in the order in which it was delivered, exactly as a worker gives it. Whatever
-would be new (an activity to run, a moment to wait for, a row to write) is where the replay ends. A history that ends
-there is fine; one that the code does not fit is an error, and so is code that fails where the workflow has not.
+The code gets what history has recorded, in the order in which it was delivered, exactly as a worker gives it. The
+replay ends at the first new thing: an activity to run, a moment to wait for, a row to write. A history that ends there
+is fine; one that the code does not fit is an error, and so is code that fails where the workflow has not.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ from pgflow.testing.harness import outside_of_tasks
 from pgflow.testing.watching import failure_of, seconds_of, watched
 
 _MOST_TURNS = 10_000
-"""Pumps after which code that goes on without a step is left: turns of a loop that call none, for example."""
+"""How many pumps code may go on for without a step (turns of a loop that call none, for example) before it is left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What a replay came to, when code and history fit.
+    """The result of a replay whose code and history fit.
 
     Attributes:
         id: the workflow whose history it was.
-        status: completed, failed or cancelled when the code came to its end; "open" when it goes on where history ends.
+        status: completed, failed or cancelled if the code reached its end; "open" if it goes on where history ends.
         output: what the code returned, converted by its annotation.
-        same_output: whether that is what the workflow returned then; None when one of the two returned nothing.
-        error: what left the code, of a workflow that has failed then as well.
+        same_output: whether that is what the workflow returned before; None if one of the two returned nothing.
+        error: what left the code, if the workflow had failed before as well.
         next_steps: the steps at which the code waits for more than history holds, such as 'sleep at {3}'.
         events: rows of history that it was compared with.
-        unreached: rows that the code has not come to, since they stand behind a step that is new.
-        other_arguments: steps that the code calls with other arguments than the recorded ones. That is no error of its
-            own: the code may have been changed so on purpose. If it has not, its arguments depend on what no replay
-                repeats.
+        unreached: rows that the code has not reached because they stand behind a step that is new.
+        other_arguments: steps that the code calls with other arguments than the recorded ones. This alone is no error:
+            the code may have been changed on purpose. If it has not, its arguments depend on something that no replay
+            repeats.
     """
 
     id: UUID
@@ -108,7 +108,7 @@ class _Replay:
         self.journal = self
         self.loops = self
         self.crossings = self
-        # None: a worker's limits are its own, and what is recorded has passed them.
+        # None: limits are the worker's, and what is recorded has passed them.
         self.limits = Limits(1 << 62, 1 << 62, 1 << 62, lambda step, other: self._others.append(other))
         self._others: list[OtherArguments] = []
         self._workflow = workflow
@@ -160,7 +160,7 @@ class _Replay:
                 and run.fatal.__cause__ is not None
                 and self._stored.status != "failed"
             ):
-                raise run.fatal.__cause__  # left the code while history goes on: it is what is to be mended
+                raise run.fatal.__cause__  # it left the code while history goes on: it is what has to be mended
             raise run.fatal
         outcome, recorded = self._outcome, self._stored.output
         if isinstance(outcome, Completed):

@@ -1,8 +1,8 @@
 """A workflow run in memory, for unit tests: no database, no waiting, activities replaced by fakes.
 
 Time is skipped: whatever is slept for, waited for or due later is due at once when nothing else can happen. At each
-sleep the workflow is given up and taken again with a replay, as after a crash, so code that a replay could not repeat
-is found by its unit test.
+sleep the workflow leaves memory and is replayed, as after a crash, so that its unit test finds code that a replay could
+not repeat.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ Fakes = Mapping[Activity[Any, Any] | str, Callable[..., Any]]
 
 @dataclass(frozen=True, slots=True)
 class Ran(Generic[R]):
-    """What came of a workflow that was run in memory.
+    """The result of a workflow that was run in memory.
 
     Attributes:
         status: completed, failed or cancelled; sleeping when it waits for a signal that nobody sends; sleeping or
@@ -114,7 +114,7 @@ def run(
         args, kwargs: the workflow's arguments.
         activities: what is called in place of activities, given as themselves or by name: functions of the same
             parameters, the `ActivityContext` first. Activities that are not named here are executed as they are. A fake
-            that is not used is none too many; one for a name that no activity has is an error.
+            that is not used does no harm; one for a name that no activity has is an error.
         signals: what waits in the workflow's mailbox, in order; a `listen` that finds nothing there times out, if it
             can.
         tags: given at dispatch; those of `workflow.options(tags=...)` if not given.
@@ -181,7 +181,7 @@ def _run(
 
 
 def _fakes(activities: Fakes) -> dict[str, Callable[..., Any]]:
-    """Fakes by the names of what they replace.
+    """Fakes by the names of the activities that they replace.
 
     Raises:
         TypeError: one cannot be called, or stands for something that is no activity.
@@ -232,7 +232,7 @@ class _Timer:
 
 class _Runner(Generic[R]):
     """The worker and the database of one workflow: everything happens one after the other, in the order in which it was
-    asked.
+    asked for.
     """
 
     def __init__(
@@ -284,7 +284,7 @@ class _Runner(Generic[R]):
         return Ran(stored.status, error, stored, returned)
 
     def _live(self) -> None:
-        """From a claim to the next sleep, or to the end: each by a worker of its own, that has nothing in memory."""
+        """Run from a claim to the next sleep or to the end, as a new worker that has nothing in memory."""
         for waiting in (self._scheduled, self._due, self._calls, self._timers):
             waiting.clear()
         self._ports = MemoryPorts(self._memory, self._ports.worker + 1)

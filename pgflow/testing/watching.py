@@ -1,4 +1,4 @@
-"""What leaves a workflow's code, as itself: the engine records only its class and its message."""
+"""The exception that leaves a workflow's code, as it is: the engine records only its class and its message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pgflow.errors import PgflowError, SerializationError, WorkflowTimeout
 
 
 def watched(workflow: Workflow[Any, Any], note: Callable[[BaseException], None]) -> Workflow[Any, Any]:
-    """The same workflow; `note` is called with what leaves its code."""
+    """The same workflow, which calls `note` with what leaves its code."""
     fn = workflow.fn
 
     @functools.wraps(fn)

@@ -25,7 +25,7 @@ from pgflow.execution.engine.run import Run
 from pgflow.execution.execute import execute
 from pgflow.model.claimed import Arrived, Claimed
 from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome, Released, Suspended
-from pgflow.model.rows import Message
+from pgflow.model.rows import Message, RunKey
 from pgflow.observe import worker_metrics
 from pgflow.observe.meters import Family
 from pgflow.observe.worker_metrics import WorkerMetrics
@@ -352,16 +352,16 @@ class WorkerSession:
         """The current number of the registration."""
         return self.fence.id
 
-    def _moved(self, kept: Collection[tuple[UUID, int]], freed: int) -> None:
+    def _moved(self, kept: Collection[RunKey], freed: int) -> None:
         """The fence has moved: runs that did not move with it belong to other workers now, except those whose outcome
         may already be committed.
         """
-        for id, run in list(self.runs.items()):
-            if (id, run.claimed.epoch) not in kept and run.outcome is None:
+        for run in list(self.runs.values()):
+            if run.claimed.run not in kept and run.outcome is None:
                 run.lost(
                     LeaseLost("the workflow no longer belonged to this worker when its connection was opened again")
                 )
-        self._cold[:] = [claimed for claimed in self._cold if (claimed.workflow_id, claimed.epoch) in kept]
+        self._cold[:] = [claimed for claimed in self._cold if claimed.run in kept]
         self._deliverer.look()  # a look that was sent under the former number found nothing
         if freed:
             self.look()

@@ -1,1 +1,1 @@
-"""What users may get wrong: each is told clearly and changes nothing."""
+"""What users may get wrong: each mistake gets a clear error and changes nothing."""

@@ -1,7 +1,7 @@
-"""The workflows of the storm: one that does what it is told, however hostile, and one that wants nothing but to come to
+"""The workflows of the storm: one that does whatever its plan says, however hostile, and one that only wants to reach
 its end.
 
-A plan is a list of acts; each is swallowed or not. A worker process runs these (`test_storm.py`).
+A plan is a list of acts; the errors of each are swallowed or not. A worker process runs these (`test_storm.py`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Steps that are called past the context, and contexts that are none: refused, and nothing is executed."""
+"""Steps that are called without going through the context, and contexts that are none: refused, and nothing is
+executed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Declarations that cannot be, refused where they are written."""
+"""Impossible declarations are refused where they are written."""
 
 from __future__ import annotations
 

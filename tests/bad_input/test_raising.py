@@ -1,5 +1,5 @@
-"""Whatever code raises, wherever it does, fails its own workflow: the worker lives, and its neighbours come to their
-end. About 5 seconds.
+"""Whatever code raises, wherever it does, fails its own workflow: the worker lives, and its neighbours reach their end.
+About 5 seconds.
 """
 
 from __future__ import annotations

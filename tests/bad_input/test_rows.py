@@ -1,4 +1,4 @@
-"""Rows that are written by SQL past every check: what nobody can read harms nobody else, and can be looked at. About 10
+"""Rows written by SQL around every check: what cannot be read harms nobody else, and can still be looked at. About 10
 seconds.
 """
 

@@ -1,5 +1,5 @@
-"""What is wrong only when it runs: each fails its own workflow, or nothing, and is told to whoever waits. About 5
-seconds.
+"""Mistakes that show only when code runs: each fails its own workflow, or nothing, and is reported to those who wait.
+About 5 seconds.
 """
 
 from __future__ import annotations

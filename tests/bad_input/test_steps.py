@@ -1,4 +1,4 @@
-"""Steps that are given what cannot be: refused where the code calls them, and nothing is recorded. About 1 second."""
+"""Steps with impossible arguments: refused where the code calls them, and nothing is recorded. About 1 second."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A worker process under a storm of hostile workflows: random acts, values, errors and rows. Every innocent one comes
-to its end.
+"""A worker process under a storm of hostile workflows: random acts, values, errors and rows. Every innocent one reaches
+its end.
 
 The worker is one process for all examples, and the same one at their end. About 15 seconds.
 """

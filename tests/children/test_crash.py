@@ -1,5 +1,5 @@
-"""Children of workers that die, or lose the lease, between the child's start and its row: one child each, and the end
-is heard of.
+"""Children of workers that die, or lose the lease, between the child's start and its row: each has one child, and its
+end is noticed.
 """
 
 from __future__ import annotations

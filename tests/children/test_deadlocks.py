@@ -1,5 +1,5 @@
-"""Signals, completions, wake-ups and cancellations on the same few workflows from many connections: nobody deadlocks,
-all get through.
+"""Signals, completions, wake-ups and cancellations on the same few workflows from many connections: nothing deadlocks,
+and all get through.
 
 About 5 seconds.
 """

@@ -1,5 +1,5 @@
-"""Unique children: one live workflow for a key whoever starts it, shared by all who find it; a stranger's transaction
-holds up nobody else.
+"""Unique children: one live workflow for a key, no matter who starts it, shared by all who find it; a stranger's
+transaction holds up nobody else.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A parent is woken by its child's end whatever comes between: workers here poll so rarely that only a
-wake-up helps.
+"""A parent is woken by its child's end whatever happens in between: workers here poll so rarely that only a wake-up
+helps.
 """
 
 from __future__ import annotations

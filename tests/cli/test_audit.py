@@ -1,4 +1,4 @@
-"""`pgflow audit`, and who and why on the commands that operate."""
+"""`pgflow audit`, and the options for who and why of the commands that operate."""
 
 from __future__ import annotations
 

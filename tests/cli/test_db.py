@@ -1,4 +1,4 @@
-"""`pgflow db`: what it says, what it does and with which exit code."""
+"""`pgflow db`: what it prints, what it does, and its exit codes."""
 
 from __future__ import annotations
 

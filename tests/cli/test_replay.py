@@ -1,4 +1,4 @@
-"""`pgflow replay` and `pgflow workflow export`: what they say, with which exit code, and that nothing changes. About 5
+"""`pgflow replay` and `pgflow workflow export`: what they print, their exit codes, and that nothing changes. About 5
 seconds.
 """
 

@@ -1,5 +1,5 @@
-"""`pgflow worker`: what it refuses to start with, and what it says then. About 5 seconds; how it works is shown
-elsewhere.
+"""`pgflow worker`: what it refuses to start with, and what it prints then. About 5 seconds; other tests show how it
+works.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Each filter, and each two, list and count what a plain look at all workflows would, page by page, however little one
-page may look at; also before what had ended earlier is entered in `ends`. About 15 seconds.
+page may look at; also before earlier ends are entered in `ends`. About 15 seconds.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Processes that are forked while clients, workers and servers are open: each has its own, and none
-touches another's.
+"""Processes that are forked while clients, workers and servers are open: each process has its own, and none touches
+another's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What many ask for at the same time leaves together, and each gets its own answer. About 2 seconds."""
+"""What many callers ask for at the same time leaves together, and each gets its own answer. About 2 seconds."""
 
 from __future__ import annotations
 

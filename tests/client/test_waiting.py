@@ -1,4 +1,4 @@
-"""Waiting for outputs: by hints, by polling where there are none, for many at the price of a few statements."""
+"""Waiting for outputs: by hints, by polling without them, and for many at the cost of a few statements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls of clients that wait for somebody else's transaction: the right answer when that ends in time, else an error
+"""Calls of clients that wait for somebody else's transaction: the right answer if that ends in time, otherwise an error
 that says so.
 """
 

@@ -1,4 +1,4 @@
-"""Clients that notify nobody: what they start is found by polling, and their transactions can be prepared."""
+"""Clients without hints: what they start is found by polling, and their transactions can be prepared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wherever a value gets into a history it is looked at, and has a limit of size."""
+"""Wherever a value enters a history it is checked, and its size is limited."""
 
 from __future__ import annotations
 

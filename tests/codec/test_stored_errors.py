@@ -1,4 +1,4 @@
-"""Exceptions as text: whatever they do when they are looked at, as much as can be had of them, bounded."""
+"""Exceptions as text: whatever they do when they are read, as much of them as can be got, bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Values and annotations of every sort, and another way to see whether two values are the same than the code's own."""
+"""Values and annotations of every sort, and a check whether two values are the same that is independent of the code's
+own.
+"""
 
 from __future__ import annotations
 

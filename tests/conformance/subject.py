@@ -1,7 +1,7 @@
 """A store under test: what clients and workers ask of it, and a picture of all that can be seen in it.
 
-Times are not comparable from store to store. A picture says of a moment which transaction of the test it is the time of
-("#3": the fourth that was committed), "due" if it has come, or, of those that a test gives itself, the moment.
+Times are not comparable from store to store. In a picture a moment is shown as the test's transaction whose time it is
+("#3": the fourth that was committed), as "due" if it has come, or as itself if the test has given it.
 """
 
 from __future__ import annotations

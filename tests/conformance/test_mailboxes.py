@@ -1,4 +1,4 @@
-"""Signals and requests: in which order they are delivered, whom they wake, who is told, and what becomes of them."""
+"""Signals and requests: the order of their delivery, whom they wake, who is notified, and what happens to them."""
 
 from __future__ import annotations
 

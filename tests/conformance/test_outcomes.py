@@ -1,4 +1,4 @@
-"""What becomes of a run: asleep, handed back, paused, failed or ended, and what came in while it was decided."""
+"""How a run leaves: asleep, handed back, paused, failed or ended, and what arrives while that is decided."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store in memory and PostgreSQL are asked the same, at random, and answer the same; afterwards all looks the same.
+"""The store in memory and PostgreSQL get the same random requests, give the same answers, and look the same afterwards.
 
 PGFLOW_CONVERSATIONS sets how many of them there are; less than a second each.
 """

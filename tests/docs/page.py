@@ -7,7 +7,7 @@
 
 A command that ends with ` &` stays in the background until the page ends, or until `kill %N` or `kill -9 %N` ends the
 Nth of them; when output is given for it, that is awaited,
-and an `export` line in it is obeyed, as a reader would paste it. `export PGFLOW_DATABASE_URL=...` as a command is for
+and an `export` line in it is followed, as a reader would paste it. `export PGFLOW_DATABASE_URL=...` as a command is for
 readers: the page's database is the test's. Of `make` the target must be there, of `pip install` the package must be
 this one; neither is run here.
 """

@@ -1,4 +1,4 @@
-"""What the pages name is there: files, functions in them, SQL files, and dotted names of the package."""
+"""What the pages name exists: files, functions in them, SQL files, and dotted names of the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of the rules: every test that it names is there, and all fourteen rules are."""
+"""The page of the rules: every test that it names exists, and all fourteen rules are there."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What asyncio has to bring tasks together, as parts of random programs: each writes down in which order things go.
 
-Sets are walked through as they stand, which a replay has to repeat: no order here is one of addresses.
+Sets are iterated as they are, which a replay has to repeat: no order here depends on addresses.
 """
 
 from __future__ import annotations

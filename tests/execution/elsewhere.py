@@ -1,4 +1,4 @@
-"""Goes on with the random programs of a file in a process of its own: hashes of texts and all addresses are others.
+"""Goes on with the random programs of a file in a process of its own, where hashes of texts and all addresses differ.
 
 python -m tests.execution.elsewhere FILE
 """

@@ -1,4 +1,4 @@
-"""Every state that a small program can come to, by whatever order of completions, commits and crashes.
+"""Every state that a small program can reach, by any order of completions, commits and crashes.
 
     a claim -> a choice -> a choice -> ... -> the end
        ^          | crash     | crash

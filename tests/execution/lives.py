@@ -1,4 +1,4 @@
-"""One workflow over several lives, each ended by a crash, and what must hold after every single thing that happens:
+"""One workflow over several lives, each ended by a crash, and what must hold after every event:
 
 - what an earlier life saw is the beginning of what a later one sees, except for turns that the later one does not
   replay;

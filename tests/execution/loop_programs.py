@@ -1,4 +1,4 @@
-"""Small programs about loops: what replay skips, and what stands beside it, is seen in the same order all the same."""
+"""Small programs about loops: what replay skips, and what happens beside it, is still seen in the same order."""
 
 from __future__ import annotations
 

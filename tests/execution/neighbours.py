@@ -1,4 +1,4 @@
-"""The simulator with other workflows around: children, signals, and requests to cancel, each of their moments a choice.
+"""The simulator with other workflows: children, signals, and requests to cancel, where every moment is a choice.
 
 cross     what a step does to another workflow commits, and is answered
 look      the database answers how children stand; `answer` brings it to the run, perhaps much later

@@ -1,4 +1,4 @@
-"""Programs that do things at once, and write down what they see in the order in which they see it.
+"""Programs that do things concurrently, and write down what they see in the order in which they see it.
 
 Each is built anew for each life with a list to write to: what a life has seen, a later one must see again.
 """

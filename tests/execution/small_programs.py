@@ -1,4 +1,4 @@
-"""Small programs, each about one thing that is easily seen in another order; small enough to explore every state of."""
+"""Small programs, each about one thing that is easily seen in another order; small enough to explore every state."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Arguments that are not the recorded ones: told by a replay, refused by whoever is strict, and compared by what they
-mean.
+"""Arguments that are not the recorded ones: reported by a replay, refused by a strict worker, and compared by their
+meaning.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Attempts that share a task can tell nothing of each other, and none holds up the others."""
+"""Attempts that share a task notice nothing of each other, and none holds up the others."""
 
 from __future__ import annotations
 

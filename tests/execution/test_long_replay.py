@@ -1,4 +1,4 @@
-"""A long replay takes the short way through recorded steps, and nobody can tell: neither the code nor other runs."""
+"""A long replay takes a shortcut through recorded steps, which neither the code nor other runs can observe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durations and moments that no calendar holds are refused where they are given, and those at its end are held."""
+"""Durations and moments outside of the calendar are refused where they are given; those at its end are accepted."""
 
 from __future__ import annotations
 

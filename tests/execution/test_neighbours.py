@@ -1,8 +1,7 @@
-"""Children and signals in whatever order things happen, and wherever the process dies or somebody cancels: what the
-code has seen it sees again, each child is started once, no end of a child is missed, and each signal is taken once and
-in order.
+"""Children and signals, in any order of events, wherever the process dies or somebody cancels: what the code has seen
+it sees again, each child is started once, no end of a child is missed, and each signal is taken once and in order.
 
-Small programs are taken through every state that they can come to, larger ones through random lives.
+Small programs are taken through every state that they can reach, larger ones through random lives.
 """
 
 from __future__ import annotations

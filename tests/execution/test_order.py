@@ -1,7 +1,7 @@
-"""Whatever completes in whatever order, and wherever the process dies: the code sees again what it has seen.
+"""In whatever order things complete, and wherever the process dies, the code sees again what it has seen.
 
-Small programs are taken through every state that they can come to, with a crash in each; larger ones through hundreds
-of random lives. What is checked after every single thing that happens stands in `lives.py`.
+Small programs are taken through every state that they can reach, with a crash in each; larger ones through hundreds of
+random lives. `lives.py` says what is checked after every event.
 """
 
 from __future__ import annotations

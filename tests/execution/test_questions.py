@@ -1,5 +1,5 @@
-"""How often a parent asks how its children stand: of many not at every piece of news, or each end would cost a question
-of all.
+"""How often a parent asks how its children stand: with many of them not at every piece of news, or each end would cost
+a question about all.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Random programs that crash at random: results reach their steps, none runs again, the code sees the same.
 
 They take steps, branch, loop, start children and listen, while signals arrive at any moment; some are cancelled.
-PGFLOW_PROGRAMS sets how many, and lets them be others each time: run it so after a change of the engine.
+PGFLOW_PROGRAMS sets how many, and makes them different each time: run it like this after a change of the engine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tasks of a run: in one order in every life, and told apart from those of a thousand other runs."""
+"""Tasks of a run: in the same order in every life, and with other hashes than those of a thousand other runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps one by one: what rows they leave, what they give back, live and on replay."""
+"""Steps one by one: which rows they leave and what they return, live and on replay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What asyncio offers between tasks does the same in every life, however memory lies."""
+"""What asyncio offers between tasks does the same in every life, whatever the addresses in memory are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers of a test's own, from the embedded binaries: a primary, its standby, and what befalls them."""
+"""Servers of a test's own, from the embedded binaries: a primary, its standby, and what happens to them."""
 
 from __future__ import annotations
 

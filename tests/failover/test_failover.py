@@ -1,4 +1,4 @@
-"""Real servers that fail over, restart and wait for their standby, while a worker lives on. About 40 seconds."""
+"""Real servers that fail over, restart and wait for their standby, while a worker keeps running. About 40 seconds."""
 
 from __future__ import annotations
 

@@ -161,14 +161,17 @@ async def test_a_synchronous_listener_asks_as_well(alone: Server, monkeypatch: p
                     await asyncio.sleep(0.01)
 
 
-async def test_all_go_on_at_another_host(servers: Place) -> None:
+async def test_all_go_on_at_another_host(servers: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first host of the DSN freezes, and its standby is promoted: workers and clients are there before long."""
+    for module in (notifier, endings_by_turns):  # those that only listen ask sooner than every 10 s
+        monkeypatch.setattr(module, "ASK_EVERY", 0.5)
+        monkeypatch.setattr(module, "ANSWER", 1.0)
     with servers.server("first") as first, servers.standby(first) as second:
         await come_true(follows(first), "replication")
-        dsn = f"postgresql://postgres@/postgres?host={first.home},{second.home}&target_session_attrs=read-write&connect_timeout=3"
-        worker = pgflow.Worker(dsn, workflows=[job], lease=4, cached=0)
-        async with pgflow.Client(dsn, call_timeout=4) as client, worker:
-            with pgflow.SyncClient(dsn, call_timeout=4) as blocking:
+        dsn = f"postgresql://postgres@/postgres?host={first.home},{second.home}&target_session_attrs=read-write&connect_timeout=2"
+        worker = pgflow.Worker(dsn, workflows=[job], lease=3, cached=0)
+        async with pgflow.Client(dsn, call_timeout=3) as client, worker:
+            with pgflow.SyncClient(dsn, call_timeout=3) as blocking:
                 handles = [await client.dispatch(job, number) for number in range(5)]
                 waiting = [asyncio.create_task(handle.output()) for handle in handles]
                 await come_true(

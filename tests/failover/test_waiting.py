@@ -1,4 +1,6 @@
-"""Commits that wait for a standby which does not come: they are not done, and nobody cancels them. About 10 seconds."""
+"""Commits that wait for a standby that never answers: they do not count as done, and are not cancelled. About 10
+seconds.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cursor: code that was edited by the rules replays what it did; any other code is told so and consumes nothing."""
+"""The cursor: code that was edited by the rules replays what it did; other code gets an error and consumes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JSON document of a stored history: nothing is lost on the way, and what is no such document is told so."""
+"""The JSON document of a stored history: nothing is lost on the way, and anything else gets an error that says so."""
 
 from __future__ import annotations
 

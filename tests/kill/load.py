@@ -1,4 +1,4 @@
-"""The load under which workers are killed: a bit of every step, with outputs that can be foretold.
+"""The load under which workers are killed: a bit of every kind of step, with predictable outputs.
 
 Each attempt of an activity is noted in a side table, `attempts`, through a connection that pgflow knows nothing of.
 """

@@ -1,7 +1,7 @@
 """A wire between workers and the server that does what networks do: it cuts, delays, freezes, and delivers late.
 
 The worst of it is `late`: the client is cut off in the middle of a write, and what it had sent reaches the server
-seconds later, when it has long been written again on another connection. No order that a client can know of holds any
+seconds later, when it has long been written again on another connection. No order that a client can rely on holds any
 more.
 """
 

@@ -1,5 +1,5 @@
-"""Messages of a workflow that has moved to another worker: what the first one sends late overtakes nothing, and is not
-the last.
+"""Messages of a workflow that has moved to another worker: what the first worker sends late overtakes nothing, and does
+not count as the last.
 """
 
 from __future__ import annotations

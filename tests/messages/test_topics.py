@@ -1,4 +1,4 @@
-"""Each message reaches each inbox once, however it is told of. No database; about 2 seconds."""
+"""Each message reaches each inbox once, however it is announced. No database; about 2 seconds."""
 
 from __future__ import annotations
 

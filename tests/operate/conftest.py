@@ -1,4 +1,4 @@
-"""A client of either kind, whose operations say who asks."""
+"""A client of either kind whose operations name an actor."""
 
 from __future__ import annotations
 

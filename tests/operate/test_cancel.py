@@ -1,4 +1,4 @@
-"""Cancelling: the code hears of it as a CancelledError, once, and may compensate; live and on replay alike."""
+"""Cancelling: the code gets a CancelledError, once, and may compensate; in the same way live and on replay."""
 
 from __future__ import annotations
 

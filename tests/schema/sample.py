@@ -1,4 +1,4 @@
-"""A database in which something of everything is going on, for what reads it."""
+"""A database with a bit of everything in it, for tests of what reads it."""
 
 from __future__ import annotations
 

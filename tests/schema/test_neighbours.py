@@ -356,26 +356,39 @@ def test_patience_with_another_migration_ends(database_dsn: str) -> None:
             migrate(database_dsn, patience=0.1)
 
 
+TEN_AT_ONCE = """
+import os, sys, traceback
+import alembic.command, sqlalchemy.dialects.postgresql.psycopg, pgflow
+
+go, ready = os.pipe()
+children = []
+for _ in range(10):
+    pid = os.fork()
+    if not pid:
+        os.close(ready)
+        os.read(go, 1)  # ends when nobody can write to it any more
+        try:
+            pgflow.migrate(sys.argv[1])
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+        os._exit(0)
+    children.append(pid)
+os.close(ready)
+print([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children])
+"""
+"""Ten processes that migrate the same database; forked, so that the imports are paid for once."""
+
+
 @pytest.mark.parametrize("locks", [True, False])
 def test_ten_at_once(database_dsn: str, locks: bool) -> None:
     """One of them does it, with advisory locks or without."""
     if not locks:
         ask(database_dsn, "REVOKE EXECUTE ON FUNCTION pg_advisory_xact_lock(bigint) FROM PUBLIC")
-    script = "import sys, pgflow; sys.stdin.readline(); pgflow.migrate(sys.argv[1])"
     with role(database_dsn, "GRANT CREATE ON DATABASE {database} TO {role}") as dsn:
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", script, dsn], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
-            for _ in range(10)
-        ]
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-        for process in processes:
-            _, told = process.communicate(timeout=PATIENCE)
-            assert process.returncode == 0, told
+        ten = subprocess.run([sys.executable, "-c", TEN_AT_ONCE, dsn], capture_output=True, text=True, timeout=PATIENCE)
+        assert ten.stdout.strip() == str([0] * 10), ten.stderr
         assert migrations.current(dsn) == migrations.newest()
         assert ask(dsn, "SELECT count(*) FROM pgflow.schema_info") == [(1,)]
 

@@ -1,4 +1,4 @@
-"""The page of SQL recipes: each of them runs, and finds something where there is something to find."""
+"""The page of SQL recipes: each of them runs, and finds something if there is something to find."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals that do not fit: set aside and told, never in anybody's way, delivered anew or dropped by people."""
+"""Signals that do not fit: set aside and reported, never in the way, delivered again or dropped by people."""
 
 from __future__ import annotations
 

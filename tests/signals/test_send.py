@@ -1,4 +1,4 @@
-"""Workflows that send signals: to an id or by tags, once whatever crashes, with what came of it in history."""
+"""Workflows that send signals: to an id or by tags, once whatever crashes, with the result in history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals that were taken or dropped leave their table after a while, and none that anybody may still need."""
+"""Signals that were taken or dropped leave their table after a while, but none that may still be needed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A way to the server on which what was sent arrives late: the client is cut off, and nobody but the test says when the
-server gets it.
+"""A connection on which what was sent arrives late: the client is cut off, and the test decides when the server gets
+it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stored histories as a check reads them: as a claim would, in batches, of one moment, and nothing is written."""
+"""Stored histories as a check reads them: as a claim would, in batches, each of one moment; nothing is written."""
 
 from __future__ import annotations
 

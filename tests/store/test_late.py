@@ -43,7 +43,7 @@ class Registered:
         self.memory: dict[UUID, HeldRun] = {}
         self.moves: list[tuple[set[UUID], int]] = []
         lease.fence.held = lambda: list(self.memory.values())
-        lease.fence.moved = lambda kept, freed: self.moves.append(({id for id, _ in kept}, freed))
+        lease.fence.moved = lambda kept, freed: self.moves.append(({key.workflow_id for key in kept}, freed))
 
     def run(self, **columns: Any) -> UUID:
         workflow_id = self.scene.run(self.lease.worker_id, **columns)

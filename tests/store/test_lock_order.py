@@ -1,5 +1,5 @@
-"""Whoever waits for the row of one run holds that of no run with a higher id; so no two transactions wait for each
-other.
+"""A transaction that waits for the row of one run holds no row of a run with a higher id; so no two transactions wait
+for each other.
 
 Everything that locks several runs is made to meet a stranger, who has locked the run with the lower id and then, as the
 rule says, takes the other:

@@ -1,4 +1,4 @@
-"""The forgetting of a loop's turns, with a simulated writer in the place of the engine (design, "Forgetting")."""
+"""The forgetting of a loop's turns, with a simulated writer in place of the engine (design, "Forgetting")."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Runs are looked up by their ids whatever the statistics say.
 
-A vacuum that finds `runs` empty leaves the planner with the belief that its whole index is one page; until the next
-one, which may be minutes later, a statement that can be joined by reading all of the index will be.
+After a vacuum that finds `runs` empty the planner believes that its whole index is one page. Until the next one,
+perhaps minutes later, it reads the whole index for every join that allows it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rules of docs/safety.md that no other test is about: fencing, fresh history, locks, timeouts, one flush, unknown
+"""Rules of docs/safety.md that no other test covers: fencing, fresh history, locks, timeouts, one flush, unknown
 commits.
 """
 

@@ -1,5 +1,4 @@
-"""Statements that look before they lock: what was done between the look and the lock counts, whatever the look has
-shown.
+"""Statements that look before they lock: what was done between the look and the lock counts, whatever the look showed.
 
 A policy on a table holds up whoever reads it in the role `slow` until a lock is free: its snapshot is then older than
 its locks.

@@ -1,4 +1,4 @@
-"""A lock that a stranger holds, on a run or on any row of one workflow, delays that workflow alone, whoever of the
+"""A lock that a stranger holds, on a run or on any row of one workflow, delays that workflow alone, whichever of the
 worker's writers meets it.
 
 A second connection holds the lock for as long as the test says; the others have to be done by then.

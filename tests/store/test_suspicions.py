@@ -1,4 +1,4 @@
-"""Whom recovery suspects of a worker's death, who is taken together, and what ends a suspicion."""
+"""Which workflows recovery suspects of a worker's death, which are claimed together, and what ends a suspicion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Histories of workflows that were cancelled, forked and retried on a real database replay as they went. About 2
+"""Histories of workflows that were cancelled, forked and retried on a real database replay as they ran. About 2
 seconds.
 """
 

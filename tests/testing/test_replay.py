@@ -1,5 +1,5 @@
-"""`pgflow.testing.replay`: what fits, fits at every moment of a workflow's life; what does not is told
-with its place.
+"""`pgflow.testing.replay`: what fits does so at every moment of a workflow's life; what does not is reported with its
+place.
 """
 
 from __future__ import annotations

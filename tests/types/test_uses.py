@@ -1,4 +1,4 @@
-"""What a type checker makes of programs: arguments are compared with signatures, results have their types. About 10
+"""What type checkers say about programs: arguments are compared with signatures, results have their types. About 10
 seconds.
 """
 

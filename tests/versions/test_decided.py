@@ -1,4 +1,5 @@
-"""Insertions before what decided an old run's way: they run, and then all comes as it came. About 15 seconds.
+"""Insertions before something that decided an old run's path: they run, and then everything happens as it did. About 15
+seconds.
 
 A recorded cancellation, a deadline that has passed and a decided race wait until the inserted step has ended, in the
 life that executes it and in those that replay it.

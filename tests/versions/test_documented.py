@@ -1,6 +1,4 @@
-"""Every edit in docs/versions.md, executed: the programs that stand there leave the histories that stand there. About 2
-seconds.
-"""
+"""Every edit in docs/versions.md, executed: its programs leave the histories that it shows. About 2 seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Insertions that wait for what comes after recorded steps: what can go on does, and what waits for ever is told."""
+"""Insertions that wait for what comes after recorded steps: what can go on does, and what would wait for ever is
+logged.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random programs, edited twice at random while a run is on its way, and crashed: the run fits each edit and comes to
+"""Random programs, edited twice at random while a run is on its way, and crashed: the run fits each edit and reaches
 its end.
 
 No recorded step runs again, what was recorded stays, and each branch's history is in the order of the code. About 6

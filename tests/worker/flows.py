@@ -2,7 +2,7 @@
 
     PGFLOW_DATABASE_URL=... pgflow worker tests.worker.flows
 
-Activities say in the side table `marks`, through a connection that pgflow knows nothing of, what they have come to.
+Activities say in the side table `marks`, through a connection that pgflow knows nothing of, how far they have got.
 """
 
 from __future__ import annotations

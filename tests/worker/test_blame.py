@@ -1,4 +1,4 @@
-"""Which attempts a death counts as, told by what the dead have left in the database; no process dies here."""
+"""Which attempts a death counts as, judged by what the dead have left in the database; no process dies here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""While it is not known what a worker's database has, nothing is begun. About 2 seconds."""
+"""While it is unknown what a worker's database has, nothing is begun. About 2 seconds."""
 
 from __future__ import annotations
 

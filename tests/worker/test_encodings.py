@@ -1,5 +1,5 @@
-"""Databases whose encoding lacks most characters: payloads have any, names and tags those that there are, and nothing
-runs for ever.
+"""Databases whose encoding lacks most characters: payloads may have any character, names and tags only those of the
+encoding, and nothing runs for ever.
 """
 
 from __future__ import annotations

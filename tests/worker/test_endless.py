@@ -1,4 +1,4 @@
-"""Workflows whose code does not come to rest harm nobody but themselves. About 12 seconds."""
+"""Workflows whose code does not come to rest harm only themselves. About 12 seconds."""
 
 from __future__ import annotations
 

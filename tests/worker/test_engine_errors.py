@@ -1,5 +1,5 @@
-"""An error of pgflow's own code out of one run stops neither the others nor, with its lease kept, its worker. About 3
-seconds.
+"""An error in pgflow's own code that leaves one run stops neither the other runs nor the worker, which keeps its lease.
+About 3 seconds.
 """
 
 from __future__ import annotations

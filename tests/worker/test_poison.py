@@ -1,4 +1,4 @@
-"""What ends its process is found, and ends as a failure of its own; whoever shared the process completes."""
+"""What ends its process is found and fails; workflows that shared the process complete."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ async def test_an_attempt_that_survives_completes(scene: Scene, client: pgflow.C
 async def test_neighbours_of_the_guilty_complete(scene: Scene, client: pgflow.Client) -> None:
     """Their activities need longer than the guilty ones leave them: together they would never come to an end."""
     guilty = 2
-    poisons = [await client.dispatch(flows.poison, "crash", {"after": 0.1}) for _ in range(guilty)]
-    innocents = await client.dispatch_many(flows.innocent, [{"seconds": 0.5}] * 30)
+    poisons = [await client.dispatch(flows.poison, "crash", {"after": 0.05}) for _ in range(guilty)]
+    innocents = await client.dispatch_many(flows.innocent, [{"seconds": 0.25}] * 30)
     with nursery(scene) as workers:
         for handle in poisons:
             assert (await handle.output(PATIENT)).startswith("2 attempts, WorkerCrashed")

@@ -1,5 +1,5 @@
-"""A worker drains many runs in one turn; whatever else it does then finds the worker's own loop to be
-the running one.
+"""A worker drains many runs in one turn; for everything else that it does then, the worker's own loop is the running
+one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Steps that are called with other arguments than the recorded ones, on workers that mind and on workers that do not.
-About 4 seconds.
-"""
+"""Steps that are called with other arguments than the recorded ones, on strict and other workers. About 4 seconds."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What the surroundings say changes nothing: environment, role, database, and the adapters that the application has
-registered.
-"""
+"""Surroundings change nothing: environment, role, database, and the adapters that the application has registered."""
 
 from __future__ import annotations
 

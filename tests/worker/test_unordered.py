@@ -1,4 +1,4 @@
-"""Iterating over a set in a workflow's code is told at the start of a worker, with its line."""
+"""A worker logs at its start, with the line, where a workflow's code iterates over a set."""
 
 from __future__ import annotations
 

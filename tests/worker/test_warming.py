@@ -1,4 +1,4 @@
-"""What a worker needs for its first workflow it has before it begins. About 2 seconds."""
+"""A worker has what it needs for its first workflow before it begins. About 2 seconds."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ from pgflow.model.info import BulkResult
 from pgflow.store.queries import operating
 
 _AT_ONCE = 200
-"""Workflows that one transaction operates, at most: all of them are locked until its commit."""
+"""The most workflows that one transaction operates: all of them are locked until its commit."""
 
 _PAGE = 1_000
-"""Workflows that one statement looks up, at most."""
+"""The most workflows that one statement looks up."""
 
 
 class SyncBulkOperations(HasCore):
@@ -44,7 +44,7 @@ class SyncBulkOperations(HasCore):
                 one. Without `status` those that have not ended.
 
         Returns:
-            The ids of those for which it was done, and of those that refused, with why.
+            The ids of those for which it was done, and those that refused, each with the reason.
 
         Raises:
             ValueError: neither ids nor a filter is given, or both; an id that is none, a status that there is not, a

@@ -32,7 +32,7 @@ from pgflow.store.queries import dispatching, explaining, inspection, operating,
 T = TypeVar("T")
 
 HISTORY_LIMIT = 1_000_000
-"""Rows of history that are read at once, at most."""
+"""The most rows of history that are read at once."""
 
 
 class SyncCore:
@@ -110,7 +110,7 @@ class SyncCore:
             raise refused from None
 
     def operate(self, query: Query[T], connection: Any = None) -> T:
-        """Send a statement that operates workflows; nobody is notified where the client sends no hints.
+        """Send a statement that operates workflows, without a notification if the client sends no hints.
 
         Raises:
             PgflowError: The schema's functions refuse.
@@ -201,7 +201,7 @@ class SyncCore:
         return found
 
     def signal(self, sending: Sending, missing_ok: bool, connection: Any = None) -> UUID | None:
-        """Send a signal; its id, or None if nobody receives it and nobody has to.
+        """Send a signal; returns its id, or None if nobody receives it and `missing_ok` allows that.
 
         Raises:
             WorkflowNotFound: Nobody receives it.

@@ -63,7 +63,8 @@ class SyncWorkflowHandle(Generic[R]):
         """The workflow's history in order.
 
         Args:
-            forgotten: with the kept turns of loops that have left active history, and what rewinds have undone.
+            forgotten: whether to include the kept turns of loops that have left active history, and what rewinds have
+                undone.
 
         Raises:
             WorkflowNotFound: it is no longer retained.
@@ -113,8 +114,7 @@ class SyncWorkflowHandle(Generic[R]):
         return self._core.operate(operating.cancel(self._core.schema, self.id, self._core.audit_note(reason)))
 
     def pause(self, *, reason: str | None = None) -> bool:
-        """Let nobody go on with the workflow until it is resumed, as the client's method of that name does; False when
-        it has ended.
+        """Pause the workflow until it is resumed, as the client's method of that name does; False when it has ended.
 
         Example:
             handle.pause(reason="an incident")

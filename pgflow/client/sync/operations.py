@@ -43,8 +43,7 @@ class SyncOperations(HasCore):
         )
 
     def pause(self, id: UUID | str, *, reason: str | None = None) -> bool:
-        """Let nobody go on with a workflow until `resume`. One that runs is paused when its activities in flight have
-        ended.
+        """Pause a workflow until `resume`. One that runs is paused when its activities in flight have ended.
 
         Args:
             reason: why, for the table `audit`: at most 2,000 characters.
@@ -72,7 +71,7 @@ class SyncOperations(HasCore):
         return self._core.operate(operating.resume(self._core.schema, uuid_of(id), self._core.audit_note(reason)))
 
     def retry(self, id: UUID | str, *, reason: str | None = None) -> None:
-        """Run a failed workflow again from its history: the steps whose failures left it get a new set of attempts.
+        """Run a failed workflow again from its history: the steps whose failures ended it get a new set of attempts.
 
         Args:
             reason: why, for the table `audit`: at most 2,000 characters.
@@ -152,12 +151,12 @@ class SyncOperations(HasCore):
         run_at: datetime | None = None,
         reason: str | None = None,
     ) -> bool:
-        """Change what workers go by when they take a workflow that waits; what is not given stays as it is.
+        """Change by what workers choose a workflow that waits; what is not given stays as it is.
 
         Args:
-            queue: the queue that workers serve; of one that is pending, sleeping or paused.
-            priority: higher goes first; of one that is pending, sleeping or paused.
-            run_at: not before this moment (with a time zone); only of one that no worker has ever had.
+            queue: the queue that workers serve; for a workflow that is pending, sleeping or paused.
+            priority: higher goes first; for a workflow that is pending, sleeping or paused.
+            run_at: not before this moment (with a time zone); only for a workflow that no worker has ever had.
             reason: why, for the table `audit`: at most 2,000 characters.
 
         Returns:
@@ -229,7 +228,7 @@ class SyncOperations(HasCore):
         limit: int = 100,
         after: int | None = None,
     ) -> builtins.list[AuditEntry]:
-        """What operators did, the last first. What was refused, or changed nothing, is not among it.
+        """What operators did, the latest first, without what was refused or changed nothing.
 
         Args:
             workflow_id: only what was done to this workflow, and to signals that were sent to it.

@@ -1,15 +1,14 @@
 """What to blame when a process dies while it runs one workflow alone: the activities in flight, or the code.
 
-No attempt's beginning is recorded where nobody has died. It need not be: up to the end of its history the code asks for
-the same steps again, so that the activities that are about to begin when a replay first comes to rest are those that
-were in flight when the process died. Each has spent an attempt on it. When there are none, the code itself has ended
-its process, or will before it comes to rest.
+As long as no process has died, the beginning of an attempt is not recorded. It need not be: up to the end of its
+history the code asks for the same steps again, so the activities that are about to begin when a replay first comes to
+rest are those that were in flight when the process died. Each has spent an attempt on it. If there are none, the code
+itself has ended its process, or will before it comes to rest.
 
-From then on, until there is progress, attempts are recorded before they begin, and so is the last one of several
-wherever it begins: someone who kills workers from outside must not use up attempts that never began.
+From then on, until there is progress, attempts are recorded before they begin, and so is always the last one of
+several: killing workers from outside must not use up attempts that never began.
 
-What is counted cannot be taken back. So nothing is counted before the death is certain;
-until then the workflow is left alone.
+A counted death cannot be taken back. So none is counted before it is certain; until then the workflow is left alone.
 """
 
 from __future__ import annotations
@@ -57,11 +56,11 @@ def _begin(run: RunView, starting: list[ActivityCall]) -> None:
 
 
 def _blame(run: RunView, starting: list[ActivityCall]) -> list[ActivityCall]:
-    """Count a death; what comes back may begin now."""
+    """Count a death; returns the attempts that may begin now."""
     claimed = run.claimed
     died_at = claimed.suspected_at or claimed.now
-    # Whoever knew of a death before its own recorded what it began, once it had counted that death. Where not one of
-    # them has been counted, no replay since the first came that far: what is asked for now was in flight then.
+    # A process that knew of an earlier death recorded what it began, once it had counted that death. If none of them
+    # has been counted, no replay since the first got that far: what is asked for now was in flight then.
     recorded = claimed.suspicions > len(claimed.crashes)
     blamed = [call for call in starting if call.caller.was_under_way(died_at, recorded)]
     fatal = None if blamed or len(claimed.crashes) < run.limits.crashes else _crashed(claimed)
@@ -85,7 +84,7 @@ def _blame(run: RunView, starting: list[ActivityCall]) -> list[ActivityCall]:
 
 
 def too_many(claimed: Claimed, most: int) -> WorkerCrashed | None:
-    """The error of a workflow that is given up, since its code has killed too many processes without progress."""
+    """The error of a workflow that is given up because its code has killed too many processes without progress."""
     return _crashed(claimed) if len(claimed.crashes) >= max(most, OF_UNKNOWN_CAUSE) else None
 
 

@@ -2,7 +2,7 @@
 
     requested -> at rest, when no result waits to be delivered: a `cancelled` row for each innermost unfinished step,
     all with one `seq`, in the transaction that consumes the request and keeps that place with the workflow (the rows
-    may stand in turns that are forgotten while the code around the loop is still being cancelled) -> committed ->
+    may belong to turns that are forgotten while the code around the loop is still being cancelled) -> committed ->
     delivered
 
 Delivered, live or at that `seq` of a replay, it cancels the run's task once, then those steps in the order of
@@ -23,7 +23,7 @@ from pgflow.history.events import STATUS_CANCELLED
 
 
 class RecordedCancellation:
-    """A cancellation that history holds, waiting for its place in the order of completion."""
+    """A recorded cancellation that waits for its place in the order of completion."""
 
     __slots__ = ("_run", "_seq")
     settled = False

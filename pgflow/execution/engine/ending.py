@@ -1,4 +1,4 @@
-"""How a run ends: what the end of its code comes to, as an outcome to be written."""
+"""How a run ends: the end of its code as an outcome to be written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pgflow.model.outcomes import Cancelled, Completed, Failed, Outcome
 
 
 def outcome_of(run: RunView, root: asyncio.Task[Any]) -> Outcome:
-    """The outcome of a run whose code has ended, or which an error of the engine ends; the rows that go with it are
+    """The outcome of a run whose code has ended, or that an error of the engine ends; the rows that go with it are
     gathered.
     """
     error: BaseException | None = run.fatal
@@ -36,7 +36,7 @@ def outcome_of(run: RunView, root: asyncio.Task[Any]) -> Outcome:
             if error is not None:
                 failure.__cause__ = error
             error = failure
-    if error is not None and issubclass(type(error), EngineError):  # an instance may say anything of its class
+    if error is not None and issubclass(type(error), EngineError):  # an instance may claim any class
         # Divergence and its like write no event: what this pump gathered is dropped.
         run.outgoing.drop()
         return Failed(encode_error(error))
@@ -47,7 +47,7 @@ def outcome_of(run: RunView, root: asyncio.Task[Any]) -> Outcome:
 
 
 def stuck(run: RunView) -> Failed:
-    """The outcome of a run that nothing can bring on any more."""
+    """The outcome of a run that can never go on."""
     return Failed(
         encode_error(
             PgflowError(
@@ -60,7 +60,7 @@ def stuck(run: RunView) -> Failed:
 
 
 def engine_failure(run: RunView, error: BaseException) -> EngineError:
-    """What a run ends with when the engine's own code has failed on it."""
+    """The error of a run on which the engine's own code has failed."""
     failure = EngineError(
         f"{run.label} was stopped by an error of pgflow's own code: {described(error)}. Nothing of this moment "
         "was written. Report it with the traceback; retry the workflow once the cause is mended.",
@@ -72,9 +72,7 @@ def engine_failure(run: RunView, error: BaseException) -> EngineError:
 
 
 def _abandon_rest(run: RunView, returned: bool = False) -> list[StepView]:
-    """The body has returned, or raised: what it left unfinished, which comes back, is cancelled and recorded as
-    abandoned.
-    """
+    """The body has returned or raised: what it left unfinished is cancelled, recorded as abandoned, and returned."""
     unfinished = run.scope.all_unfinished()
     found = unawaited(run.scope)
     run.scope.close_below()

@@ -17,7 +17,7 @@ _ABANDONED = "__pgflow_abandoned__"
 
 
 class _RunLocal:
-    """What belongs to this run alone: a failure that is pickled, or copied whole, leaves it behind."""
+    """What belongs to this run alone: a pickled or deep-copied failure does not take it along."""
 
     __slots__ = ()
 
@@ -30,7 +30,9 @@ def _nothing() -> None:
 
 
 class _OriginMark(_RunLocal):
-    """What a failure remembers: its step, how many steps had been called by then, what was raised with it."""
+    """What a failure remembers: its step, how many steps had been called by then, and the failures raised together with
+    it.
+    """
 
     __slots__ = ("also", "calls", "step")
 
@@ -53,7 +55,7 @@ def mark(failure: BaseException, step: StepView, calls: int | None = None) -> Ba
     """Let a failure remember the step that it is delivered by.
 
     Args:
-        calls: how many steps had been called when the code first heard of it, if that was before now.
+        calls: how many steps had been called when the code first learnt of it, if that was before now.
     """
     _remember(failure, _MARK, _OriginMark(step, step.scope.run.calls if calls is None else calls, ()))
     return failure
@@ -68,7 +70,7 @@ def together(failure: BaseException, others: list[BaseException]) -> BaseExcepti
 
 
 def leaves_behind(failure: BaseException, steps: list[StepView]) -> None:
-    """Let a failure that leaves a body remember the steps that the body abandoned by it."""
+    """Let a failure that leaves a body remember the steps that the body abandoned because of it."""
     if steps:
         found = _remembered(failure, _ABANDONED)
         _remember(failure, _ABANDONED, _AbandonedSteps([*(found.steps if found else ()), *steps]))
@@ -80,12 +82,12 @@ def abandoned_by(error: BaseException) -> list[StepView]:
 
 
 def _remember(failure: BaseException, name: str, what: _RunLocal) -> None:
-    # Not as the class would have it: one that is frozen refuses, and raises another error in place of this one.
+    # Past the class's own `__setattr__`: a frozen one would refuse and raise another error in place of this one.
     object.__setattr__(failure, name, what)
 
 
 def _remembered(failure: BaseException, name: str) -> Any:
-    # Nor this: a class may answer whatever it is asked for.
+    # This too bypasses the class, which may answer anything it is asked for.
     try:
         return object.__getattribute__(failure, name)
     except AttributeError:
@@ -96,7 +98,7 @@ def steps_of(error: BaseException) -> tuple[list[StepView], int | None]:
     """The steps whose failures an error consists of, in location order, and how many steps had been called at the
     first.
 
-    None of them (and no number) when anything in it is no step's failure.
+    None (and no number) if anything in it is not a step's failure.
     """
     found: dict[StepView, int] = {}
     seen: set[int] = set()

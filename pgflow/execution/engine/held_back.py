@@ -1,8 +1,9 @@
-"""What history holds and the code has not come to yet, since it is executing what a later edit has inserted before it.
+"""What history holds and the code has not reached yet, because it is executing what a later edit has inserted before
+it.
 
-An old run executes an insertion when it comes by (`ctx.v(n)`). Meanwhile what was recorded later must not reach the
-code: a cancellation, a deadline that has passed, the result that decided a race. In unchanged code nothing of this is
-ever met: whatever has a place in the order of completion has been called before all that comes later is delivered.
+An old run executes an insertion when it reaches it (`ctx.v(n)`). Meanwhile what was recorded later must not reach the
+code: a cancellation, a deadline that has passed, the result that decided a race. In unchanged code this never happens:
+a step with a place in the order of completion has been called before anything later is delivered.
 
     recorded, and all that stands before it was called    delivered, as always
     recorded, something before it was not yet called      waits while a live step is under way that the missing one
@@ -65,7 +66,7 @@ class OpenBody(Protocol):
 
 
 def not_reached(root: OpenBody, events: Iterable[Event]) -> list[Event]:
-    """Of these rows, those that no code has come to: what is left of each open body, and what stands below that."""
+    """Those of these rows that no code has reached: what is left of each open body, and everything below that."""
     left: set[str] = set()
     waiting: list[OpenBody] = [root]
     while waiting:
@@ -101,20 +102,22 @@ class UncalledRows:
         self._places = [(event.seq, event.location) for event in rows if event.seq is not None]
         heapify(self._places)
         self._last = max((event.at for event in rows if event.turn_seq is None), default=None)
-        """When the last of them was recorded, leaving out what came while others were held back."""
+        """When the last of them was recorded, not counting what arrived while others were held back."""
 
     def called(self, location: str) -> None:
-        """The code has called the step of a row."""
+        """Note that the code has called the step of a row."""
         self._rows.pop(location, None)
 
     def passed_over(self, location: str) -> None:
-        """The code has passed a row, and what stands below it, without a step (`removed`)."""
+        """Note that the code has passed a row, and everything below it, without a step (`removed`)."""
         below = location + ","
         for other in [other for other in self._rows if other == location or other.startswith(below)]:
             del self._rows[other]
 
     def resumed(self, loop: str, turn: str) -> None:
-        """A loop goes on with a turn: no code will come to those before it, though their rows may still be there."""
+        """Note that a loop goes on with a turn: no code will reach those before it, though their rows may still be
+        there.
+        """
         below, kept = loop + ",", turn + ","
         for other in [other for other in self._rows if other.startswith(below) and not other.startswith(kept)]:
             del self._rows[other]
@@ -129,13 +132,13 @@ class UncalledRows:
         return None
 
     def awaits_live_step(self, row: Event, late: Collection[LiveStep]) -> bool:
-        """Whether a live step is under way that the code may have to wait for before it comes to a row."""
+        """Whether a live step is under way that the code may have to wait for before it reaches a row."""
         return any(True for _ in self.live_steps(row, late))
 
     def live_steps(self, row: Event, late: Collection[LiveStep]) -> Iterator[LiveStep]:
-        """The live steps under way that the code may have to wait for before it comes to a row.
+        """The live steps under way that the code may have to wait for before it reaches a row.
 
-        What had been pending already while the old code went on is none: it did so without its result.
+        A step that was already pending while the old code went on is not one: that code did so without its result.
 
         Args:
             late: steps that have ended and have no place in the order yet.
@@ -150,13 +153,15 @@ class UncalledRows:
                 yield step
 
     def _was_passed_by(self, step: LiveStep, row: Event) -> bool:
-        """Whether the row of a pending step is no insertion's, and older than what the old code has recorded."""
+        """Whether the row of a pending step does not belong to an insertion, and is older than what the old code has
+        recorded.
+        """
         event, last = step.event, self._last
         return event is not None and last is not None and event.version <= row.version and event.at <= last
 
     def insertion(self, row: Event, waiting: Iterable[tuple[Any, ...]]) -> tuple[Any, ...] | None:
-        """Of the recorded results that wait, the first of an insertion before a row, if it does not say itself where it
-        belongs.
+        """The first of the recorded results that wait which belongs to an insertion before a row and does not itself
+        say where it belongs.
         """
         body = self._body_before(row)
         mine = [
@@ -191,10 +196,10 @@ def _is_within(scope: OpenBody | None, body: OpenBody) -> bool:
 
 
 def tell_what_holds_back(label: str, fields: Fields, uncalled: UncalledRows | None, late: Collection[LiveStep]) -> None:
-    """Say of a run that goes to sleep which insertion keeps it from what history holds, unless a deadline ends that.
+    """Log for a run that goes to sleep which insertion keeps it from what history holds, unless a deadline ends that.
 
-    Somebody may be about to send what it waits for. If it is the workflow's own code that would, later on, it waits for
-    ever, and nobody can tell: nor does a cancellation reach it.
+    Somebody may be about to send what it waits for. But if the workflow's own code would do that later on, it waits for
+    ever, which cannot be known here; and a cancellation does not reach it either.
     """
     row = uncalled.first() if uncalled is not None else None
     if uncalled is None or row is None:
@@ -219,8 +224,8 @@ def tell_what_holds_back(label: str, fields: Fields, uncalled: UncalledRows | No
 
 
 def place_of(event: Event) -> tuple[int, int, int]:
-    """Where a recorded result stands in the order: at its own place, or right after another, among those that came
-    there.
+    """Where a recorded result stands in the order: at its own place, or right after another place, among the results
+    delivered there.
     """
     seq = event.seq or 0
     if event.turn_seq is None or event.turn_state is not None or event.turn_seq >= seq:

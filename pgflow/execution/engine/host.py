@@ -1,6 +1,6 @@
 """The worker as the parts of a run see it: where writes go, who starts activities, what time it is.
 
-What a worker has to do with whole runs (pump them, keep them, let them go) is `run.Host`.
+What a worker does with whole runs (pump them, keep them, let them go) is in `run.Host`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Services(Protocol):
         ...
 
     def now(self) -> datetime:
-        """The database's time, as well as it is known; never ahead of it."""
+        """The database's time as far as it is known; never ahead of it."""
         ...
 
     def later(self, seconds: float) -> datetime:
@@ -96,7 +96,7 @@ class Services(Protocol):
         ...
 
     def attempt_failed(self, activity: str, again: bool) -> None:
-        """An attempt of an activity has failed, for whoever counts; `again`: another one follows."""
+        """Count a failed attempt of an activity; `again`: another one follows."""
         ...
 
     def publish(self, messages: Sequence[Message]) -> None:
@@ -104,7 +104,5 @@ class Services(Protocol):
         ...
 
     def asked(self) -> None:
-        """Something has been asked of other workflows by a write that is committed: see to it that it is delivered
-        soon.
-        """
+        """A committed write has asked something of other workflows: have it delivered soon."""
         ...

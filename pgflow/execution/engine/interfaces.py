@@ -1,7 +1,7 @@
 """What steps and bodies of code may ask of one another and of their run.
 
-A step knows the body that called it, a body its steps and its run, and the run them all. Each file takes the others by
-these protocols, so that none of them has to import what imports it.
+A step knows the body that called it, a body knows its steps and its run, and the run knows them all. Each file uses the
+others through these protocols, so that none has to import a file that imports it.
 """
 
 from __future__ import annotations

@@ -23,12 +23,12 @@ class Mailbox:
         return bool(self._signals)
 
     def add(self, signals: Iterable[Signal]) -> None:
-        """More have been delivered."""
+        """Add signals that have been delivered."""
         self._signals.extend(signals)
 
     def take(self, names: Container[str], limit: int, fits: Callable[[Signal], bool]) -> list[Signal]:
-        """Take out the first signals of these names that fit, at most `limit`. Those before them that do not are taken
-        out as well.
+        """Take out the first signals of these names that fit, at most `limit`. Those before them that do not fit are
+        taken out as well.
         """
         places: list[int] = []
         taken: list[Signal] = []

@@ -1,9 +1,8 @@
 """Whether a step that replay meets is called with the arguments that were recorded for it.
 
 Replay gives a step what history holds at its place. Code whose arguments depend on what no replay repeats (the order of
-a `set`, a clock, a random number) would get one item the result of another, without a word. To encode them again costs
-time, and other arguments are also what a change of the code may bring: so a worker compares them only when it is told
-to be strict.
+a `set`, a clock, a random number) would silently get the result of one item for another. Encoding them again costs
+time, and a change of the code may also bring other arguments; so a worker compares them only in strict mode.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ def refuse(step: StepView, other: OtherArguments) -> None:
 def compare(
     step: StepView, given: Callable[[], str], meaning: Callable[[str], Any] | None = None, recorded: str | None = None
 ) -> None:
-    """Report arguments that are not the recorded ones, if that is asked for.
+    """Report arguments that differ from the recorded ones, if the worker compares them.
 
     Args:
         step: a step that has been called.
         given: encodes the arguments of today.
-        meaning: what a text says, where texts may differ and say the same; JSON by default.
+        meaning: the meaning of a text, where different texts may mean the same; its JSON value by default.
         recorded: what history holds of them; by default the row's input.
     """
     report = step.scope.run.limits.other_arguments
@@ -74,11 +73,11 @@ def _says_the_same(one: str, other: str, meaning: Callable[[str], Any]) -> bool:
     try:
         return difference(loads(one), loads(other)) is None or difference(meaning(one), meaning(other)) is None
     except Exception:
-        return False  # what was recorded does not fit the code of today
+        return False  # the recorded arguments do not fit today's code
 
 
 def body_of(kind: type, decode: Callable[..., Any]) -> Callable[[str], Any]:
-    """The meaning of what is sent: its body by its class, all else as it is."""
+    """The meaning of a signal or message: its body converted by its class, all else as it is."""
 
     def meaning(text: str) -> Any:
         said = loads(text)

@@ -1,9 +1,9 @@
-"""Whether what a workflow's code does now has been done before, in another process, and its log lines written there.
+"""Whether what a workflow's code does now was done before in another process, which has written its log lines.
 
-Rows are written when the code has come to rest: so it has been run up to its rest whenever a row was written after it.
-It repeats while history holds results or steps that it has not met again; and, where the last thing in history is a
-step that waits, until something new happens. After the last recorded result of all nobody knows whether the process
-that recorded it came any further: those lines are written again rather than not at all.
+Rows are written when the code has come to rest, so code before a row was run up to that rest. It repeats as long as
+history holds results or steps that it has not met again; and, if the last thing in history is a step that waits, until
+something new happens. After the very last recorded result it is unknown whether the process that recorded it got any
+further: those lines are written again rather than not at all.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pgflow.history.events import STATUS_PENDING
 def repeats(scope: ScopeView) -> bool:
     """Whether the code of a body repeats what it has done before."""
     run = scope.run
-    if run.closed:  # it leaves memory: what its `finally` blocks do now has not happened
+    if run.closed:  # it leaves memory: what its `finally` blocks do now does not count
         return True
     if run.order.replaying or not scope.cursor.exhausted:
         return True

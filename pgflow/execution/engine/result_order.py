@@ -40,7 +40,7 @@ class FinishedStep(LiveStep, Protocol):
 
 
 class LiveCall:
-    """Something live on its way that a call delivers. (Most results are delivered by the step itself.)"""
+    """A live result on its way that is delivered by a call. (Most results are delivered by the step itself.)"""
 
     __slots__ = ("ahead", "at", "call", "committed", "ends", "seq", "step")
 
@@ -56,11 +56,11 @@ class LiveCall:
         self.call = call
         self.committed = False
         self.ends: tuple[asyncio.Future[None], ...] = ()
-        """Bodies that have left this result behind: they end right after it."""
+        """Bodies that have ended without awaiting this result: they end right after it."""
 
 
 Delivery: TypeAlias = "LiveCall | FinishedStep"
-"""A live result on its way: finished, then committed, then delivered in the order of `seq`."""
+"""A live result on its way: finished, committed, then delivered in the order of `seq`."""
 
 
 class Order:
@@ -94,7 +94,7 @@ class Order:
         self.root: OpenBody | None = None
         """The workflow's body, once there is one."""
         self.uncalled: UncalledRows | None = None
-        """The places that the code has not come to, once that has mattered."""
+        """The places that the code has not reached, once they have been needed."""
         self.passed = 0
         """The highest place whose result has been delivered."""
         self._last_recorded = self._seq = last
@@ -106,7 +106,7 @@ class Order:
         self.outbox: deque[Delivery] = deque()
         """Live results that wait for their commit or for their turn."""
         self.late: list[tuple[FinishedStep, str, str | None, str | None]] = []
-        """Live results that came in the middle of a replay: they are placed when it has come to rest."""
+        """Live results that arrived in the middle of a replay: they get their places when it has come to rest."""
         self.ends: list[asyncio.Future[None]] = []
         """Bodies whose end is next. (No deque: even an empty one takes 760 bytes, and this is nearly always empty.)"""
 
@@ -201,8 +201,8 @@ class Order:
         return self.uncalled.first()
 
     def holds_back(self) -> bool:
-        """Whether what comes after history has to wait, since a live step is under way that recorded
-        ones stand behind.
+        """Whether what comes after history has to wait, because recorded results stand behind a live step that is under
+        way.
         """
         if self.passed >= self._last_recorded:
             return False
@@ -235,7 +235,7 @@ class Order:
         return False
 
     def after(self, seq: int, future: asyncio.Future[None]) -> asyncio.Future[None]:
-        """Let what `future` stands for go on in the moment right after a recorded place; the same future."""
+        """Let what `future` stands for go on right after a recorded place; returns the same future."""
         self.replay(seq, Boundary(future), after=True)
         return future
 
@@ -277,7 +277,9 @@ class Order:
         return False
 
     def _deliver_recorded(self) -> bool | None:
-        """Deliver the next recorded result: whether it need not wait; None: there is none that anybody awaits."""
+        """Deliver the next recorded result unless it has to wait; returns whether it was delivered, None if nobody
+        awaits any.
+        """
         while self.recorded:
             seq, after, _, what = self.recorded[0]
             if self.passed < seq and (self.passed + 1 < seq or after or what.cancels) and self._wait_for_insertion(seq):
@@ -307,8 +309,8 @@ class Order:
 
 
 class Boundary:
-    """What has a place in the order of history but no row: the end of a body that left steps behind, the start of a
-    turn.
+    """A place in the order of history without a row of its own: the end of a body that left steps behind, the start of
+    a turn.
     """
 
     __slots__ = ("future",)

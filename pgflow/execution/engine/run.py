@@ -47,7 +47,7 @@ from pgflow.observe.log_records import fields_of, log_failed_workflow
 
 log = logging.getLogger("pgflow.execution")
 
-_SLICE = 0.02  # seconds of replay before other runs get a turn
+_SLICE = 0.02  # seconds of replay after which other runs get a turn
 
 
 class Host(Services, Protocol):
@@ -141,12 +141,12 @@ class Run(StepServices):
         """Whether a cancellation has been delivered to the code."""
         self.first_cancel: FirstCancel | None = None
         self.cancel_taken_at = -math.inf
-        """When the last request to cancel was taken; who looked before may still have seen it."""
+        """When the last request to cancel was taken; looks that began before may still have seen it."""
         self.aftermath: list[StepView] | None = None
         """Since a failure was delivered and no step called after it: what failed, or was cancelled by the code."""
         self.mailbox = Mailbox(claimed.signals)
         self.outgoing = WriteBuffer(self)
-        """What is to be written."""
+        """What is to be written to the journal."""
         self.order = Order(self.loop, claimed.events, max(self.history.max_seq, *claimed.cancellations, 0))
         """What waits to be delivered to the code."""
         self._waits = ParkedSteps(host, lambda: host.schedule(self))
@@ -240,7 +240,7 @@ class Run(StepServices):
             or crossings.gathered
             or crossings.awaiting
             or self.cautious
-        ):  # nearly every rest: activities go on, and nothing else is to be seen to
+        ):  # nearly every rest: activities go on, and there is nothing else to do
             if self._starting:
                 starting, self._starting = self._starting, []
                 for call in starting:
@@ -261,7 +261,7 @@ class Run(StepServices):
         if self.fatal is not None or self.halted or self.loop.frozen:
             return False
         if root is not None and root.done():
-            return order.deliver_passed()  # turns that had begun when the code ended see its end
+            return order.deliver_passed()  # turns that had begun when the code ended get to see its end
         if not order.deliver_next():
             return False
         self._rounds += 1
@@ -273,14 +273,14 @@ class Run(StepServices):
         return True
 
     def out_of_time(self) -> bool:
-        """Whether this pump has to leave the code for now, though it could go on, since others wait."""
+        """Whether this pump has to leave the code for now, though it could go on, because other runs wait."""
         if time.monotonic() <= self._until:
             return False
         self._rounds = -1
         return True
 
     def fail_by_engine(self, error: BaseException) -> None:
-        """An error of the engine's own has left a pump: the workflow fails with it, and writes no event.
+        """Fail the workflow with an error of the engine's own that has left a pump; it writes no event.
 
         Raises:
             BaseException: the same error; the run cannot end any more, since its outcome is on its way or it has left
@@ -292,7 +292,7 @@ class Run(StepServices):
         self._end(self._root)
 
     def receive(self, arrived: Arrived) -> bool:
-        """Take news from outside; False when earlier ones were missed: they have to be read first."""
+        """Take news from outside; False if earlier news was missed, which has to be read first."""
         return receive(self, arrived)
 
     def resume(self, claimed: Claimed) -> None:
@@ -331,8 +331,8 @@ class Run(StepServices):
             self._forget_steps()
 
     def _forget_steps(self) -> None:
-        """Free what nothing will ask for any more: its parts point back to this run, and the collector of such circles
-        comes late.
+        """Free what nothing will ask for any more: its parts refer back to this run, and the garbage collector finds
+        such cycles late.
         """
         self.scope.forget_steps()
         self.loop.order = None
@@ -340,7 +340,7 @@ class Run(StepServices):
 
     @property
     def results(self) -> int:
-        """The place of the last result that the code has got."""
+        """The place of the last result that the code has received."""
         return self.order.passed
 
     @property
@@ -349,7 +349,7 @@ class Run(StepServices):
         return self._root is None or self._root.done()
 
     def lost(self, error: BaseException) -> None:
-        """A write was refused: leave memory, or fail the workflow when its own data is to blame."""
+        """A write was refused: leave memory, or fail the workflow if its own data is to blame."""
         if self.closed:
             return
         if isinstance(error, LeaseLost):
@@ -374,7 +374,7 @@ class Run(StepServices):
         self.host.finished(self, outcome)
 
     def schedule(self) -> None:
-        """Be pumped by the worker, in a later callback."""
+        """Have the worker pump this run in a later callback."""
         self.host.schedule(self)
 
     # Resting
@@ -387,7 +387,7 @@ class Run(StepServices):
         self._replaying = False
         starting, self._starting = self._starting, []
         begin(self, starting)
-        if self.fatal is not None:  # it ends with that next, and asks nothing of others before
+        if self.fatal is not None:  # it ends with that next, and asks nothing of other workflows before
             return
         if self.halted:
             self._hand_back_when_idle()
@@ -420,7 +420,7 @@ class Run(StepServices):
                     self.label, fields_of(self.claimed), self.order.uncalled, [late[0] for late in self.order.late]
                 )
             outcome = self._waits.suspension(self.claimed.mailbox) if self._waits.parked else stuck(self)
-            if self.fatal is None:  # else one of the rows that it sleeps on was one too many
+            if self.fatal is None:  # otherwise one of the rows that it sleeps on was one too many
                 self._write_outcome(outcome)
             return
         if self._waits.moments or self._waits.timer is not None:

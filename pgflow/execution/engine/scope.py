@@ -107,9 +107,9 @@ class Scope:
         self.unfinished: dict[StepView, Coroutine[Any, Any, Any] | None] = {}
         """Steps that have been called and not delivered, and what the code is to await of each."""
         self.aside: dict[Any, tuple[str | None, Coroutine[Any, Any, Any]]] | None = None
-        """Calls that are no steps and have not begun."""
+        """Calls that are no steps, and have not begun."""
         self.reported: set[tuple[str, ...]] | None = None
-        """In the workflow's own scope: the calls that were logged, since they were never awaited."""
+        """In the workflow's own scope: the calls that were logged because they were never awaited."""
         self.unrecorded: deque[StepView] = deque()
         self.children: dict[ScopeView, None] = {}
         self.closed: bool = parent is not None and parent.closed
@@ -161,7 +161,7 @@ class Scope:
         )
 
     def _check_turn(self, task: asyncio.Task[Any] | None) -> None:
-        """Refuse the context of a body around a loop to the loop's turns."""
+        """Refuse a step of a loop's turn on the context of a body around the loop."""
         body = self.run.bodies.get(task)
         if body is not None and body.turn is not None and body.turn is not self.turn:
             self.run.end_with(
@@ -229,12 +229,14 @@ class Scope:
         run.aftermath = None
 
     def holds_end_of(self, kind: str, name: str, version: int) -> bool:
-        """Whether history holds how the step ended that would be called now: then it needs no arguments."""
+        """Whether history holds the end of the step that would be called now, so that it needs no arguments."""
         event = self.cursor.meets(kind, name, version)
         return event is not None and event.status != STATUS_PENDING
 
     def record(self, step: StepView, row: EventRow) -> None:
-        """Hand a step's row to the run's next write, and rows for earlier steps that have none: no holes."""
+        """Hand a step's row to the run's next write, with rows for earlier steps that have none, so that there are no
+        holes.
+        """
         new = not step.recorded
         if new:
             step.recorded = True
@@ -261,13 +263,13 @@ class Scope:
                 self._hand_over(earlier.pending_row(), True)
 
     def row_alone(self, row: EventRow) -> EventRow:
-        """A row that another transaction than the journal's is about to write."""
+        """Note a row that another transaction than the journal's is about to write."""
         if self._turn_state is None:
             return row
         return row._replace(turn_state=self._turn_state, turn_now=self.turn_now, turn_seq=self.turn_seq)
 
     def recorded_alone(self, step: StepView) -> None:
-        """Such a row is durable."""
+        """Note that such a row is durable."""
         step.recorded = self.has_rows = True
         self._turn_state = None
 
@@ -279,7 +281,7 @@ class Scope:
         self.run.outgoing.gather(row, new)
 
     def pass_time(self, at: datetime) -> None:
-        """An event recorded at this time has been passed."""
+        """Note that an event recorded at this time has been passed."""
         if at > self.now:
             self.now = at
 
@@ -314,10 +316,10 @@ class Scope:
     def check_latent(self, leaving: BaseException | None = None) -> None:
         """Refuse to end a body while history holds more steps than its code called.
 
-        An exception that leaves the body (`leaving`) is no excuse: this is not what the code did then. If the exception
-        won, what it leaves unfinished would be recorded as abandoned, and the code around the body could compensate
-        what history knows to have succeeded. So latent history wins, nothing is written, and the message tells the
-        exception too.
+        An exception that leaves the body (`leaving`) does not change that: it is not what the code did then. If the
+        exception won, what it leaves unfinished would be recorded as abandoned, and the code around the body could
+        compensate what history knows to have succeeded. So latent history wins, nothing is written, and the message
+        names the exception as well.
 
         Raises:
             LatentHistory: events are left over.
@@ -368,7 +370,7 @@ class Scope:
         return value
 
     def record_mark(self, row: EventRow) -> None:
-        """Record a mark in history (a version check, a removed step): a row that nobody waits for."""
+        """Record a mark in history (a version check, a removed step), a row that nobody waits for."""
         for earlier in self.unrecorded:
             if not earlier.recorded:
                 earlier.recorded = True
@@ -377,8 +379,8 @@ class Scope:
         self._hand_over(row, True)
 
     async def close(self, returned: bool = False) -> list[StepView]:
-        """End the body, which has returned or raised: its unfinished steps, which come back, are cancelled and recorded
-        as abandoned.
+        """End the body, which has returned or raised: its unfinished steps are cancelled, recorded as abandoned, and
+        returned.
 
         Whether anything had to be abandoned is itself something that the code can observe by its timing, so the end of
         such a body has its place in the order of completion like any result.
@@ -392,12 +394,12 @@ class Scope:
             settle_unawaited(self, found, returned)
         if self.parent is not None:
             self.parent.children.pop(self, None)
-            if self.turn is not self:  # the time that turns have passed is the loop's to tell: replay skips them
+            if self.turn is not self:  # the loop reports the time that its turns have passed, since replay skips them
                 self.parent.pass_time(self.now)
         return unfinished
 
     def close_below(self) -> None:
-        """Take no more steps, here and in what stands below."""
+        """Take no more steps, neither here nor in the bodies below."""
         self.closed = True
         for child in self.children:
             child.close_below()
@@ -409,7 +411,7 @@ class Scope:
         close_unawaited(self)
 
     def forget_steps(self) -> None:
-        """Forget the steps of this body and of those below, which point back here: their run leaves memory."""
+        """Forget the steps of this body and of those below, which refer back here: their run leaves memory."""
         for child in self.children:
             child.forget_steps()
         self.children.clear()
@@ -417,7 +419,7 @@ class Scope:
         self.unrecorded.clear()
 
     def abandon_rows(self, steps: list[StepView], seq: int | None, after: int | None = None) -> None:
-        """Record those of `steps` that history does not know the end of as abandoned."""
+        """Record as abandoned those of `steps` whose end is not in history."""
         for step in steps:
             if not step.has_ended_row and not step.finished:
                 step.scope.record(step, ahead(step.row(STATUS_ABANDONED, seq, wake_at=step.wake_at), after, step.scope))

@@ -32,7 +32,7 @@ from pgflow.history.location import display
 from pgflow.model.rows import EventRow
 
 _new_row: Callable[[type[EventRow], tuple[Any, ...]], EventRow] = tuple.__new__
-"""`EventRow(...)` without the call in between: every step makes one."""
+"""`EventRow(...)` without the overhead of its `__new__`: every step makes one."""
 
 _ENDED_WITH_RESULT = (STATUS_COMPLETED, STATUS_FAILED)
 _ENDED_WITHOUT = (STATUS_CANCELLED, STATUS_ABANDONED)
@@ -45,7 +45,7 @@ class Step:
     is_container: ClassVar[bool] = False
     """Loops, branches and timeouts, which stand around other steps."""
     cancels: ClassVar[bool] = False
-    """Whether its recorded result reaches other steps as well, which have rows of the same place."""
+    """Whether its recorded result also reaches other steps, which have rows of the same place."""
     awaits_child: ClassVar[bool] = False
     """Whether the end of a child ends its wait."""
     listens: ClassVar[bool] = False
@@ -128,7 +128,7 @@ class Step:
             return self._recorded_result(event)
         future = self.future = asyncio.Future(loop=run.loop)
         if event is None or event.status == STATUS_PENDING:
-            if not self.finished:  # else it is recorded as cancelled already, and the code hears of it in its turn
+            if not self.finished:  # else it is recorded as cancelled, and the code learns of it in its turn
                 self.start()
         elif event.status in _ENDED_WITH_RESULT:
             run.order.replay_event(event, self)
@@ -142,7 +142,7 @@ class Step:
                     found=event.status,
                 )
             )
-        # A cancelled or abandoned one waits for whatever cancelled it then, and never starts again.
+        # A cancelled or abandoned one waits for what cancelled it then, and never starts again.
         try:
             return await future
         except asyncio.CancelledError:
@@ -151,7 +151,7 @@ class Step:
             raise
 
     def _recorded_result(self, event: Event) -> Any:
-        """What `deliver` hands over, for code that need not wait for it."""
+        """The result that `deliver` would hand over, for code that need not wait for it."""
         scope = self.scope
         self.settled = True
         del scope.unfinished[self]
@@ -160,7 +160,7 @@ class Step:
         try:
             return self.result(STATUS_COMPLETED, event.output, event.error)
         except Exception as failure:
-            raise mark(failure, self)  # noqa: B904 — it is the same one
+            raise mark(failure, self)  # noqa: B904 — it is the same failure
 
     def start(self) -> None:
         """Begin, or go on with, the work of this step; history holds no result of it."""
@@ -183,7 +183,7 @@ class Step:
         return self
 
     def deliver_recorded(self) -> None:
-        """Deliver what history says (replay)."""
+        """Deliver the recorded result (replay)."""
         event = self.event
         assert event is not None
         self.deliver(event.status, event.output, event.error, event.at)
@@ -218,16 +218,16 @@ class Step:
         return None
 
     def check_not_dropped(self) -> None:
-        """Go no further when the body that called this step has ended, or its deadline has passed.
+        """Stop here if the body that called this step has ended, or its deadline has passed.
 
         Raises:
-            CancelledError: so it is.
+            CancelledError: one of these has happened.
         """
         if self.dropped:
             raise asyncio.CancelledError(f"{self} was cancelled while nothing of it was awaited")
 
     def settle(self) -> None:
-        """Nothing more happens to this step."""
+        """Settle this step: nothing more happens to it."""
         self.settled = True
         scope = self.scope
         scope.unfinished.pop(self, None)
@@ -284,8 +284,8 @@ class Step:
         return self.row(STATUS_PENDING, wake_at=self.wake_at)
 
     def _join_aftermath(self, failed: bool) -> None:
-        """Remember what a retry would have to run again if the failure leaves the workflow before it calls another
-        step.
+        """Remember what a retry would have to run again if this failure leaves the workflow before another step is
+        called.
         """
         run = self.scope.run
         if run.aftermath is not None:

@@ -1,6 +1,6 @@
 """What bodies of code and steps ask of their run: to be recorded, to wait, to be delivered.
 
-What concerns one part of the run alone they ask of that part (`run.order`, `run.outgoing`, `run.crossings`,
+What concerns a single part of the run they ask of that part (`run.order`, `run.outgoing`, `run.crossings`,
 `run.mailbox`); what concerns several parts is here.
 """
 
@@ -26,7 +26,7 @@ from pgflow.model.outcomes import Outcome
 from pgflow.model.writes import Advance
 
 BETWEEN_LOOKS = 64
-"""Replayed steps between two looks at the clock."""
+"""How many steps are replayed between two looks at the clock."""
 
 
 class StepServices:
@@ -85,18 +85,17 @@ class StepServices:
                 self.schedule()
 
     def replays_at_once(self, seq: int | None) -> bool:
-        """Whether the running task, were it to wait for the recorded result of this place, would be the next to go on,
-        with it.
+        """Whether the running task, if it waited for the recorded result of this place, would be the next to go on.
 
-        Then it need not wait, and nobody can tell. Now and then it does all the same, so that a long replay leaves the
-        pump.
+        Then it need not wait, and that cannot be observed. Now and then it waits all the same, so that a long replay
+        leaves the pump.
         """
         if seq is None or self.fatal is not None:
             return False
         if not (self.order.is_next(seq) and self.loop.rests_after(current_task(self.loop))):
             return False
         if self._root is None or self._root.done():
-            return False  # what the code left behind when it ended gets no result any more, as it got none then
+            return False  # steps that the code left behind when it ended get no result, as they got none then
         self._at_once += 1
         if self._at_once >= BETWEEN_LOOKS:
             return False
@@ -128,7 +127,7 @@ class StepServices:
         self.flush_soon()
 
     def finish_together(self, calls: Iterable[Callable[[], None]]) -> None:
-        """Make calls that finish steps; what they record is written together, by a later pump."""
+        """Make calls that finish steps; a later pump writes together what they record."""
         if self.closed or self.outcome is not None:
             return
         self._pumping = True
@@ -173,7 +172,7 @@ class StepServices:
             waits.unpark(step)
 
     def hold(self) -> asyncio.Future[None]:
-        """A future to be awaited at once, during which no code of the run goes on and nothing is delivered to it."""
+        """A future to be awaited at once; until it is done no code of the run goes on and nothing is delivered."""
         return self.loop.freeze()
 
     def release(self, future: asyncio.Future[None]) -> None:
@@ -187,7 +186,7 @@ class StepServices:
         return self._yielded
 
     def add_due_timeout(self, timeout: TimeoutView) -> None:
-        """The deadline of an open timeout has passed."""
+        """Note that the deadline of an open timeout has passed."""
         self._waits.due_timeouts.append(timeout)
         self.schedule()
 

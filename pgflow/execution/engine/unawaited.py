@@ -1,7 +1,7 @@
 """Steps that the code calls and never awaits: logged once, by name, when the body that called them has returned.
 
-Python warns of a coroutine that nobody has awaited wherever it happens to be freed, and names no step. So a scope keeps
-the coroutines of its unfinished steps; those that have not begun are closed when nobody else can await them any more.
+Python warns about a coroutine that nobody has awaited only where it happens to be freed, and names no step. So a scope
+keeps the coroutines of its unfinished steps; those that have not begun are closed when no code can await them any more.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ T = TypeVar("T")
 log = logging.getLogger("pgflow.execution")
 
 ORIGIN_DEPTH = 6
-"""Frames of a coroutine's origin that reach from a step to the line that called it, where Python is
-asked to keep them.
+"""How many frames of a coroutine's origin reach from a step to the line that called it, if Python is asked to keep
+them.
 """
 
 _KEPT = 1_000
@@ -45,8 +45,8 @@ def aside(scope: ScopeView, what: str | None, call: Callable[..., Any], *args: A
     """The coroutine of a call that is no step of its own.
 
     Args:
-        what: what is said of it if it is never awaited; None: nothing.
-        call: called when it is awaited; what it gives is awaited if it can be.
+        what: what is logged about it if it is never awaited; None: nothing.
+        call: called when it is awaited; its result is awaited if it can be.
     """
     token = object()
     if scope.aside is None:
@@ -63,12 +63,12 @@ async def _begun(waiting: dict[Any, Any], token: object, call: Callable[..., Any
 
 
 def unawaited(scope: ScopeView) -> UnawaitedCalls:
-    """What was called within a body and below, and has not begun; taken from the scopes.
+    """Take from the scopes what was called within a body and below it, and has not begun.
 
     The first stands at the end of the list, calls that are no steps after them all: a `join` has steps.
     """
     if not (scope.unfinished or scope.children or scope.aside):
-        return []  # every run that ends comes here twice
+        return []  # this is called twice for every run that ends
     found: UnawaitedCalls = []
     apart: UnawaitedCalls = []
     waiting = [scope]
@@ -90,7 +90,8 @@ def settle_unawaited(scope: ScopeView, found: UnawaitedCalls, returned: bool) ->
 
     Args:
         found: by `unawaited`.
-        returned: an exception that leaves a body may be why something was not awaited: then nothing is logged.
+        returned: whether it has returned: an exception that leaves a body may be why something was not awaited, and
+            then nothing is logged.
     """
     while found:
         what, coroutine = found.pop()

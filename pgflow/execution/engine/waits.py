@@ -1,4 +1,5 @@
-"""What a run waits for outside its process's control: deadlines, signals, children. Its steps are parked here.
+"""What a run waits for that does not depend on its process: deadlines, signals, children. The steps that wait are
+parked here.
 
 A parked step has a moment, or (None) an event from outside, at which it goes on. One timer is set for the earliest
 moment of all; when the run waits for nothing but what is parked here, it sleeps.
@@ -46,9 +47,9 @@ class ParkedSteps:
         self._host = host
         self._wake = wake
         self.short = 0
-        """How many of the steps wait for so short a time that the lease is kept."""
+        """How many of the steps wait for a time so short that the lease is kept."""
         self.parked: dict[StepView, bool] = {}
-        """The steps that wait, and whether for so short a time that the lease is kept."""
+        """The steps that wait, and whether for a time so short that the lease is kept."""
         self._fresh: dict[StepView, None] = {}
         """The steps that began to wait after the run last slept."""
         self._listening: dict[Any, None] = {}
@@ -137,7 +138,7 @@ class ParkedSteps:
         self._wake()
 
     def catch_up(self) -> None:
-        """Within the pump, let the steps go on whose moment has come; what falls due together is written together."""
+        """Within the pump, let the steps whose moment has come go on; what falls due together is written together."""
         self.fired = False
         self.wake_due()
 

@@ -33,10 +33,10 @@ from pgflow.observe.log_records import fields_of
 log = logging.getLogger("pgflow.execution")
 
 _LOCATION_AND_STATUS = slice(0, EventRow._fields.index("status") + 1, EventRow._fields.index("status"))
-"""Of a row, in one step: every write passes here."""
+"""Gets both from a row in one step: every write passes here."""
 
 _numbers = count(1)
-"""Of the messages of this process, in the order in which they are published."""
+"""Numbers the messages of this process in the order in which they are published."""
 
 
 class WritingRun(Protocol):
@@ -67,7 +67,7 @@ class WriteBuffer:
     """What one run has gathered, and how much of that is in flight.
 
     Args:
-        run: gets commits, refusals, and the news of too many rows.
+        run: gets commits, refusals, and warnings about too many rows.
     """
 
     __slots__ = (
@@ -109,7 +109,7 @@ class WriteBuffer:
         self.activity_state = ActivityState(
             claimed.state, claimed.tags if claimed.tags_now is None else claimed.tags_now
         )
-        """What activities keep with the workflow."""
+        """The state that activities keep with the workflow."""
         self.suspected = claimed.suspicions > 0
         """Whether the run is suspected of deaths of processes, and has made no progress since."""
         self._in_flight: deque[tuple[list[Delivery], list[Callable[[], None]]]] = deque()
@@ -165,7 +165,7 @@ class WriteBuffer:
     def send(self, message: Message) -> None:
         """Send a message once the next write, which holds its row, is committed.
 
-        Whoever has the workflow later has a higher epoch: what is sent late is known by its place.
+        A later owner of the workflow has a higher epoch, so a message that is sent late is recognised by its place.
         """
         place = self._run.claimed.epoch << 32 | next(_numbers) & 0xFFFFFFFF
         self._to_change().messages.append(message._replace(place=place))
@@ -204,7 +204,7 @@ class WriteBuffer:
     def flush(self, outcome: Outcome | None = None) -> None:
         """Hand what is gathered to the journal, now or when a transaction of its own has ended."""
         if self._run.fatal is not None:
-            self.drop()  # the code is not to be trusted: nothing that ends from now on is written
+            self.drop()  # the code cannot be trusted: nothing that ends from now on is written
         rows = self.rows
         if not rows and outcome is None and not self.calls and self.run_changes is None:
             return
@@ -234,13 +234,13 @@ class WriteBuffer:
         run.host.journal.write(write)
 
     def count_crashes(self) -> None:
-        """Record with the next write that the deaths of processes that the run is to blame for have been counted as
+        """Record with the next write that the deaths of processes that this run has caused have been counted as
         attempts.
         """
         self._to_change().suspicion = "counted"
 
     def lift(self) -> None:
-        """Record with the next write that the run is no longer suspected, whatever else that write holds."""
+        """Record with the next write that the run is no longer suspected, whatever else it holds."""
         self._to_change().suspicion = "lifted"
 
     def _note_progress(self, rows: list[EventRow]) -> None:
@@ -249,7 +249,9 @@ class WriteBuffer:
             self.progress()
 
     def progress(self) -> None:
-        """A step or an attempt has ended, and the process lives: the next write lifts what the run is suspected of."""
+        """Note that a step or an attempt has ended and the process lives: the next write lifts the suspicions against
+        the run.
+        """
         self.suspected = False
         self._run.claimed.crashes = ()
         self.lift()
@@ -260,7 +262,7 @@ class WriteBuffer:
         self._let_next_write()
 
     def written_alone(self) -> None:
-        """The transaction that began last has ended: write what was gathered meanwhile."""
+        """Note that the transaction that began last has ended, and write what was gathered meanwhile."""
         self._writing_alone = False
         self._let_next_write()
         outcome, self._outcome = self._outcome, None

@@ -1,8 +1,8 @@
 """The event loop on which a workflow's code runs, and what asyncio's tools become on it.
 
-A replay must take each decision again as it was taken, those of `gather`, `TaskGroup`, `wait`, locks and queues too. So
-this loop is a first-in-first-out queue of callbacks and nothing else: no sockets, no timers, no threads. What happens
-on it depends on the order in which results are delivered, and on nothing more.
+A replay must take each decision as it was taken before, including those of `gather`, `TaskGroup`, `wait`, locks and
+queues. So this loop is a first-in-first-out queue of callbacks and nothing else: no sockets, no timers, no threads.
+What happens on it depends on the order in which results are delivered, and on nothing more.
 
     idle --schedule--> drained: callbacks run until none is left --> at rest --a result is delivered--> drained
                           |                    '-- frozen: the engine waits for something that the code must not see

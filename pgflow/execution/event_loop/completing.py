@@ -1,9 +1,10 @@
 """What `asyncio.wait` and `asyncio.as_completed` are given: in an order that a replay repeats, or refused.
 
-Both make sets of it. Tasks, the futures that a run's loop has made and those that `gather` returns stand in sets by
-their numbers (`tasks.py`); coroutines, and futures that the code has made by calling `asyncio.Future`, by their
-addresses. The loop cannot see a set, but asyncio asks it for a task or a future from within these functions, whose
-arguments stand in their frames: so they are not replaced, since other threads use them.
+Both make a set of their arguments. In a set, tasks, the futures that a run's loop has made and those that `gather`
+returns are ordered by their numbers (`tasks.py`); coroutines, and futures that the code has made by calling
+`asyncio.Future`, by their addresses. The loop cannot see a set, but asyncio asks it for a task or a future from within
+these functions, and their frames hold their arguments. So the functions need not be replaced, which other threads use
+as well.
 """
 
 from __future__ import annotations
@@ -21,9 +22,7 @@ _INSTEAD = "`asyncio.create_task(...)` makes a task of each, which keeps its pla
 
 
 def _codes() -> tuple[CodeType, str, tuple[CodeType, ...]]:
-    """The code that makes tasks for `as_completed`, the name of its argument, and the code that stands between it and
-    the loop.
-    """
+    """The code that makes tasks for `as_completed`, the name of its argument, and the code between it and the loop."""
     between = {asyncio.ensure_future.__code__}
     inner = getattr(asyncio.tasks, "_ensure_future", None)  # Python 3.11
     if inner is not None:
@@ -35,7 +34,7 @@ def _codes() -> tuple[CodeType, str, tuple[CodeType, ...]]:
 
 
 _KEYS = type(dict[str, int]().keys())
-"""Walked through in the order of insertion, though it counts as a set."""
+"""These count as sets but are iterated in the order of insertion."""
 
 _COMPLETING, _ARGUMENT, MAKERS = _codes()
 """MAKERS: what asks the loop for tasks of coroutines that it was given. (No set: the hash of code is a long one.)"""
@@ -63,10 +62,10 @@ def coroutines_to_complete(frame: FrameType | None) -> list[Any] | None:
     """What `as_completed` makes tasks of, in the order in which it was given; None when the task is not made for it.
 
     Args:
-        frame: what has asked the loop for a task.
+        frame: the frame that has asked the loop for a task.
 
     Raises:
-        NondeterminismError: the order is one of addresses.
+        NondeterminismError: they are in the order of their addresses.
     """
     while frame is not None and frame.f_code in MAKERS:
         frame = frame.f_back
@@ -98,14 +97,14 @@ def coroutines_to_complete(frame: FrameType | None) -> list[Any] | None:
 
 
 def check_waits(frame: FrameType, ready: Iterable[Any]) -> None:
-    """Refuse to wait for several futures of which one stands in sets by its address.
+    """Refuse to wait for several futures of which one is ordered in sets by its address.
 
     Args:
-        frame: what has asked the loop for a future.
+        frame: the frame that has asked the loop for a future.
         ready: the callbacks that are ready.
 
     Raises:
-        NondeterminismError: so it is.
+        NondeterminismError: one of them is.
     """
     if frame.f_code is _WAITING:
         _check_together("asyncio.wait", frame.f_locals["fs"])

@@ -1,9 +1,9 @@
 """The event loop on which one run of a workflow executes: a first-in-first-out queue of callbacks and nothing else.
 
-Replay must take every decision again as it was taken, `gather`, `TaskGroup`, `wait`, locks and queues included. On the
-worker's own loop their order would depend on sockets, timers and on what else runs there. Here it depends on
-nothing but the order in which results are delivered: the worker delivers one, drains the queue to rest, and delivers
-the next. Timers, threads and I/O are refused, with the name of the durable step to use instead.
+Replay must take every decision as it was taken before, including those of `gather`, `TaskGroup`, `wait`, locks and
+queues. On the worker's own loop their order would depend on sockets, timers and whatever else runs there. Here it
+depends only on the order in which results are delivered: the worker delivers one, drains the queue to rest, and
+delivers the next. Timers, threads and I/O are refused, with the name of the durable step to use instead.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = logging.getLogger("pgflow.execution")
 
 
 class _Ready(asyncio.Handle):
-    """A callback that is ready: asyncio's own handle without what only debugging needs.
+    """A callback that is ready: asyncio's own handle without what is needed only for debugging.
 
     `call_soon` fills it in: asyncio's constructor takes ten times as long, and each step makes a few.
     """
@@ -61,10 +61,10 @@ class RunLoop(asyncio.AbstractEventLoop):
 
     Args:
         name: returns the workflow and its id, for messages.
-        seed: the same in every life of the run, and another in other runs.
+        seed: the same in every life of the run, and different in other runs.
         now: the run's `now()` in seconds since the epoch; what `loop.time()` answers.
         fatal: called with a refusal, which ends the run whatever the code does with the exception.
-        look: asked after every `LOOK_EVERY` callbacks whether to leave off draining.
+        look: asked after every `LOOK_EVERY` callbacks whether to stop draining.
     """
 
     __slots__ = (
@@ -116,7 +116,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         self.order: ResultOrderView | None = None
         """The order in which results reach the code, while the run is in memory."""
         self.leaving: AsyncGenerator[Any, Any] | None = None
-        """The asynchronous generator that is being closed, since the code has left it before its end."""
+        """The asynchronous generator that is being closed because the code has left it before its end."""
         self._discarded = False
         self._left: list[AsyncGenerator[Any, Any]] = []
         self._to_complete: dict[int, tuple[Any, asyncio.Task[Any]]] = {}
@@ -126,7 +126,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         on a `stage`, not from within a task.
 
         Args:
-            deliver_next: called whenever none is ready; there may be more after it if it answers true.
+            deliver_next: called whenever none is ready; if it returns true, there may be more.
         """
         if deliver_next is None and not self._ready:
             return
@@ -160,7 +160,7 @@ class RunLoop(asyncio.AbstractEventLoop):
                         return
             finally:
                 self.thread = 0
-                while self.interrupting:  # the exception is on its way, and comes here at the latest
+                while self.interrupting:  # the exception is on its way, and arrives here at the latest
                     time.sleep(0)
         except RunInterrupted:
             self.thread = 0
@@ -179,19 +179,19 @@ class RunLoop(asyncio.AbstractEventLoop):
         return not self._ready
 
     def rests_after(self, task: asyncio.Task[Any] | None) -> bool:
-        """Whether no code of the run can go on, were the running task to wait now."""
+        """Whether no code of the run could go on if the running task waited now."""
         # A cancellation that the task has not seen yet finds it where it waits next.
         return not self._ready and type(task) is RunTask and not task.eager and not task._must_cancel  # type: ignore[attr-defined]
 
     def freeze(self) -> asyncio.Future[None]:
-        """A future to be awaited at once: no other code of the run goes on before `thaw`, so that the wait leaves no
-        trace.
+        """A future to be awaited at once: no other code of the run goes on before `thaw`, so that the wait cannot be
+        observed.
         """
         self.frozen = True
         return asyncio.Future(loop=self)  # without a number: a replay may not wait here
 
     def thaw(self, future: asyncio.Future[None]) -> None:
-        """Let whoever awaits the future go on, before everything else that is ready: as if it had not waited."""
+        """Let the code that awaits the future go on before everything else that is ready, as if it had not waited."""
         self.frozen = False
         before = len(self._ready)
         if not future.done():
@@ -202,8 +202,8 @@ class RunLoop(asyncio.AbstractEventLoop):
     def discard(self) -> None:
         """Forget the run: close the frames of its tasks without running another step of them.
 
-        What stands in a `finally` there runs, and meets this loop: what it begins is forgotten too, and not the
-        worker's to do.
+        A `finally` in those frames does run, on this loop: what it begins is forgotten too, and does not reach the
+        worker.
         """
         self._ready.clear()
         self._forget_done()
@@ -225,7 +225,8 @@ class RunLoop(asyncio.AbstractEventLoop):
         self._ready.clear()
 
     def _close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """An asynchronous generator is freed before its end, because the code has left it, by `break` for example.
+        """Called when an asynchronous generator is freed before its end because the code has left it, by `break` for
+        example.
 
         What its `finally` does at once is done here, as it is of a plain generator. It cannot wait for anything, since
         nobody waits for it. One that only the cyclic garbage collector finds is closed with the run, because a replay
@@ -264,7 +265,7 @@ class RunLoop(asyncio.AbstractEventLoop):
             if not task.done():
                 self.tasks.append(task)
             elif not task.cancelled() and issubclass(type(task.exception()), EngineError):
-                task._log_traceback = False  # the run has ended with it: reported once is enough
+                task._log_traceback = False  # the run has ended with it: reporting it once is enough
 
     def _close(self, tasks: list[asyncio.Task[Any]]) -> None:
         for task in tasks:
@@ -282,7 +283,7 @@ class RunLoop(asyncio.AbstractEventLoop):
                     break
             waiter = task._fut_waiter  # type: ignore[attr-defined]
             if waiter is not None:
-                waiter.cancel()  # it would point to the task, and the task to it
+                waiter.cancel()  # it would refer to the task, and the task to it
 
     # What asyncio asks of a loop
 
@@ -306,7 +307,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         return RunFuture(self.next_future(), self)
 
     def next_future(self) -> int:
-        """Where the next future stands in sets."""
+        """The hash of the next future, which decides its place in sets."""
         maker = self._maker()
         maker.futures += 1
         return hash_of(maker.place, maker.futures % BLOCK)
@@ -331,8 +332,8 @@ class RunLoop(asyncio.AbstractEventLoop):
         return self._new_task(coro, name, None, {})
 
     def _task_to_complete(self, coro: Any, caller: FrameType) -> asyncio.Task[Any] | None:
-        """The task of what `as_completed` was given, if that asks: it makes them in any order, we in the one in which
-        it was given them.
+        """The task of an argument of `as_completed`, if that asks: it makes tasks in any order, this loop in the order
+        in which the arguments were given.
         """
         known = self._to_complete.pop(id(coro), None)
         if known is not None:
@@ -363,7 +364,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         return task
 
     def even_out(self) -> None:
-        """From here on the running task makes tasks of the same numbers in every life, whatever replay has skipped."""
+        """From here on the running task gives its tasks the same numbers in every life, whatever replay has skipped."""
         maker = self._maker()
         maker.made = -(-maker.made // BLOCK) * BLOCK
         maker.futures = -(-maker.futures // BLOCK) * BLOCK

@@ -10,7 +10,7 @@ from typing import Any
 from pgflow.errors import NondeterminismError
 
 _collecting = 0
-"""The thread in which the collector of circles is at work."""
+"""The thread in which the cyclic garbage collector is running."""
 
 
 def _note(phase: str, info: dict[str, int]) -> None:
@@ -22,12 +22,15 @@ gc.callbacks.append(_note)
 
 
 def collecting() -> bool:
-    """Whether the collector of circles is at work here, which frees things at a moment that no replay repeats."""
+    """Whether the cyclic garbage collector is running in this thread: what it frees is freed at a moment that no replay
+    repeats.
+    """
     return _collecting == get_ident()
 
 
 def close_at_once(generator: AsyncGenerator[Any, Any]) -> bool:
-    """Close a generator without waiting; whether it would have had to wait for something, which is then left undone.
+    """Close a generator without waiting; returns whether it would have had to wait for something, which is then not
+    done.
 
     Raises:
         Exception: whatever its `finally` raises.
@@ -40,12 +43,12 @@ def close_at_once(generator: AsyncGenerator[Any, Any]) -> bool:
     try:
         closing.throw(GeneratorExit)
     except BaseException:
-        pass  # it has been told why: nothing of this run goes on
+        pass  # it has got the error: nothing of this run goes on
     return True
 
 
 def left_generator(name: str, generator: AsyncGenerator[Any, Any]) -> NondeterminismError:
-    """The refusal of a generator whose end takes steps, and that the code has left without awaiting that."""
+    """The error for a generator that the code has left although its end takes steps, which nobody awaits."""
     called = getattr(generator, "__qualname__", repr(generator))
     return NondeterminismError(
         f"{name}: the asynchronous generator {called} was left before its end, by `break`, `return` or an exception, "

@@ -1,4 +1,4 @@
-"""What asyncio offers and a workflow's code may not use, with the durable step that it uses instead."""
+"""What asyncio offers and a workflow's code may not use, with the durable step to use instead."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INSTEAD = {
     "subprocess_exec": "a workflow starts no processes: do it in an activity",
     "subprocess_shell": "a workflow starts no processes: do it in an activity",
 }
-"""What to use instead, of what has a counterpart."""
+"""What to use instead, for methods that have a counterpart."""
 
 
 REFUSED = (

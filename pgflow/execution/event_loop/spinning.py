@@ -1,4 +1,4 @@
-"""Code of a run that never comes to rest: found, named by its line, and ended, so that it harms nobody but its own
+"""Code of a run that never comes to rest: it is found, named by its line, and ended, so that it harms only its own
 workflow.
 
 turns of its event loop without end    counted while the loop is drained (`SpinTimer`); other runs go on in between
@@ -17,13 +17,15 @@ from typing import Any, Protocol
 from pgflow.errors import EngineError
 
 LOOK_EVERY = 1024
-"""Callbacks of a run between two looks at whether others wait."""
+"""How many callbacks of a run are executed between two looks at whether others wait."""
 
 MOST = 1_000_000
-"""Callbacks in which code may neither call a step nor get a result. Counted, not timed: the same on every machine."""
+"""How many callbacks code may execute without calling a step or getting a result. Counted and not timed, so that it is
+the same on every machine.
+"""
 
 _NOT_THE_USERS = (os.path.dirname(asyncio.__file__), str(Path(__file__).resolve().parents[2]))
-"""Where the code of asyncio and of pgflow stands."""
+"""The folders with the code of asyncio and of pgflow."""
 
 
 class SpinningRun(Protocol):
@@ -67,9 +69,7 @@ class SpinTimer:
         self._callbacks = 0
 
     def look(self) -> bool:
-        """The code has gone on for another `LOOK_EVERY` callbacks: whether to leave it, since it spins
-        or others wait.
-        """
+        """Called after another `LOOK_EVERY` callbacks: whether to leave the code because it spins or others wait."""
         run = self._run
         at = (run.calls, run.results)
         if at != self._at:
@@ -77,14 +77,14 @@ class SpinTimer:
         self._callbacks += LOOK_EVERY
         spins = self._callbacks >= MOST
         if run.ended:
-            return self._callbacks >= MOST // 10  # what the code has left behind: nobody waits for it
+            return self._callbacks >= MOST // 10  # the code has ended, and nobody waits for what it left behind
         if spins and run.fatal is None:
             run.note_fatal(spinning(run.label, run.loop))
         return run.fatal is not None or run.out_of_time()
 
 
 def spinning(label: str, loop: TurningLoop) -> EngineError:
-    """What ends a run whose event loop turns and turns."""
+    """The error for a run whose event loop never comes to rest."""
     where = loop.next_line()
     return EngineError(
         f"{label} spins: its event loop has turned {MOST} times without a step or a result, at {where}. Nothing in "
@@ -97,7 +97,7 @@ def spinning(label: str, loop: TurningLoop) -> EngineError:
 
 
 def blocking(label: str, seconds: float, where: str) -> EngineError:
-    """What ends a run whose code does not give its thread back."""
+    """The error for a run whose code does not give its thread back."""
     return EngineError(
         f"{label} was ended after {seconds:.0f} s in which its code neither waited nor returned, at {where}: nothing "
         "else could run in its process. A workflow's code decides what is done; put computations and calls that "
@@ -112,12 +112,13 @@ class RunInterrupted(BaseException):
 
 
 def interrupt(loop: TurningLoop, error: EngineError) -> bool:
-    """From another thread: end the run with `error` and raise in its code, if it executes at the moment; whether that
+    """From another thread: end the run with `error` and raise in its code, if that is executing; returns whether this
     was begun.
 
-    An exception that is set on a thread comes at its next bytecode, wherever that is, and must not hit what comes after
-    the run. So the loop is told first, and does not leave `drain` until either the exception has arrived (when it is
-    made, in that thread) or it is told that there is none: each side writes before it reads what the other writes.
+    An exception that is set on a thread is raised at its next bytecode, wherever that is, and must not hit what comes
+    after the run. So the loop is notified first, and does not leave `drain` until the exception has arrived (it is
+    created in that thread) or the loop learns that there is none: each side writes before it reads what the other
+    writes.
     """
 
     class Arriving(RunInterrupted):
@@ -129,7 +130,7 @@ def interrupt(loop: TurningLoop, error: EngineError) -> bool:
                 loop.interrupting = False
 
     if loop.interrupting:
-        return False  # one is on its way: it comes when a call that blocks has returned
+        return False  # one is on its way: it arrives when a blocking call has returned
     loop.interrupting = True
     thread = loop.thread
     if thread and ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Arriving)):

@@ -1,4 +1,4 @@
-"""Which event loop is the running one of a thread while runs are drained in it."""
+"""Which event loop counts as the running one of a thread while runs are drained in it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _here = _StageLocal()
 def stage() -> Iterator[None]:
     """Where runs are drained, one after the other.
 
-    To make a loop the running one costs a system call. So the loop of the run that was drained last stays the running
-    one on a stage, and what may ask asyncio for the thread's own loop stands in `offstage`: logging, encoders, the
-    making of tasks. Nor does that loop adopt the asynchronous generators of runs.
+    Making a loop the running one costs a system call. So on a stage the loop of the run that was drained last stays the
+    running one, and code that may ask asyncio for the thread's own loop (logging, encoders, the making of tasks) is put
+    into `offstage`. The thread's own loop does not adopt the asynchronous generators of runs either.
     """
     outer, hooks, staged = asyncio._get_running_loop(), sys.get_asyncgen_hooks(), _here.staged
     sys.set_asyncgen_hooks(None, None)

@@ -1,11 +1,11 @@
-"""Tasks and futures of a run, which stand in a set where their numbers say, and not where memory had room for them.
+"""Tasks and futures of a run. In a set they are ordered by their numbers, not by their addresses in memory.
 
-`TaskGroup` cancels, and `asyncio.wait` gives, what a set holds; that order has to be the same on replay. So a task is
-numbered among those that the same task makes, whatever others do meanwhile, and the numbers go on from a multiple of
-the block after each turn of a loop, since replay skips turns: their lower bits, which decide, are the same. Futures are
-numbered likewise, and so is what `asyncio.gather` returns, when it is first asked where it stands.
-The higher bits tell the runs apart: asyncio keeps all tasks of the process in one set, and were the first tasks of a
-thousand runs all alike to it, each would be looked for among all the others.
+`TaskGroup` cancels the members of a set, and `asyncio.wait` returns them; their order has to be the same on replay. So
+a task is numbered among those that the same task makes, whatever others do meanwhile. After each turn of a loop the
+numbers go on from a multiple of the block, since replay skips turns: their lower bits, which decide the order, are the
+same. Futures are numbered in the same way, and so is what `asyncio.gather` returns, when its hash is first asked for.
+The higher bits tell the runs apart: asyncio keeps all tasks of the process in one set, and if the first tasks of a
+thousand runs all had the same hash, each would be searched for among all the others.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ T = TypeVar("T")
 
 _NUMBER_BITS = 12
 PLACE_BITS = 2**48 - 1
-"""How a hash is made up: numbers below decide in the sets of one run; together no more bits than Python keeps."""
+"""How a hash is composed: the number in the lower bits decides in the sets of one run; together they have no more bits
+than Python keeps.
+"""
 
 BLOCK = 1 << _NUMBER_BITS
-"""Numbers are taken up again at a multiple of this where replay skips what made tasks before."""
+"""Numbers go on at a multiple of this after code that made tasks and that replay skips."""
 
 
 def hash_of(place: int, number: int) -> int:
-    """Where the object of a number among those that a task makes stands in sets."""
+    """The hash of an object by its number among those that a task makes."""
     return place << _NUMBER_BITS | number
 
 
 _CHILD_DONE = asyncio.TaskGroup._on_task_done.__code__
-"""What asyncio runs when a child of a group has ended."""
+"""The code that asyncio runs when a child of a group has ended."""
 
 
 class RunTask(asyncio.Task[T]):
@@ -54,13 +56,13 @@ class RunTask(asyncio.Task[T]):
         self.futures = 0
         """Futures that it has made."""
         self.cancels = 0
-        """How often it was cancelled, but for the cancellations by which a `TaskGroup` ends its own wait."""
+        """How often it was cancelled, not counting the cancellations by which a `TaskGroup` ends its own wait."""
         self.cancelled_at = -1
-        """The place in the order of results at which it was last."""
+        """The place in the order of results at which it was last cancelled."""
         self.cancelled_by: object = None
         """The `ctx.timeout` block that did it, if one did."""
         self.eager = bool(options.get("eager_start"))
-        """Whether it begins within the code that makes it, which goes on when it first waits."""
+        """Whether it begins at once within the code that makes it, which goes on when the task first waits."""
         super().__init__(coro, **options)
 
     def __hash__(self) -> int:
@@ -100,10 +102,10 @@ class RunFuture(asyncio.Future[T]):
 
 
 def number_groups(kind: type[Any]) -> None:
-    """Let what `asyncio.gather` returns on loops of this kind stand in sets by a number (`next_future`).
+    """Give what `asyncio.gather` returns on loops of this kind a hash by number (`next_future`).
 
-    It is made without a call to the loop, from a class of asyncio's own. So this is the one thing of asyncio that is
-    replaced; on all other loops, in all other threads, it says what it has always said.
+    It is made without a call to the loop, from a class of asyncio's own. So this is the one thing in asyncio that is
+    replaced; on all other loops and in all other threads it behaves as before.
     """
     group: Any = getattr(asyncio.tasks, "_GatheringFuture", None)
     if group is None:

@@ -27,7 +27,7 @@ POLL_BLIND = 0.5
 """The same while none come."""
 
 FIRST_LOOK = 1.0
-"""Seconds that the first look at a workflow may take however short the caller's timeout is."""
+"""Seconds that the first look at a workflow may take, even if the caller's timeout is shorter."""
 
 
 def between_looks(listening: bool) -> float:
@@ -36,7 +36,7 @@ def between_looks(listening: bool) -> float:
 
 
 class Waiting(Generic[W]):
-    """Those who wait, by the workflow."""
+    """Those who wait, by workflow."""
 
     def __init__(self) -> None:
         self.heard = RecentHints()
@@ -60,7 +60,7 @@ class Waiting(Generic[W]):
             yield from self._waiters.get(id, ())
 
     def until_first_look(self, id: UUID, listening: bool) -> float:
-        """Seconds to leave a workflow that was dispatched just now, whose end a hint will announce."""
+        """Seconds before the first look at a workflow that was dispatched just now, whose end a hint will announce."""
         return MOMENT if listening and is_fresh(id) and id not in self.heard else 0.0
 
     def __iter__(self) -> Iterator[UUID]:

@@ -48,9 +48,9 @@ class TurnEndings:
     """Waits for the ends of workflows.
 
     One of those who wait has the turn to read the notifications, for all of them, and asks on that same connection: no
-    other thread and no other connection stands between the end of what it waits for and its answer. Whoever gives the
-    turn up wakes another one to take it. A thread connects, and takes the turn when nobody has waited for a while, so
-    that the server can drop its notifications.
+    other thread and no other connection stands between the end of what it waits for and its answer. A thread that gives
+    up the turn wakes another one to take it. A background thread connects, and takes the turn when nobody has waited
+    for a while, so that the server can drop its notifications.
     """
 
     def __init__(self, database: Database, connections: Connections) -> None:
@@ -120,7 +120,7 @@ class TurnEndings:
         return self._connections.execute(query, until).get(workflow_id)
 
     def _wait(self, waiter: _Waiter, seconds: float) -> None:
-        """Wait for a hint, at most the given seconds: by reading, or until the thread that reads reports one."""
+        """Wait up to the given seconds for a hint: by reading, or until the thread that reads reports one."""
         until = time.monotonic() + seconds
         while not waiter.hinted and (left := until - time.monotonic()) > 0:
             self._waited_at = time.monotonic()
@@ -147,7 +147,7 @@ class TurnEndings:
                 return
 
     def _lose(self, connection: Connection) -> None:
-        """The connection that listens broke: another is opened."""
+        """Have another connection opened, since the one that listens broke."""
         connection.close()
         self._listening = None
         self._woken.set()
@@ -203,7 +203,7 @@ class TurnEndings:
                 return
             self._listening = connection
             waiting = list(self._waiting)
-        self._hint(waiting)  # what was sent before is missed: all waiters look
+        self._hint(waiting)  # what was sent before has been missed, so all waiters look
         ask_at = time.monotonic() + ASK_EVERY
         while not self._closed.is_set() and not connection.closed:
             if self._waiting or time.monotonic() - self._waited_at < QUIET:
@@ -230,7 +230,7 @@ class TurnEndings:
 
 
 def _same(event: threading.Event) -> threading.Event:
-    """An event like one whose lock may be held by a thread that is not there."""
+    """A new event in place of one whose lock may be held by a thread that does not exist in this process."""
     made = threading.Event()
     if event.is_set():
         made.set()

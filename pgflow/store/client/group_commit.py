@@ -1,6 +1,7 @@
 """Group commit for clients: what many callers ask for at the same time leaves as one statement.
 
-A single caller waits for nobody: the first statement leaves at once, and while it is away the next one gathers.
+A single caller waits for nobody: the first statement leaves at once, and the next one gathers callers until its answer
+is there.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class GroupCommit(Generic[A, B]):
         """
         Args:
             send: Sends some, and answers each, in order. Sending one of them again must be harmless.
-            size: The characters that one of them has.
-            limit: Characters of one statement, at most, unless a single one has more.
+            size: Gives the characters of one of them.
+            limit: The most characters of one statement, unless a single one has more.
         """
         self._send = send
         self._size = size
@@ -60,7 +61,7 @@ class GroupCommit(Generic[A, B]):
                 await self._send_batch(batch)
         finally:
             self._task = None
-            for _, answer in self._waiting:  # none, unless this task was cancelled, since its event loop ends
+            for _, answer in self._waiting:  # empty unless this task was cancelled because its event loop ends
                 answer.cancel()
             self._waiting.clear()
 

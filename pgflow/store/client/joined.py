@@ -20,13 +20,13 @@ async def execute_async(connection: Any, query: Query[T]) -> T:
     Raises:
         TypeError: it is no connection of psycopg's, nor SQLAlchemy over psycopg.
     """
-    # SQLAlchemy is not imported here: a caller that has one of its objects has imported it, and no other one pays for
-    # it.
+    # SQLAlchemy is not imported here: a caller that has one of its objects has imported it, and the others do not pay
+    # for it.
     if _is(connection, "sqlalchemy.ext.asyncio", "AsyncSession", "async_scoped_session"):
         connection = await connection.connection()
     if _is(connection, "sqlalchemy.ext.asyncio", "AsyncConnection"):
         if not connection.in_transaction():
-            await connection.begin()  # else its commit() would not know that there is something to commit
+            await connection.begin()  # otherwise its commit() would not know that there is something to commit
         connection = (await connection.get_raw_connection()).driver_connection
     if isinstance(connection, psycopg.AsyncConnection):
         # Not connection.cursor(): the caller may have cursors of a kind that reads other placeholders, and adapters of

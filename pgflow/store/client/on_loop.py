@@ -1,7 +1,7 @@
-"""What an event loop does for a client in a way of its own; `on_threads.py` has the same words for threads.
+"""What an event loop does for a client in its own way; `on_threads.py` has the same names for threads.
 
-All else is written once, for an event loop, in terms of these. `scripts/sync_twins.py` makes of it what stands in
-`sync/`, with the words of `on_threads.py` in place of those of this file.
+Everything else is written once, for an event loop, in terms of these. From it `scripts/sync_twins.py` makes what stands
+in `sync/`, with the names of `on_threads.py` in place of those of this file.
 
     LoopOwner      one event loop                               any thread
     LoopGuard      nothing comes between                        a lock
@@ -60,13 +60,13 @@ within = asyncio.timeout
 
 
 class LoopOwner:
-    """Whose a client is: the event loop's on which it is used first."""
+    """The owner of a client: the event loop on which it is used first."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def check(self) -> None:
-        """See that the running event loop is the one that the connections, and all who wait, belong to.
+        """Check that the connections, and all who wait, belong to the running event loop.
 
         Raises:
             RuntimeError: It is another.
@@ -82,7 +82,7 @@ class LoopOwner:
 
 
 class LoopGuard(contextlib.nullcontext[None]):
-    """Nothing comes between what is done without an `await`."""
+    """A lock that does nothing: without an `await` in between, nothing else runs."""
 
 
 class LoopPlaces(asyncio.Semaphore):
@@ -121,7 +121,9 @@ class LoopWork:
 
 
 class LoopHints:
-    """When a hint is sent: right behind the rows that it announces, unless one was just sent. Then it is gathered."""
+    """Decides when a hint is sent: right behind the rows that it announces, or, if one was just sent, gathered with
+    others.
+    """
 
     def __init__(self, database: Database) -> None:
         self._notifier = Notifier(database)
@@ -146,7 +148,7 @@ class LoopHints:
 
 
 class LoopReads:
-    """Reads once for all callers that want the same at one time, even if one of them is cancelled."""
+    """Reads once for all callers that want the same thing at the same time, even if one of them is cancelled."""
 
     def __init__(self) -> None:
         self._reading: dict[int, asyncio.Task[Any]] = {}
@@ -162,7 +164,7 @@ class LoopReads:
     def _has_read(self, id: int, reading: asyncio.Task[Any]) -> None:
         del self._reading[id]
         if not reading.cancelled():
-            reading.exception()  # theirs who wait for it; there may be nobody left
+            reading.exception()  # it belongs to those who wait, and there may be nobody left
 
     async def close(self) -> None:
         """Wait for what is being read."""

@@ -1,4 +1,4 @@
-"""What threads do for a client in a way of their own: the same words as in `on_loop.py`, which says what they are."""
+"""What threads do for a client in their own way: the same names as in `on_loop.py`, which says what they are."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ThreadGuard = threading.Lock
 
 
 class ThreadOwner:
-    """Whose a client is: any thread's."""
+    """The owner of a client: any thread."""
 
     def check(self) -> None:
         """Nobody is kept out."""
@@ -67,7 +67,7 @@ class ThreadWork:
         self.thread: threading.Thread | None = None
 
     def start(self, run: Callable[[], None]) -> None:
-        """Begin, unless it has begun; whoever calls it has the lock."""
+        """Begin, unless it has begun; the caller holds the lock."""
         if self.thread is None:
             self.thread = threading.Thread(target=run, name=self._name, daemon=True)
             self.thread.start()
@@ -81,7 +81,7 @@ class ThreadWork:
 
 
 class ThreadHints:
-    """When a hint is sent: right behind the rows that it announces. Where that fails, polling finds the work."""
+    """Decides when a hint is sent: right behind the rows that it announces. If that fails, polling finds the work."""
 
     def __init__(self, database: Database) -> None:
         pass

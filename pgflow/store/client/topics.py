@@ -4,12 +4,12 @@
                                                   | no
                                                   '-> the inboxes of that name whose tags it contains
 
-A message may be announced twice, by its notification and by a look at the table. Numbers that were passed lately are
-remembered, and a look goes back to the last one before those: of two messages that were sent at the same moment the one
-with the higher number may be seen first.
+A message may be announced twice, by its notification and by a look at the table. The numbers of recent messages are
+remembered, and a look goes back to the last one before those, because of two messages sent at the same moment the one
+with the higher number may become visible first.
 
-Messages of one workflow come in order: what a worker sends late, when another one has had the workflow and has sent
-what comes after, is known by its place, and dropped.
+Messages of one workflow arrive in order: a message that a worker sends late, after another worker had the workflow and
+sent later ones, is recognised by its place and dropped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MOST_KNOWN = 10_000
 """The most numbers that are remembered."""
 
 MOST_SENDERS = 10_000
-"""Workflows, by kind of message, of which is remembered what was passed last; at most."""
+"""The most pairs of workflow and kind of message for which the last message is remembered."""
 
 
 FORKED = "this subscription was made before a fork, in the parent process: subscribe again in each process"
@@ -59,7 +59,7 @@ class Inbox(Generic[F]):
     Args:
         name: of the messages.
         tags: those that the messages contain, as JSON text.
-        limit: how many wait, at most.
+        limit: the most messages that wait.
         last: begin with the last one sent before.
         arrived: set when there is one, or the end.
     """
@@ -77,7 +77,7 @@ class Inbox(Generic[F]):
         self.dropped = 0
         """Messages that the subscriber has missed because it was too slow."""
         self.after = 0
-        """What was sent up to this number is none of its business."""
+        """Messages up to this number were sent before it and are not for it."""
         self._limit = limit
         self._waiting: deque[Notice] = deque()
 
@@ -90,10 +90,10 @@ class Inbox(Generic[F]):
             self._append(notice)
 
     def begin(self, top: int, last: Notice | None) -> None:
-        """The subscription stands; `top` is the highest number that had been given before."""
+        """The subscription has begun; `top` is the highest number given out before it."""
         self.after = top
         self.begun = True
-        if last is not None and not self._waiting:  # what waits already is at least as new
+        if last is not None and not self._waiting:  # what waits already is at least as recent
             self._append(last)
 
     def take(self) -> Notice | None:
@@ -113,7 +113,7 @@ class Inbox(Generic[F]):
             self.dropped += 1
 
     def close(self, error: Exception | None = None) -> None:
-        """Nothing more arrives; calls that wait raise an error."""
+        """End it: nothing more arrives, and calls that wait raise an error."""
         self.closed = True
         self.error = error
         self._waiting.clear()
@@ -133,7 +133,7 @@ class _Topic:
     def __init__(self) -> None:
         self.inboxes: WeakSet[Inbox[Any]] = WeakSet()
         self.start: int | None = None
-        """Messages up to this number are nobody's; None: no subscription stands yet."""
+        """Messages up to this number are for nobody; None: no subscription has begun yet."""
 
 
 class Topics:
@@ -148,9 +148,9 @@ class Topics:
         self._topics: dict[str, _Topic] = {}
         self._known: dict[int, float] = {}
         self._places: OrderedDict[tuple[str, UUID], int] = OrderedDict()
-        """Of what was passed last, for each workflow and kind of message."""
+        """The place of the last message passed on, for each workflow and kind of message."""
         self._floor = 0
-        """Messages up to this number have been passed, or were missed."""
+        """Messages up to this number have been passed on, or were missed."""
         self._highest = 0
 
     def __bool__(self) -> bool:
@@ -163,7 +163,7 @@ class Topics:
         self._topics.setdefault(inbox.name, _Topic()).inboxes.add(inbox)
 
     def begin(self, inbox: Inbox[Any], top: int, last: Notice | None) -> None:
-        """A subscription stands; `top` is the highest number that the table held after it had been added."""
+        """A subscription has begun; `top` is the highest number in the table after it was added."""
         topic = self._topics.get(inbox.name)
         if topic is None or inbox.begun or inbox.closed:
             return
@@ -228,7 +228,7 @@ class Topics:
         return False
 
     def _is_late(self, notice: Notice) -> bool:
-        """Whether a message of the same workflow and kind that comes after this one has been passed already."""
+        """Whether a later message of the same workflow and kind has been passed on already."""
         if notice.workflow_id is None or notice.place is None:
             return False
         sender = notice.name, notice.workflow_id

@@ -31,13 +31,13 @@ def _pristine() -> AdaptersMap:
     made = AdaptersMap(types=types)
     postgres.register_default_adapters(made)
     register_all_arrays(made)
-    set_json_loads(parsed, made)  # else what was set for all contexts holds here as well
+    set_json_loads(parsed, made)  # otherwise what was set for all contexts would hold here too
     set_json_dumps(json.dumps, made)
     return made
 
 
 class _Text(TextLoader):
-    """Gives a `str` also where the connection's encoding says nothing of the characters."""
+    """Returns a `str` even where the connection's encoding says nothing about characters."""
 
     def load(self, data: Buffer) -> Any:
         found = super().load(data)
@@ -59,7 +59,7 @@ for _name in ("text", "varchar", "bpchar", "name", '"char"'):
 
 
 class AnswerReader:
-    """Reads answers past cursors in the shortest way, and where that fails with care."""
+    """Reads answers without cursors, the shortest way first, and carefully where that fails."""
 
     __slots__ = ("_transformer",)
 

@@ -1,4 +1,4 @@
-"""The task of a part that works in the background: begun once, cancelled at the end, reported if it dies."""
+"""A task in the background: started once, cancelled at the end, reported if it dies."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class BackgroundTask:
     """Runs a coroutine that should never end, until it is stopped.
 
     Args:
-        run: what it runs.
+        run: the coroutine function to run.
         name: of the task, for logs.
-        on_death: called when it stops, since its own code raised an error.
+        on_death: called when it has stopped because its own code raised an error.
 
     Example:
         background = BackgroundTask(self._run, "pgflow journal", on_death)

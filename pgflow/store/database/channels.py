@@ -22,7 +22,7 @@ PAYLOAD_BYTES = 7_999
 """The largest payload that PostgreSQL takes."""
 
 IDS_IN_A_PAYLOAD = 200
-"""Ids of one `done` payload, at most, so that it fits."""
+"""The most ids of one `done` payload, so that it fits."""
 
 _DEADLINE = re.compile(r"\+[0-9]{1,9}(\.[0-9]{1,20})?")
 _FROM = "pgflow.from"
@@ -128,7 +128,7 @@ class Notice(NamedTuple):
 def message_payload(notice: Notice) -> str:
     """The payload that announces a message: a line of id and name, a line of tags, and the body if it fits.
 
-    Whose it is, and its place, stand among the tags: there, those who do not know of that pass over it.
+    The workflow and its place stand among the tags, where code that does not know of them passes over them.
     """
     tags = notice.tags
     if notice.workflow_id is not None and notice.place is not None:

@@ -77,7 +77,7 @@ def statement(name: str, schema: str) -> bytes:
 
 
 def check_dsn(dsn: str) -> None:
-    """Say whether a DSN can be one, before it is used. A server need not answer.
+    """Check that a DSN can be one, before it is used. No server is asked.
 
     Raises:
         ValueError: It cannot. The message does not repeat it: it may hold a password.
@@ -101,7 +101,7 @@ class Database:
         schema: The schema of the tables.
         lease: The worker's lease in seconds; no statement of the engine runs for longer than two thirds of it.
         application: What `pg_stat_activity` shows, before the connection's purpose.
-        longest_silence: Seconds for which the server may say nothing, at most, if that is less than what follows from
+        longest_silence: The most seconds for which the server may say nothing, if that is less than what follows from
             the lease.
 
     Raises:
@@ -142,7 +142,7 @@ class Database:
         return psycopg.conninfo.conninfo_to_dict(self.dsn)
 
     def _conninfo(self, purpose: str, within: float | None = None) -> str:
-        """The connection string with what the engine adds to the caller's. Settings are made later: see
+        """The caller's connection string with what the engine adds to it. Settings are made later: see
         `session_settings.py`.
         """
         return _conninfo(self.dsn, within, application_name=f"{self.application} {purpose}")
@@ -155,7 +155,7 @@ class Database:
 
         Args:
             purpose: What it is for: a word that `pg_stat_activity` shows.
-            plain: For other statements than the engine's: as the application's own connections are.
+            plain: For statements that are not the engine's: opened as the application's own connections are.
             lock_timeout: Milliseconds that its statements wait for a lock, if not as long as they may take.
 
         Raises:
@@ -248,13 +248,13 @@ def _conninfo(dsn: str, within: float | None = None, **extra: str) -> str:
     given = psycopg.conninfo.conninfo_to_dict(dsn)
     usual = dict(_KEEPALIVE)
     if "," in str(given.get("host") or given.get("hostaddr") or ""):
-        usual["connect_timeout"] = AMONG_SEVERAL  # whoever comes next may be the one that answers
+        usual["connect_timeout"] = AMONG_SEVERAL  # the next one may be the one that answers
     extra |= {key: value for key, value in usual.items() if key not in given}
     if within is not None:
         longest = int(given.get("connect_timeout") or usual["connect_timeout"])
         extra["connect_timeout"] = str(max(2, min(int(within), longest) if longest > 0 else int(within)))
     extra |= hosts.reordered(given)
-    extra["client_encoding"] = "UTF8"  # what is sent past psycopg's own conversions is UTF-8
+    extra["client_encoding"] = "UTF8"  # what does not pass through psycopg's conversions is sent as UTF-8
     return make_conninfo(dsn, **extra)
 
 
@@ -305,7 +305,8 @@ class Line:
     async def get(self) -> AsyncConnection:
         """The connection; opens one first if there is none, and goes on trying with bounded backoff.
 
-        While the fence is in doubt it waits; once the lease is lost, for ever: whoever uses the line is closed then.
+        While the fence is in doubt it waits; once the lease is lost it waits for ever, and the part that uses the line
+        is closed.
         """
         connection, fence = self._connection, self._fence
         if connection is not None and not connection.closed:
@@ -361,7 +362,7 @@ class Line:
     async def reached(self, point: str) -> None:
         """Pass a fault point between two statements of a transaction.
 
-        If a test holds anybody up, what was sent before is executed first; otherwise nothing is waited for.
+        If a test has installed a hook, what was sent before is executed first; otherwise nothing is waited for.
         """
         if faults.watched():
             if self._pipeline is not None:
@@ -393,7 +394,7 @@ class Line:
                 await connection.rollback()
             raise
         except BaseException:
-            # Half of the answers may still be on their way: this connection is of no use any more.
+            # Half of the answers may still be on their way, so this connection cannot be used any more.
             await self.drop()
             raise
 
@@ -409,13 +410,13 @@ def still_open(connection: AsyncConnection) -> bool:
 
 
 def is_locked_out(error: BaseException) -> bool:
-    """Whether a statement has waited for another session's lock for as long as it may, and has done nothing."""
+    """Whether a statement waited for another session's lock for as long as it was allowed to, and did nothing."""
     return isinstance(error, psycopg.errors.LockNotAvailable)
 
 
 def is_out_of_patience(error: BaseException) -> bool:
-    """Whether a statement was given up since it took too long, most likely for somebody else's lock; it has done
-    nothing.
+    """Whether a statement was given up because it took too long, most likely waiting for somebody else's lock; it has
+    done nothing.
     """
     return isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.QueryCanceled)
 

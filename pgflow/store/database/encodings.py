@@ -1,11 +1,11 @@
-"""Databases of another encoding than UTF-8: what they lack is escaped where the text is JSON, and refused where it is
-none.
+"""Databases of another encoding than UTF-8: characters that they lack are escaped in JSON, and refused in any other
+text.
 
-In a database of encoding SQL_ASCII nothing is lacking: it keeps the bytes that it is given, here always UTF-8. In all
-others a character that the encoding has no place for would make the server refuse the whole statement. Payloads and
-errors are JSON that the server keeps as text: there each character beyond ASCII is written as an escape (a backslash,
-u, four digits), which needs no place anywhere. Tags are compared by the server, and names are no JSON: those that
-cannot be stored are an error before anything is sent.
+A database of encoding SQL_ASCII lacks nothing: it keeps the bytes that it is given, here always UTF-8. In all others a
+character that the encoding has no place for would make the server refuse the whole statement. Payloads and errors are
+JSON that the server keeps as text: there each character beyond ASCII is written as an escape (a backslash, u, four
+digits), which needs no place anywhere. Tags are compared by the server, and names are no JSON: those that cannot be
+stored are an error before anything is sent.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ArrayText(str):
 
 
 def note(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> bool:
-    """See once, when one of the engine's connections has been opened, whether its database lacks characters."""
+    """Find out, once a connection of the engine has been opened, whether its database lacks characters."""
     lacking = lacking_on(connection)
     if lacking is not None:
         _lacking[connection] = lacking
@@ -71,8 +71,8 @@ def noted(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) ->
 
 
 def lacking_on(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> str | None:
-    """The encoding that lacks characters on a connection of anybody's, the database's or the session's; None: neither
-    does.
+    """The encoding that lacks characters on any connection, be it the database's or the session's; None: neither lacks
+    any.
     """
     pgconn = connection.pgconn
     server, client = pgconn.parameter_status(b"server_encoding"), pgconn.parameter_status(b"client_encoding")
@@ -96,7 +96,7 @@ def in_encoding(encoding: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def escaped_json(encoding: str | None, text: str) -> str:
-    """JSON text as a database keeps it that lacks characters; None: it lacks none.
+    """JSON text as a database that lacks characters keeps it; an encoding of None lacks none.
 
     Example:
         >>> escaped_json("LATIN1", '"12 €"')
@@ -145,7 +145,7 @@ def _checked(value: Any, encoding: str) -> Any:
 
 @cache
 def _codec(encoding: str) -> codecs.CodecInfo | None:
-    """Python's codec of that name; None: it has none, and the server says what it lacks."""
+    """Python's codec of that name; None: it has none, and it is left to the server to refuse what it lacks."""
     try:
         return codecs.lookup(re.sub("^(WIN|KOI8)", lambda found: {"WIN": "cp", "KOI8": "koi8-"}[found[1]], encoding))
     except LookupError:

@@ -1,6 +1,6 @@
 """DSNs of several hosts: the one that answered last is asked first.
 
-To find out that a host is frozen takes as long as a connection may take. Without this each connection would find it out
+Finding out that a host is frozen takes as long as a connection may take. Without this each connection would find out
 anew.
 """
 
@@ -17,7 +17,8 @@ _LISTS = ("host", "hostaddr", "port")
 
 
 def reordered(given: dict[str, Any]) -> dict[str, str]:
-    """The words of a DSN that name its hosts, in the order in which to ask them; nothing if that is how it has them.
+    """The words of a DSN that name its hosts, in the order in which to ask them; empty if the DSN has them in that
+    order.
 
     Args:
         given: The words of the DSN.
@@ -34,7 +35,7 @@ def reordered(given: dict[str, Any]) -> dict[str, str]:
 
 
 def note(given: dict[str, Any], connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
-    """One of the hosts has answered."""
+    """Remember that one of the hosts has answered."""
     lists = [str(given.get(name) or "").split(",") for name in _LISTS]
     several = max(map(len, lists))
     if several == 1:

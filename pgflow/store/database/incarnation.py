@@ -1,5 +1,5 @@
-"""Which server answers, and how far it has got: whether it can have lost what it, or the one before it, had
-acknowledged.
+"""Which server answers and how far its log has got, which tells whether it can have lost what it, or the one before it,
+had acknowledged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Incarnation(NamedTuple):
     """A server, from one start to the next.
 
     Args:
-        timeline: that of its log: another one after each failover, and after each restore to a point in time.
+        timeline: its log's timeline: a new one after each failover and each restore to a point in time.
         started: when it started.
         position: how far its log had got, in bytes.
     """
@@ -35,7 +35,7 @@ class Incarnation(NamedTuple):
     position: int
 
     def same_start(self, other: Incarnation) -> bool:
-        """Whether both are one server that has not been restarted, as far as is known."""
+        """Whether both are the same server, not restarted in between, as far as is known."""
         return self[:2] == other[:2]
 
     def behind(self, known: Incarnation) -> str | None:
@@ -51,7 +51,8 @@ class Incarnation(NamedTuple):
 
 
 async def read_incarnation(connection: AsyncConnection) -> Incarnation | None:
-    """Ask which server a connection leads to; None: it does not say (functions that it lacks, or keeps from this role).
+    """Ask which server a connection leads to; None: it does not say (it lacks the functions, or this role may not call
+    them).
 
     Raises:
         psycopg.OperationalError: the connection broke.

@@ -1,11 +1,11 @@
-"""Transactions that leave in one flush, by the shortest way there is: prepared statements, sent one behind the other.
+"""Transactions that leave in one flush, the cheapest way there is: prepared statements, sent one after the other.
 
-A cursor for each statement costs more than the statement itself when that is a small one. Here statements are prepared
-once a connection, parameters are text, and all answers are read together. What stands between two synchronisation
-points of libpq's pipelines is one transaction, without BEGIN and COMMIT. `flush` sets such a point behind each
-statement, so that a hint can leave right behind the commit that it announces: outside of its transaction, and without a
-round trip of its own. `transact` sets one behind all of them. Through a pooler nothing is prepared, and each
-transaction begins with the settings that a session has otherwise.
+A cursor costs more than a small statement itself. Here each statement is prepared once per connection, parameters are
+text, and all answers are read together. What stands between two synchronisation points of libpq's pipelines is one
+transaction, without BEGIN and COMMIT. `flush` sets such a point behind each statement, so that a hint can leave right
+behind the commit that it announces, outside of its transaction and without a round trip of its own. `transact` sets one
+point behind all of them. Through a pooler nothing is prepared, and each transaction begins with the settings that a
+session has otherwise.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ Answer = Rows | psycopg.Error
 
 
 class BulkStatement(NamedTuple):
-    """A statement that may give very many rows: they come in binary, and go to `take`, so many at a time, instead of
-    into a list.
+    """A statement that may return very many rows: they arrive in binary and are passed to `take` in portions, instead
+    of being put into a list.
     """
 
     sql: bytes
@@ -79,13 +79,15 @@ _prepared: WeakKeyDictionary[AsyncConnection | Connection, dict[bytes, bytes]] =
 """The texts of the statements that are prepared on a connection, and the names that they have there."""
 
 _number = count()
-"""Of the names: one that was of no use any more may still be taken."""
+"""Counts the names: one that is no longer used may still be taken on the server."""
 
 ROWS_AT_ONCE = 1_000
-"""Rows of a `BulkStatement` that are handed on at a time."""
+"""The rows of a `BulkStatement` that are handed on at a time."""
 
 _UNPREPARED = (b"26000", b"0A000")
-"""SQLSTATEs of a statement that the server does not know any more, or whose plan no longer fits a changed table."""
+"""SQLSTATEs that say that the server no longer knows a prepared statement, or that its plan no longer fits a changed
+table.
+"""
 
 _FINE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 
@@ -158,7 +160,7 @@ async def transact(
         psycopg.DataError: A text holds a character that cannot be stored; nothing was sent.
 
     Example:
-        pause = Point("claims.before_read")
+        pause = FaultPoint("claims.before_read")
         taken, read = await transact(connection, 10_000, (claim, parameters), pause, (held, parameters))
     """
     prepared = _names_on(connection)
@@ -224,10 +226,10 @@ def _names_on(connection: AsyncConnection | Connection) -> dict[bytes, bytes] | 
 def _apart(
     connection: AsyncConnection | Connection, statements: Sequence[Statement]
 ) -> list[list[list[_BoundStatement]]]:
-    """A transaction for each statement, as they leave: in one flush.
+    """A transaction for each statement, grouped as they leave: in one flush.
 
-    Through a pooler each has its own: when the answer to one comes while the next is on its way, that one may be torn
-    between sessions.
+    Through a pooler each leaves in a flush of its own: if the answer to one arrives while the next is on its way, the
+    pooler may tear that one apart between two sessions.
     """
     bound = _bound(connection, statements)
     settings = pooler.settings_of(connection)
@@ -322,8 +324,8 @@ def _next(pgconn: PGconn) -> PQGen[PGresult]:
 
 
 async def _wait(connection: AsyncConnection, exchange: PQGen[T], until: float | None = None) -> T:
-    """Drive an exchange by the callbacks of the event loop: whoever waits goes on once, when all answers are there, or
-    none comes.
+    """Drive an exchange by the callbacks of the event loop: the task that waits is resumed once, when all answers are
+    there or none comes.
     """
     try:
         wanted = next(exchange)
@@ -369,8 +371,8 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T], until: float | 
             loop.remove_writer(socket)
 
     def watch_no_more() -> None:
-        """At once: where the connection broke, libpq has closed the socket, and its number may be somebody else's in a
-        moment.
+        """Stop watching at once: if the connection broke, libpq has closed the socket, and its number may soon belong
+        to something else.
         """
         loop.remove_reader(socket)
         loop.remove_writer(socket)
@@ -387,8 +389,8 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T], until: float | 
     except asyncio.CancelledError:
         if not ended.cancelled():
             raise  # the answers had come already
-        # Whoever gave it up may go on to free what it has locked: the server has a moment to end it. To cancel it would
-        # be sooner, but not safe: a commit that waits for a standby is reported as done then.
+        # The server gets a moment to end it, since the caller may go on to free what it has locked. Cancelling would be
+        # faster but not safe: a commit that waits for a standby is then reported as done.
         ended = loop.create_future()
         try:
             with suppress(psycopg.Error, OSError):
@@ -403,7 +405,7 @@ async def _wait(connection: AsyncConnection, exchange: PQGen[T], until: float | 
             timer.cancel()
         if watch is not None:
             watch.end()
-        del go_on  # it and what it calls know each other, and the answers with them
+        del go_on  # it and what it calls refer to each other, and to the answers
 
 
 def _read(results: Sequence[Sequence[PGresult]]) -> list[Answer]:
@@ -422,7 +424,8 @@ def _read(results: Sequence[Sequence[PGresult]]) -> list[Answer]:
 def _numbered(sql: bytes) -> tuple[bytes, bytes, tuple[str, ...]]:
     """A statement with numbered parameters, a digest of it, and its parameters in order.
 
-    Its name is made of the digest, so that by no mistake about whose session it is another statement goes by that name.
+    Its name is made from the digest, so that even in somebody else's session that name never stands for another
+    statement.
     """
     order: dict[str, int] = {}
 

@@ -1,10 +1,10 @@
-"""Sessions that are not ours: behind a pooler, the next transaction may be executed by another session, and this one by
-anybody.
+"""Sessions that are not ours: behind a pooler the next transaction may run in another session, and somebody else's in
+this one.
 
-A pooler in transaction mode gives its clients keys of its own to cancel by, so a connection whose session names another
-process than the server had told at first is one through a pooler. Nothing may be kept in such a session: no prepared
-statement (another client's has the same name), no setting, no lock, no `LISTEN`. What a session of our own is
-given when it begins, each transaction is given there (`session_settings.py`).
+A pooler in transaction mode gives its clients cancel keys of its own, so a connection goes through a pooler if its
+session names another process than the one announced at the start. Nothing may be kept in such a session: no prepared
+statement (another client's has the same name), no setting, no lock, no `LISTEN`. There each transaction is given what a
+session of our own is given when it begins (`session_settings.py`).
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _WHOSE = (
 )
 
 _ELSEWHERE = "pgflow.another_server"
-"""A setting that there is not: to ask for it is an error."""
+"""A setting that does not exist: asking for it is an error."""
 
 _PLAIN = ("read committed", "off")
-"""How a transaction begins that nobody has said anything of."""
+"""How a transaction begins by default."""
 
 _TIMEOUTS = (
     b"SELECT set_config('statement_timeout', %(timeout)s::text, true), "
@@ -58,7 +58,8 @@ async def begin(connection: AsyncConnection, settings: Mapping[str, str]) -> Non
 
     Raises:
         psycopg.OperationalError: The connection broke.
-        PgflowError: Transactions of this role begin so that the engine cannot work, and it cannot be set otherwise.
+        PgflowError: Transactions of this role begin in a way in which the engine cannot work, and this cannot be
+            changed from here.
     """
     cursor = await connection.execute(_beginning(connection, settings))
     _judge(connection, settings, await cursor.fetchone())
@@ -83,7 +84,7 @@ def _judge(
         _tell_of_durability(connection.info.dbname, connection.info.user)
     if found is not None and found[0]:
         return
-    connection.prepare_threshold = None  # psycopg prepares nothing then, not even where it is asked to
+    connection.prepare_threshold = None  # then psycopg prepares nothing, not even where it is asked to
     if not settings:
         _shared[connection] = None
         return
@@ -100,7 +101,7 @@ def _judge(
 
 @cache
 def _tell_of_durability(database: str, user: str) -> None:
-    """Say it once in a process."""
+    """Log it once in each process."""
     _log.warning(
         "synchronous_commit is off for the database %s and the role %s: a crash of the server would lose workflows "
         "and results that were acknowledged. The sessions of pgflow set it to on",
@@ -110,7 +111,7 @@ def _tell_of_durability(database: str, user: str) -> None:
 
 
 def pin(connection: AsyncConnection | Connection, timeline: str, started: str) -> None:
-    """Let transactions on this connection be executed by this server alone: behind a pooler nobody hears that another
+    """Let transactions on this connection run on this server only: behind a pooler nobody learns that another server
     has taken over.
 
     Args:
@@ -132,12 +133,12 @@ def elsewhere(timeline: str, started: str) -> bytes:
 
 
 def is_elsewhere(error: BaseException) -> bool:
-    """Whether a transaction was to be executed by another server than the one that is known."""
+    """Whether a transaction was refused because it reached another server than the known one."""
     return isinstance(error, psycopg.errors.UndefinedObject) and _ELSEWHERE in str(error)
 
 
 def is_shared(connection: AsyncConnection | Connection) -> bool:
-    """Whether the session behind the connection may be another one for each transaction."""
+    """Whether each transaction on the connection may run in another session."""
     return connection in _shared
 
 

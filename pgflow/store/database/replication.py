@@ -1,10 +1,10 @@
 """Commits that wait for a standby: the engine never cancels them, and one that was cancelled is not a commit yet.
 
-Where standbys are synchronous a commit waits for them. Cancelled meanwhile, the server gives the wait up and reports
-the commit as done, with a warning that it might not have been replicated: whoever believes that goes on from what a
-failover loses. So the engine's connections cancel nothing when nobody waits for their answer any more: they wait a
-moment, and are closed. And that warning makes a connection a broken one, whose last commit has an unknown fate: it is
-made again, and waits again.
+Where standbys are synchronous a commit waits for them. If it is cancelled meanwhile, the server gives up the wait and
+reports the commit as done, with a warning that it might not have been replicated: a client that trusts this goes on
+from something that a failover loses. So the engine's connections cancel nothing when nobody waits for their answer any
+more: they wait a moment and are closed. And a connection that gets this warning counts as broken, the fate of its last
+commit as unknown: it is made again, and waits again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from psycopg.errors import Diagnostic
 from psycopg.rows import TupleRow
 
 _SOURCE = "SyncRepWaitForLSN"
-"""The server's function that raises this warning, whatever language the message is in."""
+"""The function of the server that raises this warning: unlike the message, it is the same in every language."""
 
 
 def is_cancelled_wait(warning: Diagnostic) -> bool:
@@ -47,7 +47,9 @@ class ReplicationAwareConnection(ReplicationAware, psycopg.Connection[TupleRow])
     """A synchronous connection of the engine's."""
 
     def cancel_safe(self, *, timeout: float = 30.0) -> None:
-        """Cancel what is executed, unless it is the engine's: it may be a commit, and psycopg waits a moment for it."""
+        """Cancel what is being executed, unless it is the engine's: that may be a commit, and psycopg waits a moment
+        for it.
+        """
         if not self.never_cancelled:
             super().cancel_safe(timeout=timeout)
 
@@ -63,7 +65,7 @@ class ReplicationAwareAsyncConnection(ReplicationAware, psycopg.AsyncConnection[
 
 @contextmanager
 def uncancelled(connection: object) -> Iterator[None]:
-    """What is executed in this block is not cancelled, though the connection is for others' statements as well."""
+    """Do not cancel what is executed in this block, though the connection is for others' statements as well."""
     if not isinstance(connection, ReplicationAware):
         yield
         return
@@ -75,11 +77,11 @@ def uncancelled(connection: object) -> Iterator[None]:
 
 
 def check_replicated(connection: object) -> None:
-    """See whether the last answer of a connection can be trusted.
+    """Check that the last answer of a connection can be trusted.
 
     Raises:
-        psycopg.OperationalError: a commit might not have been replicated. Close the connection: what has come of it is
-            not known.
+        psycopg.OperationalError: a commit might not have been replicated. Close the connection: the fate of the commit
+            is not known.
     """
     if getattr(connection, "unreplicated", False):
         raise psycopg.OperationalError(

@@ -22,7 +22,7 @@ _LONGEST_PAUSE = 1.0
 
 
 class Retries:
-    """One statement's tries.
+    """The tries of one statement.
 
     Args:
         limit: seconds for all of them together; None: any.
@@ -64,7 +64,7 @@ class Retries:
         return pause if self.until is None else min(pause, self.until - now)
 
     def late(self, found: str) -> NoAnswer:
-        """What is said when the time is over."""
+        """The error for when the time is over."""
         return NoAnswer(
             f"the database gave no answer within {time.monotonic() - self._began:.3g} s: {found}. Expected one within "
             "the `call_timeout` of the client, or the caller's own timeout. What was sent may have been done all the "
@@ -87,7 +87,7 @@ def is_passing(error: psycopg.Error) -> bool:
 
 
 def is_meeting(error: BaseException) -> bool:
-    """Whether another session did the same at the same moment: the next attempt sees it."""
+    """Whether another session did the same at the same moment; the next attempt will see it."""
     return isinstance(error, psycopg.errors.UniqueViolation)
 
 

@@ -1,8 +1,8 @@
 """What the engine's sessions are set to, whatever environment, service file, role or database say.
 
-The settings are made by a statement, not by options of the start: those lose to variables such as PGTZ, take the place
-of PGOPTIONS (which is heeded so: `-c role=app`), and are refused by poolers. A session that may be somebody else's a
-moment later keeps nothing: there each transaction begins with them.
+The settings are made by a statement and not by options at the start of the connection: variables such as PGTZ override
+those, they would replace PGOPTIONS (which keeps its effect this way: `-c role=app`), and poolers refuse them. A session
+that may be somebody else's a moment later keeps nothing: there each transaction begins with them.
 """
 
 from __future__ import annotations
@@ -40,13 +40,15 @@ KEPT = {
     "lock_timeout": "0",
     "idle_session_timeout": "0",
 }
-"""What holds besides in a session of its own; another's is refused where these would change what a transaction sees."""
+"""What also holds in a session of our own; a pooler's session is refused where these would change what a transaction
+sees.
+"""
 
 DURABILITY = "synchronous_commit"
-"""The setting by which an acknowledged commit may be lost in a crash: it is changed only where it is off."""
+"""The setting by which a crash may lose an acknowledged commit; it is changed only where it is off."""
 
 TRANSACTION_TIMEOUT = 170000
-"""The first server that ends transactions by their length."""
+"""The first server version that can limit how long a transaction takes."""
 
 
 def session(timeout: int, server: int) -> dict[str, str]:

@@ -2,9 +2,9 @@
 
 A statement of the engine's has a timeout on the server, which answers by then, if only with an error. So a server from
 which nothing has come for a little longer than that is frozen, or somebody in between is. Or it is a commit that waits
-for a standby, which has no timeout: somebody looks, by another connection. If there is no answer either, the connection
-is closed. No request to cancel is sent, which a frozen server would not take. What became of the statement is not
-known, as with any lost connection.
+for a standby, which has no timeout; so another connection looks. If that gets no answer either, the connection is
+closed. No request to cancel is sent, which a frozen server would not take. What became of the statement is not known,
+as with any lost connection.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ANSWER = 5.0
 """Seconds that the answer to that may take."""
 
 LOOK = 2
-"""Seconds that a look may take to connect, and then to be answered."""
+"""Seconds that such a look may take to connect, and again to be answered."""
 
 ALIVE: tuple[bytes, Mapping[str, Any]] = (b"SELECT", {})
 """The question."""
@@ -87,7 +87,7 @@ class AnswerTimeout:
         return None if due is None or time.monotonic() < due else self.no_answer()
 
     def no_answer(self) -> NoAnswer:
-        """What is said of a server that has been silent for so long."""
+        """The error for a server that has been silent for so long."""
         return NoAnswer(
             f"the database, or what is in between, has said nothing for {time.monotonic() - self.heard:.3g} s: the "
             "connection was closed, and what became of the last statement is not known"
@@ -95,15 +95,14 @@ class AnswerTimeout:
 
 
 def too_late() -> NoAnswer:
-    """What is said when the whole answer was not there in time."""
+    """The error for an answer that was not complete in time."""
     return NoAnswer(
         "no answer came in time: the connection was closed, and what became of the last statement is not known"
     )
 
 
 class SilenceTimer:
-    """Sees to it that nobody waits for a silent server: one timer for all exchanges of a connection, one after the
-    other.
+    """Ends the wait for a silent server: one timer for all exchanges of a connection, one after the other.
 
     Args:
         connection: The connection.
@@ -121,7 +120,7 @@ class SilenceTimer:
         """When the server said something last, on the monotonic clock."""
 
     def begin(self, loop: asyncio.AbstractEventLoop, give_up: Callable[[NoAnswer], None]) -> None:
-        """An exchange begins, which is to be given up if the server falls silent."""
+        """Begin to watch an exchange, which is given up if the server falls silent."""
         self.heard = time.monotonic()
         self._give_up = give_up
         if self._timer is None:
@@ -133,7 +132,7 @@ class SilenceTimer:
         self._give_up = None
 
     def stop(self) -> None:
-        """There will be no other."""
+        """There will be no other exchange."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -177,7 +176,8 @@ class SilentServer:
 
 
 def bounded(exchange: PQGen[T], patience: AnswerTimeout) -> Generator[Any, Any, T | SilentServer]:
-    """An exchange that is interrupted when patience ends; for those who drive it and look at the clock now and then.
+    """An exchange that is interrupted when the time is over; for code that drives it and looks at the clock now and
+    then.
 
     Raises:
         NoAnswer: The whole answer was not there in time.
@@ -210,7 +210,7 @@ def in_time(exchange: PQGen[T], until: float) -> Generator[Any, Any, T]:
 
 
 class EngineConnection(ReplicationAwareConnection):
-    """A connection of the engine's, which a silent server does not hold."""
+    """A connection of the engine that does not wait for ever for a silent server."""
 
     silence: float | None = None
     """Seconds without a word from the server after which the connection checks that it is alive."""
@@ -242,9 +242,7 @@ class EngineConnection(ReplicationAwareConnection):
 
 
 class EngineAsyncConnection(ReplicationAwareAsyncConnection):
-    """As `EngineConnection`, asynchronous. Whoever waits and is cancelled waits on a silent server for
-    a moment only.
-    """
+    """As `EngineConnection`, asynchronous. A cancelled task waits only a moment for a silent server."""
 
     silence: float | None = None
     """Seconds without a word from the server after which the connection checks that it is alive."""
@@ -293,7 +291,7 @@ class EngineAsyncConnection(ReplicationAwareAsyncConnection):
         return found
 
     async def at_work(self) -> bool:
-        """Whether the server lives and this session's commit waits for a standby: then it is waited for."""
+        """Whether the server lives and this session's commit waits for a standby, so that the wait goes on."""
         try:
             async with await EngineAsyncConnection.connect(_beside(self), autocommit=True) as other:
                 other.silence = LOOK
@@ -304,7 +302,7 @@ class EngineAsyncConnection(ReplicationAwareAsyncConnection):
 
 
 _LOOK = b"SELECT state IS NULL OR wait_event = 'SyncRep' FROM pg_catalog.pg_stat_activity WHERE pid = %d"
-"""A role that may not see the session's state sees that it is there."""
+"""A role that may not see the session's state at least sees that the session is there."""
 
 
 def _beside(connection: EngineConnection | EngineAsyncConnection) -> str:
@@ -319,5 +317,5 @@ def _works(connection: EngineConnection | EngineAsyncConnection, row: tuple[Any,
 
 
 def _is_full(error: Exception) -> bool:
-    """A server that has no place for one who looks is alive."""
+    """A server that refuses the look for want of connections is alive."""
     return isinstance(error, psycopg.errors.TooManyConnections)

@@ -12,7 +12,7 @@ from pgflow.store.database.pooler import Connection
 
 
 def hang_up(connection: Connection) -> None:
-    """End a connection that another thread may be waiting on: that its other end is gone is what wakes that thread.
+    """End a connection that another thread may be waiting on: that thread wakes because the other end is gone.
 
     One that is closed already is left alone.
     """

@@ -1,4 +1,4 @@
-"""Servers that can only be read: what is said of them, once by whoever connects, and whenever something is to be
+"""Servers that can only be read: what is logged of them at the first connection, and the error when something is to be
 written.
 """
 
@@ -18,7 +18,7 @@ _log = logging.getLogger("pgflow.store")
 
 
 def warn(standby: bool) -> None:
-    """Say once what a client can do on the server that it has found."""
+    """Log once what a client can do on the server that it has found."""
     if standby:
         _log.warning(
             "this client is on a standby: it reads (get, list, history, output, by polling), and cannot start, signal "
@@ -27,8 +27,8 @@ def warn(standby: bool) -> None:
 
 
 def refuse(answer: T | psycopg.Error, connection: AsyncConnection | Connection) -> T | psycopg.Error:
-    """The answer of a statement, unless it is that the server does not write; then the connection is closed: the next
-    one may lead elsewhere.
+    """Return the answer of a statement. If it is that the server only reads, close the connection, since the next one
+    may lead elsewhere.
 
     Raises:
         ReadOnlyServer: It does not.

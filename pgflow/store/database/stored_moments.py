@@ -1,5 +1,5 @@
-"""How moments are read from rows that anybody may have written by SQL: none of them keeps the rows beside it from being
-read.
+"""How moments are read from rows that anybody may have written by SQL: an odd one must not keep the rows beside it from
+being read.
 
 Those that Python's calendar does not hold (infinity, years before 1 and after 9999) are read as its first or last day.
 """

@@ -57,12 +57,14 @@ class Session(Protocol):
         ...
 
     async def abort(self, work: Future[Any]) -> None:
-        """Break the transaction off while `work` is still using the connection, and close it when that has ended."""
+        """Abort the transaction while `work` is still using the connection, and close the connection when that has
+        ended.
+        """
         ...
 
 
 def status_of(session: Session) -> TransactionStatus:
-    """Where the connection stands with its transaction."""
+    """The state of the connection's transaction."""
     status: TransactionStatus = session.connection.info.transaction_status
     return status
 
@@ -194,12 +196,12 @@ class ThreadSession:
         try:
             await asyncio.to_thread(connection.cancel_safe, timeout=BREAK_OFF)
         except psycopg.Error:
-            pass  # it is cut all the same, which ends the transaction as well, only later
+            pass  # it is cut all the same, which also ends the transaction, only later
         hang_up(connection)
 
 
 def _ending(commit: bool) -> tuple[type[BaseException] | None, BaseException | None, None]:
-    """What a transaction's block is left with."""
+    """The exception with which a transaction's block is left."""
     return (None, None, None) if commit else (psycopg.Rollback, psycopg.Rollback(), None)
 
 

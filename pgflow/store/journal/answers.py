@@ -40,7 +40,7 @@ def read(
     """What the statement's answer means for each run of the batch.
 
     Args:
-        is_final: Whether those that were not written for are lost, and not to be asked for again under another number.
+        is_final: Whether runs that were not written are lost, rather than to be sent again under another number.
     """
     if fenced_runs is None:
         return BatchAnswer([([write for part in parts for write in part.writes], at)], [], {})

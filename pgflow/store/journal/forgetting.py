@@ -49,11 +49,12 @@ LONGEST_PAUSE = 0.5
 """The most seconds before a transaction is repeated."""
 
 KNOWN_LOOPS = 50_000
-"""Loops of which this process remembers that it has swept their archive."""
+"""The most loops for which this process remembers that it has swept their archive."""
 
 LOCK_WAIT = 50
-"""Milliseconds that a transaction waits for a row that another session has locked: longer than the journal has one, and
-less than it takes the server to look for deadlocks."""
+"""Milliseconds that a transaction waits for a row that another session has locked: longer than the journal holds one,
+and less than the server takes to look for deadlocks.
+"""
 
 Verdict = tuple[Advance, datetime | BaseException]
 
@@ -81,7 +82,7 @@ class LoopAdvancer:
             database: Where the loops' rows are.
             worker: The worker whose leases fence the writes.
             on_death: Called when it stops, since its own code raised an error: it advances nothing more.
-            metrics: Told of what was advanced, and of conflicts; None: nobody counts.
+            metrics: Counts what was advanced, and conflicts; None: nothing is counted.
         """
         self._database = database
         self._fence = fence_of(worker)
@@ -90,7 +91,7 @@ class LoopAdvancer:
         self._waiting: deque[Advance] = deque()
         self._sent: list[Advance] = []
         self._aside: deque[Advance] = deque()
-        """Advancements that wait, since another session has locked a row."""
+        """Advancements that wait because another session has locked a row."""
         self._aside_backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._aside_until = 0.0
         self._arrived = asyncio.Event()
@@ -99,7 +100,7 @@ class LoopAdvancer:
         self.retries = 0
         """Transactions that were repeated after a serialization failure or a deadlock."""
         self.held_up = 0
-        """Transactions that gave up, since another session had locked a row."""
+        """Transactions that gave up because another session had locked a row."""
 
     def start(self) -> None:
         """Begin to advance; call it on the event loop that the callbacks belong to."""
@@ -111,7 +112,7 @@ class LoopAdvancer:
         self._arrived.set()
 
     async def close(self) -> None:
-        """Stop. What still waits is refused with `LeaseLost`."""
+        """Stop advancing. What still waits is refused with `LeaseLost`."""
         await self._background.stop()
         await self._line.drop()
         left = [*{id(advance): advance for advance in (*self._sent, *self._aside, *self._waiting)}.values()]
@@ -134,7 +135,7 @@ class LoopAdvancer:
             if not self._aside:
                 self._aside_backoff.reset()
             loop.call_soon(self._deliver, verdicts)
-            del verdicts  # they would keep the last runs in memory until the next ones come
+            del verdicts  # they would keep the last runs in memory until the next ones arrive
 
     async def _next(self) -> tuple[list[Advance], bool]:
         """The next group, and whether it was set aside before: then it is to be looked at first."""
@@ -182,7 +183,7 @@ class LoopAdvancer:
             else:
                 advance.on_refused(advance, verdict)
         except Exception:
-            # One run's callback must not keep the others from hearing of theirs.
+            # An error in one run's callback must not keep the others from being called.
             _log.exception(
                 "a loop's callback of workflow %s failed",
                 advance.workflow_id,
@@ -190,7 +191,7 @@ class LoopAdvancer:
             )
 
     async def _advance(self, group: Sequence[Advance], *, look: bool = False) -> list[Verdict]:
-        """Advance a group, as often as it takes; apart when one of them keeps the others from it.
+        """Advance a group, as often as it takes; one by one if one of them keeps the others from advancing.
 
         Args:
             look: Whether to set those aside first whose rows are locked.
@@ -211,7 +212,7 @@ class LoopAdvancer:
                     look = True
                     if met_locks == 1:
                         continue
-                    if len(group) == 1:  # it is another row than those that are looked at
+                    if len(group) == 1:  # the locked row is none of those that are looked at
                         self._set_aside(group)
                         return []
                     return await self._apart(group)
@@ -284,7 +285,7 @@ class LoopAdvancer:
         }
 
     def _remember(self, advance: Advance) -> None:
-        """The archive of this loop holds no more than it should: from now on it is trimmed turn by turn."""
+        """Note that the archive of this loop holds no more than it should: from now on it is trimmed turn by turn."""
         key = (advance.workflow_id, advance.location)
         if advance.breaks:
             self._swept.pop(key, None)

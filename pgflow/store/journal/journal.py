@@ -6,13 +6,13 @@
 
 At most one batch is in flight. It leaves at once when the journal is idle and gathers while another one is away, so
 that batches grow with the load and a single step waits for nobody. One batch is one statement, which fences each run
-by its own epoch (see `sql/journal_fence.sql`), so runs whose lease is gone are refused alone, runs whose row
-another session has locked come again with the next batch, and the others commit.
+by its own epoch (see `sql/journal_fence.sql`), so runs whose lease is gone are refused alone, runs whose row another
+session has locked are put into the next batch, and the others commit.
 
 Before anything is written again after a connection broke the fence moves (`fencing.py`), so that the batch that was on
-its way cannot come late. What became of it is read from the rows themselves: it is written again, which changes nothing
-that is there already, together with a statement that tells when its rows became durable. That costs nothing as long as
-no connection breaks, and it works where transaction ids cannot be asked for.
+its way cannot arrive late. What became of it is read from the rows themselves: it is written again, which changes
+nothing that is there already, together with a statement that reads when its rows became durable. That costs nothing as
+long as no connection breaks, and it works where transaction ids cannot be asked for.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ MAX_ROWS = 2_000
 """The most rows and outcomes in one batch, so that a transaction stays short (some ten milliseconds)."""
 
 MAX_BYTES = 8 * 1024 * 1024
-"""Bytes of one batch, about, unless a single write is larger."""
+"""About how many bytes one batch has, unless a single write is larger."""
 
 BOUND = 20_000
-"""Rows and outcomes that may wait before callers are held up."""
+"""The most rows and outcomes that wait before callers are held up."""
 
 BUSY_WAIT = 0.005
 """Seconds before a batch that found all its runs busy is tried again; doubled after each try."""
@@ -67,11 +67,13 @@ LONGEST_WAIT = 0.5
 
 LOCK_WAIT = 50
 """Milliseconds that a batch waits for a row that another session has locked: longer than workers hold their locks, and
-less than the server waits before it looks for deadlocks. Then it is sent again, and passes over all that is locked."""
+less than the server waits before it looks for deadlocks. After that it is sent again, and skips everything that is
+locked.
+"""
 
 
 _ENDS = (Completed, Failed, Cancelled)
-"""Outcomes that others may wait for."""
+"""The outcomes that others may wait for."""
 
 
 class Hints(Protocol):
@@ -115,12 +117,12 @@ class Journal:
             max_rows: The most rows and outcomes in one batch.
             max_bytes: Bytes of one batch, about.
             bound: Rows and outcomes that may wait before `room` holds callers up.
-            hints: Announces that workflows have ended; None: nobody waits for that.
+            hints: Announces that workflows have ended; None: that is not announced.
             on_batch: Called after each committed batch with its numbers of runs and rows (hints).
             on_ends_told: Called when others may have been sent the ends of workflows that they found in place of a
                 child of their own.
             on_death: Called when the journal stops, since its own code raised an error: it writes nothing more.
-            metrics: Told of each batch, and of each write that is durable; None: nobody counts.
+            metrics: Counts batches, and writes that are durable; None: nothing is counted.
         """
         self._database = database
         self._fence = fence_of(worker)
@@ -133,7 +135,7 @@ class Journal:
         self._line = Line(database, "journal", self._fence, lock_timeout=LOCK_WAIT)
         self._waiting: deque[Write] = deque()
         self._weight = self._size = 0
-        """Of what waits, all together: rows and outcomes; bytes."""
+        """The totals of what waits: rows and outcomes; bytes."""
         self._busy: dict[RunKey, list[Write]] = {}
         self._sent: list[Write] = []
         self._doubtful: set[int] = set()
@@ -147,11 +149,11 @@ class Journal:
         self._has_space = asyncio.Event()
         self._background = BackgroundTask(self._run, "pgflow journal", on_death)
         self.bound = bound
-        """Rows and outcomes that wait, at most, if callers await `room`."""
+        """The most rows and outcomes that wait, if callers await `room`."""
         self.batches = 0
         """Batches committed so far."""
         self.held_up = 0
-        """Batches that gave up, since another session had locked a row."""
+        """Batches that gave up because another session had locked a row."""
 
     @property
     def worker_id(self) -> int:
@@ -176,7 +178,7 @@ class Journal:
             self._arrived.set()
 
     async def drain(self) -> None:
-        """Wait until everything is durable or refused that was handed over so far, or is while this waits."""
+        """Wait until all that was handed over so far, or is while this waits, is durable or refused."""
         while self.backlog:
             await self._empty.wait()
 
@@ -216,7 +218,7 @@ class Journal:
             if answer.settled:
                 backoff.reset()
                 if answer.poisoned:
-                    # Before anything else of these runs is sent: a run has no holes in its history.
+                    # Settle this before anything else of these runs is sent: a run's history has no holes.
                     self._deliver(self._with_later_writes(answer))
                 else:
                     loop.call_soon(self._deliver, answer.settled)
@@ -225,8 +227,8 @@ class Journal:
             del answer  # an idle journal must not keep the runs of its last batch in memory
 
     async def _warm_up(self) -> None:
-        """Connect, and have the server plan what is sent most: for a workflow that there is none of, so that nothing is
-        written.
+        """Connect, and have the server plan what is sent most often, for a workflow that does not exist, so that
+        nothing is written.
         """
         connection = await self._line.get()
         row = EventRow("1", 0, 1, 1, "activity", "", "completed", 1, "{}", "1", *[None] * 6)
@@ -242,7 +244,7 @@ class Journal:
             _log.debug("warming up failed, and the first batch will report it if it lasts: %s", error)
 
     def _with_later_writes(self, answer: BatchAnswer) -> list[Verdict]:
-        """The verdicts, and the same one for writes of a poisoned run that were handed over after it."""
+        """The verdicts, and those of poisoned runs also for their writes that were handed over later."""
         settled = list(answer.settled)
         kept: deque[Write] = deque()
         for write in self._waiting:
@@ -264,7 +266,7 @@ class Journal:
             await asyncio.wait_for(self._arrived.wait(), seconds)
 
     def _next_writes(self) -> list[Write]:
-        """What the next batch holds: runs that were busy take half of it at most, each in its order."""
+        """The writes of the next batch: runs that were busy get at most half of it; each run's writes stay in order."""
         writes: list[Write] = []
         rows = size = 0
         for key in list(self._busy):
@@ -323,7 +325,7 @@ class Journal:
                     )
 
     async def _write(self, parts: list[RunPart], skip_locked: bool) -> BatchAnswer:
-        """Write a batch, as often as it takes for a verdict on each of its runs."""
+        """Write a batch, as often as it takes to get a verdict on each of its runs."""
         backoff = Backoff(BUSY_WAIT, LONGEST_WAIT)
         started = time.monotonic()
         careful = False
@@ -333,7 +335,7 @@ class Journal:
                 answer = await self._send(connection, parts, careful, skip_locked)
             except Exception as error:
                 if isinstance(error, psycopg.errors.UniqueViolation) and not careful:
-                    careful = True  # a row is there that the statement could not see
+                    careful = True  # a row exists that the statement could not see
                     continue
                 if is_locked_out(error):
                     self.held_up += 1
@@ -363,8 +365,8 @@ class Journal:
                 return answer
 
     async def _write_apart(self, parts: list[RunPart], skip_locked: bool, error: Exception) -> BatchAnswer:
-        """Something in the batch cannot be written: find it by halves; its run alone is refused, from there on, or
-        busy.
+        """Something in the batch cannot be written: find it by bisection; only its run is refused from that write on,
+        or is busy.
         """
         if len(parts) > 1:
             half = len(parts) // 2
@@ -418,7 +420,7 @@ class Journal:
     async def _send_again(
         self, parts: list[RunPart], ended: Sequence[str], statement: bytes, parameters: dict[str, Any]
     ) -> BatchAnswer:
-        """Write a batch of which some may be durable already, and find out since when."""
+        """Write a batch that may be durable in part already, and find out since when."""
         writes = [write for part in parts for write in part.writes]
         keyed = [(number, write, row) for number, write in enumerate(writes) for row in write.rows]
         stored = {
@@ -457,9 +459,9 @@ def _ended(
     final: str | None,
     at: datetime,
 ) -> datetime | None:
-    """When the outcome of a run that is no longer ours turns out to be what this worker had asked for.
+    """When the outcome became durable, if a run that is no longer ours has the outcome that this worker had asked for.
 
-    Anything less certain counts as a lost lease, which is always safe: the run is dropped and goes on from its rows.
+    Anything less certain counts as a lost lease, which is always safe: the run leaves memory and goes on from its rows.
     """
     if isinstance(part.outcome, Completed):
         return at if epoch is None and final == "completed" else None

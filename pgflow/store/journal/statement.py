@@ -27,7 +27,7 @@ from pgflow.store.journal.batch import (
 )
 
 _ENDED = (Completed, Cancelled)
-"""Outcomes after which nothing of a run stays in its table."""
+"""The outcomes after which the run's row is deleted."""
 
 
 def append(
@@ -45,16 +45,16 @@ def append(
         schema: The schema of the tables.
         worker: The worker whose leases fence the batch.
         parts: What each run has in it.
-        careful: Whether a row may be there already without being seen, such as one of a batch whose fate is unknown. If
-            this is False and one is, the statement fails with a unique violation.
-        skip_locked: Whether a row that is there already may be locked by another session: then its run is passed over
-            as one whose own row is locked. Otherwise the statement waits for it. A loop that ends is always met with
-            caution: it may just be advancing.
+        careful: Whether a row may exist already without being visible, such as one of a batch whose fate is unknown. If
+            this is False and there is one, the statement fails with a unique violation.
+        skip_locked: Whether a row that exists already may be locked by another session: then its run is skipped like
+            one whose own row is locked. Otherwise the statement waits for it. A loop that ends is always treated like
+            this, since it may just be advancing.
         begun_before: Whether the transaction was begun by other statements, perhaps long ago: its `now()` is then not
             the time.
 
     Raises:
-        Unwritable: A text holds a character that cannot travel.
+        UnwritableValue: A text holds a character that cannot be sent.
     """
     rows, outcomes = row_parameters(parts), outcome_parameters(parts)
     signals = aside = None
@@ -86,7 +86,7 @@ def append(
 
 
 def lost(key: RunKey) -> LeaseLost:
-    """What is said of a run that is not this worker's any more."""
+    """The error for a run that is not this worker's any more."""
     return LeaseLost(
         f"workflow {key.workflow}: this worker no longer holds the lease of epoch {key.epoch}, nothing was written; "
         "whoever holds it now goes on from the recorded history"
@@ -96,7 +96,7 @@ def lost(key: RunKey) -> LeaseLost:
 @cache
 def _text(schema: str, skip_locked: bool, rows: bool, signals: bool, aside: bool, outcomes: bool, stays: bool) -> bytes:
     fence = statement("journal_fence", schema)
-    if skip_locked:  # what holds its own row is not fenced yet
+    if skip_locked:  # the session that holds its own row is not fenced yet
         fence = fence.replace(b"fenced AS", b"held AS") + statement("journal_skip_locked", schema)
     names = [
         *["journal_rows"] * rows,

@@ -3,8 +3,9 @@
     BEGIN -> the activity's statements -> check -> fence -> the journal's statement for one run -> COMMIT
 
 The run's row is locked by the fence, just before the commit, so that an activity that takes long holds up nobody. If
-the lease is gone by then, everything is rolled back. If the connection breaks at the commit, the fate is asked for: the
-lost transaction holds the run's row to its end, so whoever has that row next sees whether the result is there.
+the lease is gone by then, everything is rolled back. If the connection breaks at the commit, its fate is looked up: the
+lost transaction holds the run's row until it ends, so the next session that gets that row sees whether the result is
+there.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ SLACK = 10.0
 class Transactions:
     """Implements `pgflow.ports.TransactionsPort` for one worker: the connections of its transactional activities.
 
-    There are as many as are asked for at once; whoever asks bounds that.
+    There are as many as are asked for at once; the caller bounds that.
 
     Args:
         database: Where to write.
         worker: The worker whose leases fence the writes.
-        executor: Threads, of which one is free for each transaction of a plain `def`.
+        executor: Threads, one of which is free for each transaction of a plain `def`.
         on_commit: Called after each commit with the numbers of runs and rows.
-        metrics: Told of each write that is durable; None: nobody counts.
+        metrics: Counts the writes that are durable; None: nothing is counted.
 
     Example:
         transaction = await transactions.begin(blocking=False, timeout=30.0)
@@ -81,10 +82,10 @@ class Transactions:
         self._watch: str | None = None
 
     async def begin(self, *, blocking: bool, timeout: float | None) -> Transaction:
-        """Begin a transaction, going on trying with bounded backoff while the database cannot be reached.
+        """Begin a transaction; keep trying with bounded backoff while the database cannot be reached.
 
         Args:
-            blocking: With a synchronous connection, for a thread.
+            blocking: Whether it gets a synchronous connection, for a thread.
             timeout: Seconds that the activity may take.
 
         Raises:
@@ -113,10 +114,10 @@ class Transactions:
                 return transaction
 
     async def close(self, patience: float) -> None:
-        """Close all connections, those in use when their transactions have ended, for which it waits a while.
+        """Close all connections; those in use when their transactions have ended, which is waited for.
 
         Args:
-            patience: Seconds to wait.
+            patience: Seconds to wait for them.
         """
         self._closed = True
         try:
@@ -170,7 +171,7 @@ class Transactions:
         return session
 
     async def _meet(self, session: Session) -> None:
-        """See that the connection leads to the server that is known: what another one has must be looked at first."""
+        """Check that the connection leads to the known server: what another one has must be examined first."""
         try:
             (row,) = await session.execute(LOOK, {})
         except psycopg.DatabaseError as error:
@@ -201,7 +202,8 @@ class Transaction:
     Args:
         pool: Where its connection goes back to.
         session: The connection.
-        begun: What the transaction must still be like at its end: mark, isolation, read-only, search_path, role.
+        begun: The properties that the transaction must still have at its end: mark, isolation, read-only, search_path,
+            role.
     """
 
     def __init__(self, pool: Transactions, session: Session, begun: tuple[str, ...]) -> None:
@@ -213,7 +215,7 @@ class Transaction:
         self._usable = True
 
     async def commit(self, write: Write) -> datetime:
-        """Write what belongs to the activity's result, and commit; the time of that.
+        """Write what belongs to the activity's result, and commit; returns the time of that.
 
         Args:
             write: The result's row, and what else goes with it.
@@ -324,7 +326,7 @@ class Transaction:
                 )
 
     async def _fate(self, write: Write) -> datetime | None:
-        """When the lost transaction committed; None if it did not. The truth stands behind the lock that it held."""
+        """When the lost transaction committed; None if it did not. This is certain once its lock is free."""
         stored = {
             "write": [0],
             "workflow_ids": [write.run.workflow_id],

@@ -6,10 +6,10 @@ their own so that each has a snapshot of its own, taken after the claim's locks:
 at the last moment is seen. A run that has never had an owner comes with the claim itself.
 
 The index of claimable runs is (queue, name, priority descending, wake_at), and a *level* is one queue, name and
-priority. Each level remembers up to which moment everything was taken, and looks only after it: entries of runs that
-were taken are dead, and while somebody holds an old snapshot vacuum cannot remove them. Now and then a claim looks
-from the beginning, for runs that became visible late (a dispatch in a transaction that was open for long), and
-spends only a small share of the time on it.
+priority. Each level remembers the moment up to which everything has been taken, and looks only after it: the index
+entries of runs that were taken are dead, and vacuum cannot remove them while somebody holds an old snapshot. Now and
+then a claim looks from the beginning, for runs that became visible late (a dispatch in a transaction that stayed open
+for long); only a small share of the time goes into that.
 """
 
 from __future__ import annotations
@@ -37,20 +37,25 @@ from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.leasing.fencing import Fence, fence_of
 
 OVERLAP = timedelta(seconds=1)
-"""How far a claim looks back behind what is known to be taken: longer than the engine's transactions take."""
+"""How far before the moment up to which everything is known to be taken a claim still looks: more than a transaction of
+the engine lasts.
+"""
 
 SWEEP_EVERY = 1.0
-"""Seconds between two looks from the beginning, at least."""
+"""The least seconds between two looks from the beginning."""
 
 SWEEP_SHARE = 0.005
-"""The share of time that looks from the beginning may take: far from one claim in a hundred is slowed down by them."""
+"""The largest share of the time that looks from the beginning may take: far fewer than one claim in a hundred is slowed
+down by them.
+"""
 
 LONGEST_WITHOUT_SWEEP = 5.0
 """Seconds for which a worker that is always busy puts off a look from the beginning."""
 
 PATIENCE = timedelta(milliseconds=50)
-"""How long what has just woken is left to the worker that may still have it in memory. A worker's first claim leaves
-nothing: it may have been started because that one has died, and its work waits."""
+"""How long a run that has just woken is left to the worker that may still have it in memory. A worker's first claim
+leaves nothing: it may have been started because that worker has died and its work waits.
+"""
 
 FORGET_LEVEL = 60.0
 """Seconds after which a priority without runs is no longer asked for (a later run makes it known again)."""
@@ -78,7 +83,7 @@ class ClaimedRuns:
     next_wake_at: datetime | None
     """When the next run of these queues and names is due, if that is known and near."""
     left: bool = False
-    """Whether runs that are due were left: to the worker that had them last, for a moment, or to whoever had them
+    """Whether due runs were left: for a moment to the worker that had them last, or to the session that had them
     locked.
     """
     suspected: int = 0
@@ -144,7 +149,7 @@ class Claims:
         await self._line.drop()
 
     def sweep_is_due(self, *, busy: bool) -> bool:
-        """Whether it is time to look from the beginning: a worker that is not busy does it while nobody waits for a
+        """Whether it is time to look from the beginning: a worker that is not busy does so when no work waits for a
         claim.
         """
         return time.monotonic() >= self._next_sweep + (LONGEST_WITHOUT_SWEEP if busy else 0.0)
@@ -188,7 +193,7 @@ class Claims:
             if around.sweeping:
                 self._next_sweep = time.monotonic() + max(SWEEP_EVERY, (time.monotonic() - sent) / SWEEP_SHARE)
             for pair, priority in found:
-                # As good as used just now: a look from the beginning must not forget what it has found a moment ago.
+                # Counts as used now: a look from the beginning must not forget what it has just found.
                 self._levels[pair].setdefault(priority, _PriorityLevel(used=time.monotonic()))
             unasked = self._rewound and not asked_for_rewound
             if batch.runs or not (found or unasked):
@@ -230,7 +235,7 @@ class Claims:
         """Take due runs that are suspected of killing processes.
 
         Args:
-            places: How many of those suspected once, twice, and more often, at most.
+            places: The most to take of those suspected once, twice, and more often.
             queues: The queues that the worker serves.
             names: The names of the workflows that it knows.
 
@@ -285,7 +290,7 @@ class Claims:
         history.give(by_key)
 
     def _round(self, limit: int, pairs: list[QueueAndName], sweeping: bool) -> _ClaimRound:
-        """Decide what to ask for and from which moments on."""
+        """Decide what to ask for, and from which moments on."""
         clock = time.monotonic()
         self._claims += 1
         around = _ClaimRound([], [], sweeping, self._claims)
@@ -336,7 +341,7 @@ class Claims:
         ]
 
     def _remember(self, around: _ClaimRound, taken: Rows, due: int, now: datetime, limit: int) -> bool:
-        """Move on the moments up to which everything is known to be taken; whether anything due was left."""
+        """Advance the moments up to which everything is known to be taken, and return whether anything due was left."""
         clock = time.monotonic()
         for number, wake_at, *_ in taken:
             level = around.levels[number - 1][2]
@@ -344,28 +349,28 @@ class Claims:
                 level.since = wake_at - OVERLAP
             level.used = clock
         if len(taken) < limit:
-            # Nothing due was left over, but for what others hold: they take it, or the next sweep finds it again.
+            # Nothing due was left except what others hold: they take it, or the next sweep finds it.
             for _, _, level in around.levels:
                 level.since = now - OVERLAP
         return due > len(taken)
 
     async def _drop_lost(self, error: BaseException, connection: AsyncConnection) -> None:
-        """Stop using a lost connection. What a claim takes whose answer is lost is freed by the move that comes before
-        the next one.
+        """Stop using a lost connection. What a claim took whose answer was lost is freed when the fence moves, which it
+        does before the next claim.
         """
         if isinstance(error, asyncio.CancelledError) or is_lost(error, connection):
             await self._line.drop()
 
     def _forget_freed(self, batch: ClaimedRuns) -> None:
-        """The fence has moved since it was sent, or is moving: whatever was taken is not in memory yet, and is freed
-        thereby.
+        """The fence has moved since the claim was sent, or is moving. What was taken is not in memory yet, so the move
+        frees it.
         """
         if not self._fence.refused(self._line.under):
             batch.runs, batch.left = [], True
 
 
 class _Reading:
-    """What the runs of one claim need, those at a higher epoch than `beyond`: themselves, their history, their
+    """The reads for the runs of one claim above the epoch `beyond`: the runs themselves, their history and their
     mailboxes.
     """
 
@@ -379,7 +384,7 @@ class _Reading:
         )
 
     def runs(self, answers: Sequence[Rows], now: datetime, known: list[Claimed]) -> list[Claimed]:
-        """The runs that were read, behind those that are known; mailboxes are those of either."""
+        """The runs that are known and then those that were read, all of them with their mailboxes."""
         read, _, signals, *_ = answers
         if read:
             by_key = {row[1]: _read(row, now) for row in read}
@@ -389,7 +394,7 @@ class _Reading:
 
 
 def _with_signals(claimed: list[Claimed], signals: Rows) -> list[Claimed]:
-    """Put into each run's mailbox what has been read of all."""
+    """Put the signals that were read into the mailboxes of their runs."""
     if signals:
         by_key = {run.run.workflow: run for run in claimed}
         for key, *signal in signals:
@@ -399,8 +404,8 @@ def _with_signals(claimed: list[Claimed], signals: Rows) -> list[Claimed]:
 
 
 def _fresh(line: Sequence[Any], now: datetime) -> Claimed:
-    """A run at its first epoch, as its claim gives it: no tags are null, since each JSON text costs a microsecond to
-    read.
+    """A run at its first epoch, as its claim gives it. No tags come as null, since each JSON text costs a microsecond
+    to read.
     """
     id, name, queue, epoch, mailbox, cancel, input_, tags, created_at, parent_id, seed = line[-11:]
     return Claimed(id, name, queue, epoch, input_, tags or {}, created_at, parent_id, seed, mailbox, cancel, now)
@@ -440,7 +445,7 @@ def _read(row: Sequence[Any], now: datetime) -> Claimed:
 
 
 class _History:
-    """Rows of history, taken as they come: of a long history there is one list of rows, not two."""
+    """Rows of history, taken as they arrive, so that a long history is in memory as one list of rows and not as two."""
 
     __slots__ = ("_of",)
 

@@ -1,4 +1,4 @@
-"""The number that a worker writes under, and how it moves: then nothing that was sent before takes effect any more.
+"""The number that a worker writes under, and how it moves; after that, nothing sent before takes effect any more.
 
     one number --a connection was lost, or leads to another server--> in doubt --one transaction--> another number
                                                                          |
@@ -8,8 +8,8 @@
 Every write of a worker is fenced by its number: `runs.worker_id` under the run's row lock, `workers.id` for claims.
 What was sent on a connection that is lost may reach the server at any later moment. So before anything is sent again
 the worker takes another number: one transaction moves all runs that are in its memory to it, frees those that a claim
-has taken whose answer was lost, and removes the old number. Whatever was sent under that one meets a fence that has
-moved, whichever way it takes.
+has taken whose answer was lost, and removes the old number. Whatever was sent under the old number then meets a fence
+that has moved, whichever way it takes.
 
 The same transaction asks whether the database still has what it had acknowledged. If it has not (a failover to a
 standby that was behind, a restored copy), what is in memory means nothing any more: the lease counts as lost, and all
@@ -32,6 +32,7 @@ import psycopg
 
 from pgflow import faults, forking
 from pgflow.errors import LeaseLost, PgflowError
+from pgflow.model.rows import RunKey
 from pgflow.store.database import pooler
 from pgflow.store.database.connections import Database, Fencing, Line
 from pgflow.store.database.incarnation import Incarnation, read_incarnation
@@ -41,19 +42,19 @@ from pgflow.store.database.replication import check_replicated
 _log = logging.getLogger("pgflow.store")
 
 LOCK_WAIT = "1s"
-"""How long a move waits for runs that are locked: by what was sent before, most probably. Those that are locked for
-longer it gives up.
+"""How long a move waits for runs that are locked, most probably by what was sent before. It gives up runs that stay
+locked for longer.
 """
 
 RECENT = 10.0
-"""Seconds after which what was done to another workflow is no longer looked for: its rows may have been removed by then
-(`sweeping.MOMENT`).
+"""Seconds after which a move no longer looks for the rows that were written for another workflow: they may have been
+removed by then (`sweeping.MOMENT`).
 """
 
 
 def fresh_number() -> int:
-    """A number for a worker that nobody has had: drawn by lot, since a restored database would give out the next ones
-    again.
+    """A number that no worker has had. It is random, since a restored database would give out the next ones of a
+    sequence again.
     """
     return secrets.randbits(53) | 1
 
@@ -69,6 +70,11 @@ class HeldRun(NamedTuple):
     """The location of the row that was committed last; None: there is none, or it may have been forgotten."""
     ended: bool
     """Whether that row had ended."""
+
+    @property
+    def key(self) -> RunKey:
+        """What the run's writes are fenced by."""
+        return RunKey(str(self.workflow_id), self.epoch)
 
 
 class Fence(Fencing):
@@ -86,8 +92,8 @@ class Fence(Fencing):
         self.incarnation: Incarnation | None = None
         """The server that it is registered at, as far as that is known."""
         self.in_doubt = False
-        """Whether something that was sent may still take effect, or memory be ahead of the database: nothing is to be
-        begun.
+        """Whether something that was sent may still take effect, or memory may be ahead of the database. Until that is
+        settled nothing is begun.
         """
         self._done: dict[str, tuple[UUID, float]] = {}
 
@@ -102,7 +108,7 @@ class Fence(Fencing):
         return number == self.id or number in self.former
 
     def note(self, kind: str, id: UUID) -> None:
-        """A "signal" or a "child" is durable in the database.
+        """Remember that a "signal" or a "child" is durable in the database.
 
         Args:
             kind: Which of the two.
@@ -111,7 +117,7 @@ class Fence(Fencing):
         self._done[kind] = (id, time.monotonic())
 
     def recent(self, kind: str) -> UUID | None:
-        """The last one noted, if that was lately."""
+        """The last one noted, if that was less than `RECENT` seconds ago."""
         id, at = self._done.get(kind, (None, 0.0))
         return id if time.monotonic() - at < RECENT else None
 
@@ -123,7 +129,7 @@ class Fence(Fencing):
         """
 
     async def admit(self, connection: AsyncConnection, under: int | None) -> None:
-        """Take a connection that has just been opened into use: before that, move if something may be on its way, or be
+        """Admit a connection that has just been opened; move first if something may still be on its way, or may be
         lost.
 
         Args:
@@ -144,7 +150,7 @@ class Fence(Fencing):
 
 
 def fence_of(worker: int | Fence) -> Fence:
-    """The fence of a worker; of one given by its number alone, a fence that never moves."""
+    """The fence of a worker; for a number alone, a fence that never moves."""
     return worker if isinstance(worker, Fence) else Fence(worker)
 
 
@@ -160,11 +166,12 @@ class MovingFence(Fence):
     def __init__(self, database: Database, worker_id: int, lost: Callable[[str], None]) -> None:
         super().__init__(worker_id)
         self.numbers: tuple[int, ...] = (worker_id,)
-        """Numbers of which one is in the database: more than one while it is not known whether a move has been
-        committed. Read by the thread of the heartbeat."""
+        """Numbers of which one is in the database; there are several while it is not known whether a move was
+        committed. Read by the thread of the heartbeat.
+        """
         self.held: Callable[[], Sequence[HeldRun]] = list
         """The runs in memory."""
-        self.moved: Callable[[Collection[tuple[UUID, int]], int], None] = lambda kept, freed: None
+        self.moved: Callable[[Collection[RunKey], int], None] = lambda kept, freed: None
         """Called after each move with the runs, and their epochs, that are still this worker's, and the number of those
         freed.
         """
@@ -196,7 +203,7 @@ class MovingFence(Fence):
         self._check()
 
     async def admit(self, connection: AsyncConnection, under: int | None) -> None:
-        """Take a connection that has just been opened into use, as `Fence.admit` says.
+        """Admit a connection that has just been opened, as `Fence.admit` says.
 
         Raises:
             psycopg.Error: The move failed; try again with another connection.
@@ -256,7 +263,7 @@ class MovingFence(Fence):
 
     def _lose(self, reason: str) -> None:
         self._dead = True
-        self._settled.set()  # whoever waits is told so
+        self._settled.set()  # those who wait find the lease lost
         self._lost(reason)
         raise LeaseLost(f"the lease of worker {self.id} is lost: {reason}")
 
@@ -281,9 +288,7 @@ class MovingFence(Fence):
         )
         self.moved(kept, freed)
 
-    async def _transact(
-        self, connection: AsyncConnection, numbers: list[int], number: int
-    ) -> tuple[set[tuple[UUID, int]], int]:
+    async def _transact(self, connection: AsyncConnection, numbers: list[int], number: int) -> tuple[set[RunKey], int]:
         """Move: which runs are still this worker's, and how many it held by a claim whose answer was lost."""
         text = self._database.statement
         ids: dict[str, Any] = {"numbers": numbers}
@@ -312,19 +317,18 @@ class MovingFence(Fence):
             lacking = await (await connection.execute(text("fence_behind"), asked)).fetchall()
             if lacking:
                 self._lose(f"the database lacks what it had acknowledged: {lacking[0][0]}")
-            kept = {(each.workflow_id, each.epoch) for each in held if owned.get(each.workflow_id) == each.epoch}
-            kept_ids = {id for id, _ in kept}
-            unknown = [id for id in owned if id not in kept_ids]
+            kept = {each.workflow_id: each.key for each in held if owned.get(each.workflow_id) == each.epoch}
+            unknown = [id for id in owned if id not in kept]
             await connection.execute(
-                text("fence_move"), {**ids, "number": number, "kept": list(kept_ids), "unknown": unknown}
+                text("fence_move"), {**ids, "number": number, "kept": list(kept), "unknown": unknown}
             )
             await faults.reach("fence.before_commit")
         check_replicated(connection)
-        return kept, len(unknown)
+        return set(kept.values()), len(unknown)
 
     async def _owned(self, connection: AsyncConnection, ids: dict[str, Any]) -> list[tuple[UUID, int]]:
-        """The runs that are this worker's, locked, and their epochs; those that a stranger holds locked
-        are given up.
+        """Lock the runs that are this worker's, and return them with their epochs; those that somebody else keeps
+        locked are given up.
         """
         text = self._database.statement("fence_runs")
         try:

@@ -32,8 +32,9 @@ LAST_LOCKS = "2s"
 """How long a worker that signs off waits for its own last transactions."""
 
 SHORTEST_SILENCE = 1.0
-"""Seconds that the server has to answer a heartbeat, at least; else a fifth of the lease, so that a lease outlives a
-frozen server if there is another to go to."""
+"""The least seconds that the server has to answer a heartbeat. It has a fifth of the lease if that is more, so that a
+lease outlives a frozen server where there is another one to go to.
+"""
 
 RETRY = 0.1
 """Seconds between two attempts to connect again."""
@@ -55,7 +56,7 @@ class LeaseThread(threading.Thread):
         database: Where the worker registers, and the lease's length.
         row: Host, pid, version, queues and process of the worker.
         lost: Called once, in any thread, with the reason, when the lease can no longer be trusted.
-        numbers: Those of which one is the worker's in the database, once it is registered.
+        numbers: Gives the numbers of which one is the worker's in the database, once it is registered.
         doubt: Called in this thread when a new connection leads to another server, or to a restarted one.
         formerly: The numbers of its last registration, if that was lost.
     """
@@ -139,8 +140,8 @@ class LeaseThread(threading.Thread):
             self._clear(connection, list(self._formerly))
 
     def _clear(self, connection: Connection, formerly: list[int]) -> None:
-        """Say that the process lives: what its last registration held is handed back, and its seeming death is nobody's
-        fault.
+        """Record that the process lives: what its last registration held is handed back, and no workflow is suspected
+        of having killed it.
 
         Rows that others have locked are tried again for a while.
         """
@@ -159,8 +160,8 @@ class LeaseThread(threading.Thread):
             self._stopping.wait(RETRY)
 
     def _lift(self, connection: Connection, numbers: Sequence[int]) -> bool:
-        """Take back what is suspected of the death of these numbers; whether something is left, since others have it
-        locked.
+        """Clear the suspicions about the death of these numbers; return whether some are left since others have their
+        rows locked.
         """
         found = connection.execute(self._database.statement("leases_return"), {"workers": list(numbers)}).fetchone()
         return found is not None and found[0] > 0
@@ -258,7 +259,7 @@ class LeaseThread(threading.Thread):
         """Hand back what is still held, and take the worker off the list.
 
         Its last transactions may still be under way though nobody waits for their answers: what a claim among them
-        takes, and what they have locked, is handed back after them. A stranger who has locked it is not waited for.
+        takes, and what they have locked, is handed back after them. It does not wait for a stranger who has locked it.
         """
         ids = {"ids": list(self._numbers()), "limit": 100_000, "gone": None, "confirm": None}
         connection, statement = self._connection, self._database.statement

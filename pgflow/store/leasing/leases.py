@@ -156,7 +156,7 @@ class Lease:
 
     @property
     def lock_key(self) -> int | None:
-        """The session lock that the heartbeat holds now, as far as it knows; None: there are none to be had
+        """The session lock that the heartbeat holds now, as far as it knows; None: session locks are not available
         here.
         """
         return self._heartbeat.lock_key
@@ -202,8 +202,8 @@ class Recovery:
         Args:
             database: Where to look.
             worker: The worker that looks; it never takes itself for dead.
-            own_key: The session lock that the worker itself holds (`Lease.lock_key`). Whoever does not see its own
-                takes nobody for dead whose lock it does not see.
+            own_key: The session lock that the worker itself holds (`Lease.lock_key`). A worker that does not see its
+                own lock takes nobody for dead just because a lock is missing.
             line: Where to ask, if not on a connection of its own; closed with the recovery.
         """
         self._database = database
@@ -298,7 +298,7 @@ class Recovery:
 async def recover(database: Database, worker_id: int, **settings: Any) -> int:
     """Look for dead workers until nothing is in doubt: twice, some 0.3 s apart, if a worker's lock is missing.
 
-    It opens a connection; whoever looks often keeps a `Recovery`.
+    It opens a connection; to look often, keep a `Recovery`.
 
     Returns:
         How many runs became claimable.

@@ -4,7 +4,7 @@
     subscribers
               '-> for `RETENTION` in the table: for large bodies, late subscribers, and those who get no notifications
 
-No statement here rides in a transaction of history.
+No statement here is part of a transaction of history.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pgflow.store.database.connections import statement
 from pgflow.store.database.query import Query
 
 RETENTION = 600.0
-"""Seconds for which a message stays in the table, at least; workers remove it soon after."""
+"""The least seconds for which a message stays in the table; workers remove it soon after."""
 
 LATE = 1_000
-"""Messages before the last of a kind among which a later one of the same workflow is looked for."""
+"""How many messages before the last of a kind are searched for a later one of the same workflow."""
 
 TRIM_AT_ONCE = 1_000
 """The most messages that one statement removes."""
@@ -65,7 +65,7 @@ def start(schema: str, name: str, tags: str, last: bool) -> Query[tuple[int, Not
 
 
 def poll(schema: str, after: dict[str, int], known: list[int]) -> Query[tuple[int, list[Notice]]]:
-    """Messages of some names after a number each, but for those that are known, and the highest number of all."""
+    """For some names the messages after a number each, without those that are known, and the highest number of all."""
     params = {
         "names": list(after),
         "after": list(after.values()),
@@ -83,7 +83,7 @@ def body(schema: str, notice: Notice) -> Query[str | None]:
 
 
 def trim(schema: str) -> Query[int]:
-    """Remove messages whose time is over; how many, at most `TRIM_AT_ONCE`."""
+    """Remove messages whose time is over, at most `TRIM_AT_ONCE` of them; returns how many."""
     params = {"seconds": RETENTION, "limit": TRIM_AT_ONCE}
     return Query(statement("message_trim", schema), params, lambda rows: int(rows[0][0]))
 

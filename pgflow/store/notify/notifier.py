@@ -1,8 +1,8 @@
-"""Hints: notifications that shorten a wait and never carry meaning. Whoever listens polls as well.
+"""Hints: notifications that shorten a wait and never carry meaning. Every listener polls as well.
 
 `Notifier` sends them after commits, gathered, on a connection of its own that does not wait for the disk: a
-notification takes a database-wide lock at its commit, so it must never ride in a transaction of history. Messages leave
-the same way. `Listener` receives them and says when it had been away, so that its owner looks for itself.
+notification takes a database-wide lock at its commit, so it must never be part of a transaction of history. Messages
+leave the same way. `Listener` receives them, and reports when it was away so that its owner looks for itself.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from pgflow.store.queries.signalling import mail
 _log = logging.getLogger("pgflow.store")
 
 GATHER = 0.002
-"""Seconds between two sendings, at least; hints are gathered in between. The first one after a pause leaves at once."""
+"""The least seconds between two sendings; hints are gathered in between. The first one after a pause leaves at once."""
 
 MOST_IDS = 20_000
-"""Ended workflows that wait to be announced, at most; the others are found by polling."""
+"""The most ended workflows that wait to be announced; the others are found by polling."""
 
 TRIM_EVERY = 60.0
 """Seconds between two removals of old messages by one worker."""
@@ -58,7 +58,7 @@ _UNAVAILABLE = (
     psycopg.errors.ReadOnlySqlTransaction,
     psycopg.NotSupportedError,
 )
-"""How a server refuses that has no notifications, or none for this role."""
+"""The errors by which a server refuses that has no notifications, or none for this role."""
 
 
 class Listener:
@@ -228,7 +228,7 @@ class Notifier:
     def right_behind(self, ids: Sequence[UUID | str]) -> list[Statement]:
         """The hint that workflows have ended, to be sent in one flush with the statement that ends them.
 
-        Nothing as long as it is not known that hints can be sent: then `done` gathers them.
+        Nothing until it is known that hints can be sent here: until then `done` gathers them.
         """
         if not self._may_notify_known or not ids:
             return []
@@ -287,7 +287,7 @@ class Notifier:
         if ids:
             queries.append(done(schema, ids))
         connection = await self._line.get()
-        if not still_open(connection):  # it broke while nobody used it: better now than in the middle of a message
+        if not still_open(connection):  # broken while idle: better replaced now than in the middle of a message
             connection = await self._line.get()
         if self._may_notify:
             for query in queries:
@@ -296,7 +296,7 @@ class Notifier:
         await self.outbox.send(connection, tell=self._may_notify)
 
     async def _trim(self) -> None:
-        """Remove a part of the old messages; the next soon, if there are more."""
+        """Remove some of the old messages; if there are more, the next removal is soon."""
         self._trim_at = time.monotonic() + TRIM_EVERY * random.uniform(0.5, 1.5)
         query = trim(self._database.schema)
         connection = await self._line.get()

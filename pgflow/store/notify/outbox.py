@@ -36,10 +36,10 @@ AT_ONCE = 500
 """The most messages that one statement sends."""
 
 CHARACTERS_AT_ONCE = 1 << 20
-"""Characters of bodies in one statement, at most, unless one message has more."""
+"""The most characters of bodies in one statement, unless a single message has more."""
 
 TRIES = 3
-"""How often a part is tried that the server says it did nothing with."""
+"""How often a part is tried whose attempts the server says did nothing."""
 
 
 class Outbox:
@@ -83,7 +83,7 @@ class Outbox:
             tell: Whether notifications can be sent here; if not, subscribers find the messages by looking.
 
         Raises:
-            psycopg.Error: The database failed; what it did nothing with waits for another try.
+            psycopg.Error: The database failed; the parts with which it did nothing wait for another try.
         """
         while self._waiting:
             part = self._part()
@@ -100,7 +100,7 @@ class Outbox:
                     self._give_up(len(part), str(error))
                 raise
             except BaseException:
-                self.lost += len(part)  # the worker stops and does not wait any longer
+                self.lost += len(part)  # the worker stops, and waits no longer
                 raise
             self._failed = 0
             if tell:

@@ -1,6 +1,6 @@
-"""Reading notifications, past psycopg, so that each reaches its waiter without a detour.
+"""Reading notifications without psycopg in between, so that each reaches its waiter directly.
 
-On an event loop its own callback reads them. A thread reads until it has what it wants, or its time is over.
+On an event loop a callback reads them. A thread reads until it has what it wants, or its time is over.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class OnNotification(Protocol):
 
 
 def _read(pgconn: PGconn, take: OnNotification) -> None:
-    """Hand on what has come."""
+    """Hand on the notifications that have arrived."""
     pgconn.consume_input()
     while (notify := pgconn.notifies()) is not None:
         take(notify.relname.decode(), notify.extra.decode())
 
 
 async def receive(connection: AsyncConnection, take: OnNotification, seconds: float) -> None:
-    """Hand on notifications as they come, for so long.
+    """Hand on notifications as they come, for the given seconds.
 
     Args:
         connection: One that listens. What comes with the answer to a question goes to its notify handlers.

@@ -1,7 +1,7 @@
 """Starting workflows and asking what became of them: statements for the clients and for children.
 
-Ids are made by whoever dispatches, so that a dispatch whose answer was lost can be sent again. One statement starts one
-workflow or thousands. After the commit (never within a busy transaction) `wake` hints at the queues' new work.
+The caller makes the ids, so that a dispatch whose answer was lost can be sent again. One statement starts one workflow
+or thousands. After the commit (never within a busy transaction) `wake` hints at the queues' new work.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def dispatch(schema: str, workflows: Sequence[Dispatch]) -> Query[list[Dispatche
 
     Args:
         schema: The schema's name, unquoted.
-        workflows: What to start. A few thousand in one statement are well; inputs together below some 100 MB.
+        workflows: What to start. Up to a few thousand in one statement, with inputs of at most some 100 MB together.
 
     Returns:
         A query whose `read` gives one `Dispatched` for each of `workflows`, in order.
@@ -97,7 +97,7 @@ def _dispatched(rows: Sequence[tuple[Any, ...]]) -> list[Dispatched]:
 
 
 def held_up(error: psycopg.Error, workflow: Dispatch) -> PgflowError | None:
-    """What is said when a unique dispatch has waited in vain; None: it is another error.
+    """The error for a unique dispatch that has waited in vain; None: it is another error.
 
     Example:
         if (refused := held_up(error, workflow)) is not None:
@@ -134,7 +134,7 @@ def wake(schema: str, queues: Iterable[str], *, id: UUID | None = None, quick: b
 
     Args:
         id: The new work, if it is this one workflow.
-        quick: It is a transaction of its own, which need not wait for the disk.
+        quick: Whether it is a transaction of its own, which need not wait for the disk.
     """
     return _notify(schema, wake_channel(schema), [wake_payload(queue, id) for queue in sorted(set(queues))], quick)
 

@@ -1,4 +1,4 @@
-"""Stored histories for those who replay them without a lease: an export, or a check of many before a deployment.
+"""Stored histories to be replayed without a lease: for an export, or to check many before a deployment.
 
 Many are read in batches bounded by bytes, each in a short read-only transaction that has ended before anything is
 replayed.
@@ -31,7 +31,7 @@ PAGE = 1_000
 """Ids that are read at once."""
 
 COUNTED = 1_000
-"""Workflows of a name that nobody knows are counted up to here."""
+"""How far workflows of a name that nobody knows are counted."""
 
 _FIRST, _AFTER_EVENT = 1, 20
 
@@ -65,7 +65,7 @@ class Histories:
         Args:
             names: Workflows of these names.
             statuses: In one of these statuses.
-            limit: So many at most.
+            limit: The most histories to give.
         """
         live = [status for status in statuses if status not in ENDED]
         ended = [status for status in statuses if status in ENDED]
@@ -123,7 +123,7 @@ class Histories:
 
 
 def _histories(rows: Iterable[tuple[Any, ...]], bound: int | None = None) -> Iterator[StoredHistory]:
-    """Histories from the rows of the statement; no further one once so many characters have been read."""
+    """Histories from the rows of the statement, until so many characters have been read."""
     current: StoredHistory | None = None
     size = 0
     for row in rows:

@@ -29,7 +29,7 @@ def get(schema: str, ids: Iterable[UUID]) -> Query[list[WorkflowInfo]]:
 
 
 def history(schema: str, workflow_id: UUID, forgotten: bool, limit: int) -> Query[list[HistoryEvent]]:
-    """The statement that reads a workflow's history in order, forgotten rows among it if asked for."""
+    """The statement that reads a workflow's history in order, with its forgotten rows if asked for."""
     asked = {"id": workflow_id, "forgotten": forgotten, "limit": limit}
     return Query(statement("inspect_history", schema), asked, _events)
 

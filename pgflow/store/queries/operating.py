@@ -70,7 +70,7 @@ def wake(schema: str, workflow_id: UUID, note: AuditNote) -> Query[bool]:
 
 
 class ClaimChanges(NamedTuple):
-    """What is to change of a workflow that waits; None: it stays."""
+    """What to change about a workflow that waits; None: it stays as it is."""
 
     queue: str | None
     priority: int | None
@@ -78,7 +78,7 @@ class ClaimChanges(NamedTuple):
 
 
 def update(schema: str, workflow_id: UUID, changes: ClaimChanges, note: AuditNote) -> Query[bool]:
-    """The statement that changes what claims go by."""
+    """The statement that changes the columns by which claims choose: queue, priority, and when it is due."""
     called = "update_workflow(%(id)s::uuid, %(queue)s::text, %(priority)s::int, %(run_at)s::timestamptz"
     return call(schema, called, {"id": workflow_id, **changes._asdict()}, note)
 
@@ -95,7 +95,7 @@ def rewind(
 def many(
     schema: str, operation: str, ids: Sequence[UUID], dry_run: bool, note: AuditNote
 ) -> Query[Sequence[tuple[UUID, str | None]]]:
-    """The statement that does an operation to many workflows; with why it was refused, if it was."""
+    """The statement that does an operation to many workflows; it returns why each that refused did so."""
     text = (
         f"SELECT o.id, o.refused FROM {quoted(schema)}.operate_many(%(operation)s::text, %(ids)s::uuid[], "
         "reason => %(reason)s::text, actor => %(actor)s::text, dry_run => %(dry_run)s::boolean) AS o"
@@ -111,14 +111,14 @@ def fork(schema: str, workflow_id: UUID, before: str, new_id: UUID, queue: str |
 
 
 def quietly(query: Query[T]) -> Query[T]:
-    """The same, but that nobody is notified of it; in a caller's transaction of nothing that comes after it either."""
+    """The same without a notification; in a caller's transaction, nothing after it notifies either."""
     silence = b"(SELECT set_config('pgflow.hints', 'off', true) OFFSET 0) AS quietly"
     called, source, rows = query.sql.partition(b" FROM ")
     return query._replace(sql=called + b" FROM " + silence + (b" CROSS JOIN LATERAL " + rows if source else b""))
 
 
 def refusal(error: psycopg.Error) -> PgflowError | None:
-    """What one of these functions says when it refuses; None: it is another error.
+    """The error by which one of these functions refuses; None: it is another error.
 
     Example:
         raise refusal(error) or error
@@ -143,7 +143,7 @@ def call(schema: str, begun: str, params: dict[str, Any], note: AuditNote) -> Qu
     """The statement that calls an operating function.
 
     Args:
-        begun: The call, up to the arguments that all of them have.
+        begun: The beginning of the call, up to the arguments that all of them share.
     """
     text = f"SELECT {quoted(schema)}.{begun}, reason => %(reason)s::text, actor => %(actor)s::text)"
     return Query(text.encode(), {**params, "reason": note.reason, "actor": note.actor}, _first)

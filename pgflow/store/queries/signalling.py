@@ -1,7 +1,7 @@
 """Sending signals: statements for the clients and for workflows.
 
-Ids are made by whoever sends, so that a signal whose answer was lost can be sent again. A signal is one inserted row
-that takes no lock on its receiver; workers deliver it (`deliveries.py`). After the commit `mail` hints at it.
+The sender makes the ids, so that a signal whose answer was lost can be sent again. A signal is one inserted row that
+takes no lock on its receiver; workers deliver it (`deliveries.py`). After the commit `mail` hints at it.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def _sent(rows: Sequence[tuple[Any, ...]]) -> list[Sent]:
 
 
 def mail(schema: str, workers: Iterable[int]) -> Query[None]:
-    """The hint that something was sent to workflows that these workers have or had. After the commit, or in a caller's
-    own.
+    """The hint that something was sent to workflows that these workers have or had. Send it after the commit, or within
+    a caller's own transaction.
     """
     payloads = [str(worker) for worker in sorted(set(workers))]
     return Query(statement("notify", schema), {"channel": mail_channel(schema), "payloads": payloads}, _nothing)
@@ -61,7 +61,7 @@ def expect(schema: str, seconds: float) -> Query[None]:
 
 
 def mail_behind(schema: str, signals: Sequence[Sending]) -> Statement:
-    """The hint at signals, to be sent in one flush with them, right behind: whoever sent them may be gone a moment
+    """The hint at signals, sent in one flush with them and right behind them, since the sender may be gone a moment
     later.
     """
     return statement("mail_hint", schema), {"channel": mail_channel(schema), "ids": [signal.id for signal in signals]}

@@ -1,4 +1,4 @@
-"""Whether a database's server and schema, and this code, go together. Asked once, by whoever starts to work on them.
+"""Whether this code fits a database's server and schema. Checked once by each client and worker that starts.
 
 Yesterday's code runs on today's schema unless that schema says otherwise (`schema_info.compatible_from`).
 """
@@ -19,7 +19,7 @@ OLDEST_SERVER = 150000
 
 
 class DatabaseState(NamedTuple):
-    """What has to be known of a database.
+    """What has to be known about a database.
 
     Attributes:
         server: its `server_version_num`.
@@ -31,7 +31,7 @@ class DatabaseState(NamedTuple):
 
 
 def check(found: DatabaseState, info: tuple[int, int] | None, schema: str) -> None:
-    """See whether a database fits this code.
+    """Check that a database fits this code.
 
     Args:
         found: the server's version, and whether there is a `schema_info`.
@@ -62,10 +62,10 @@ def check(found: DatabaseState, info: tuple[int, int] | None, schema: str) -> No
 
 
 def check_server(version: int) -> None:
-    """See that the server is not too old.
+    """Check that the server is not too old.
 
     Args:
-        version: what it calls `server_version_num`.
+        version: its `server_version_num`.
 
     Raises:
         PgflowError: it is.
@@ -87,7 +87,7 @@ def find(schema: str) -> Query[DatabaseState]:
 
 
 def read(schema: str) -> Query[tuple[int, int] | None]:
-    """The statement that reads `schema_info`, once it is there."""
+    """The statement that reads `schema_info`, which has to exist."""
     return Query(
         f"SELECT version, compatible_from FROM {quoted(schema)}.schema_info LIMIT 1".encode(),
         {},

@@ -1,10 +1,11 @@
-"""A migration as others should meet it: one at a time, never in front of anybody for long, all or nothing.
+"""How a migration runs beside other sessions: one at a time, never blocking anybody for long, all or nothing.
 
 Indexes of large tables are not built in it: migrations leave out those that would take long, and they are built
-afterwards, beside whoever works.
+afterwards while others work.
 
-A migration takes tables for itself, and so waits for whoever reads them. Everybody who comes later waits behind it,
-even to read; so it waits for a moment only, gives everything back, and tries again, until its patience ends.
+A migration locks tables exclusively, so it waits for sessions that read them, and every later session, even one that
+only reads, waits behind it. So it waits only for a moment, releases everything, and tries again until its patience
+ends.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from pgflow.store.schema import version_table
 _log = logging.getLogger("pgflow.store")
 
 PATIENCE = 60.0
-"""Seconds that a migration goes on trying to get what others hold."""
+"""Seconds for which a migration keeps trying to lock what others hold."""
 
 LOCK_TIMEOUT = 0.5
-"""Seconds that one try waits for a table: shorter than the server takes to look for deadlocks, so that a worker is not
-its victim.
+"""Seconds that one try waits for a table: less than the server takes to look for deadlocks, so that no worker becomes
+the victim of one.
 """
 
 REPLACED = {"workflows_children": "workflows_parent"}
@@ -50,12 +51,12 @@ _THERE_ALREADY = (
 
 
 def run(engine: Engine, schema: str, apply: Callable[[Connection], None], patience: float = PATIENCE) -> None:
-    """Do a migration in one transaction, again and again while others hold what it needs.
+    """Do a migration in one transaction; try again while others hold what it needs.
 
     Args:
         engine: Connects to the database.
         schema: The schema's name.
-        apply: Does it, within the transaction of its connection.
+        apply: Does the migration, within the transaction of its connection.
         patience: Seconds to go on trying.
 
     Raises:
@@ -100,14 +101,14 @@ def run(engine: Engine, schema: str, apply: Callable[[Connection], None], patien
 
 def build_missing(engine: Engine, schema: str, metadata: MetaData, head: object, patience: float = PATIENCE) -> None:
     """Build the indexes and keys that migrations have left out, or that an interrupted build has left invalid. Nobody
-    waits for that.
+    has to wait for this.
 
     Args:
         engine: Connects to the database.
         schema: The schema's name.
-        metadata: What there should be when the schema is at
-        head: this revision; at others nothing is done.
-        patience: Seconds to wait for whoever has begun to use a table before an index of it.
+        metadata: The tables and indexes that there should be when the schema is at the revision `head`.
+        head: The revision at which indexes are built; at others nothing is done.
+        patience: Seconds to wait for transactions that had begun before an index of their table is built.
 
     Raises:
         MigrationFailed: An index could not be built; the schema is migrated.
@@ -186,12 +187,12 @@ def _build(connection: PsycopgConnection, schema: str, index: Index, invalid: bo
             if connection.execute(
                 "SELECT FROM pg_stat_progress_create_index WHERE datname = current_database()"
             ).fetchone():
-                return  # it may be that one which is being built, by another upgrade
+                return  # another upgrade may be building this very index
             connection.execute(SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(name))
         _log.info("building the index %s; the table is in use meanwhile", index.name)
         connection.execute(statement.encode())
     except _HELD as error:
-        # What is half built stays: to drop it would wait for the same transactions. The next upgrade does it.
+        # A half-built index stays: dropping it would wait for the same transactions. The next upgrade drops it.
         raise MigrationFailed(
             f'the schema "{schema}" is migrated, but its index {index.name} could not be built within {patience:g} '
             "s: others have transactions open that began before. Migrate again when they have ended."
@@ -205,10 +206,9 @@ def _psycopg(connection: Connection) -> PsycopgConnection:
 
 
 def alone(connection: PsycopgConnection, schema: str, deadline: float) -> None:
-    """Wait until no other migration of this schema is under way, and from then on wait for nobody for long.
+    """Wait until no other migration of this schema is under way; after that, wait for nobody for long.
 
-    Where there are no advisory locks, two may try at once; whichever is late finds what the other has made, and looks
-    again.
+    Without advisory locks two may try at once; the later one finds what the other has made, and looks again.
     """
     row = connection.execute(
         "SELECT has_function_privilege(to_regprocedure('pg_advisory_xact_lock(bigint)')::oid, 'EXECUTE')"
@@ -221,7 +221,9 @@ def alone(connection: PsycopgConnection, schema: str, deadline: float) -> None:
 
 
 def _again(engine: Engine, schema: str, cause: BaseException | None, before: str | None) -> str | None:
-    """Whether to try again after this error: who stands in the way, as a sentence or nothing; None: it is of no use."""
+    """Whether to try again after this error: a sentence (or nothing) about who is in the way; None: another try would
+    not help.
+    """
     if isinstance(cause, _HELD):
         with engine.connect() as connection:
             return _holders(_psycopg(connection), schema)

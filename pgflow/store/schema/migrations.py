@@ -1,6 +1,6 @@
 """Bringing a database's schema up to date with this code: what `pgflow.migrate` and `pgflow db` do.
 
-The migrations are alembic's. From a checkout they lie in `alembic/`, in an installed package in `pgflow/migrations`.
+The migrations are alembic's. In a checkout they are in `alembic/`, in an installed package in `pgflow/migrations`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ __all__ = ["MigrationFailed", "current", "downgrade", "migrate", "newest", "offl
 _log = logging.getLogger("pgflow.store")
 
 _one_at_a_time = threading.Lock()
-"""Alembic keeps what it is doing in globals of the process."""
+"""Held while alembic works: it keeps its state in globals of the process."""
 
 
 def _begin_anew() -> None:
-    """In a forked child: whoever had the turn is a thread of the parent's."""
+    """In a forked child: the thread that held the lock is the parent's."""
     global _one_at_a_time
     _one_at_a_time = threading.Lock()
 
@@ -50,9 +50,9 @@ def migrate(dsn: str, schema: str = "pgflow", *, patience: float | None = None) 
 
     Args:
         dsn: The database, as a postgresql:// URL or key=value words.
-        schema: The schema's name. It may be one that is there already, such as `public`, if nothing in it has a name
-            that pgflow needs.
-        patience: Seconds to go on trying while others hold its tables, 60 if not given.
+        schema: The schema's name. It may exist already, such as `public`, if nothing in it has a name that pgflow
+            needs.
+        patience: Seconds to keep trying while others hold its tables, 60 if not given.
 
     Raises:
         ValueError: The DSN is none, or the schema's name cannot be one.
@@ -67,7 +67,7 @@ def migrate(dsn: str, schema: str = "pgflow", *, patience: float | None = None) 
 
 
 def upgrade(dsn: str, schema: str = "pgflow", revision: str = "head", *, patience: float | None = None) -> None:
-    """Migrate up to a revision. The parameters, and what it raises, are those of `migrate`."""
+    """Migrate up to a revision. Parameters and errors are those of `migrate`."""
     check_dsn(dsn)
     _run(_config(schema, dsn, patience), "upgrade", revision)
     _log.info('the schema "%s" is at revision %s', schema, current(dsn, schema))
@@ -167,9 +167,7 @@ def _run(config: Config, what: str, revision: str, sql: bool = False) -> None:
 
 @contextmanager
 def _apart() -> Iterator[None]:
-    """Leave alembic as it was: the application may be in the middle of a migration of its own, which goes by the same
-    globals.
-    """
+    """Leave alembic's globals as they were: the application may be in the middle of a migration of its own."""
     from alembic import context, op
 
     kept = [(module, dict(vars(module))) for module in (context, op)]

@@ -1,7 +1,7 @@
-"""The table that says which migration a schema is at, and what may stand in a schema before the first one.
+"""The table that says which migration a schema is at, and what a schema may contain before the first one.
 
 It has a name of its own: alembic's default, `alembic_version`, is the application's where the two share a schema.
-Schemas of revisions 0001 to 0003 may still have it under that name; it is renamed by the first migration that comes by.
+Schemas of revisions 0001 to 0003 may still have it under that name; the next migration renames it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pgflow.store.database.pooler import Connection
 NAME = "pgflow_version"
 FORMER = "alembic_version"
 _FORMER_REVISIONS = {"0001": 1, "0002": 2, "0003": 3}
-"""Revisions that may stand in a table of the former name, and the version that `schema_info` has beside each."""
+"""The revisions that a table of the former name may hold, and the version in `schema_info` that goes with each."""
 
 _VIEWS = {"dead_signals", "history", "workflow_overview"}
 _DEFAULT_SCHEMA = "pgflow"
@@ -26,7 +26,7 @@ _SHOWN = 8
 
 
 class SchemaState(NamedTuple):
-    """What a database has in the place of a schema.
+    """What a database has where the schema should be.
 
     Attributes:
         exists: whether there is a schema of that name.
@@ -62,10 +62,10 @@ def look(connection: Connection, schema: str) -> SchemaState:
 
 
 def refuse_strangers(found: SchemaState, schema: str) -> None:
-    """Say what is in the way of a first migration.
+    """Raise an error if anything is in the way of a first migration.
 
     Raises:
-        MigrationFailed: something is.
+        MigrationFailed: something is in the way.
     """
     if found.strangers:
         shown = ", ".join(found.strangers[:_SHOWN])
@@ -79,7 +79,7 @@ def refuse_strangers(found: SchemaState, schema: str) -> None:
 
 
 def adopt(connection: Connection, schema: str) -> None:
-    """Give a table of the former name, which is known to be pgflow's, its name."""
+    """Rename a table of the former name that is known to be pgflow's."""
     table = Identifier(schema, FORMER)
     connection.execute(SQL("ALTER TABLE {} RENAME TO {}").format(table, Identifier(NAME)))
     connection.execute(
@@ -90,7 +90,7 @@ def adopt(connection: Connection, schema: str) -> None:
 
 
 def adopting(schema: str) -> str:
-    """The SQL of `adopt`, for a script that begins at a revision that may have the former name."""
+    """The SQL of `adopt`, for a script that starts at a revision where the table may have the former name."""
     table, place = f"{quoted(schema)}.{NAME}", quoted(schema)
     literal = "'" + table.replace("'", "''") + "'"
     return (
@@ -126,8 +126,8 @@ def _read(connection: Connection, schema: str, table: str) -> str | None:
 
 
 def _former_revision(connection: Connection, schema: str, tables: dict[str, str]) -> str | None:
-    """The revision in a table of the former name, if that is pgflow's: one row, and the `schema_info` that goes with
-    it.
+    """The revision in a table of the former name, if that is pgflow's: it has one row, and a `schema_info` that goes
+    with it.
     """
     if not tables.keys() >= {FORMER, "schema_info", "workflows", "runs", "events"}:
         return None
@@ -146,7 +146,7 @@ def _former_revision(connection: Connection, schema: str, tables: dict[str, str]
 
 
 def _in_the_way(connection: Connection, schema: str, kinds: dict[str, str]) -> tuple[str, ...]:
-    """Relations of the names that pgflow's have. A schema of the default name that is not empty is somebody else's
+    """Relations with names that pgflow needs. A schema of the default name that is not empty belongs to some other
     pgflow.
     """
     shown = {
@@ -185,7 +185,7 @@ def _in_the_way(connection: Connection, schema: str, kinds: dict[str, str]) -> t
 
 def _names() -> set[str]:
     """Names of tables, views and indexes of this code's schema."""
-    from pgflow.store.schema.tables import make_metadata  # with all of SQLAlchemy, which nobody else needs
+    from pgflow.store.schema.tables import make_metadata  # imports all of SQLAlchemy, which is needed only here
 
     tables = make_metadata().tables.values()
     indexes = {str(index.name) for table in tables for index in table.indexes} | {

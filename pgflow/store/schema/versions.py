@@ -1,4 +1,4 @@
-"""The numbers by which code and schema know each other."""
+"""The version numbers by which code and schema recognise each other."""
 
 from __future__ import annotations
 

@@ -1,20 +1,21 @@
--- The usual claim: takes due runs of all levels, the most urgent first, and gives each a new epoch, which fences out whoever held it before.
+-- The usual claim: takes due runs of all levels, the most urgent first, and gives each a new epoch, which fences out its former owner.
 -- (claim_hinted.sql takes those that a hint named, claim_suspected.sql those that may kill processes; claimed_*.sql only read.)
--- A level is a queue, a name and a priority. Its due runs are one range of the index, from `since` to now, so that
--- neither sleepers nor names that this worker does not know stand before them; below `since` there are only entries
--- that this worker has seen taken already, dead ones perhaps that vacuum cannot remove yet.
--- First how many each level gives, by priority and age, without a lock; then that many, past those that others hold.
--- What has just woken is left for a moment to the worker that may still have it in memory, if this one has a moment.
--- The worker's own row is locked against removal: whoever recovers its runs has either seen this claim or prevents it.
--- A run at its first epoch has never been anybody's: what its workflow holds is what it was given, whatever the snapshot's age, and
--- comes at once. Of all others only later statements know what their last owners have left.
--- Runs that are suspected of killing processes are passed over (claim_suspected.sql takes them); whether any are due is answered: how often
--- the most suspected one is.
--- A rewound run has a character behind its name that no name has (workers of before, which make ids without the number of the rewind, find none).
--- Whether any is due, or near, is answered: it is taken by the claims that ask for such names as well.
--- What lies ahead: when the next of the sleepers that this worker could take is due, as far as `horizon` seconds ahead (a timer of
--- the worker's takes the place of polling for them); and priorities that it has not met, by one index probe between each two
--- neighbours of those it knows, so that what it costs depends neither on how many runs there are nor on dead entries.
+-- A level is a queue, a name and a priority. Its due runs are one range of the index, from `since` to now, so that the scan
+-- passes neither sleepers nor names that this worker does not know; before `since` there are only entries that this worker
+-- has seen taken, perhaps dead ones that vacuum cannot remove yet.
+-- The statement first finds, without a lock, how many each level gives, by priority and age; then it takes that many, skipping
+-- those that others have locked. A run that has just woken is left for a moment to the worker that may still have it in memory
+-- (`patience`; a worker's first claim leaves none).
+-- The worker's own row is locked against removal: a recovery of its runs has either seen this claim or prevents it.
+-- A run at its first epoch has never had an owner: what its workflow was given is all there is, however old the snapshot, and
+-- comes with the claim. For all others only later statements see what their last owners have left.
+-- Runs that are suspected of killing processes are skipped (claim_suspected.sql takes them); the answer says whether any are due,
+-- by the number of suspicions of the most suspected one.
+-- A rewound run has a character after its name that no name has, so that workers of the previous version, which make ids without the number
+-- of the rewind, do not find it. The answer says whether any is due, or soon: claims that also ask for such names take it.
+-- The answer also says what lies ahead: when the next sleeper that this worker could take is due, if that is within `horizon`
+-- seconds (the worker sets a timer instead of polling); and priorities that it has not met, by one index probe between each two
+-- neighbours of those it knows, so that the cost depends neither on the number of runs nor on dead entries.
 WITH alive AS MATERIALIZED (
     SELECT w.id FROM {schema}.workers AS w
     WHERE w.id = %(worker)s::bigint AND w.expires_at > now()

@@ -1,5 +1,5 @@
 -- The claim after a hint: takes the runs that it named, by id and without a look at the levels, if they are new, due and not held by
--- another worker. At their first epoch they have had no owner, so that all but their mailboxes comes with the claim, however old its snapshot is.
+-- another worker. At their first epoch they have had no owner, so all but their mailboxes comes with the claim, however old its snapshot is.
 -- The worker's own row is locked against removal, as in claim.sql.
 WITH alive AS MATERIALIZED (
     SELECT w.id FROM {schema}.workers AS w

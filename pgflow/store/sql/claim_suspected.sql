@@ -1,6 +1,6 @@
--- The claim of due runs that are suspected of killing processes, which claim.sql passes over: given numbers of those suspected
+-- The claim of due runs that are suspected of killing processes, which claim.sql skips: given numbers of those suspected
 -- once, twice, and more often.
--- They come by an index of their own, which is empty as long as nobody dies.
+-- An index of their own finds them; it is empty as long as no worker dies.
 -- The worker's own row is locked against removal, as in claim.sql.
 WITH alive AS MATERIALIZED (
     SELECT w.id FROM {schema}.workers AS w

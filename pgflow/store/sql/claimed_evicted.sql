@@ -1,5 +1,5 @@
--- The active history of runs, by id: of those that a claim believed to be in this worker's memory still, and that had left it. (Their
--- inputs: claimed_inputs.sql. claimed_history.sql reads that of all other runs of a claim.)
+-- The active history of runs, by id, that a claim believed to be still in this worker's memory and that had left it. (Their
+-- inputs: claimed_inputs.sql. claimed_history.sql reads the history of all other runs of a claim.)
 SELECT
     e.workflow_id::text, e.location, e.iteration, e.seq, e.version, e.kind, e.name, e.status, e.attempts,
     coalesce(e.completed_at, e.created_at), CASE WHEN %(inputs)s::boolean OR e.kind = 'removed' THEN e.input::text END,

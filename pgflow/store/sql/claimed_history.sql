@@ -1,6 +1,6 @@
--- The active history of the runs that a claim took, read under a snapshot that is younger than the claim's locks: it holds
--- the old owner's last commit. A run at its first epoch has no history yet. The rows of one run come in the order of their
--- locations, as its range of the index gives them: thousands need not be sorted.
+-- The active history of the runs that a claim took, read under a snapshot that is younger than the claim's locks, so that it
+-- holds the old owner's last commit. A run at its first epoch has no history yet. The rows of one run come in the order of their
+-- locations, as its range of the index gives them: thousands of rows need no sort.
 SELECT r.key, history.*
 FROM (
     SELECT r.workflow_id, r.workflow_id::text AS key

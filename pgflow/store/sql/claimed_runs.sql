@@ -1,5 +1,5 @@
--- The rows of the runs that a claim took, those at a higher epoch than `beyond`: those at their first come with the claim. A statement of its
--- own, for a snapshot of its own: younger than the claim's locks.
+-- The rows of the runs that a claim took, for epochs above `beyond`: runs at their first epoch come with the claim. A statement of its
+-- own, so that its snapshot is younger than the claim's locks.
 -- A run that this worker gave up itself may still be in its memory: then neither its input nor its history is read again.
 SELECT
     r.workflow_id, r.workflow_id::text, w.name, r.queue, r.epoch,

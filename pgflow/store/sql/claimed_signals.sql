@@ -1,5 +1,5 @@
 -- The mailboxes of the runs that a claim took: what has been delivered and not consumed, under a snapshot younger than the
--- claim's locks. Runs that nothing was ever delivered to are skipped.
+-- claim's locks. Runs to which nothing was ever delivered are skipped.
 SELECT r.workflow_id::text, waiting.id, waiting.number, waiting.name, waiting.body::text
 FROM {schema}.runs AS r
 CROSS JOIN LATERAL (

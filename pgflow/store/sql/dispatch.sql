@@ -1,11 +1,11 @@
--- Starts what is `given` before it, one workflow or thousands, each under an id made for it: done twice is done once.
--- Those that must be unique enter `runs` first, where a live holder of the same key keeps them out; all others enter
--- `workflows` first, where their id keeps out those that were started before, ended ones included. A unique one whose id was started and
--- has ended since this statement began meets it in `workflows`: that is an error, and the statement is sent again.
--- What was started is looked up as a hashed set (IN ... IS TRUE): a join with rows nobody can estimate would be a nested loop.
--- What was there before is probed for row by row and only where nothing was started (LATERAL ... LIMIT, OFFSET 0): while
--- the tables' statistics are young, a join would read all workflows that there are.
--- A holder that committed after this statement began cannot be seen by it: its line says so (no name), ask again.
+-- Starts what is `given` before it, one workflow or thousands, each under an id made by the caller, so that sending it twice is harmless.
+-- Unique workflows enter `runs` first, where a live holder of the same key keeps them out; all others enter `workflows` first,
+-- where their id keeps out those that were started before, including those that have ended. A unique one whose id was started
+-- and has ended since this statement began meets it in `workflows`: that is an error, and the statement is sent again.
+-- What was started is looked up as a hashed set (IN ... IS TRUE): a join with rows that cannot be estimated would be a nested loop.
+-- What existed before is probed row by row, and only where nothing was started (LATERAL ... LIMIT, OFFSET 0): while the
+-- tables' statistics are young, a join would read all workflows.
+-- A holder that committed after this statement began is invisible to it: its line says so (no name), and the caller asks again.
 , wanted AS MATERIALIZED (
     SELECT given.*, CASE WHEN is_unique THEN sha256(convert_to(name || chr(31) || tags::text, 'UTF8')) END AS unique_key
     FROM given

@@ -1,4 +1,4 @@
--- What workflows start, those that this worker may act for: children of theirs, in their queue and as urgent unless told otherwise.
+-- What workflows start, those for which this worker may act: their children, in the parent's queue and with its priority unless given otherwise.
 , given AS MATERIALIZED (
     SELECT g.number, g.id, g.name, g.tags, g.input::json AS input, g.is_unique, g.run_at,
            coalesce(g.priority, fenced.priority) AS priority, coalesce(g.queue, fenced.queue) AS queue, g.detached, g.timeout,

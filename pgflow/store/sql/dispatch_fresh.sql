@@ -1,6 +1,6 @@
--- Starts workflows, which differ in id and input alone, under ids that nobody can have used: they are inserted plainly, which
--- costs half of what looking for each of them costs. If one is there all the same (sent before, and its answer was lost), that is an
--- error which starts nothing, and dispatch.sql tells.
+-- Starts workflows that differ only in id and input, under ids that nobody can have used: they are inserted without looking for
+-- each of them first, which would double the cost. If one exists all the same (it was sent before and the answer was lost), that is
+-- an error which starts nothing, and dispatch.sql takes over.
 WITH given AS MATERIALIZED (
     SELECT g.id, g.input::json AS input FROM unnest(%(ids)s::uuid[], %(inputs)s::text[]) AS g (id, input)
 ),

@@ -1,5 +1,5 @@
--- Workflows with their active history, as a replay reads it: one row a step, those of a workflow together and in order. What
--- is long and the workflow's own stands in its first row alone. One statement, so that all of it is of one moment.
+-- Workflows with their active history, as a replay reads it: one row a step, those of a workflow together and in order. Long
+-- columns of the workflow itself are only in its first row. One statement, so that all of it is from one moment.
 SELECT
     w.id, e.location, e.iteration, e.seq, e.version, e.kind, e.name, e.status, e.attempts,
     coalesce(e.completed_at, e.created_at), e.input::text,

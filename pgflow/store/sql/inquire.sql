@@ -1,5 +1,5 @@
 -- Which of these workflows have ended, with their outcome, and which do not exist; the others have no line.
--- So many bytes of payloads at once: of what is beyond, only the status is answered, and it is asked for again.
+-- Only so many bytes of payloads are sent at once: beyond that only the status is answered, and the caller asks again.
 SELECT ended.number::int - 1, ended.name, ended.status, ended.fits,
        CASE WHEN ended.fits THEN ended.output::text END, CASE WHEN ended.fits THEN ended.error::text END
 FROM (

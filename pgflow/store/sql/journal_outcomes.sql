@@ -1,4 +1,4 @@
--- What becomes of the runs (gone because their workflow has ended; journal_stopped.sql has all others) and of what is
+-- The outcomes of runs (those whose workflow has ended are deleted; journal_stopped.sql has all others) and what is
 -- kept with their workflows (state, tags). One row of `workflows` and one of `runs` is changed once, whatever a run asks.
 , changed AS MATERIALIZED (
     SELECT fenced.workflow_id, fenced.mailbox AS arrived, fenced.waiters, v.outcome, v.wake_at::timestamptz AS wake_at, v.waiting_for, v.mailbox,

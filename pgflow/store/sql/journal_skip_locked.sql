@@ -1,6 +1,6 @@
--- After the fence, where some row may be locked by somebody else: of the runs whose row is `held`, those that are `fenced` have nothing
--- else locked that their writes will change: rows of history that are there already, their workflow's row, signals that they take. Each
--- of these is locked here or passed over, never waited for; a run of which one is passed over comes again with the next batch.
+-- Comes after the fence where some row may be locked by another session: of the runs whose row is `held`, those are `fenced` for which
+-- nothing else is locked that their writes will change: rows of history that exist already, their workflow's row, signals that they take.
+-- Each of these is locked here or skipped, never waited for; a run with a skipped row is tried again with the next batch.
 , known AS MATERIALIZED (
     SELECT held.run, held.workflow_id, v.location
     FROM unnest(%(known_runs)s::int[], string_to_array(%(known_rows)s::text, E'\x1f')) AS v (run, location)

@@ -1,5 +1,5 @@
--- How many workflows the processes of dead workers hold, noted once for each death, with all workers of those processes: they may be found
--- dead one after the other. One that lives after all clears the note with its next heartbeat.
+-- How many workflows the processes of dead workers hold, noted once for each death on all workers of those processes, which may be
+-- found dead one after the other. A worker that lives after all clears the note with its next heartbeat.
 WITH mates AS MATERIALIZED (
     SELECT w.id
     FROM {schema}.workers AS w

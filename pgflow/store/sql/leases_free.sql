@@ -1,10 +1,11 @@
--- Gives the runs of dead workers to whoever claims them next; those that were to be paused are paused. A statement of its own, after the workers' rows are
--- locked, so that its snapshot holds the last claim of each. What a transaction of the dead still has locked is skipped
--- and found by the next look.
--- A death is suspected of all that its process held (leases_count.sql). Where that was one workflow alone, it is to blame, if the process is
--- `gone`: its session has ended while the server was up. A process that lives comes back soon, and takes this back (leases_return.sql): what
--- was suspected before is free only after `confirm`. A lease that ran out (not gone) proves nothing until another such death follows.
--- What is handed back (`gone` is null) is suspected of nothing.
+-- Frees the runs of dead workers for the next claim; those that were to be paused are paused. A statement of its own, after
+-- the workers' rows are locked, so that its snapshot holds the last claim of each. What a transaction of the dead still has
+-- locked is skipped; the next look finds it.
+-- All runs that a process held are suspected of its death (leases_count.sql). If it held a single one, that one is to blame,
+-- provided that the process is `gone`, which means that its session ended while the server was up. A process that lives comes
+-- back soon and withdraws this (leases_return.sql), so a run that was suspected before can be claimed only after `confirm`. A
+-- lease that ran out (not gone) proves nothing until another such death follows.
+-- Runs that are handed back (`gone` is null) are not suspected of anything.
 WITH dead AS MATERIALIZED (
     SELECT given.id, given.gone AND w.heartbeat_at > pg_postmaster_start_time() AS gone,
            given.gone IS NOT NULL AND coalesce(w.held = 1, false) AS alone, given.gone IS NOT NULL AND w.id IS NOT NULL AS died

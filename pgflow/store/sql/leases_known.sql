@@ -1,2 +1,2 @@
--- Which of these have a row as workers, locked or not.
+-- Which of these numbers have a row in `workers`, locked or not.
 SELECT w.id FROM {schema}.workers AS w WHERE w.id = ANY(%(ids)s::bigint[])

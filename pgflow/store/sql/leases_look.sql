@@ -1,6 +1,6 @@
--- Workers that may be dead: their lease has expired, or nobody holds the lock that their heartbeat session took
--- (the session ended, and with it most probably the process). That means something only if whoever looks sees its own lock in the same
--- look: behind some routers, and on a server that has just taken over, nobody's is seen. And owners of runs that are no workers at all.
+-- Workers that may be dead: their lease has expired, or the lock that their heartbeat session took is not held any more
+-- (the session ended, and with it most probably the process). A missing lock means something only if the worker that looks sees its own
+-- lock in the same look: behind some routers, and on a server that has just taken over, none are seen. Also owners of runs that are no workers.
 WITH RECURSIVE owners AS (
     (
         SELECT r.worker_id FROM {schema}.runs AS r

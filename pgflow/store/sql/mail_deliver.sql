@@ -1,11 +1,11 @@
 -- Delivers what was sent to workflows: signals get the next numbers of their receiver's mailbox, in the order in which they
--- arrived; a request to cancel becomes a flag; the end of a child takes a number as well. Who sleeps on it is woken. All
--- of that under the receiver's row lock; receivers that somebody else has locked are left for later, and what was sent
--- to workflows that have ended is marked so.
--- What counts is what this statement has numbered, or taken under a lock, never what it has seen: its snapshot may be older than
--- the locks, and somebody else may have delivered the same in between. Numbers have gaps then; only their order means anything.
+-- arrived; a request to cancel becomes a flag; the end of a child gets a number as well. A run that sleeps on any of this is
+-- woken. All of that happens under the receiver's row lock; receivers that another session has locked are left for later, and
+-- what was sent to workflows that have ended is marked so.
+-- Only what this statement has numbered, or taken under a lock, counts, never what it has merely seen: its snapshot may be older
+-- than the locks, and another session may have delivered the same in between. So numbers may have gaps; only their order matters.
 -- Signals are reached by their ids, one by one (num_nonnulls hides the index of undelivered ones), and sets are hashed (IN ...
--- IS NOT TRUE): statistics say that hardly anything is ever undelivered, and a plan made by them compares all with all.
+-- IS NOT TRUE): statistics say that hardly anything is ever undelivered, and a plan based on them compares all with all.
 WITH mail AS MATERIALIZED (
     SELECT s.id, s.workflow_id, s.name, s.arrival
     FROM {schema}.signals AS s

@@ -1,5 +1,5 @@
 -- Where a subscription begins: the highest number given so far, and the last message that it would have had.
--- One that was sent late, by a worker that its workflow had left, is not the last: of the same workflow's latest numbers the highest place is.
+-- A message that was sent late, by a worker that had lost the workflow, is not the last: among the workflow's latest numbers it is the highest place.
 SELECT coalesce(top.id, 0), found.id, found.tags::text, found.body::text, found.workflow_id, found.place
 FROM (SELECT max(id) FROM {schema}.messages) AS top (id)
 LEFT JOIN LATERAL (

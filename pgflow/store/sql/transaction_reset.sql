@@ -1,4 +1,4 @@
--- Leaves nothing of an activity in the session for the next one, but for statements that are prepared.
+-- Leaves nothing of an activity in the session for the next one, except statements that are prepared.
 CLOSE ALL;
 RESET SESSION AUTHORIZATION;
 RESET ROLE;

@@ -39,7 +39,7 @@ from pgflow.store.queries.dispatching import wake
 T = TypeVar("T")
 
 SIGNAL_BYTES = 8 << 20
-"""Characters of the signals that one statement sends, at most, unless one signal has more."""
+"""The most characters of signals in one statement, unless a single signal has more."""
 
 
 class Connections:
@@ -49,7 +49,7 @@ class Connections:
         """
         Args:
             database: Where to.
-            limit: How many connections, at most.
+            limit: The most connections to open.
             timeout: Seconds that one call may take, with all its tries; None: any.
             hints: Whether to send notifications where they can be sent.
         """
@@ -73,12 +73,12 @@ class Connections:
         self._signals = SingleCommit(self._send_signals, lambda sending: len(sending.body), SIGNAL_BYTES)
 
     def after_fork(self) -> None:
-        """What is open, or under way, is the parent's."""
+        """Forget what is open or under way: it belongs to the parent process."""
         forking.leave(self._free, self._places, self._hinting, self._signals)
         self._begin()
 
     def check_owner(self) -> None:
-        """See that whoever calls may use the client.
+        """Check that the caller may use the client.
 
         Raises:
             RuntimeError: They may not.
@@ -86,7 +86,7 @@ class Connections:
         self._owner.check()
 
     def check(self) -> None:
-        """Connect, and see that server and schema fit; raises as `pgflow.store.schema.compatibility.check` does."""
+        """Connect, and check that server and schema fit; raises as `pgflow.store.schema.compatibility.check` does."""
         with self._one(Retries(self._timeout)) as connection:
             check(connection, self._database.schema)
         self.rights = self.execute(rights.find(self._database.schema))
@@ -220,5 +220,5 @@ class Connections:
 
 
 def _is_idle(connection: Connection) -> bool:
-    """Whether it can be used again; the answer to a statement that was given up may still be on its way."""
+    """Whether it can be used again: if a statement was given up, its answer may still be on its way."""
     return connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
