@@ -208,7 +208,7 @@ async def test_any_awaitable_will_do(attempts: Attempts) -> None:
     async def odd(ctx: pgflow.ActivityContext) -> int:
         return 0
 
-    object.__setattr__(odd, "fn", lambda ctx: Wrapped())
+    object.__setattr__(odd, "code", lambda ctx: Wrapped())
     attempts.start(odd)
     assert await attempts.ended() == ["7"]
 

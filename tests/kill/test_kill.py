@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from pgflow.cli.replay import check
 from pgflow.definitions.descriptors import Registry
 from pgflow.store.database.connections import Database
@@ -15,6 +17,7 @@ KILLS = ENDS = 200
 """Deaths, and workflows that must have ended, before it is calm."""
 
 
+@pytest.mark.timeout(1200)
 def test_nothing_is_lost_or_done_twice(dsn: str, tmp_path: Path) -> None:
     log = tmp_path / "workers.log"
     storm = rage(dsn, log, kills=KILLS, ends=ENDS, seed=1)

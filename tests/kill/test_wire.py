@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.kill.storm import rage
 from tests.kill.wire import wire
 
@@ -14,6 +16,7 @@ ENDS = 300
 """Workflows that must have ended before the wire is calm."""
 
 
+@pytest.mark.timeout(1200)
 def test_nothing_comes_back_late(dsn: str, tmp_path: Path) -> None:
     log = tmp_path / "workers.log"
     with wire(dsn, mean_peace=0.7, seed=1) as between:

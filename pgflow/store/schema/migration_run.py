@@ -210,6 +210,9 @@ def alone(connection: PsycopgConnection, schema: str, deadline: float) -> None:
 
     Without advisory locks two may try at once; the later one finds what the other has made, and looks again.
     """
+    # A role or database may have set both so short that a migration would never come to its end.
+    for timeout in ("statement_timeout", "idle_in_transaction_session_timeout"):
+        connection.execute("SELECT set_config(%s, '0', true)", [timeout])
     row = connection.execute(
         "SELECT has_function_privilege(to_regprocedure('pg_advisory_xact_lock(bigint)')::oid, 'EXECUTE')"
     ).fetchone()
