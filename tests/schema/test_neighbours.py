@@ -356,6 +356,20 @@ def test_patience_with_another_migration_ends(database_dsn: str) -> None:
             migrate(database_dsn, patience=0.1)
 
 
+def test_timeouts_of_the_role_end_no_migration(database_dsn: str) -> None:
+    """Seen by a trigger on each of its statements."""
+    ask(
+        database_dsn,
+        "CREATE FUNCTION look() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN IF NOT (current_setting("
+        "'statement_timeout') = '0' AND current_setting('idle_in_transaction_session_timeout') = '0') THEN RAISE "
+        "EXCEPTION 'a migration may be timed out'; END IF; END $$",
+    )
+    ask(database_dsn, "CREATE EVENT TRIGGER look ON ddl_command_end EXECUTE FUNCTION look()")
+    timeouts = "-c statement_timeout=5min -c idle_in_transaction_session_timeout=5min"
+    migrate(make_conninfo(database_dsn, options=timeouts))
+    assert migrations.current(database_dsn) == migrations.newest()
+
+
 TEN_AT_ONCE = """
 import os, sys, traceback
 import alembic.command, sqlalchemy.dialects.postgresql.psycopg, pgflow
