@@ -53,6 +53,7 @@ from pgflow.model.info import (
     Pruned,
     RetentionRule,
     Rewound,
+    WorkerInfo,
     WorkflowInfo,
 )
 from pgflow.model.queue_info import QueueInfo, QueueWork
@@ -104,6 +105,7 @@ __all__ = [
     "UnreadSignal",
     "Worker",
     "WorkerCrashed",
+    "WorkerInfo",
     "WorkerMisused",
     "Workflow",
     "WorkflowCancelled",

@@ -18,6 +18,7 @@ TWINS = {
         "client",
         "core",
         "dead_letters",
+        "deployments",
         "examination",
         "explain",
         "handle",
@@ -44,7 +45,7 @@ WORDS = (
     (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
     (r"\bStopAsyncIteration\b", "StopIteration"),
     (
-        r"\b(BulkOperations|Client|Core|DeadLetters|Examination|Explaining|Lists|Operations|Pruning|Queues|Retains|"
+        r"\b(BulkOperations|Client|Core|DeadLetters|Deployments|Examination|Explaining|Lists|Operations|Pruning|Queues|Retains|"
         r"Retention|Subscription|WorkflowHandle)\b",
         r"Sync\1",
     ),

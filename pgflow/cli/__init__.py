@@ -28,6 +28,7 @@ _COMMANDS = {
     "retention": ("pgflow.cli.retention_group", "retention", "Say how long ended workflows are kept."),
     "signal": ("pgflow.cli.signals", "signal", "Show signals that no workflow could read, and settle them."),
     "worker": ("pgflow.cli.run_worker", "worker", "Run workflows."),
+    "workers": ("pgflow.cli.workers", "workers", "Show the workers."),
     "workflow": ("pgflow.cli.workflow", "workflow", "Show workflows, and operate them."),
 }
 

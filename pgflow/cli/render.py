@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pgflow.model.explanation import Explanation
-from pgflow.model.info import AuditEntry, DeadSignal, HistoryEvent, WorkflowInfo
+from pgflow.model.info import AuditEntry, DeadSignal, HistoryEvent, WorkerInfo, WorkflowInfo
 from pgflow.model.queue_info import QueueInfo
 
 _COLOURS = {
@@ -192,6 +192,37 @@ def queues(found: Sequence[QueueInfo]) -> None:
         for work in one.work:
             cells = Text(str(work.due)), _time(work.oldest_due_at), _time(work.next_at)
             table.add_row(Text(""), Text(""), safe(work.workflow), *cells)
+    _print(table)
+
+
+def workers(found: Sequence[WorkerInfo]) -> None:
+    """One line for each worker."""
+    table = Table(box=None, pad_edge=False)
+    for name, wraps in (
+        ("id", False),
+        ("build", True),
+        ("queues", True),
+        ("holds", False),
+        ("heartbeat", False),
+        ("started", False),
+        ("process", True),
+        ("pgflow", False),
+    ):
+        table.add_column(name, no_wrap=not wraps, overflow="fold")
+    for one in found:
+        table.add_row(
+            str(one.id),
+            safe(one.build or ""),
+            safe(", ".join(one.queues)),
+            f"{one.held}" if one.concurrency is None else f"{one.held} of {one.concurrency}",
+            Text(
+                f"{max(0.0, one.heartbeat_age):.0f} s ago" + ("" if one.alive else ", lease over"),
+                "" if one.alive else "red",
+            ),
+            _time(one.started_at),
+            safe(f"{one.pid} on {one.host}"),
+            safe(one.version),
+        )
     _print(table)
 
 

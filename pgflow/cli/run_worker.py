@@ -92,6 +92,12 @@ def lifespan_option(command: F) -> F:
     show_default=True,
     help="The address of that port.",
 )
+@click.option(
+    "--build",
+    envvar="PGFLOW_BUILD",
+    help="The version of the application, such as 2026.11.30-1: workers of older ones leave work to it. Else "
+    "PGFLOW_BUILD.",
+)
 @lifespan_option
 @click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
 @click.option("--log-format", default="human", show_default=True, help="human or json.")
@@ -113,6 +119,7 @@ def worker(
     audit_keep: float,
     metrics_port: int | None,
     metrics_host: str,
+    build: str | None,
     lifespan: str | None,
     log_level: str,
     log_format: str,
@@ -153,6 +160,7 @@ def worker(
             audit_keep=audit_keep,
             metrics_port=metrics_port if reports is None else None,
             metrics_host=metrics_host,
+            build=build,
             lifespan=shared,
         )
     except (ValueError, TypeError) as error:

@@ -14,6 +14,7 @@ import psycopg
 from pgflow.client.bulk import BulkOperations
 from pgflow.client.core import Core
 from pgflow.client.dead_letters import DeadLetters
+from pgflow.client.deployments import Deployments
 from pgflow.client.examination import Examination
 from pgflow.client.explain import Explaining
 from pgflow.client.filters import inputs_of, parts_of
@@ -48,7 +49,7 @@ HISTORY_LIMIT = 1_000_000
 """The most rows of history that are read at once."""
 
 
-class Client(Lists, Operations, BulkOperations, Pruning, Retains, DeadLetters, Explaining, Examination):
+class Client(Lists, Operations, BulkOperations, Pruning, Retains, DeadLetters, Deployments, Explaining, Examination):
     """Talks to the database that the workers work on.
 
     Args:

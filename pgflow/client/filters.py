@@ -320,6 +320,16 @@ class AuditFilter:
         return inspection.audit(schema, limit=self._limit, **self._asked)
 
 
+def checked_limit(limit: int) -> int:
+    """The limit of a list, if it is one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    _check_limit(limit)
+    return limit
+
+
 def _check_limit(limit: int) -> None:
     if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit < 2**31:
         raise ValueError(f"limit={limit!r}: expected a whole number, 0 or more")

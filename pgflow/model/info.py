@@ -189,6 +189,37 @@ class Pruned(int):
         return made
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker.
+
+    Attributes:
+        id: the number of its registration.
+        host, pid: the machine and the process that it runs in.
+        version: that of pgflow.
+        build: that of the application; None: it says none.
+        queues, names: the queues that it serves, and the workflows that it knows; None: of a version before.
+        heartbeat_age: seconds since its last heartbeat, by the database's clock.
+        alive: whether its lease is good.
+        held: how many workflows it runs.
+        concurrency: how many it runs at most.
+    """
+
+    id: int
+    host: str
+    pid: int
+    version: str
+    build: str | None
+    queues: list[str]
+    names: list[str] | None
+    started_at: datetime
+    heartbeat_at: datetime
+    heartbeat_age: float
+    alive: bool
+    held: int
+    concurrency: int | None
+
+
 class Page(list[WorkflowInfo]):
     """One page of a list of workflows.
 

@@ -112,7 +112,10 @@ class Claimer:
 
     def hint(self, id: UUID | None) -> None:
         """There is work (one new workflow, if the hint names its id): claim now."""
-        if id is None or len(self._hinted) >= MAX_CLAIM:
+        left = len(self._claims.left)
+        if left and left == len(self._settings.queues) * len(self._names):
+            return  # for workers of newer builds; what they leave is found by its time
+        if left or id is None or len(self._hinted) >= MAX_CLAIM:
             self.look()
         else:
             self._hinted[id] = None

@@ -38,6 +38,7 @@ from pgflow.store.journal.journal import Journal
 from pgflow.store.journal.transactions import Transactions
 from pgflow.store.leasing.claims import Claims
 from pgflow.store.leasing.fencing import MovingFence
+from pgflow.store.leasing.newer_builds import QueueAndName, described
 from pgflow.store.notify.notifier import Notifier
 from pgflow.worker.claimer import Claimer
 from pgflow.worker.database_clock import DatabaseClock
@@ -161,6 +162,8 @@ class WorkerSession:
             on_death,
             resources,
         )
+        self._newer_known = asyncio.Event()
+        """Set once somebody has looked for workers of newer builds."""
         self._missed_news = False
         """Whether news came for a run that was not in memory yet."""
         self._stopping = False
@@ -178,8 +181,17 @@ class WorkerSession:
     async def _prepare(self) -> None:
         """Before the first claim: deliver what is waiting."""
         await self._deliverer.looked.wait()
+        await self._newer_known.wait()
         if not self._stopping:
             self.journal.start()  # not earlier: the server plans its statements first, and would keep the rest waiting
+
+    def leave_to_newer(self, pairs: frozenset[QueueAndName]) -> None:
+        """Leave what is due of these queues and names for a moment to workers of newer builds, which serve them too."""
+        self._newer_known.set()
+        if pairs != self._claims.left:
+            self._claims.leave(pairs)
+            log.info("%s", described(pairs, self._settings.build))
+            self.look()
 
     def mail(self, worker: int) -> None:
         """Something was sent to a workflow that `worker` holds or held last; 0: any worker."""

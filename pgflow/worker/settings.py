@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pgflow.definitions.options import check_queue
 from pgflow.definitions.retry import LONGEST, seconds
 from pgflow.execution.engine.host import Limits
+from pgflow.model.builds import build_order
 from pgflow.store.exchange.sweeping import AUDIT_KEEP
 
 LONGEST_LEASE = 30 * 86_400.0
@@ -34,6 +35,7 @@ class Settings:
         audit_keep: how long a row of the audit log is kept.
         metrics_port: the port at which it shows itself; None: none.
         limits: bounds of one workflow.
+        build: the version of the application; None: older than any.
         max_backlog: how many rows may wait for their commit before no more activities begin.
 
     Raises:
@@ -54,6 +56,7 @@ class Settings:
     audit_keep: float = AUDIT_KEEP
     metrics_port: int | None = None
     limits: Limits = field(default_factory=Limits)
+    build: str | None = None
     max_backlog: int = 20_000
 
     def __post_init__(self) -> None:
@@ -65,6 +68,8 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}={value!r}: expected a whole number, at least 1")
+        if self.build is not None:
+            build_order(self.build)
         if not isinstance(self.cached, int) or isinstance(self.cached, bool) or self.cached < 0:
             raise ValueError(f"cached={self.cached!r}: expected a whole number, at least 0")
         port = self.metrics_port

@@ -8,11 +8,11 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from types import FrameType, TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from uuid import UUID
 
 import psycopg
@@ -38,10 +38,9 @@ from pgflow.worker.loop_watchdog import Watchdog
 from pgflow.worker.observation import Observation, at_port
 from pgflow.worker.session import WorkerSession
 from pgflow.worker.settings import Settings
+from pgflow.worker.stopping import unless
 from pgflow.worker.unrepeatable import warn_of_unrepeatable
 from pgflow.worker.warming import warm_up
-
-T = TypeVar("T")
 
 log = logging.getLogger("pgflow.worker")
 
@@ -74,6 +73,8 @@ class Worker:
         metrics_port: a port at which it serves `/metrics`, `/livez` and `/readyz` while it runs; needs the extra
             `metrics`. None: it counts nothing and opens no port.
         metrics_host: the address of that port; the default is all of the machine's.
+        build: the version of the application, such as "2026.11.30-1": of the workflows and queues that a live worker of
+            a newer one serves too, it takes only what has been due for 5 seconds; None: older than any.
         lifespan: a function that gives an async context manager: what it yields, an object or a tuple of them, is what
             `ctx.resource` of activities finds. Entered before the first claim, left after the last attempt.
         objects: further such objects; methods of theirs may be activities.
@@ -110,6 +111,7 @@ class Worker:
         audit_keep: timedelta | float = AUDIT_KEEP,
         metrics_port: int | None = None,
         metrics_host: str = "0.0.0.0",
+        build: str | None = None,
         lifespan: LifespanFunction | None = None,
         objects: Iterable[Any] = (),
     ) -> None:
@@ -135,6 +137,7 @@ class Worker:
             ),
             signal_keep=seconds(signal_keep, "signal_keep"),
             audit_keep=seconds(audit_keep, "audit_keep"),
+            build=build,
             metrics_port=metrics_port,
         )
         self._lifespan = checked_lifespan(lifespan)
@@ -247,7 +250,7 @@ class Worker:
 
     async def _with_resources(self) -> None:
         lifespan = Lifespan(self._lifespan, self._objects, self._fail)
-        await self._unless_stopped(lifespan.enter())
+        await unless(self._stopped, lifespan.enter())
         try:
             if not self._stopping:
                 await self._work(lifespan.resources)
@@ -257,7 +260,7 @@ class Worker:
     async def _work(self, resources: Resources) -> None:
         """Connect, and hold one session after the other until the worker is stopped."""
         database = self._database
-        connection = await self._unless_stopped(self._connect())
+        connection = await unless(self._stopped, self._connect())
         if connection is None:
             return
         warn_of_unrepeatable(self._registry)
@@ -311,18 +314,6 @@ class Worker:
             raise
         return connection
 
-    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """The result of some work; None if the worker was stopped first, which cancels the work."""
-        loop = asyncio.get_running_loop()
-        working, stopped = loop.create_task(work), loop.create_task(self._stopped.wait())
-        try:
-            await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (working, stopped):
-                task.cancel()
-            await asyncio.wait([working, stopped])
-        return None if working.cancelled() else working.result()
-
     async def _run_session(self, notifier: Notifier, line: Line, resources: Resources) -> None:
         """Register, work until the lease is lost or the worker stopped, and end."""
         settings = self._settings
@@ -336,7 +327,7 @@ class Worker:
             lost.set()
             self._fail(error)
 
-        lease = await self._unless_stopped(self._register(note_loss))
+        lease = await unless(self._stopped, self._register(note_loss))
         if lease is None:
             return
         session = WorkerSession(
@@ -396,6 +387,9 @@ class Worker:
                     pid=os.getpid(),
                     version=VERSION,
                     queues=list(self._settings.queues),
+                    build=self._settings.build,
+                    names=self._registry.names,
+                    concurrency=self._settings.concurrency,
                     on_lost=on_lost,
                     formerly=self._formerly,
                 )
@@ -421,9 +415,13 @@ class Worker:
 
     async def _recover(self, lease: Lease, line: Line) -> None:
         """Look for dead workers and take over what they held."""
-        pause = self._settings.recovery
+        settings = self._settings
+        pause = settings.recovery
         backoff = Backoff(pause * 2, 10.0)
-        async with Recovery(self._database, lease.fence, own_key=lambda: lease.lock_key, line=line) as recovery:
+        served: dict[str, Any] = {"queues": settings.queues, "names": self._registry.names, "build": settings.build}
+        async with Recovery(
+            self._database, lease.fence, own_key=lambda: lease.lock_key, line=line, **served
+        ) as recovery:
             while True:
                 try:
                     recovered = await recovery.look()
@@ -436,6 +434,8 @@ class Worker:
                 else:
                     backoff.reset()
                     wait = BETWEEN_LOOKS + 0.05 if recovery.suspicious else pause
+                if self._session is not None:
+                    self._session.leave_to_newer(recovery.left)
                 await asyncio.sleep(wait)
 
     def _hint(self, queue: str, id: UUID | None) -> None:

@@ -60,6 +60,7 @@ GIVEN = {
     "SyncSubscription",
     "SyncWorkflowHandle",
     "UnreadSignal",
+    "WorkerInfo",
     "Workflow",
     "WorkflowContext",
     "WorkflowHandle",

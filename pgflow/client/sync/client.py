@@ -17,6 +17,7 @@ import psycopg
 from pgflow.client.sync.bulk import SyncBulkOperations
 from pgflow.client.sync.core import SyncCore
 from pgflow.client.sync.dead_letters import SyncDeadLetters
+from pgflow.client.sync.deployments import SyncDeployments
 from pgflow.client.sync.examination import SyncExamination
 from pgflow.client.sync.explain import SyncExplaining
 from pgflow.client.filters import inputs_of, parts_of
@@ -58,6 +59,7 @@ class SyncClient(
     SyncPruning,
     SyncRetains,
     SyncDeadLetters,
+    SyncDeployments,
     SyncExplaining,
     SyncExamination,
 ):

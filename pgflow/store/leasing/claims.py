@@ -35,6 +35,7 @@ from pgflow.store.database.connections import Database, Line, is_lost
 from pgflow.store.database.pipeline import BulkStatement, FaultPoint, Rows, Statement, transact
 from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.leasing.fencing import Fence, fence_of
+from pgflow.store.leasing.newer_builds import WAIT, QueueAndName, claim_that_waits
 
 OVERLAP = timedelta(seconds=1)
 """How far before the moment up to which everything is known to be taken a claim still looks: more than a transaction of
@@ -68,9 +69,6 @@ HORIZON = 60.0
 
 _BEGINNING = datetime(1, 1, 2, tzinfo=UTC)
 _LOWEST, _HIGHEST = -(2**31) - 1, 2**31
-
-QueueAndName = tuple[str, str]
-"""A pair that a worker serves: a queue, and the name of a workflow."""
 
 
 @dataclass(slots=True)
@@ -108,6 +106,7 @@ class _ClaimRound:
     sweeping: bool
     claim: int
     parameters: dict[str, Any] = field(default_factory=dict)
+    left: frozenset[QueueAndName] = frozenset()
 
 
 class Claims:
@@ -132,6 +131,10 @@ class Claims:
         self._next_sweep = 0.0
         self._rewound = False
         """Whether rewound workflows are due, or will be soon: claims ask for their names as well."""
+        self.left: frozenset[QueueAndName] = frozenset()
+        """What is left to workers of newer builds until it has been due for a while; set by `leave`."""
+        self._left = self.left
+        """The same, with the names of those that were rewound."""
 
     async def warm_up(self, queues: Iterable[str], names: Iterable[str]) -> int:
         """Connect and have the server plan, before the first claim needs either: nothing is taken.
@@ -143,6 +146,11 @@ class Claims:
             psycopg.Error: The database refused; the first claim will say so again.
         """
         return (await self.claim(0, queues, names)).suspected
+
+    def leave(self, pairs: frozenset[QueueAndName]) -> None:
+        """Leave what is due of these pairs for a while to workers of newer builds."""
+        self.left = pairs
+        self._left = pairs | {(queue, rewound) for queue, name in pairs for rewound in names_of_rewound([name])}
 
     async def close(self) -> None:
         """Close the connection."""
@@ -254,6 +262,9 @@ class Claims:
             "places": list(places),
             "queues": list(queues),
             "names": [*names, *names_of_rewound(names)],
+            "wait": WAIT,
+            "late_queues": [queue for queue, _ in self._left],
+            "late_names": [name for _, name in self._left],
         }
         reading = _Reading(text, under, self._claims, 0, self._inputs)
         try:
@@ -317,6 +328,9 @@ class Claims:
             "above": literal([above for _, above, _ in around.gaps]),
             "below": literal([below for _, _, below in around.gaps]),
         }
+        if self._left:
+            around.left = self._left
+            around.parameters["waits"] = literal([WAIT if pair in self._left else 0.0 for pair, _, _ in around.levels])
         return around
 
     async def _exchange(
@@ -326,10 +340,11 @@ class Claims:
         text = self._database.statement
         # Those at their first epoch come with the claim itself.
         mine = _Reading(text, self._line.under, around.claim, 1, self._inputs)
+        claim = claim_that_waits(text("claim")) if around.left else text("claim")
         lines, *answers = await transact(
             connection,
             self._database.statement_timeout,
-            (text("claim"), around.parameters),
+            (claim, around.parameters),
             FaultPoint("claims.before_read"),
             *mine.statements,
         )
@@ -350,8 +365,8 @@ class Claims:
             level.used = clock
         if len(taken) < limit:
             # Nothing due was left except what others hold: they take it, or the next sweep finds it.
-            for _, _, level in around.levels:
-                level.since = now - OVERLAP
+            for pair, _, level in around.levels:
+                level.since = now - OVERLAP if pair not in around.left else now - OVERLAP - timedelta(seconds=WAIT)
         return due > len(taken)
 
     async def _drop_lost(self, error: BaseException, connection: AsyncConnection) -> None:

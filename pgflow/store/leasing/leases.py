@@ -22,11 +22,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from pgflow import faults
+from pgflow.model.builds import build_order
 from pgflow.model.claimed import CONFIRM
 from pgflow.store.database.connections import Database, Line
 from pgflow.store.database.pooler import AsyncConnection
 from pgflow.store.leasing.fencing import Fence, MovingFence, fence_of, fresh_number
 from pgflow.store.leasing.lease_thread import LeaseThread
+from pgflow.store.leasing.newer_builds import QueueAndName, left_to_newer
 
 _log = logging.getLogger("pgflow.store")
 
@@ -86,6 +88,9 @@ class Lease:
         host: str | None = None,
         pid: int | None = None,
         version: str = "",
+        build: str | None = None,
+        names: Sequence[str] = (),
+        concurrency: int | None = None,
         formerly: Sequence[int] = (),
     ) -> Lease:
         """Register a worker and begin to keep its lease of `database.lease` seconds.
@@ -98,6 +103,9 @@ class Lease:
             host: This machine's name, if not the default.
             pid: This process, if not the default.
             version: The code's version, for people to read.
+            build: The version of the application; None: older than any.
+            names: The workflows that it knows.
+            concurrency: How many it holds at once, for people to read.
             formerly: The numbers of this worker's last registration, if it was lost: what it held is handed back, and
                 nothing is suspected of its seeming death.
 
@@ -110,6 +118,10 @@ class Lease:
             "version": version,
             "queues": list(queues),
             "process": this_process(),
+            "build": build,
+            "build_order": None if build is None else build_order(build),
+            "names": list(names),
+            "concurrency": concurrency,
         }
         once = threading.Lock()
 
@@ -197,6 +209,9 @@ class Recovery:
         *,
         own_key: Callable[[], int | None] = lambda: None,
         line: Line | None = None,
+        build: str | None = None,
+        queues: Sequence[str] = (),
+        names: Sequence[str] = (),
     ) -> None:
         """
         Args:
@@ -205,11 +220,18 @@ class Recovery:
             own_key: The session lock that the worker itself holds (`Lease.lock_key`). A worker that does not see its
                 own lock takes nobody for dead just because a lock is missing.
             line: Where to ask, if not on a connection of its own; closed with the recovery.
+            build: The build of the worker; None: older than any.
+            queues: The queues that it serves.
+            names: The workflows that it knows.
         """
         self._database = database
         self._fence = fence_of(worker)
         self._own_key = own_key
         self._line = Line(database, "recovery") if line is None else line
+        self._build = None if build is None else build_order(build)
+        self._served = queues, names
+        self.left: frozenset[QueueAndName] = frozenset()
+        """What the last look left to workers of newer builds."""
         self._suspects: dict[tuple[int, int], float] = {}
         self._next_strays = 0.0
         self.queues: frozenset[str] = frozenset()
@@ -234,23 +256,33 @@ class Recovery:
         strays = clock >= self._next_strays
         if strays:
             self._next_strays = clock + STRAYS_EVERY
-        asked = {"worker": self._fence.id, "own_key": self._own_key(), "strays": strays}
+        asked = {"worker": self._fence.id, "own_key": self._own_key(), "strays": strays, "build": self._build}
         cursor = await connection.execute(self._database.statement("leases_look"), asked, prepare=True)
         expired: dict[int, int | None] = {}
         proven: dict[int, bool] = {}
         missing: dict[tuple[int, int], float] = {}
+        newer = False
         for worker_id, lock_key, is_expired in await cursor.fetchall():
-            if is_expired:
+            if is_expired is None:
+                newer = True
+            elif is_expired:
                 expired[worker_id] = None
                 proven[worker_id] = False
             else:
                 missing[worker_id, lock_key] = self._suspects.get((worker_id, lock_key), clock)
         dead = {key: since for key, since in missing.items() if clock - since >= BETWEEN_LOOKS}
         self._suspects = {key: since for key, since in missing.items() if key not in dead}
+        self.left = await self._left_to_newer(connection) if newer else frozenset()
         self.queues = frozenset()
         expired.update(dead.keys())
         proven.update((worker_id, True) for worker_id, _ in dead)
         return await self._recover(connection, expired, proven) if expired else 0
+
+    async def _left_to_newer(self, connection: AsyncConnection) -> frozenset[QueueAndName]:
+        queues, names = self._served
+        asked = {"build": self._build, "queues": list(queues), "names": list(names)}
+        cursor = await connection.execute(self._database.statement("leases_newer"), asked)
+        return left_to_newer(await cursor.fetchall(), queues, names)
 
     async def _recover(self, connection: AsyncConnection, dead: dict[int, int | None], proven: dict[int, bool]) -> int:
         statement = self._database.statement
@@ -269,6 +301,7 @@ class Recovery:
                 await faults.reach("leases.before_free")
                 freed = await connection.execute(statement("leases_free"), ids)
                 ((count, queues),) = await freed.fetchall()
+                await connection.execute(statement("leases_deaths"), ids)
                 buried = await connection.execute(statement("leases_bury"), ids)
                 names = [row[0] for row in await buried.fetchall()]
             total += int(count)

@@ -110,7 +110,12 @@ def history_columns() -> list[Column[Any]]:
             "On the first row of a loop's turn: the time that the turn started with.",
         ),
         column("loop_progress", Integer(), "On a loop: how many of its turns have been forgotten."),
-        column("loop_state", JSON(), "On a loop: the state with which turn `loop_progress` starts."),
+        column(
+            "loop_state",
+            JSON(),
+            "On a loop: the state with which turn `loop_progress` starts. On an activity with a total_timeout: since "
+            "when that counts.",
+        ),
         column(
             "turn_seq",
             Integer(),

@@ -54,6 +54,7 @@ RELATIONS: Mapping[str, Relation] = {
     "messages": Relation(_ROWS, frozenset({"body"})),
     "workers": Relation(_ROWS),
     "chores": Relation(_ROWS),
+    "deaths": Relation(_ROWS),
     "audit": Relation(
         "SELECT, DELETE"
     ),  # its rows are written by the functions that operate, with their owner's rights

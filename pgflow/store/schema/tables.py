@@ -24,6 +24,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB, UUID
 
 from pgflow.store.schema.columns import TIME, column, history_columns
 from pgflow.store.schema.keeping_tables import add_keeping
+from pgflow.store.schema.worker_tables import add_worker_tables
 
 _PLACE = ("created_at", "workflow_id")
 """The order of lists."""
@@ -444,32 +445,7 @@ def make_metadata(schema: str | None = None) -> MetaData:
         prefixes=["UNLOGGED"],
         comment="Messages of the last while, for large ones and for late subscribers. A server's crash empties it.",
     )
-    Table(
-        "workers",
-        metadata,
-        Column(
-            "id",
-            BigInteger(),
-            Identity(always=True),
-            primary_key=True,
-            comment="The worker's number.",
-        ),
-        column("host", Text(), "The machine it runs on.", null=False),
-        column("pid", Integer(), "Its process there.", null=False),
-        column(
-            "lock_key",
-            BigInteger(),
-            "The advisory lock that its heartbeat connection holds while it lives; null: none.",
-        ),
-        column("version", Text(), "The version of its code.", null=False),
-        column("queues", ARRAY(Text()), "The queues that it serves.", null=False),
-        column("started_at", TIME, "When it registered.", null=False, default="now()"),
-        column("heartbeat_at", TIME, "Its last heartbeat.", null=False, default="now()"),
-        column("expires_at", TIME, "When its leases end unless another heartbeat comes.", null=False),
-        column("process", UUID(), "The process: several workers may be in one."),
-        column("held", Integer(), "How many workflows its process held when it was found dead."),
-        comment="One row for each worker process that is alive, or has died and not been buried yet.",
-    )
+    add_worker_tables(metadata)
     Table(
         "roles",
         metadata,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 25
+SCHEMA_VERSION = 26
 """The version of the schema that this code was written for; each migration that changes something adds one."""
 
-NEEDS = 23
+NEEDS = 26
 """The oldest version of the schema that this code can work on."""

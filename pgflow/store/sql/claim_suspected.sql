@@ -1,6 +1,7 @@
 -- The claim of due runs that are suspected of killing processes, which claim.sql skips: given numbers of those suspected
 -- once, twice, and more often.
 -- An index of their own finds them; it is empty as long as no worker dies.
+-- What workers of a newer build serve too, the `late` pairs, is left to them for `wait` seconds.
 -- The worker's own row is locked against removal, as in claim.sql.
 WITH alive AS MATERIALIZED (
     SELECT w.id FROM {schema}.workers AS w
@@ -13,6 +14,8 @@ due AS MATERIALIZED (
     FROM {schema}.runs AS r
     WHERE r.suspicions IS NOT NULL AND r.queue = ANY (%(queues)s::text[]) AND r.name = ANY (%(names)s::text[])
       AND r.status IN ('pending', 'sleeping') AND r.wake_at <= now()
+      AND (r.wake_at <= now() - make_interval(secs => %(wait)s::float8)
+           OR (r.queue, r.name) NOT IN (SELECT late.queue, late.name FROM unnest(%(late_queues)s::text[], %(late_names)s::text[]) AS late (queue, name)))
 ),
 picked AS MATERIALIZED (
     SELECT free.workflow_id

@@ -1,6 +1,9 @@
--- A worker that was taken for dead has come back: its runs are no longer suspected because of that death. Rows locked by another
+-- A worker that was taken for dead has come back: its runs are no longer suspected because of that death, which counts against no build. Rows locked by another
 -- transaction are skipped, and counted in the answer.
-WITH wronged AS MATERIALIZED (
+WITH alive AS (
+    DELETE FROM {schema}.deaths AS d WHERE d.worker_id = ANY(%(workers)s::bigint[])
+),
+wronged AS MATERIALIZED (
     SELECT r.workflow_id
     FROM {schema}.runs AS r
     WHERE r.suspicions IS NOT NULL AND r.suspicions && %(workers)s::bigint[]
