@@ -16,6 +16,7 @@ import click
 from pgflow.cli import render
 from pgflow.cli.completion import QUEUE, WORKFLOW_ID, WORKFLOW_NAME
 from pgflow.cli.database_options import audit_options, database_options, readable_errors
+from pgflow.cli.known import check_known
 from pgflow.cli.operate_many import bulk_options, is_one, operate_many
 from pgflow.client.filters import CHILDREN
 from pgflow.client.sync.client import SyncClient
@@ -44,6 +45,7 @@ def _client(dsn: str, schema: str, actor: str | None = None) -> Iterator[SyncCli
 )
 @click.option("--priority", default=0, show_default=True, help="Higher goes first.")
 @click.option("--queue", type=QUEUE, default="default", show_default=True, help="The queue that workers serve.")
+@click.option("--unchecked", is_flag=True, help="Start it whatever the live workers know of its name and arguments.")
 @database_options
 def dispatch(
     name: str,
@@ -53,10 +55,14 @@ def dispatch(
     unique: bool,
     priority: int,
     queue: str,
+    unchecked: bool,
     dsn: str,
     schema: str,
 ) -> None:
     """Start the workflow NAME with INPUT, a JSON object of its arguments, and print its id.
+
+    A name that no live worker knows is refused, and so are arguments that do not fit, by what the workers of the newest
+    build say of them. Where no worker runs nothing is checked.
 
     Example: pgflow workflow dispatch checkout '{"order": 7}' --tags '{"customer": 42}'
     """
@@ -68,6 +74,8 @@ def dispatch(
                 f"INPUT names {', '.join(sorted(reserved))}, which are options here; start it by SQL: "
                 "pgflow.dispatch(...)"
             )
+        if not unchecked:
+            check_known(client, name, arguments, queue)
         handle = client.dispatch(name, id=id, tags=labels, unique=unique, priority=priority, queue=queue, **arguments)
     click.echo(handle.id)
 

@@ -1,4 +1,4 @@
-"""What is deployed: the part of the client that shows the workers."""
+"""What is deployed: the part of the client that shows the workers, and what they know."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import builtins
 
 from pgflow.client.core import HasCore
 from pgflow.client.filters import checked_limit
+from pgflow.definitions.calls import workflow_name
 from pgflow.definitions.options import check_queue
-from pgflow.model.info import WorkerInfo
+from pgflow.model.info import Definition, WorkerInfo
 from pgflow.store.queries import deployed
 
 
@@ -33,3 +34,21 @@ class Deployments(HasCore):
         if queue is not None:
             check_queue(queue)
         return await self._core.connections.execute(deployed.workers(self._core.schema, queue, checked_limit(limit)))
+
+    async def definitions(self, name: str | None = None, *, limit: int = 10_000) -> builtins.list[Definition]:
+        """What the live workers know of workflows, those of the newest build first: for each name, queue and build the
+        JSON Schema of the arguments, as far as the type hints say.
+
+        Args:
+            name: only the workflows of this name.
+            limit: how many, at most.
+
+        Raises:
+            ValueError: the name can be none, or the limit is no whole number.
+
+        Example:
+            known = {definition.name for definition in await client.definitions()}
+        """
+        if name is not None:
+            workflow_name(name)
+        return await self._core.connections.execute(deployed.definitions(self._core.schema, name, checked_limit(limit)))

@@ -127,6 +127,11 @@ class Workflow(Decorated, Generic[P, R]):
         called = self.name if name is None else checked_name(name, "workflow")
         return dataclasses.replace(self, name=called, chosen={**self.chosen, **given})
 
+    @property
+    def parameters(self) -> Parameters:
+        """The parameters after the context."""
+        return self._parameters
+
     def may_mean(self, keyword: str, positional: int) -> bool:
         """Whether a keyword may be meant for the function, because it has a parameter of that name that is not given by
         position.

@@ -206,6 +206,29 @@ class Parameters:
             raise TypeError(f'argument "**{self._rest}" of {owner}: expected an object, found {apart!r:.80}')
         return (*args, *many), {**given, **apart}
 
+    @property
+    def takes_any_name(self) -> bool:
+        """Whether there may be arguments of other names."""
+        return self._rest is not None
+
+    def described(self) -> list[tuple[str, Any, bool]]:
+        """The arguments by the names under which they are stored: their annotation (Any where it cannot be had), and
+        whether they must be given.
+        """
+        try:
+            hints = self._hints or self._resolved()
+        except SerializationError:
+            hints = {}
+        return [
+            (
+                name,
+                hints.get(name, Any),
+                parameter.default is parameter.empty and parameter.kind is not _VAR_POSITIONAL,
+            )
+            for name, parameter in self.signature.parameters.items()
+            if parameter.kind is not _VAR_KEYWORD
+        ]
+
     def _shown(self) -> str:
         return f"{self.fn.__name__}{self.signature}"
 

@@ -190,6 +190,23 @@ class Pruned(int):
 
 
 @dataclass(frozen=True, slots=True)
+class Definition:
+    """What workers of a build know of a workflow.
+
+    Attributes:
+        name: the workflow's name.
+        queue: a queue that they serve.
+        build: theirs; None: they say none.
+        arguments: the JSON Schema of the workflow's arguments, an object of them by name.
+    """
+
+    name: str
+    queue: str
+    build: str | None
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerInfo:
     """A worker.
 

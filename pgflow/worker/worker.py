@@ -20,6 +20,7 @@ import psycopg
 from pgflow import forking
 from pgflow.definitions.descriptors import Registry, Workflow
 from pgflow.definitions.retry import seconds
+from pgflow.definitions.schemas import schemas_of
 from pgflow.errors import WorkerMisused
 from pgflow.execution.activities.resources import Resources
 from pgflow.execution.engine.host import Limits
@@ -390,6 +391,7 @@ class Worker:
                     build=self._settings.build,
                     names=self._registry.names,
                     concurrency=self._settings.concurrency,
+                    definitions=schemas_of(self._registry),
                     on_lost=on_lost,
                     formerly=self._formerly,
                 )

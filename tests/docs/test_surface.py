@@ -46,6 +46,7 @@ GIVEN = {
     "ChildInfo",
     "Count",
     "DeadSignal",
+    "Definition",
     "Diagnosis",
     "Explanation",
     "Finding",

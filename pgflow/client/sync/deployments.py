@@ -9,8 +9,9 @@ import builtins
 
 from pgflow.client.sync.core import HasCore
 from pgflow.client.filters import checked_limit
+from pgflow.definitions.calls import workflow_name
 from pgflow.definitions.options import check_queue
-from pgflow.model.info import WorkerInfo
+from pgflow.model.info import Definition, WorkerInfo
 from pgflow.store.queries import deployed
 
 
@@ -36,3 +37,21 @@ class SyncDeployments(HasCore):
         if queue is not None:
             check_queue(queue)
         return self._core.connections.execute(deployed.workers(self._core.schema, queue, checked_limit(limit)))
+
+    def definitions(self, name: str | None = None, *, limit: int = 10_000) -> builtins.list[Definition]:
+        """What the live workers know of workflows, those of the newest build first: for each name, queue and build the
+        JSON Schema of the arguments, as far as the type hints say.
+
+        Args:
+            name: only the workflows of this name.
+            limit: how many, at most.
+
+        Raises:
+            ValueError: the name can be none, or the limit is no whole number.
+
+        Example:
+            known = {definition.name for definition in client.definitions()}
+        """
+        if name is not None:
+            workflow_name(name)
+        return self._core.connections.execute(deployed.definitions(self._core.schema, name, checked_limit(limit)))

@@ -91,6 +91,7 @@ class Lease:
         build: str | None = None,
         names: Sequence[str] = (),
         concurrency: int | None = None,
+        definitions: str | None = None,
         formerly: Sequence[int] = (),
     ) -> Lease:
         """Register a worker and begin to keep its lease of `database.lease` seconds.
@@ -106,6 +107,7 @@ class Lease:
             build: The version of the application; None: older than any.
             names: The workflows that it knows.
             concurrency: How many it holds at once, for people to read.
+            definitions: The JSON Schemas of the arguments of those workflows by name, as JSON.
             formerly: The numbers of this worker's last registration, if it was lost: what it held is handed back, and
                 nothing is suspected of its seeming death.
 
@@ -122,6 +124,7 @@ class Lease:
             "build_order": None if build is None else build_order(build),
             "names": list(names),
             "concurrency": concurrency,
+            "definitions": definitions,
         }
         once = threading.Lock()
 

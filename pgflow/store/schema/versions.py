@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 26
+SCHEMA_VERSION = 27
 """The version of the schema that this code was written for; each migration that changes something adds one."""
 
-NEEDS = 26
+NEEDS = 27
 """The oldest version of the schema that this code can work on."""

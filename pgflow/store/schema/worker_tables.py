@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Identity, Integer, MetaData, Table, Text
-from sqlalchemy.dialects.postgresql import ARRAY, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, UUID
 
 from pgflow.store.schema.columns import TIME, column
 
@@ -38,6 +38,7 @@ def add_worker_tables(metadata: MetaData) -> None:
         column("build_order", Text(collation="C"), "The build as a text by which builds are compared."),
         column("names", ARRAY(Text()), "The workflows that it knows."),
         column("concurrency", Integer(), "How many workflows it holds at once, at most."),
+        column("definitions", JSON(), "The arguments of the workflows that it knows: JSON Schemas by name."),
         comment="One row for each worker process that is alive, or has died and not been buried yet.",
     )
     Table(

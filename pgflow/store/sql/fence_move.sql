@@ -2,14 +2,14 @@
 -- by a claim whose answer was lost: nobody has begun them, and they are free again.
 WITH gone AS (
     DELETE FROM {schema}.workers AS w WHERE w.id = ANY(%(numbers)s::bigint[])
-    RETURNING w.host, w.pid, w.lock_key, w.version, w.queues, w.process, w.build, w.build_order, w.names, w.concurrency, w.started_at, w.heartbeat_at, w.expires_at
+    RETURNING w.host, w.pid, w.lock_key, w.version, w.queues, w.process, w.build, w.build_order, w.names, w.concurrency, w.definitions, w.started_at, w.heartbeat_at, w.expires_at
 ),
 registered AS (
     INSERT INTO {schema}.workers (
-        id, host, pid, lock_key, version, queues, process, build, build_order, names, concurrency, started_at, heartbeat_at, expires_at)
+        id, host, pid, lock_key, version, queues, process, build, build_order, names, concurrency, definitions, started_at, heartbeat_at, expires_at)
     OVERRIDING SYSTEM VALUE
     SELECT %(number)s::bigint, gone.host, gone.pid, gone.lock_key, gone.version, gone.queues, gone.process, gone.build,
-           gone.build_order, gone.names, gone.concurrency, gone.started_at, gone.heartbeat_at, gone.expires_at
+           gone.build_order, gone.names, gone.concurrency, gone.definitions, gone.started_at, gone.heartbeat_at, gone.expires_at
     FROM gone
     LIMIT 1
 ),
