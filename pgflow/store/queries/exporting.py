@@ -15,16 +15,16 @@ from pgflow.store.database.query import Query
 SERIES = 1_000
 """The most series of one metric: names, and pairs of a queue and a name."""
 
-COUNTED = 200_000
+COUNTED = 100_000
 """The most due workflows that are counted, over all queues."""
 
 LETTERS = 10_000
 """The most signals of a kind, and suspected workflows, that are counted."""
 
-LIVE_PAGES = 20_000
+LIVE_PAGES = 10_000
 """Pages of `runs` that are read for counts; a larger table is sampled."""
 
-ENDED_PAGES = 5_000
+ENDED_PAGES = 2_000
 """The same of `workflows`."""
 
 _DUE = "Workflows that are due and that nobody has taken."
