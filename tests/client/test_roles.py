@@ -287,3 +287,101 @@ def test_bulk_by_ids_and_by_a_filter(dsns: dict[str, str], owner: pgflow.SyncCli
         assert sorted(operator.pause_many(ids=ids).done) == sorted(ids)
         with pytest.raises(pgflow.PgflowError, match="permission denied for view workflow_overview|for table"):
             operator.resume_many(name="bulk")
+
+
+def test_a_reader_reads_by_every_method_that_reads(dsns: dict[str, str], owner: pgflow.SyncClient) -> None:
+    """Also of a workflow that waits for a child and has unread and dead signals."""
+    parent, child = owner.dispatch("parent"), owner.dispatch("child")
+    do(
+        dsns["owner"],
+        "INSERT INTO pgflow.events (workflow_id, location, kind, name, status, input) "
+        "VALUES (%s, '1', 'child_output', 'child', 'pending', json_build_object('id', %s::text))",
+        parent.id,
+        child.id,
+    )
+    do(
+        dsns["owner"],
+        "INSERT INTO pgflow.signals (id, workflow_id, name, body, number, dropped_at, problem) "
+        "VALUES (pgflow.uuid7(), %s, 'approved', '{}', 1, now(), 'no one'), "
+        "(pgflow.uuid7(), %s, 'approved', '{}', 2, NULL, NULL)",
+        parent.id,
+        parent.id,
+    )
+    do(dsns["owner"], "UPDATE pgflow.runs SET status = 'sleeping', wake_at = NULL WHERE workflow_id = %s", parent.id)
+    with pgflow.SyncClient(dsns["reader"]) as reader:
+        for client in (owner, reader):
+            found = client.explain(parent.id)
+            assert found.reasons
+        (letter,) = reader.dead_signals(parent.id)
+        assert (letter.name, letter.body) == ("approved", None) and "not shown to this role" in letter.problem
+        assert {queue.name for queue in reader.queues.list()} >= {"default"}
+        assert reader.get(parent.id).status == "sleeping"
+        assert reader.history(parent.id)[0].kind == "child_output"
+        assert reader.doctor().checks == owner.doctor().checks
+        assert not [found for found in reader.doctor().findings if "could not be made" in found.found]
+        for statuses in (None, "failed", ["pending", "sleeping"], "completed", "cancelled"):
+            reader.list(status=statuses, limit=1)
+            reader.list(name="parent", status=statuses, error_type="ValueError", limit=1)
+            reader.count(status=statuses)
+        reader.list(waiting_for="approved")
+        for words in ("workflow show", "workflow history", "signal list --dead --workflow", "audit"):
+            result = CliRunner().invoke(main, [*words.split(), str(parent.id), "--dsn", dsns["reader"]])
+            assert result.exit_code == 0, result.output
+        reader.list(tags={"a": 1}, queue="default")
+
+
+def failed_one(dsns: dict[str, str], owner: pgflow.SyncClient) -> UUID:
+    """A workflow that has failed at its first step."""
+    id = owner.dispatch("failed").id
+    do(
+        dsns["owner"],
+        "INSERT INTO pgflow.events (workflow_id, location, kind, name, status, seq, error) "
+        "VALUES (%s, '1', 'activity', 'charge', 'failed', 1, '{\"type\": \"ValueError\"}')",
+        id,
+    )
+    do(
+        dsns["owner"],
+        "UPDATE pgflow.workflows SET status = 'failed', error = '{\"type\": \"ValueError\"}', completed_at = now() "
+        "WHERE id = %s",
+        id,
+    )
+    do(
+        dsns["owner"],
+        "UPDATE pgflow.runs SET status = 'failed', wake_at = NULL, reset = '{1}', epoch = 1 WHERE workflow_id = %s",
+        id,
+    )
+    return id
+
+
+def test_an_operator_operates_by_every_method_that_operates(dsns: dict[str, str], owner: pgflow.SyncClient) -> None:
+    """Each leaves its row in the table audit, under the operator's role."""
+    with pgflow.SyncClient(dsns["operator"]) as operator:
+        one, two, three = (owner.dispatch("operated").id for _ in range(3))
+        assert operator.update(one, queue="other", reason="r")
+        assert operator.pause(one) and operator.resume(one)
+        assert operator.cancel(one) and operator.terminate(two)
+        for many in (operator.pause_many, operator.resume_many, operator.cancel_many):
+            assert many(ids=[three]).done == [three]
+        operator.retry(failed_one(dsns, owner))
+        assert operator.fork(failed_one(dsns, owner), before="{1}").id
+        operator.rewind(failed_one(dsns, owner), before="{1}")
+        assert operator.retry_many(ids=[failed_one(dsns, owner)]).refused == {}
+        assert operator.terminate_many(ids=[owner.dispatch("operated").id]).refused == {}
+        letters = [uuid7(), uuid7()]
+        receiver = owner.dispatch("operated").id
+        for letter in letters:
+            do(
+                dsns["owner"],
+                "INSERT INTO pgflow.signals (id, workflow_id, name, body, number, dropped_at, problem) "
+                "VALUES (%s, %s, 'approved', '{}', 1, now(), 'no one')",
+                letter,
+                receiver,
+            )
+        operator.redeliver(letters[0], {"by": "eva"})
+        operator.drop(letters[1])
+        assert operator.prune(older_than=0, name="operated") >= 1
+    name = do(dsns["operator"], "SELECT current_user")[0][0]
+    found = do(dsns["owner"], "SELECT DISTINCT operation FROM pgflow.audit WHERE role = %s", name)
+    assert {operation for (operation,) in found} >= {
+        "update", "pause", "resume", "cancel", "terminate", "retry", "fork", "rewind", "redeliver", "drop", "prune",
+    }  # fmt: skip

@@ -16,7 +16,15 @@ from pgflow.store.database.query import Query
 
 T = TypeVar("T")
 
-_PAYLOAD = re.compile(rb"\b[a-z]+\.(?:input|output|error|body|problem)\b(::text)?")
+_PAYLOAD = re.compile(rb"\b[a-z]+\.(input|output|error|body|problem)\b(::text)?")
+
+
+_NOT_SHOWN = b"'not shown to this role: it sees no payloads'::text"
+
+
+def _hidden(found: re.Match[bytes]) -> bytes:
+    """What stands in the place of a payload: a null, or, where there is always a text, one that says so."""
+    return _NOT_SHOWN if found[1] == b"problem" else b"NULL" + (found[2] or b"::json")
 
 
 class Rights(NamedTuple):
@@ -38,7 +46,7 @@ class Rights(NamedTuple):
         """The same statement, with nulls in the place of payloads if the role may not see them."""
         if self.sees_payloads:
             return query
-        return query._replace(sql=_PAYLOAD.sub(lambda found: b"NULL" + (found[1] or b"::json"), query.sql))
+        return query._replace(sql=_PAYLOAD.sub(_hidden, query.sql))
 
 
 def denied(error: psycopg.Error) -> PgflowError:

@@ -23,8 +23,8 @@ SELECT
     ),
     (
         SELECT count(*) FROM (
-            SELECT FROM {schema}.signals AS s
-            WHERE s.workflow_id = w.id AND s.problem IS NOT NULL
+            SELECT FROM {schema}.dead_signals AS s
+            WHERE s.workflow_id = w.id
             LIMIT %(limit)s::bigint + 1
         ) AS d
     ),
