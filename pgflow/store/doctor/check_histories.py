@@ -21,7 +21,7 @@ LOOP_ROWS = 2_000
 COUNTED = 100_001
 """The most rows of one workflow that are counted."""
 
-PAGES = 5_000
+PAGES = 2_000
 """Pages of the table that are read to find such workflows."""
 
 
