@@ -67,6 +67,7 @@ def contents(dsn: str, schema: str = "pgflow", *, tables_only: bool = False) -> 
                 .replace(done_channel(schema), "<done>")
                 .replace(chore_channel(schema), "<chore>")
                 .replace(name, "<s>")
+                .replace(name.replace("'", "''"), "<s>")  # within the text of a statement
             )
             for before in ("FUNCTION ", " ON "):
                 value = value.replace(f"{before}{unquoted}.", f"{before}<s>.")
