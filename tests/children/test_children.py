@@ -38,7 +38,7 @@ async def test_there_and_back(dsn: str, cached: int) -> None:
         assert (awaited.kind, awaited.name, awaited.input) == ("child_output", "doubling", dispatched.output)
         assert awaited.output == {"value": 42}
         (child,) = await client.list(parent_id=handle.id)
-        assert (child.name, child.tags, child.queue) == ("doubling", {"number": 21}, None)
+        assert (child.name, child.tags, child.queue) == ("doubling", {"number": 21}, "default")
         assert str(child.id) == dispatched.output["id"]
         assert await (await client.dispatch(by_name, 4)).output(timeout=20) == 8
 
