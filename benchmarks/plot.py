@@ -8,14 +8,15 @@ from html import escape
 WIDTH, HEIGHT, LEFT, TOP = 720, 150, 90, 30
 
 
-def plot(title: str, turns: Sequence[int], lines: Mapping[str, Sequence[float]]) -> str:
+def plot(title: str, turns: Sequence[int], lines: Mapping[str, Sequence[float]], unit: str = "turn") -> str:
     """One panel a line, below each other, all over the same axis, each from 0 to twice its median.
 
     Example:
         plot("A loop", [100, 1000], {"ms to wake": [3.1, 3.0]})
     """
     panels = [
-        _panel(name, turns, values, TOP + number * (HEIGHT + 40)) for number, (name, values) in enumerate(lines.items())
+        _panel(name, turns, values, TOP + number * (HEIGHT + 40), unit)
+        for number, (name, values) in enumerate(lines.items())
     ]
     height = TOP + len(panels) * (HEIGHT + 40) + 10
     return (
@@ -25,7 +26,7 @@ def plot(title: str, turns: Sequence[int], lines: Mapping[str, Sequence[float]])
     )
 
 
-def _panel(name: str, turns: Sequence[int], values: Sequence[float], top: int) -> str:
+def _panel(name: str, turns: Sequence[int], values: Sequence[float], top: int, unit: str) -> str:
     highest = 2 * sorted(values)[len(values) // 2] or 1.0
     points = [
         (LEFT + WIDTH * turn / turns[-1], top + HEIGHT * (1 - min(value, highest) / highest))
@@ -39,6 +40,6 @@ def _panel(name: str, turns: Sequence[int], values: Sequence[float], top: int) -
         f'<text x="{LEFT - 6}" y="{top + 12}" text-anchor="end">{highest:.3g}</text>'
         f'<text x="{LEFT - 6}" y="{top + HEIGHT}" text-anchor="end">0</text>'
         f'<text x="{LEFT}" y="{top + HEIGHT + 16}">0</text>'
-        f'<text x="{LEFT + WIDTH}" y="{top + HEIGHT + 16}" text-anchor="end">turn {turns[-1]:,}</text>'
+        f'<text x="{LEFT + WIDTH}" y="{top + HEIGHT + 16}" text-anchor="end">{unit} {turns[-1]:,}</text>'
         f'<polyline points="{path}" fill="none" stroke="#1f6feb" stroke-width="2"/>{dots}'
     )

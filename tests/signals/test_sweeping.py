@@ -121,7 +121,7 @@ async def test_what_was_numbered_while_its_receiver_ended(dsn: str) -> None:
     [
         (None, None, True),
         ("sleeping", None, True),
-        ("paused", None, True),
+        ("paused", None, False),
         ("pending", None, False),
         ("failed", None, False),
         ("running", ("2 hours", "10 s"), True),
