@@ -119,6 +119,16 @@ async def test_a_cancel_of_before_the_end_is_over(dsn: str, scene: Scene) -> Non
         assert (await pgflow.WorkflowHandle(client, id, sequence).output(timeout=60))[:2] == ["a", "b"]
 
 
+async def test_one_that_is_removed_meanwhile(dsn: str, scene: Scene, waits: Waits) -> None:
+    id = await ended(dsn)
+    with scene.other() as one, scene.other() as other:
+        one.execute("UPDATE workflows SET status = 'removing'")
+        late = waits.blocked(other, "SELECT rewind(%s, '2')", id)
+        one.commit()
+        with pytest.raises(psycopg.Error, match="rewind: there is no workflow"):
+            late.result()
+
+
 async def test_beside_the_start_of_another_of_its_key(dsn: str, scene: Scene, waits: Waits) -> None:
     id = await ended(dsn, unique=True, tags={"order": 7})
     with scene.other() as one, scene.other() as other:
