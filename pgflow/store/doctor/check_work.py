@@ -65,8 +65,8 @@ def _due(
         why, advice = f'none of {workers} workers serves the queue "{queue}"', start
     elif not is_known:
         why = (
-            f'{serving} workers serve the queue "{queue}", and nothing of this name runs: most likely none of them '
-            "knows the name"
+            f'{serving} workers serve the queue "{queue}", and none of them knows the name '
+            "(code of before schema 0026 does not say what it knows)"
         )
         advice = (
             f"deploy the code that declares it ({start}), or end what is no longer wanted: `pgflow workflow "

@@ -52,7 +52,7 @@ RELATIONS: Mapping[str, Relation] = {
     "signals": Relation(_ROWS, frozenset({"body", "problem"})),
     "requests": Relation(_ROWS),
     "messages": Relation(_ROWS, frozenset({"body"})),
-    "workers": Relation(_ROWS, frozenset({"definitions"})),
+    "workers": Relation(_ROWS),
     "chores": Relation(_ROWS),
     "deaths": Relation(_ROWS),
     "audit": Relation(

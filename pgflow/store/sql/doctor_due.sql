@@ -1,5 +1,5 @@
 -- Work that has been due for `due` seconds and that nobody has taken, by queue and name: how much, for how long, some ids, how many live workers serve
--- its queue, and whether anything of that name runs, and in all.
+-- its queue, whether one of them knows the name (it says so, or runs one), and what runs in all.
 -- Levels (a queue, a name and a priority) are found by one index probe each, as far as `levels` of them; of each the due runs are one range of the
 -- index, of which so many are counted that all of them together come to `bound` at most.
 WITH RECURSIVE levels AS (
@@ -65,7 +65,10 @@ running AS MATERIALIZED (
 )
 SELECT late.queue, late.name, late.runs, extract(epoch FROM now() - late.oldest)::float8, late.ids,
     (SELECT count(*)::int FROM {schema}.workers AS w WHERE w.expires_at > now() AND late.queue = ANY (w.queues)),
-    EXISTS (SELECT FROM running WHERE running.name = late.name),
+    EXISTS (SELECT FROM running WHERE running.name = late.name)
+        OR EXISTS (
+            SELECT FROM {schema}.workers AS w
+            WHERE w.expires_at > now() AND late.queue = ANY (w.queues) AND late.name = ANY (w.names)),
     (SELECT count(*)::int FROM running),
     (SELECT count(*)::int FROM {schema}.workers AS w WHERE w.expires_at > now())
 FROM late

@@ -6,7 +6,7 @@ WITH locks AS MATERIALIZED (
     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND NOT pg_is_in_recovery()
 ),
 seen AS (
-    SELECT w.*, clock_timestamp() - w.heartbeat_at AS silent,
+    SELECT w.id, w.host, w.pid, w.heartbeat_at, w.expires_at, clock_timestamp() - w.heartbeat_at AS silent,
         CASE WHEN w.lock_key IS NOT NULL AND NOT pg_is_in_recovery() THEN w.lock_key IN (SELECT locks.key FROM locks) END AS there
     FROM {schema}.workers AS w
 )
