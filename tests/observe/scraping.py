@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -45,10 +47,13 @@ class Scrape:
 
 
 def free_port() -> int:
-    """A port that nobody had a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """A port that nobody had a moment ago, and that the system gives to no client: else one of those that wait for the
+    server could get it, and be connected with itself.
+    """
+    while True:
+        port = random.randrange(10_000, 30_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def get_blocking(port: int, path: str) -> tuple[int, str]:
