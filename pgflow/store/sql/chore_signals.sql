@@ -1,17 +1,10 @@
 -- Removes, from some pages, the signals that were taken or dropped long enough ago, and extends the lease of the worker doing it.
 -- No row comes back if that lease is lost. What another transaction has locked is left for the next time.
 -- A signal always stays for a moment after it was sent: a sender that did not get the answer may be about to send it again.
-<<<<<<< HEAD
 -- So does one from a workflow that may not have recorded sending it yet and would send it again: a workflow that runs or waits to
--- be run (a failed one may be retried). A workflow that has slept since then has recorded it. For those that run and never sleep it
+-- be run, or was paused while it did (a failed one may be retried). A workflow that has slept since then has recorded it. For those that run and never sleep it
 -- is assumed that after a day their worker has had the time to replay them.
 -- A signal that was numbered at the moment at which its receiver ended may be marked neither taken nor dropped: it goes by the receiver's end.
-=======
--- So does what a workflow sent that may not have recorded it yet, and would send it again: one that somebody runs, or that waits to be run, or was
--- paused while it did; a failed one may be retried. One that has slept since has recorded it. Of those that run and never sleep, a worker that has had its time to replay them is
--- trusted after a day.
--- One that was numbered in the moment in which its receiver ended may have been marked by neither: it goes by the receiver's end.
->>>>>>> fddf9eb (Show that tables stay level under retention, and who may await whom by a model)
 WITH held AS (
     UPDATE {schema}.chores AS c SET place = %(until)s::bigint, held_until = now() + make_interval(secs => %(lease)s::float8)
     WHERE c.name = 'signals' AND c.holder = %(holder)s::uuid AND c.held_until > now()
