@@ -1251,7 +1251,6 @@ BEGIN
     SELECT r.* INTO run FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id FOR NO KEY UPDATE;
     ended := NOT FOUND;
     SELECT w.* INTO flow FROM "pgflow".workflows AS w WHERE w.id = workflow_id FOR NO KEY UPDATE;
-    PERFORM "pgflow".must_exist(workflow_id, 'rewind');  -- others may have begun to remove it meanwhile
     PERFORM "pgflow".must_exist(workflow_id, 'rewind');  -- somebody may just have removed it
     IF ended AND EXISTS (SELECT FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id) THEN
         RAISE EXCEPTION 'rewind: somebody else has rewound the workflow % at the same moment', workflow_id
