@@ -38,6 +38,8 @@ class Dispatched(NamedTuple):
     """The name of the workflow that has this id. Another name than the one asked for is the caller's mistake."""
     created: bool
     """Whether this statement started it."""
+    older: bool = False
+    """Of a child: whether it was there before its parent. It is that of an earlier workflow of the parent's id then."""
 
     @property
     def unseen(self) -> bool:

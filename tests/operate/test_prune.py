@@ -345,6 +345,23 @@ async def test_one_that_goes_between_being_found_and_being_kept_is_started_anew(
         assert await other.output(20) == "went"
 
 
+async def test_a_child_of_an_earlier_life_is_not_taken_for_one_of_this(dsn: str) -> None:
+    """The first workflow of an id has gone, its child is kept longer: what that one gave is not the second one's."""
+    id = uuid4()
+    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=ALL):
+        first = await client.dispatch(catching, id=id)
+        assert await first.output() == "done"
+        age(dsn)
+        assert await client.prune(older_than=HOUR, name="catching") == 1
+        assert len(ids(dsn, "leaf")) == 1
+        second = await client.dispatch(catching, id=id)
+        with pytest.raises(pgflow.WorkflowFailed, match="an earlier workflow of this id had started.*pgflow prune"):
+            await second.output()
+        assert await client.prune(older_than=HOUR, name="leaf") == 1
+        await client.rewind(id, before="{1}")
+        assert await second.output() == "done"
+
+
 async def test_a_fork_may_await_once_more_what_is_in_its_history(dsn: str) -> None:
     async with pgflow.Client(dsn) as client:
         async with pgflow.Worker(dsn, workflows=ALL):

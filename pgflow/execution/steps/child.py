@@ -140,14 +140,21 @@ class DispatchStep(CrossingStep):
         return self._request._replace(id=id)
 
     def answered(self, answer: Dispatched) -> None:
-        if answer.name == self.name:
+        if answer.name == self.name and not answer.older:
             output = json.dumps({"id": str(answer.id)}, separators=(",", ":"))
             self.scope.run.finish(self, STATUS_COMPLETED, output)
             return
+        why = (
+            "is that of a child which an earlier workflow of this id had started. That one has been removed, and its "
+            "child is still there. Remove it as well (`pgflow prune`), then rewind this workflow to before the step; "
+            "or start it under another id."
+            if answer.older
+            else f'belongs to a workflow "{answer.name}". Was that one started by hand? Fork this workflow before the '
+            "step."
+        )
         error = PgflowError(
             f'the child "{self.name}" at {display(self.location)} was not started: the id {answer.id}, which is made '
-            f'for it, belongs to a workflow "{answer.name}". Was that one started by hand? Fork this workflow before '
-            "the step."
+            f"for it, {why}"
         )
         self.scope.run.finish(self, STATUS_FAILED, error=encode_error(error))
 

@@ -364,11 +364,11 @@ class Crossings:
 
     def _started(self, rows: Sequence[tuple[Any, ...]], commands: list[Dispatch]) -> Answers:
         answers: Answers = []
-        for number, id, name, created, queue in rows:
+        for number, id, name, created, queue, older in rows:
             command = commands[number]
             if command.timeout is not None:
                 self._expect(command.timeout)
-            dispatched = Dispatched(id, name, created)
+            dispatched = Dispatched(id, name, created, older)
             due = created and command.run_at is None
             answers.append((number, None if dispatched.unseen else dispatched, queue if due else None))
         return answers

@@ -5,6 +5,7 @@
 -- What was started is looked up as a hashed set (IN ... IS TRUE): a join with rows that cannot be estimated would be a nested loop.
 -- What existed before is probed row by row, and only where nothing was started (LATERAL ... LIMIT, OFFSET 0): while the
 -- tables' statistics are young, a join would read all workflows.
+-- A child that is older than its parent is that of an earlier workflow of the parent's id, which has been removed: its line says so.
 -- A holder that committed after this statement began is invisible to it: its line says so (no name), and the caller asks again.
 , wanted AS MATERIALIZED (
     SELECT given.*, CASE WHEN is_unique THEN sha256(convert_to(name || chr(31) || tags::text, 'UTF8')) END AS unique_key
@@ -56,12 +57,13 @@ SELECT
     coalesce(CASE WHEN told.created THEN told.id END, known.id, holder.workflow_id, twins.id),
     coalesce(CASE WHEN told.created THEN told.name END, known.name, holder.name, twins.name),
     told.created,
-    told.queue
+    told.queue,
+    coalesce(known.created_at < told.parent_since, false)
 FROM (
     SELECT wanted.*, (id IN (SELECT started.id FROM started)) IS TRUE AS created FROM wanted
 ) AS told
 LEFT JOIN LATERAL (
-    SELECT w.id, w.name FROM {schema}.workflows AS w WHERE NOT told.created AND w.id = told.id LIMIT 1
+    SELECT w.id, w.name, w.created_at FROM {schema}.workflows AS w WHERE NOT told.created AND w.id = told.id LIMIT 1
 ) AS known ON true
 LEFT JOIN LATERAL (
     SELECT r.workflow_id, rtrim(r.name, chr(31)) AS name FROM {schema}.runs AS r WHERE NOT told.created AND r.unique_key = told.unique_key LIMIT 1

@@ -2,7 +2,8 @@
 , given AS MATERIALIZED (
     SELECT g.number, g.id, g.name, g.tags, g.input::json AS input, g.is_unique, g.run_at,
            coalesce(g.priority, fenced.priority) AS priority, coalesce(g.queue, fenced.queue) AS queue, g.detached, g.timeout,
-           parent.id AS parent_id, coalesce(parent.root_id, parent.id) AS root_id, g.location AS parent_location
+           parent.id AS parent_id, coalesce(parent.root_id, parent.id) AS root_id, g.location AS parent_location,
+           parent.created_at AS parent_since
     FROM unnest(
         %(ids)s::uuid[], %(names)s::text[], %(inputs)s::text[], %(tags)s::jsonb[], %(uniques)s::boolean[],
         %(run_ats)s::timestamptz[], %(priorities)s::int[], %(queues)s::text[], %(detached)s::boolean[], %(timeouts)s::float8[],
