@@ -8,9 +8,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import databases
 from tests.quick import QUICK
+
+# How long an example takes says something of the machine, and of what else it does.
+settings.register_profile("any machine", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 _stack = ExitStack()
 _SYSTEM_15 = Path("/usr/lib/postgresql/15/bin")

@@ -327,5 +327,6 @@ def test_comments_of_functions(dsn: str) -> None:
         "AND obj_description(p.oid, 'pg_proc') LIKE '%go into the table audit%' ORDER BY 1",
     )
     assert [name for (name,) in found] == sorted(
-        {{"drop": "drop_signal", "update": "update_workflow"}.get(name, name) for name in CALLS} | {"prune", "rewind"}
+        {{"drop": "drop_signal", "update": "update_workflow"}.get(name, name) for name in CALLS}
+        | {"prune", "rewind", "set_retention", "reset_retention"}
     )
