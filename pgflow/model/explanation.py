@@ -70,6 +70,7 @@ class Facts:
         now: the database's time.
         last_step: of one that runs: what stands last in its history.
         servers: living workers that serve its queue; None: it is not to be claimed.
+        knowing: those of them that know its name, or do not say what they know.
         awaited: the status of each child whose output a pending step waits for; one that is missing is not there.
         dead: signals that were set aside.
     """
@@ -93,6 +94,7 @@ class Facts:
     expires_at: datetime | None
     last_step: str | None
     servers: int | None
+    knowing: int | None
     mailbox: Sequence[UnreadSignal] = ()
     dead: int = 0
     children: Sequence[ChildInfo] = ()
@@ -167,10 +169,15 @@ def _of_the_run(facts: Facts) -> Iterator[str]:
             f"It is due since {_moment(facts.wake_at, facts)}, but no living worker serves the queue {facts.queue!r}: "
             f"start one with `pgflow worker --queue {facts.queue}`."
         )
+    elif due and not facts.knowing:
+        yield (
+            f"It is due since {_moment(facts.wake_at, facts)}, but no living worker of the queue {facts.queue!r} knows "
+            f"the workflow {facts.name!r}: deploy its code (`pgflow workers` shows who is there)."
+        )
     elif due:
         yield (
-            f"It is due since {_moment(facts.wake_at, facts)}: {_counted(facts.servers or 0, 'living worker')} "
-            f"of the queue {facts.queue!r} may take it if it knows the workflow {facts.name!r} and has room."
+            f"It is due since {_moment(facts.wake_at, facts)}: {_counted(facts.knowing or 0, 'living worker')} "
+            f"of the queue {facts.queue!r} may take it as soon as there is room."
         )
     elif facts.epoch == 0 and facts.wake_at is not None and facts.wake_at.year < _NEVER:
         yield f"It was dispatched for a later moment: {_moment(facts.wake_at, facts)}."

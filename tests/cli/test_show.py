@@ -164,7 +164,10 @@ async def test_where_nobody_takes_it(dsn: str) -> None:
         assert "no living worker" in (await handle.explain()).reasons[0]
         execute(dsn, worker, "1 hour")
         (reason,) = (await handle.explain()).reasons
-        assert "1 living worker of the queue 'mail' may take it if it knows the workflow 'kid'" in reason
+        assert "1 living worker of the queue 'mail' may take it as soon as there is room" in reason
+        execute(dsn, "UPDATE pgflow.workers SET names = '{other}'")
+        (reason,) = (await handle.explain()).reasons
+        assert "no living worker of the queue 'mail' knows the workflow 'kid': deploy its code" in reason
         later = await client.dispatch(kid, run_at=datetime.now(UTC) + timedelta(days=3, hours=1, seconds=30))
         (reason,) = (await later.explain()).reasons
         assert "dispatched for a later moment: 2" in reason and "(in 3 d 1 h)" in reason

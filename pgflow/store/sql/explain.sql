@@ -11,6 +11,11 @@ SELECT
     CASE WHEN r.status IN ('pending', 'sleeping') THEN (
         SELECT count(*) FROM {schema}.workers AS s WHERE s.expires_at > now() AND s.queues @> ARRAY[r.queue]
     ) END,
+    -- Workers of before schema 0026 do not say what they know.
+    CASE WHEN r.status IN ('pending', 'sleeping') THEN (
+        SELECT count(*) FROM {schema}.workers AS s
+        WHERE s.expires_at > now() AND s.queues @> ARRAY[r.queue] AND (s.names IS NULL OR w.name = ANY (s.names))
+    ) END,
     (
         SELECT jsonb_agg(jsonb_build_object('id', m.id, 'name', m.name, 'created_at', m.created_at) ORDER BY m.n)
         FROM (
