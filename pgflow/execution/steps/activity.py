@@ -130,7 +130,7 @@ class ActivityStep(Step):
         run = self.scope.run
         if self.settled or self.finished or run.closed or run.outcome is not None:
             return
-        until = self._until
+        until = None if self._since is None else self._until  # few ask for it, and all come by here
         if until is not None and until <= run.host.now():
             self._failed_at_last(self._too_long())
             return
