@@ -45,7 +45,7 @@ async def test_a_list(dsn: str, kim: Both) -> None:
     [
         {"workflow_id": "seven"},
         {"actor": 7},
-        {"operation": "wake"},
+        {"operation": "look"},
         {"since": datetime(2026, 1, 1)},
         {"limit": -1},
         {"after": "seven"},
