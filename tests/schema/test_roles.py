@@ -111,13 +111,79 @@ def test_everything_is_classified(dsn: str) -> None:
     assert {(name, column) for name, column in columns} <= payloads, "JSON of an application's is a payload"
 
 
-def test_whose_rights_functions_run_with(dsn: str) -> None:
-    """Those that run with the owner's are not everybody's; those that are everybody's run with the caller's."""
-    found = ask(
+def functions(dsn: str) -> list[tuple[str, bool, bool]]:
+    """Each function, whether it runs with its owner's rights, and whether it is everybody's."""
+    return ask(
         dsn,
         "SELECT p.proname, p.prosecdef, coalesce((SELECT bool_or(a.grantee = 0) FROM aclexplode(p.proacl) AS a), true) "
         "FROM pg_proc AS p WHERE pronamespace = 'pgflow'::regnamespace AND prorettype <> 'trigger'::regtype",
     )
+
+
+def test_until_roles_are_granted_functions_run_with_their_callers_rights(dsn: str) -> None:
+    """Rights on tables, granted by hand, are enough to operate; without them nothing can be done."""
+    found = functions(dsn)
+    assert not any(owners for _, owners, _ in found) and all(everybodys for *_, everybodys in found)
+    roles = {what: f"{what}_{uuid4().hex[:8]}" for what in ("hand", "stranger", "worker")}
+    for role in roles.values():
+        ask(dsn, f"CREATE ROLE {role}")
+        ask(dsn, f"GRANT USAGE ON SCHEMA pgflow TO {role}")
+    ask(dsn, f"GRANT ALL ON ALL TABLES IN SCHEMA pgflow TO {roles['hand']}")
+    by_hand, strange = (
+        psycopg.conninfo.make_conninfo(dsn, options=f"-c role={roles[what]}") for what in list(roles)[:2]
+    )
+    try:
+        for granted in (False, True):  # it stays so when another role is granted something
+            if granted:
+                said(pgflow(dsn, "--worker", roles["worker"], "--apply"))
+            ((id,),) = ask(by_hand, "SELECT pgflow.dispatch('pay')")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                ask(strange, "SELECT pgflow.cancel(%s)", id)
+            assert ask(by_hand, "SELECT pgflow.cancel(%s, reason => 'by hand')", id) == [(True,)]
+    finally:
+        for role in roles.values():
+            ask(dsn, f"DROP OWNED BY {role}")
+            ask(dsn, f"DROP ROLE {role}")
+
+
+def test_nobody_puts_the_functions_of_triggers_on_tables_of_their_own(dsn: str, names: dict[str, str]) -> None:
+    """They run with the owner's rights, whatever the table."""
+    said(pgflow(dsn, *options(names), "--apply"))
+    made = ask(
+        dsn,
+        "SELECT p.oid::regprocedure::text FROM pg_proc AS p "
+        "WHERE pronamespace = 'pgflow'::regnamespace AND prorettype = 'trigger'::regtype",
+    )
+    assert len(made) >= 4
+    for kind in KINDS:
+        role = sql.Identifier(names[kind]).as_string()
+        with psycopg.connect(dsn) as connection:
+            connection.execute(f"SET ROLE {role}; CREATE TEMP TABLE mine (workflow_id uuid)".encode())
+            for (function,) in made:
+                text = f"CREATE TRIGGER t AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION {function}"
+                with pytest.raises(psycopg.errors.InsufficientPrivilege), connection.transaction():
+                    connection.execute(text.encode())
+
+
+def test_a_role_of_the_name_of_one_that_has_gone_is_given_nothing(dsn: str) -> None:
+    kim = f"kim_{uuid4().hex[:8]}"
+    ask(dsn, f"CREATE ROLE {kim}")
+    said(pgflow(dsn, "--worker", kim, "--apply"))
+    ask(dsn, f"DROP OWNED BY {kim}")
+    ask(dsn, f"DROP ROLE {kim}")
+    ask(dsn, f"CREATE ROLE {kim}")
+    try:
+        with psycopg.connect(dsn) as connection:
+            renew(connection, "pgflow")
+        assert on_tables(dsn, kim) == {}
+    finally:
+        ask(dsn, f"DROP ROLE {kim}")
+
+
+def test_whose_rights_functions_run_with(dsn: str, names: dict[str, str]) -> None:
+    """Those that run with the owner's are not everybody's; those that are everybody's run with the caller's."""
+    said(pgflow(dsn, "--operator", names["operator"], "--apply"))
+    found = functions(dsn)
     assert {name for name, owners, _ in found if owners} == with_owners_rights()
     assert {name for name, _, everybodys in found if everybodys} == {
         name for name, kinds in FUNCTIONS.items() if kinds == set(KINDS)

@@ -2,8 +2,9 @@
 
 Every table, view and function is classified here, and a test compares that with a migrated schema: what is new must be
 put somewhere. Operators and senders have no rights on tables: they call functions that run with the rights of the
-schema's owner (SECURITY DEFINER). What was granted is noted in the table `roles`, so that a migration gives the same
-roles what it adds.
+schema's owner (SECURITY DEFINER). These are made so, and taken from everybody, with the first role that is granted
+something; until then they run with their caller's rights, for those who were granted rights on tables by hand. What was
+granted is noted in the table `roles`, so that a migration gives the same roles what it adds.
 """
 
 from __future__ import annotations
@@ -210,10 +211,14 @@ def renew(connection: Connection, schema: str) -> None:
     """Grant the roles of the table `roles` what has been added to the schema, within the transaction of a migration."""
     if connection.execute("SELECT to_regclass(%s)", [_name(schema, "roles").as_string()]).fetchone() == (None,):
         return
+    if not (granted := _granted(connection, schema)):
+        return
     found = _look(connection, schema)
+    statements = [*_closes(connection, schema, found, [grant.role for grant in granted])]
     for grant in _granted(connection, schema, only_present=True):
-        for statement in _grants(schema, found, grant):
-            connection.execute(statement.as_string(connection).encode())
+        statements.extend(_grants(schema, found, grant))
+    for statement in statements:
+        connection.execute(statement.as_string(connection).encode())
 
 
 def _planned(connection: Connection, schema: str, grants: Sequence[Grant]) -> list[str]:
@@ -233,7 +238,8 @@ def _planned(connection: Connection, schema: str, grants: Sequence[Grant]) -> li
     names = list(dict.fromkeys(grant.role for grant in grants))
     _check(connection, schema, names)
     found = _look(connection, schema)
-    statements: list[Composable] = []
+    others = [grant.role for grant in _granted(connection, schema)]
+    statements: list[Composable] = [*_closes(connection, schema, found, [*names, *others])]
     for role in names:
         statements.extend(_revokes(schema, found, role))
     for role in names:
@@ -291,6 +297,39 @@ def _look(connection: Connection, schema: str) -> _Found:
     return _Found(relations, [(name, f"{_name(schema, name).as_string()}({types})") for name, types in functions])
 
 
+def _closes(connection: Connection, schema: str, found: _Found, named: list[str]) -> Iterable[Composable]:
+    """Have functions run with the rights of their owner, and take them from everybody. Who could do by hand what they
+    do, by rights on tables that were not granted here, may call them.
+    """
+    owners = with_owners_rights()
+    closed = [one for name, one in found.functions if FUNCTIONS[name] != _ANYBODY]
+    for name, signature in found.functions:
+        if name in owners:
+            yield SQL("ALTER FUNCTION {} SECURITY DEFINER").format(_signature(signature))
+    yield SQL("REVOKE ALL ON FUNCTION {} FROM PUBLIC").format(SQL(", ").join(map(_signature, closed)))
+    by_hand = connection.execute(
+        "SELECT DISTINCT c.relname, a.privilege_type, coalesce(r.rolname, '') "
+        "FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "CROSS JOIN LATERAL aclexplode(c.relacl) AS a LEFT JOIN pg_roles AS r ON r.oid = a.grantee "
+        "WHERE n.nspname = %s AND (c.relname, a.privilege_type) IN (('runs', 'INSERT'), ('runs', 'UPDATE'), "
+        "('signals', 'INSERT')) AND a.grantee <> c.relowner AND (a.grantee = 0 OR r.oid IS NOT NULL) "
+        "AND coalesce(r.rolname, '') <> ALL (%s) ORDER BY 3, 1, 2",
+        [schema, named],
+    ).fetchall()
+    for table, right, role in by_hand:
+        called = [one for name, one in found.functions if name in owners and _by_hand(name) == (table, right)]
+        yield SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(
+            SQL(", ").join(map(_signature, called)), Identifier(role) if role else SQL("PUBLIC")
+        )
+
+
+def _by_hand(function: str) -> tuple[str, str]:
+    """The right on a table with which somebody could do by hand what a function does."""
+    if function.startswith("signal"):
+        return "signals", "INSERT"
+    return "runs", "INSERT" if function.startswith("dispatch") else "UPDATE"
+
+
 def _revokes(schema: str, found: _Found, role: str) -> Iterable[Composable]:
     who = Identifier(role)
     tables = SQL(", ").join(_name(schema, name) for name in found.relations)
@@ -340,7 +379,13 @@ def _noted(schema: str, role: str, own: Sequence[Grant]) -> Composable:
 
 
 def _granted(connection: Connection, schema: str, only_present: bool = False) -> list[Grant]:
-    where = SQL("WHERE EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = g.role)" if only_present else "")
+    # A role that was dropped has lost the USAGE that it was granted: another of its name is not it.
+    present = SQL(
+        "WHERE EXISTS (SELECT FROM pg_roles AS r CROSS JOIN pg_namespace AS n "
+        "CROSS JOIN LATERAL aclexplode(n.nspacl) AS a "
+        "WHERE r.rolname = g.role AND n.nspname = {} AND a.grantee = r.oid)"
+    ).format(Literal(schema))
+    where = present if only_present else SQL("")
     query = SQL("SELECT g.role, g.kind, g.payloads FROM {} AS g {} ORDER BY 1, 2").format(_name(schema, "roles"), where)
     return [Grant(*row) for row in connection.execute(query)]
 
