@@ -1,4 +1,5 @@
-CREATE FUNCTION {schema}.return_signals(workflow_id uuid, number int, ended_at timestamptz, mailbox bigint, OUT last bigint, OUT returned int)
+CREATE FUNCTION {schema}.return_signals(workflow_id uuid, number int, ended_at timestamptz, mailbox bigint, before text, OUT last bigint,
+    OUT returned int)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_variable
@@ -23,6 +24,11 @@ BEGIN
     ),
     waiting AS (
         SELECT p.id, p.name, p.body, p.came, p.seq, p.place, p.gone, NULL::bigint AS arrival, true AS comes_back FROM placed AS p
+        UNION ALL  -- taken in turns of loops that have been trimmed
+        SELECT s.id, NULL, NULL, s.number, NULL, NULL, false, s.arrival, true
+        FROM {schema}.signals AS s
+        WHERE s.workflow_id = workflow_id AND s.consumed_at IS NOT NULL AND s.number IS NOT NULL AND s.location >= before COLLATE "C"
+          AND NOT EXISTS (SELECT FROM placed AS p WHERE p.id = s.id)
         UNION ALL
         SELECT s.id, NULL, NULL, coalesce(s.number, 9223372036854775807), NULL, NULL, false, s.arrival, s.dropped_at IS NOT NULL
         FROM {schema}.signals AS s
@@ -49,6 +55,6 @@ BEGIN
 END
 $function$;
 --;
-COMMENT ON FUNCTION {schema}.return_signals(uuid, int, timestamptz, bigint) IS
+COMMENT ON FUNCTION {schema}.return_signals(uuid, int, timestamptz, bigint, text) IS
 'Puts the signals that a rewind has undone the taking of, and those that the workflow''s end dropped, back into its mailbox in their order. Returns the '
 'mailbox''s last number, and how many came back.';

@@ -1,5 +1,6 @@
 CREATE FUNCTION {schema}.rewind(
-    workflow_id uuid, before text, children text DEFAULT 'leave', reason text DEFAULT NULL, actor text DEFAULT NULL, dry_run boolean DEFAULT false
+    workflow_id uuid, before text, children text DEFAULT 'leave', reason text DEFAULT NULL, actor text DEFAULT NULL, dry_run boolean DEFAULT false,
+    request uuid DEFAULT NULL
 ) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $function$
@@ -40,6 +41,12 @@ BEGIN
     SELECT r.* INTO run FROM {schema}.runs AS r WHERE r.workflow_id = workflow_id FOR NO KEY UPDATE;
     ended := NOT FOUND;
     SELECT w.* INTO flow FROM {schema}.workflows AS w WHERE w.id = workflow_id FOR NO KEY UPDATE;
+    -- Sent again, since the answer was lost: it is done once.
+    SELECT a.details INTO result FROM {schema}.audit AS a
+    WHERE a.workflow_id = workflow_id AND a.operation = 'rewind' AND a.details->>'request' = request::text;
+    IF FOUND THEN
+        RETURN result;
+    END IF;
     IF ended AND EXISTS (SELECT FROM {schema}.runs AS r WHERE r.workflow_id = workflow_id) THEN
         RAISE EXCEPTION 'rewind: somebody else has rewound the workflow % at the same moment', workflow_id
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Look at it; pause it first to rewind it again.';
@@ -59,11 +66,35 @@ BEGIN
         RAISE EXCEPTION 'rewind: workflow % is unique, and meanwhile the live workflow % has its name and tags', workflow_id, holder
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Let that one end first.';
     END IF;
+    -- Code of before meets the marked name of its run when it dispatches another of its name and tags, and would fail.
+    IF key IS NOT NULL AND EXISTS (SELECT FROM {schema}.workers AS w WHERE w.expires_at > now() AND w.names IS NULL) THEN
+        RAISE EXCEPTION 'rewind: the workflow % is unique, and workers of an older version of pgflow still run, which would fail on finding it', workflow_id
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Replace them first.';
+    END IF;
     number := coalesce(cardinality(flow.rewinds), 0) + 1;
     BEGIN
         SELECT * INTO undone FROM {schema}.undo_history(workflow_id, before, number);
+        -- Children that have been pruned since, and whose output would be asked for again.
+        PERFORM FROM {schema}.workflows AS c WHERE c.id IN (
+            SELECT (e.output->>'id')::uuid FROM {schema}.events AS e
+            WHERE e.workflow_id = workflow_id AND e.kind = 'child_workflow' AND e.status = 'completed')
+        ORDER BY c.id FOR KEY SHARE;
+        SELECT (e.output->>'id')::uuid INTO child
+        FROM {schema}.events AS e
+        WHERE e.workflow_id = workflow_id AND e.kind = 'child_workflow' AND e.status = 'completed'
+          AND NOT EXISTS (
+              SELECT FROM {schema}.workflows AS c WHERE c.id = (e.output->>'id')::uuid AND c.status IS DISTINCT FROM 'removing')
+          AND NOT EXISTS (
+              SELECT FROM {schema}.events AS o
+              WHERE o.workflow_id = workflow_id AND o.kind = 'child_output' AND o.status <> 'pending' AND o.input->>'id' = e.output->>'id')
+        LIMIT 1;
+        IF FOUND THEN
+            RAISE EXCEPTION 'rewind: before % the workflow % had started the child %, whose output it has not got there, and that child has been removed',
+                {schema}.display_location(before), workflow_id, child
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Rewind before the step that started it: another is started then.';
+        END IF;
         SELECT * INTO mail FROM {schema}.return_signals(
-            workflow_id, number, CASE WHEN ended THEN flow.completed_at END, CASE WHEN ended THEN 0 ELSE run.mailbox END);
+            workflow_id, number, CASE WHEN ended THEN flow.completed_at END, CASE WHEN ended THEN 0 ELSE run.mailbox END, before);
         IF ended OR run.status = 'failed' THEN  -- what was asked of it before its end is over with it
             DELETE FROM {schema}.requests AS q WHERE q.workflow_id = workflow_id AND q.kind = 'cancel';
         END IF;
@@ -89,6 +120,17 @@ BEGIN
         FROM {schema}.forgotten_events AS f
         JOIN {schema}.workflows AS c ON c.id = (f.output->>'id')::uuid AND c.parent_id = workflow_id AND c.status IS NULL
         WHERE f.workflow_id = workflow_id AND f.rewind = number AND f.kind = 'child_workflow' AND f.status = 'completed';
+        -- And those whose step has no row: its turn was trimmed, or its process died before it was written.
+        SELECT array_agg(DISTINCT o.id ORDER BY o.id) INTO live
+        FROM (
+            SELECT unnest(live) AS id
+            UNION ALL
+            SELECT c.id FROM {schema}.workflows AS c
+            WHERE c.parent_id = workflow_id AND c.status IS NULL AND c.parent_location >= before COLLATE "C"
+              AND NOT EXISTS (
+                  SELECT FROM {schema}.forgotten_events AS f
+                  WHERE f.workflow_id = workflow_id AND f.rewind < number AND f.kind = 'child_workflow' AND f.output->>'id' = c.id::text)
+        ) AS o;
         IF children = 'cancel' THEN
             FOREACH child IN ARRAY coalesce(live, '{}') LOOP
                 PERFORM {schema}.cancel(child, reason, actor);
@@ -103,7 +145,8 @@ BEGIN
             'rewind', number, 'steps', undone.steps, 'signals', mail.returned, 'children', to_jsonb(coalesce(live, '{}')),
             'recorded_by', to_jsonb(coalesce(recorded, '{}')));
         PERFORM {schema}.write_audit('rewind', workflow_id, NULL, reason, actor,
-            result || jsonb_build_object('before', {schema}.display_location(before), 'children_are', children));
+            result || jsonb_build_object('before', {schema}.display_location(before), 'children_are', children)
+            || jsonb_strip_nulls(jsonb_build_object('request', request)));
         IF {schema}.may_hint() THEN
             PERFORM pg_notify('{wake_channel}', r.queue) FROM {schema}.runs AS r WHERE r.workflow_id = workflow_id;
         END IF;
@@ -125,7 +168,7 @@ BEGIN
 END
 $function$;
 --;
-COMMENT ON FUNCTION {schema}.rewind(uuid, text, text, text, text, boolean) IS
+COMMENT ON FUNCTION {schema}.rewind(uuid, text, text, text, text, boolean, uuid) IS
 'Lets a workflow that is paused or failed, or has ended, run again under its own id from before a location (in stored form). What came after goes to forgotten '
-'history, signals that were taken there return; children started there are left or cancelled. With dry_run nothing is done. Returns what was undone. The '
+'history, signals that were taken there return; children started there are left or cancelled. With dry_run nothing is done; asked for twice under one request, it is done once. Returns what was undone. The '
 'reason and the actor go into the table audit.';

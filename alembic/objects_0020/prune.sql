@@ -4,7 +4,7 @@ AS $function$
 BEGIN
     INSERT INTO {schema}.finders (workflow_id, finder_id, location)
     SELECT NEW.workflow_id, found.id, ''
-    FROM unnest(NEW.waiters) AS found (id)
+    FROM (SELECT unnest(NEW.waiters) EXCEPT SELECT unnest(OLD.waiters)) AS found (id)
     WHERE NOT EXISTS (SELECT FROM {schema}.finders AS f WHERE f.workflow_id = NEW.workflow_id AND f.finder_id = found.id)
     ON CONFLICT DO NOTHING;
     RETURN NULL;

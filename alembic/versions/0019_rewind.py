@@ -47,9 +47,9 @@ MADE = (
     "turn_location(text, int)",
     "turn_of(text, text)",
     "copy_history(uuid, text, uuid, text)",
-    "return_signals(uuid, int, timestamptz, bigint)",
+    "return_signals(uuid, int, timestamptz, bigint, text)",
     "undo_history(uuid, text, int)",
-    "rewind(uuid, text, text, text, text, boolean)",
+    "rewind(uuid, text, text, text, text, boolean, uuid)",
 )
 KEPT: tuple[tuple[str, Any, str], ...] = (
     ("unique_key", sa.LargeBinary(), "Digest of name and tags, if it was unique at its end."),

@@ -19,6 +19,7 @@ from pgflow.model.info import Rewound
 from pgflow.store.database.connections import is_out_of_patience, quoted
 from pgflow.store.database.query import Query
 from pgflow.store.queries.rights import denied
+from pgflow.uuid7 import uuid7
 
 T = TypeVar("T")
 
@@ -86,9 +87,12 @@ def update(schema: str, workflow_id: UUID, changes: ClaimChanges, note: AuditNot
 def rewind(
     schema: str, workflow_id: UUID, before: str, children: str, dry_run: bool, note: AuditNote
 ) -> Query[Rewound]:
-    """The statement that lets a workflow run again from before a location, in stored form."""
-    asked = {"id": workflow_id, "before": before, "children": children, "dry_run": dry_run}
-    begun = "rewind(%(id)s::uuid, %(before)s::text, %(children)s::text, dry_run => %(dry_run)s::boolean"
+    """The statement that lets a workflow run again from before a stored location; sent twice, it does so once."""
+    asked = {"id": workflow_id, "before": before, "children": children, "dry_run": dry_run, "request": uuid7()}
+    begun = (
+        "rewind(%(id)s::uuid, %(before)s::text, %(children)s::text, dry_run => %(dry_run)s::boolean, "
+        "request => %(request)s::uuid"
+    )
     return call(schema, begun, asked, note)._replace(read=_rewound)
 
 

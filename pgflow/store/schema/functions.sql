@@ -599,7 +599,7 @@ END
 BEGIN
     INSERT INTO "pgflow".finders (workflow_id, finder_id, location)
     SELECT NEW.workflow_id, found.id, ''
-    FROM unnest(NEW.waiters) AS found (id)
+    FROM (SELECT unnest(NEW.waiters) EXCEPT SELECT unnest(OLD.waiters)) AS found (id)
     WHERE NOT EXISTS (SELECT FROM "pgflow".finders AS f WHERE f.workflow_id = NEW.workflow_id AND f.finder_id = found.id)
     ON CONFLICT DO NOTHING;
     RETURN NULL;
@@ -1161,7 +1161,7 @@ END
 
 
 -- Puts the signals that a rewind has undone the taking of, and those that the workflow's end dropped, back into its mailbox in their order. Returns the mailbox's last number, and how many came back.
--- return_signals(workflow_id uuid, number integer, ended_at timestamp with time zone, mailbox bigint, OUT last bigint, OUT returned integer)
+-- return_signals(workflow_id uuid, number integer, ended_at timestamp with time zone, mailbox bigint, before text, OUT last bigint, OUT returned integer)
 -- RETURNS record
 #variable_conflict use_variable
 DECLARE
@@ -1185,6 +1185,11 @@ BEGIN
     ),
     waiting AS (
         SELECT p.id, p.name, p.body, p.came, p.seq, p.place, p.gone, NULL::bigint AS arrival, true AS comes_back FROM placed AS p
+        UNION ALL  -- taken in turns of loops that have been trimmed
+        SELECT s.id, NULL, NULL, s.number, NULL, NULL, false, s.arrival, true
+        FROM "pgflow".signals AS s
+        WHERE s.workflow_id = workflow_id AND s.consumed_at IS NOT NULL AND s.number IS NOT NULL AND s.location >= before COLLATE "C"
+          AND NOT EXISTS (SELECT FROM placed AS p WHERE p.id = s.id)
         UNION ALL
         SELECT s.id, NULL, NULL, coalesce(s.number, 9223372036854775807), NULL, NULL, false, s.arrival, s.dropped_at IS NOT NULL
         FROM "pgflow".signals AS s
@@ -1211,8 +1216,8 @@ BEGIN
 END
 
 
--- Lets a workflow that is paused or failed, or has ended, run again under its own id from before a location (in stored form). What came after goes to forgotten history, signals that were taken there return; children started there are left or cancelled. With dry_run nothing is done. Returns what was undone. The reason and the actor go into the table audit.
--- rewind(workflow_id uuid, before text, children text DEFAULT 'leave'::text, reason text DEFAULT NULL::text, actor text DEFAULT NULL::text, dry_run boolean DEFAULT false)
+-- Lets a workflow that is paused or failed, or has ended, run again under its own id from before a location (in stored form). What came after goes to forgotten history, signals that were taken there return; children started there are left or cancelled. With dry_run nothing is done; asked for twice under one request, it is done once. Returns what was undone. The reason and the actor go into the table audit.
+-- rewind(workflow_id uuid, before text, children text DEFAULT 'leave'::text, reason text DEFAULT NULL::text, actor text DEFAULT NULL::text, dry_run boolean DEFAULT false, request uuid DEFAULT NULL::uuid)
 -- RETURNS jsonb
 #variable_conflict use_variable
 DECLARE
@@ -1252,6 +1257,12 @@ BEGIN
     ended := NOT FOUND;
     SELECT w.* INTO flow FROM "pgflow".workflows AS w WHERE w.id = workflow_id FOR NO KEY UPDATE;
     PERFORM "pgflow".must_exist(workflow_id, 'rewind');  -- somebody may just have removed it
+    -- Sent again, since the answer was lost: it is done once.
+    SELECT a.details INTO result FROM "pgflow".audit AS a
+    WHERE a.workflow_id = workflow_id AND a.operation = 'rewind' AND a.details->>'request' = request::text;
+    IF FOUND THEN
+        RETURN result;
+    END IF;
     IF ended AND EXISTS (SELECT FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id) THEN
         RAISE EXCEPTION 'rewind: somebody else has rewound the workflow % at the same moment', workflow_id
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Look at it; pause it first to rewind it again.';
@@ -1271,11 +1282,35 @@ BEGIN
         RAISE EXCEPTION 'rewind: workflow % is unique, and meanwhile the live workflow % has its name and tags', workflow_id, holder
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Let that one end first.';
     END IF;
+    -- Code of before meets the marked name of its run when it dispatches another of its name and tags, and would fail.
+    IF key IS NOT NULL AND EXISTS (SELECT FROM "pgflow".workers AS w WHERE w.expires_at > now() AND w.names IS NULL) THEN
+        RAISE EXCEPTION 'rewind: the workflow % is unique, and workers of an older version of pgflow still run, which would fail on finding it', workflow_id
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Replace them first.';
+    END IF;
     number := coalesce(cardinality(flow.rewinds), 0) + 1;
     BEGIN
         SELECT * INTO undone FROM "pgflow".undo_history(workflow_id, before, number);
+        -- Children that have been pruned since, and whose output would be asked for again.
+        PERFORM FROM "pgflow".workflows AS c WHERE c.id IN (
+            SELECT (e.output->>'id')::uuid FROM "pgflow".events AS e
+            WHERE e.workflow_id = workflow_id AND e.kind = 'child_workflow' AND e.status = 'completed')
+        ORDER BY c.id FOR KEY SHARE;
+        SELECT (e.output->>'id')::uuid INTO child
+        FROM "pgflow".events AS e
+        WHERE e.workflow_id = workflow_id AND e.kind = 'child_workflow' AND e.status = 'completed'
+          AND NOT EXISTS (
+              SELECT FROM "pgflow".workflows AS c WHERE c.id = (e.output->>'id')::uuid AND c.status IS DISTINCT FROM 'removing')
+          AND NOT EXISTS (
+              SELECT FROM "pgflow".events AS o
+              WHERE o.workflow_id = workflow_id AND o.kind = 'child_output' AND o.status <> 'pending' AND o.input->>'id' = e.output->>'id')
+        LIMIT 1;
+        IF FOUND THEN
+            RAISE EXCEPTION 'rewind: before % the workflow % had started the child %, whose output it has not got there, and that child has been removed',
+                "pgflow".display_location(before), workflow_id, child
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Rewind before the step that started it: another is started then.';
+        END IF;
         SELECT * INTO mail FROM "pgflow".return_signals(
-            workflow_id, number, CASE WHEN ended THEN flow.completed_at END, CASE WHEN ended THEN 0 ELSE run.mailbox END);
+            workflow_id, number, CASE WHEN ended THEN flow.completed_at END, CASE WHEN ended THEN 0 ELSE run.mailbox END, before);
         IF ended OR run.status = 'failed' THEN  -- what was asked of it before its end is over with it
             DELETE FROM "pgflow".requests AS q WHERE q.workflow_id = workflow_id AND q.kind = 'cancel';
         END IF;
@@ -1308,6 +1343,17 @@ BEGIN
         FROM "pgflow".forgotten_events AS f
         JOIN "pgflow".workflows AS c ON c.id = (f.output->>'id')::uuid AND c.parent_id = workflow_id AND c.status IS NULL
         WHERE f.workflow_id = workflow_id AND f.rewind = number AND f.kind = 'child_workflow' AND f.status = 'completed';
+        -- And those whose step has no row: its turn was trimmed, or its process died before it was written.
+        SELECT array_agg(DISTINCT o.id ORDER BY o.id) INTO live
+        FROM (
+            SELECT unnest(live) AS id
+            UNION ALL
+            SELECT c.id FROM "pgflow".workflows AS c
+            WHERE c.parent_id = workflow_id AND c.status IS NULL AND c.parent_location >= before COLLATE "C"
+              AND NOT EXISTS (
+                  SELECT FROM "pgflow".forgotten_events AS f
+                  WHERE f.workflow_id = workflow_id AND f.rewind < number AND f.kind = 'child_workflow' AND f.output->>'id' = c.id::text)
+        ) AS o;
         IF children = 'cancel' THEN
             FOREACH child IN ARRAY coalesce(live, '{}') LOOP
                 PERFORM "pgflow".cancel(child, reason, actor);
@@ -1322,7 +1368,8 @@ BEGIN
             'rewind', number, 'steps', undone.steps, 'signals', mail.returned, 'children', to_jsonb(coalesce(live, '{}')),
             'recorded_by', to_jsonb(coalesce(recorded, '{}')));
         PERFORM "pgflow".write_audit('rewind', workflow_id, NULL, reason, actor,
-            result || jsonb_build_object('before', "pgflow".display_location(before), 'children_are', children));
+            result || jsonb_build_object('before', "pgflow".display_location(before), 'children_are', children)
+            || jsonb_strip_nulls(jsonb_build_object('request', request)));
         IF "pgflow".may_hint() THEN
             PERFORM pg_notify('pgflow_wake_b0e190599d32269b', r.queue) FROM "pgflow".runs AS r WHERE r.workflow_id = workflow_id;
         END IF;
