@@ -63,6 +63,18 @@ async def catching(ctx: pgflow.WorkflowContext) -> str:
 
 
 @pgflow.workflow
+async def finding(ctx: pgflow.WorkflowContext, turns: int) -> None:
+    """Finds the same workflow in each turn."""
+
+    async def turn(ctx: pgflow.WorkflowContext, state: int) -> pgflow.Continue[int] | pgflow.Break[None]:
+        await ctx.dispatch(waiting.options(unique=True))
+        await ctx.activity(work)
+        return pgflow.Break(None) if state == turns else pgflow.Continue(state + 1)
+
+    await ctx.loop(turn, 1, commit_interval=1, keep_iterations=1)
+
+
+@pgflow.workflow
 async def twice(ctx: pgflow.WorkflowContext) -> str:
     handle = await ctx.dispatch(leaf)
     return await handle.output() + await handle.output()
@@ -360,6 +372,18 @@ async def test_a_child_of_an_earlier_life_is_not_taken_for_one_of_this(dsn: str)
         assert await client.prune(older_than=HOUR, name="leaf") == 1
         await client.rewind(id, before="{1}")
         assert await second.output() == "done"
+
+
+async def test_who_found_a_workflow_in_turns_that_are_forgotten_is_not_noted_for_ever(dsn: str) -> None:
+    """A loop that finds the same unique workflow in each turn leaves a row for each that history holds."""
+    async with pgflow.Client(dsn) as client, pgflow.Worker(dsn, workflows=[*ALL, finding]):
+        found = await client.dispatch(waiting.options(unique=True))
+        loop = await client.dispatch(finding, 12)
+        await loop.output(60)
+        noted = ask(dsn, f"SELECT count(*) FROM pgflow.finders WHERE finder_id = '{loop.id}'")
+        assert noted[0][0] <= 3
+        await client.signal(Go(), to=found.id)
+        await found.output(20)
 
 
 async def test_a_fork_may_await_once_more_what_is_in_its_history(dsn: str) -> None:

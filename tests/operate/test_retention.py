@@ -216,6 +216,23 @@ async def test_whoever_has_lost_the_lease_removes_nothing(dsn: str, monkeypatch:
     assert len(ids(dsn)) == 25
 
 
+async def test_a_longer_word_stops_a_removal_under_way(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is due by the rule that the worker has read is not due any more."""
+    put(dsn, "letter", 2, 1_000)
+    async with pgflow.Client(dsn) as client:
+        await client.retention.set("letter", keep=timedelta(days=1))
+        said: list[int] = []
+
+        async def say() -> None:
+            if not said:
+                await client.retention.set("letter", keep="forever")
+                said.append(len(ids(dsn)))
+
+        with faults.install({"sweeper.after_retention": say}):
+            await sweep(dsn)
+        assert said and len(ids(dsn)) == said[0]
+
+
 async def test_the_next_look_is_when_something_is_due(dsn: str) -> None:
     put(dsn, "letter", 1)
     async with pgflow.Client(dsn) as client:
@@ -255,7 +272,8 @@ async def test_a_long_history_goes_in_pieces_and_nobody_sees_half_of_it(dsn: str
                     await act(long)
             with pytest.raises(pgflow.WorkflowNotFound):
                 await client.output(long, timeout=0.1)
-            assert (await client.dispatch(letter.options(id=long))).id == long, "its id is taken"
+            with pytest.raises(ValueError, match=r"being removed.*Nothing was started"):
+                await client.dispatch(letter.options(id=long))
         assert calls == 4
         for table in ("events", "forgotten_events", "ends", "runs"):
             assert ask(dsn, f"SELECT 1 FROM pgflow.{table} WHERE workflow_id = '{long}'") == []

@@ -63,7 +63,8 @@ FROM (
     SELECT wanted.*, (id IN (SELECT started.id FROM started)) IS TRUE AS created FROM wanted
 ) AS told
 LEFT JOIN LATERAL (
-    SELECT w.id, w.name, w.created_at FROM {schema}.workflows AS w WHERE NOT told.created AND w.id = told.id LIMIT 1
+    SELECT w.id, CASE w.status WHEN 'removing' THEN w.name || ' (being removed)' ELSE w.name END AS name, w.created_at
+    FROM {schema}.workflows AS w WHERE NOT told.created AND w.id = told.id LIMIT 1
 ) AS known ON true
 LEFT JOIN LATERAL (
     SELECT r.workflow_id, rtrim(r.name, chr(31)) AS name FROM {schema}.runs AS r WHERE NOT told.created AND r.unique_key = told.unique_key LIMIT 1

@@ -23,5 +23,12 @@ archived AS (
         turn_seq, loop_seq
     FROM moved
     WHERE location >= kept_from COLLATE "C"
+),
+-- Nor does it await any more what it found there in the place of a unique child.
+unfound AS (
+    DELETE FROM {schema}.finders AS f
+    USING ranges
+    WHERE f.finder_id = ranges.workflow_id
+      AND f.location >= ranges.begins COLLATE "C" AND f.location < ranges.ends COLLATE "C"
 )
 SELECT moved.number - 1, count(*)::int FROM moved GROUP BY moved.number
