@@ -274,6 +274,13 @@ async def test_a_long_history_goes_in_pieces_and_nobody_sees_half_of_it(dsn: str
                 await client.output(long, timeout=0.1)
             with pytest.raises(ValueError, match=r"being removed.*Nothing was started"):
                 await client.dispatch(letter.options(id=long))
+            with psycopg.connect(dsn) as sql, pytest.raises(psycopg.errors.UniqueViolation, match="being removed"):
+                sql.execute("SELECT pgflow.dispatch('letter', id => %s)", [long])
+            ((_, name),) = ask(
+                dsn,
+                f"SELECT * FROM pgflow.dispatch_once('{long}', 'letter', '{{}}', '{{}}', false, now(), 0, 'default')",
+            )
+            assert name == "letter (being removed)"
         assert calls == 4
         for table in ("events", "forgotten_events", "ends", "runs"):
             assert ask(dsn, f"SELECT 1 FROM pgflow.{table} WHERE workflow_id = '{long}'") == []

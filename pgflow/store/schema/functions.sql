@@ -273,7 +273,7 @@ BEGIN
     END IF;
     -- Another transaction may start the same, or end it, between two statements of this one: a few rounds, then an error.
     FOR round IN 1 .. 10 LOOP
-        SELECT w.id, w.name INTO found_id, found_name FROM "pgflow".workflows AS w WHERE w.id = given_id;
+        SELECT w.id, CASE w.status WHEN 'removing' THEN w.name || ' (being removed)' ELSE w.name END INTO found_id, found_name FROM "pgflow".workflows AS w WHERE w.id = given_id;
         IF FOUND THEN
             IF found_name <> name THEN
                 RAISE EXCEPTION 'dispatch: the id % belongs to a workflow "%", expected "%"', given_id, found_name, name
@@ -331,7 +331,8 @@ END
 -- RETURNS TABLE(started_id uuid, started_name text)
 #variable_conflict use_variable
 BEGIN
-    SELECT w.id, w.name INTO started_id, started_name FROM "pgflow".workflows AS w WHERE w.id = id AND w.name <> name;
+    SELECT w.id, CASE w.status WHEN 'removing' THEN w.name || ' (being removed)' ELSE w.name END INTO started_id, started_name
+    FROM "pgflow".workflows AS w WHERE w.id = id AND (w.name <> name OR w.status = 'removing');
     IF NOT FOUND THEN
         started_id := "pgflow".dispatch(name, input, tags, id, is_unique, run_at, priority, queue, make_interval(secs => timeout));
         started_name := name;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 28
+SCHEMA_VERSION = 29
 """The version of the schema that this code was written for; each migration that changes something adds one."""
 
 NEEDS = 27
