@@ -1,7 +1,7 @@
 """Until roles are granted anything by `pgflow db roles`, functions run with their caller's rights and are everybody's to call.
 
-Revision: 0028. They were so before schema 0018, and who was granted rights on tables by hand relies on it. `pgflow db
-roles` gives those that operate, dispatch and signal the rights of the schema's owner, and takes them from everybody.
+Revision: 0028. They were so before schema 0018 (unless they had been taken from everybody by hand: then they stay as they
+are), and who was granted rights on tables by hand relies on it. `pgflow db roles` gives those that operate, dispatch and signal the rights of the schema's owner, and takes them from everybody.
 Functions of triggers, which run with the owner's rights always, are nobody's to put on tables of their own.
 """
 
@@ -62,8 +62,12 @@ DO $open$
 DECLARE
     made record;
 BEGIN
-    IF EXISTS (SELECT FROM {schema}.roles) THEN
-        RETURN;
+    IF EXISTS (SELECT FROM {schema}.roles) OR NOT EXISTS (
+        SELECT FROM pg_proc AS p
+        WHERE p.pronamespace = {literal}::regnamespace AND p.proname = 'display_location'
+          AND (p.proacl IS NULL OR EXISTS (SELECT FROM aclexplode(p.proacl) AS a WHERE a.grantee = 0)))
+    THEN
+        RETURN;  -- somebody has taken functions from everybody by hand
     END IF;
     FOR made IN
         SELECT p.oid::regprocedure AS name FROM pg_proc AS p
@@ -82,8 +86,12 @@ DECLARE
     made record;
     given record;
 BEGIN
-    IF EXISTS (SELECT FROM {schema}.roles) THEN
-        RETURN;
+    IF EXISTS (SELECT FROM {schema}.roles) OR NOT EXISTS (
+        SELECT FROM pg_proc AS p
+        WHERE p.pronamespace = {literal}::regnamespace AND p.proname = 'display_location'
+          AND (p.proacl IS NULL OR EXISTS (SELECT FROM aclexplode(p.proacl) AS a WHERE a.grantee = 0)))
+    THEN
+        RETURN;  -- somebody has taken functions from everybody by hand
     END IF;
     FOR made IN
         SELECT p.oid::regprocedure AS name, p.proname FROM pg_proc AS p

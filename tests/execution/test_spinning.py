@@ -7,6 +7,8 @@ import random
 import threading
 from typing import Any
 
+import pytest
+
 import pgflow
 from pgflow.errors import EngineError
 from pgflow.execution.event_loop import spinning
@@ -74,6 +76,8 @@ def test_what_the_code_has_left_behind_may_spin(monkeypatch: Any) -> None:
     assert run(leaves).output == 1
 
 
+# The exception may arrive in a hook of the garbage collector that another library has set.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_exception_arrives_while_the_run_executes_or_not_at_all() -> None:
     """A thread raises in a run's code at any moment; what the loop's thread does between two runs must meet none of
     that.
